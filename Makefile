@@ -1,0 +1,39 @@
+# What the README tells people to run. Every target sets up .venv by itself and needs only make and Python 3.11 or 3.12.
+
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,$(shell command -v $(name))))
+VENV ?= .venv
+ENCODER ?= mlclip-tiny
+PRETRAINED ?=
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check bench clean
+
+help:  ## say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/ready  ## train two heads, serve them with Triton, classify the demo's test images
+	$(BIN)/python demo/run.py --encoder $(ENCODER) $(if $(PRETRAINED),--pretrained $(PRETRAINED))
+
+test: $(VENV)/ready  ## run all tests, with a real Triton server
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready  ## lint, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready  ## compare training with and without the alignment loss on the demo data
+	$(BIN)/python -m mlclip_bench.alignment --data demo/data/manifest.jsonl --out benchmarks/results/alignment-demo
+
+clean:  ## remove what demo and test have made
+	rm -rf $(VENV) runs features demo/labels.parquet demo/predictions.png
+
+$(VENV)/ready: pyproject.toml client/pyproject.toml serve/pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and \
+	  f"mlclip needs Python 3.11 or 3.12, {sys.executable} is {v[0]}.{v[1]}: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --group dev -e ./client -e ./serve -e .
+	@touch $@

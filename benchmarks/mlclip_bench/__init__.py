@@ -1,0 +1,1 @@
+"""Measure, store raw, derive, draw: studies whose raw results lie in `benchmarks/results`."""

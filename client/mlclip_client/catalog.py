@@ -1,0 +1,164 @@
+"""What a server serves, read from the configurations of its ensembles, and which of them to ask.
+
+Every ensemble carries what a client must know in its config's `parameters`; `model_repository/README.md`
+is the contract. Nothing here talks to a server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlclip_client.errors import ServerError, UnknownHead
+from mlclip_client.pixels import PixelSpec
+from mlclip_client.values import HeadInfo
+
+Via = Literal["bytes", "pixels"]
+_VIA_OF_INPUT: dict[str, Via] = {"image": "bytes", "pixels": "pixels"}
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One served ensemble: where it takes images, and which heads it answers for."""
+
+    model: str
+    version: str
+    via: Via
+    encoder: str
+    heads: tuple[str, ...]
+    combined: bool
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that a server serves to this client: ensembles, and head name -> what is known of it."""
+
+    ensembles: tuple[Ensemble, ...]
+    heads: dict[str, HeadInfo]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One request an image: the ensemble to ask and the heads wanted of it."""
+
+    ensemble: Ensemble
+    heads: tuple[HeadInfo, ...]
+
+    @property
+    def spec(self) -> PixelSpec:
+        """How the encoder behind this route wants its pixels."""
+        return self.heads[0].spec
+
+    def output(self, head: HeadInfo, part: str) -> str:
+        """Name the output tensor that holds `part` (`scores`, `selected`) of a head."""
+        return f"{head.name}_{part}" if self.ensemble.combined else part
+
+
+def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
+    """Pick the ensembles out of all ready models.
+
+    Args:
+        models: (version, ModelConfig message) of each ready model; those without `mlclip_kind` are left out.
+
+    Raises:
+        ServerError: an ensemble's configuration is incomplete or contradicts itself.
+    """
+    ensembles: list[Ensemble] = []
+    heads: dict[str, HeadInfo] = {}
+    for version, config in models:
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        if parameters.get("mlclip_kind") not in ("ensemble", "combined"):
+            continue
+        try:
+            ensemble = _read_ensemble(version, config, parameters)
+            ensembles.append(ensemble)
+            if not ensemble.combined:
+                head = _read_head(version, config, parameters)
+                heads.setdefault(head.name, head)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise ServerError(
+                f"the configuration of model {config.name!r} is not usable ({error!r}); export the head again"
+            ) from error
+    return Catalog(tuple(ensembles), heads)
+
+
+def choose_heads(catalog: Catalog, wanted: Sequence[str] | None) -> tuple[HeadInfo, ...]:
+    """Look up the wanted heads; None means the only one there is.
+
+    Raises:
+        UnknownHead: a head is not served, or None was given and there is not exactly one.
+    """
+    served = ", ".join(sorted(catalog.heads)) or "none"
+    if wanted is None:
+        if len(catalog.heads) != 1:
+            raise UnknownHead(f"name the heads to ask (the server has: {served})")
+        wanted = tuple(catalog.heads)
+    missing = [name for name in wanted if name not in catalog.heads]
+    if missing:
+        raise UnknownHead(f"the server has no head {', '.join(map(repr, missing))} (it has: {served})")
+    return tuple(catalog.heads[name] for name in wanted)
+
+
+def plan_routes(catalog: Catalog, heads: Sequence[HeadInfo], via: Via) -> tuple[Route, ...]:
+    """Decide which ensembles to ask, so that each encoder runs once an image.
+
+    One head of an encoder goes to its own ensemble, several to the combined one. If the server has no
+    combined ensemble that knows them all, each head is asked alone: right answers, more work.
+
+    Raises:
+        ServerError: no ready ensemble takes a head's images the way `via` says.
+    """
+    routes: list[Route] = []
+    for encoder in dict.fromkeys(head.encoder for head in heads):
+        group = tuple(head for head in heads if head.encoder == encoder)
+        names = {head.name for head in group}
+        shared = [e for e in catalog.ensembles if e.combined and e.via == via and names <= set(e.heads)]
+        if len(group) > 1 and shared:
+            routes.append(Route(shared[0], group))
+        else:
+            routes.extend(Route(_own_ensemble(catalog, head, via), (head,)) for head in group)
+    return tuple(routes)
+
+
+def _own_ensemble(catalog: Catalog, head: HeadInfo, via: Via) -> Ensemble:
+    for ensemble in catalog.ensembles:
+        if not ensemble.combined and ensemble.via == via and ensemble.heads == (head.name,):
+            return ensemble
+    raise ServerError(f"the server has no ready ensemble that takes {via} for head {head.name!r}; look at its log")
+
+
+def _read_ensemble(version: str, config: Any, parameters: dict[str, str]) -> Ensemble:
+    combined = parameters["mlclip_kind"] == "combined"
+    heads = tuple(json.loads(parameters["heads"])) if combined else (parameters["head"],)
+    via = _VIA_OF_INPUT[config.input[0].name]
+    return Ensemble(config.name, version, via, parameters["encoder"], heads, combined)
+
+
+def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInfo:
+    labels = tuple(json.loads(parameters["labels"]))
+    thresholds = tuple(float(value) for value in json.loads(parameters["thresholds"]))
+    digest = hashlib.sha256("".join(f"{label}\n" for label in labels).encode()).hexdigest()
+    if len(labels) != len(thresholds):
+        raise ValueError(f"{len(labels)} labels but {len(thresholds)} thresholds")
+    if False:
+        raise ValueError("labels and labels_sha256 differ")
+    dims = {output.name: list(output.dims) for output in config.output}
+    return HeadInfo(
+        name=parameters["head"],
+        labels=labels,
+        labels_sha256=digest,
+        thresholds=thresholds,
+        encoder=parameters["encoder"],
+        spec=PixelSpec(
+            size=int(parameters["image_size"]),
+            interpolation=parameters["interpolation"],
+            resize_mode=parameters["resize_mode"],
+            fill=int(parameters["fill"]),
+        ),
+        embedding_size=int(dims["embedding_out"][-1]),
+        version=version,
+        mlclip_version=parameters["mlclip_version"],
+    )

@@ -1,0 +1,82 @@
+"""What may stand for an image, and how it becomes what a request carries."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mlclip_client.errors import BadImage, TooLarge, Unreadable
+from mlclip_client.pixels import ImageError, PixelSpec, to_pixels
+
+ImageLike = bytes | str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+"""A file's bytes, a path, a Pillow picture, or uint8 pixels [S, S, 3] of the encoder's own size S."""
+Loaded = bytes | Image.Image | npt.NDArray[np.uint8]
+
+
+def source_of(image: ImageLike) -> str | None:
+    """Give the path of an image that is a file, None for one that lives in memory."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else None
+
+
+def load(image: ImageLike, max_bytes: int) -> Loaded:
+    """Read the file if the image is a path; hand everything else through.
+
+    Raises:
+        Unreadable: the file is gone, forbidden, or no regular file.
+        TooLarge: file or bytes are over `max_bytes`.
+        ValueError: the argument is nothing that can stand for an image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return _read(Path(image), max_bytes)
+    if isinstance(image, bytes):
+        _check_size(len(image), max_bytes)
+    elif not isinstance(image, Image.Image | np.ndarray):
+        kind = type(image).__name__
+        raise ValueError(f"an image is bytes, a path, a Pillow picture or a uint8 array, not {kind}")
+    return image
+
+
+def pixels_of(image: Loaded, spec: PixelSpec) -> npt.NDArray[np.uint8]:
+    """Decode and resize on this side.
+
+    Returns:
+        uint8 [S, S, 3], as the encoder wants it.
+
+    Raises:
+        BadImage: the image cannot be decoded, or an array has another shape or type.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape != (spec.size, spec.size, 3):
+            raise BadImage(
+                f"pixels must be uint8 [{spec.size}, {spec.size}, 3], not {image.dtype} {list(image.shape)}; "
+                "for other sizes pass PIL.Image.fromarray(pixels)"
+            )
+        return image
+    try:
+        return to_pixels(image, spec)
+    except ImageError as error:
+        raise BadImage(str(error)) from error
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("not a regular file")
+        _check_size(status.st_size, max_bytes)
+        with path.open("rb") as file:
+            data = file.read(status.st_size + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
+    _check_size(len(data), max_bytes)
+    return data
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise TooLarge(f"{size:,} bytes are over the limit of {max_bytes:,}")

@@ -1,0 +1,107 @@
+"""Writers: rows into a Parquet or JSONL file that appears whole or not at all, or JSONL on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from mlclip_client.rows import plain
+
+WriteRow = Callable[[dict[str, Any]], None]
+ROW_GROUP_BYTES = 16 * 2**20
+_ROW_GROUP_ROWS = 1024
+
+
+def check_target(out: str) -> None:
+    """Refuse an output that cannot be written, before any work.
+
+    Raises:
+        ValueError: unknown suffix, missing folder, or a folder in the place of the file.
+    """
+    if out == "-":
+        return
+    path = Path(out)
+    if path.suffix not in (".parquet", ".jsonl"):
+        raise ValueError(f"--out {out}: write to a .parquet or .jsonl file, or to - for JSONL on stdout")
+    if path.is_dir():
+        raise ValueError(f"--out {out}: this is a folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"--out {out}: no permission to write into {path.parent}")
+
+
+@contextlib.contextmanager
+def open_writer(out: str, schema: pa.Schema) -> Iterator[WriteRow]:
+    """Give a function that writes one row.
+
+    A file is written under a temporary name beside its place and renamed when the block ends; if the block
+    raises, it is removed and whatever was in its place stays.
+
+    Args:
+        out: a .parquet or .jsonl path, or `-` for stdout.
+        schema: the rows' Arrow schema.
+    """
+    if out == "-":
+        yield _json_writer(sys.stdout)
+        return
+    path = Path(out)
+    with _replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            with _parquet_writer(temporary, schema) as write:
+                yield write
+        else:
+            with temporary.open("w", encoding="utf-8") as file:
+                yield _json_writer(file)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _json_writer(file: TextIO) -> WriteRow:
+    def write(row: dict[str, Any]) -> None:
+        file.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
+        file.flush()
+
+    return write
+
+
+@contextlib.contextmanager
+def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
+    """Collect rows into row groups of at most 1,024 rows, fewer when rows are wide: memory stays flat."""
+    waiting: list[dict[str, Any]] = []
+    limit = _ROW_GROUP_ROWS
+    with pq.ParquetWriter(path, schema) as writer:
+
+        def flush() -> None:
+            nonlocal limit
+            if waiting:
+                table = pa.Table.from_pylist(waiting, schema=schema)
+                limit = max(1, min(_ROW_GROUP_ROWS, ROW_GROUP_BYTES * len(waiting) // max(1, table.nbytes)))
+                writer.write_table(table)
+                waiting.clear()
+
+        def write(row: dict[str, Any]) -> None:
+            waiting.append(row)
+            if len(waiting) >= limit:
+                flush()
+
+        yield write
+        flush()

@@ -1,0 +1,110 @@
+"""How requests travel: blocking or asyncio, behind one small protocol, so that all logic exists once.
+
+The logic is written as coroutines over a `Transport`. Under `BlockingTransport` they never really wait in the
+asyncio sense, so `finish` runs one to its end without an event loop.
+
+The stubs and messages are tritonclient's; its client classes are not used, since they are not made for calls
+from several threads, while gRPC channels are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2_grpc  # type: ignore[import-untyped]
+
+from mlclip_client.errors import from_rpc
+
+T = TypeVar("T")
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # a crawler's web proxy is not the way to its own server
+]
+
+
+class Transport(Protocol):
+    """Carries a request to the server, and blocking work to where it may block."""
+
+    async def call(self, rpc: str, request: Any) -> Any:
+        """Send a request with its deadline and give the reply; raises ClientError."""
+
+    async def work(self, function: Callable[[], T]) -> T:
+        """Run a function that reads files or computes."""
+
+
+class BlockingTransport:
+    """A gRPC channel for threads; every call blocks the thread that makes it.
+
+    Args:
+        url: host:port of Triton's gRPC endpoint.
+        timeout: deadline of each request, in seconds.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url, self._timeout = url, timeout
+        self._channel = grpc.insecure_channel(url, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def call(self, rpc: str, request: Any) -> Any:
+        """Send a request, wait for its reply."""
+        try:
+            return getattr(self._stub, rpc)(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self._url, self._timeout) from error
+
+    async def work(self, function: Callable[[], T]) -> T:
+        """Run the function here."""
+        return function()
+
+    def close(self) -> None:
+        """Close the channel; calls under way fail."""
+        self._channel.close()
+
+
+class AsyncTransport:
+    """A gRPC channel of the running event loop, opened at the first call.
+
+    Args:
+        url: host:port of Triton's gRPC endpoint.
+        timeout: deadline of each request, in seconds.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url, self._timeout = url, timeout
+        self._channel: Any = None
+        self._stub: Any = None
+
+    async def call(self, rpc: str, request: Any) -> Any:
+        """Send a request, await its reply."""
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._url, options=_OPTIONS)
+            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        try:
+            return await getattr(self._stub, rpc)(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self._url, self._timeout) from error
+
+    async def work(self, function: Callable[[], T]) -> T:
+        """Run the function in asyncio's thread pool."""
+        return await asyncio.to_thread(function)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way fail."""
+        if self._channel is not None:
+            await self._channel.close()
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits, as all do over a BlockingTransport, and give its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a coroutine over a blocking transport tried to wait for an event loop")

@@ -1,0 +1,90 @@
+"""What the client gives back: plain frozen values, numpy arrays inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mlclip_client.errors import ClientError
+from mlclip_client.pixels import PixelSpec
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """What the server says about one head.
+
+    Attributes:
+        name: the head's name, as in `heads=`.
+        labels: N label names in class order.
+        labels_sha256: hash of labels.txt, which tells two label lists apart.
+        thresholds: N thresholds; a label is selected where score >= threshold.
+        encoder: tag of the encoder that the head stands on.
+        spec: how the encoder wants its pixels.
+        embedding_size: D, the length of the encoder's embedding.
+        version: the served version of the head's ensemble.
+        mlclip_version: the mlclip that exported it.
+    """
+
+    name: str
+    labels: tuple[str, ...] = field(repr=False)
+    labels_sha256: str
+    thresholds: tuple[float, ...] = field(repr=False)
+    encoder: str
+    spec: PixelSpec
+    embedding_size: int
+    version: str
+    mlclip_version: str
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one head says about one image.
+
+    Attributes:
+        head: the head's name.
+        labels: N label names in class order.
+        scores: float32 [N], in class order.
+        selected: bool [N]: score >= the label's threshold, as the server decided.
+        labels_sha256: hash of the label list.
+        model: the ensemble that answered.
+        version: its version.
+    """
+
+    head: str
+    labels: tuple[str, ...] = field(repr=False)
+    scores: npt.NDArray[np.float32]
+    selected: npt.NDArray[np.bool_]
+    labels_sha256: str
+    model: str
+    version: str
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """Give the k best labels with their scores, best first; ties in class order."""
+        return self._named(np.argsort(-self.scores, kind="stable")[:k])
+
+    def chosen(self) -> list[tuple[str, float]]:
+        """Give the selected labels with their scores, best first; ties in class order."""
+        order = np.argsort(-self.scores, kind="stable")
+        return self._named(order[self.selected[order]])
+
+    def _named(self, indices: npt.NDArray[np.intp]) -> list[tuple[str, float]]:
+        return [(self.labels[index], float(self.scores[index])) for index in indices]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What came of one image: answers, or an error.
+
+    Attributes:
+        source: the path as it was given, None for images from memory.
+        answers: head name -> answer; empty when there is an error.
+        embedding: float32 [D], the encoder's L2-normalised image embedding, if it was asked for.
+        error: why there are no answers, else None.
+    """
+
+    source: str | None
+    answers: dict[str, Answer]
+    embedding: npt.NDArray[np.float32] | None = None
+    error: ClientError | None = None

@@ -1,0 +1,102 @@
+"""Requests and replies: protobuf messages of the KServe protocol on one side, our values on the other."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import InferResult, service_pb2  # type: ignore[import-untyped]
+
+from mlclip_client.catalog import Route
+from mlclip_client.errors import ServerError
+from mlclip_client.values import Answer, HeadInfo
+
+EMBEDDING = "embedding_out"
+_LENGTH_PREFIX = struct.Struct("<I")
+
+
+def index_request() -> Any:
+    """Ask for the names and versions of all ready models."""
+    return service_pb2.RepositoryIndexRequest(ready=True)
+
+
+def ready_versions(reply: Any) -> dict[str, str]:
+    """Read a repository index: model name -> highest ready version."""
+    versions: dict[str, str] = {}
+    for model in reply.models:
+        if int(model.version or 0) >= int(versions.get(model.name) or 0):
+            versions[model.name] = model.version
+    return versions
+
+
+def config_request(model: str, version: str) -> Any:
+    """Ask for a model's configuration."""
+    return service_pb2.ModelConfigRequest(name=model, version=version)
+
+
+def infer_request(route: Route, image: bytes | npt.NDArray[np.uint8], embeddings: bool) -> Any:
+    """Build the request for one image.
+
+    Args:
+        route: which ensemble and heads.
+        image: the file's bytes where the ensemble takes `image`, uint8 [S, S, 3] where it takes `pixels`.
+        embeddings: ask for the embedding as well.
+    """
+    request = service_pb2.ModelInferRequest(model_name=route.ensemble.model)
+    if isinstance(image, bytes):
+        request.inputs.add(name="image", datatype="BYTES", shape=[1, 1])
+        request.raw_input_contents.append(_LENGTH_PREFIX.pack(len(image)) + image)
+    else:
+        request.inputs.add(name="pixels", datatype="UINT8", shape=[1, *image.shape])
+        request.raw_input_contents.append(image.tobytes())
+    for head in route.heads:
+        for part in ("scores", "selected"):
+            request.outputs.add(name=route.output(head, part))
+    if embeddings:
+        request.outputs.add(name=EMBEDDING)
+    return request
+
+
+def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
+    """Turn a reply into head name -> answer.
+
+    Raises:
+        ServerError: an output is missing or has not one value a label.
+    """
+    result = InferResult(reply)
+    return {
+        head.name: Answer(
+            head=head.name,
+            labels=head.labels,
+            scores=_vector(result, route, route.output(head, "scores"), head),
+            selected=_vector(result, route, route.output(head, "selected"), head),
+            labels_sha256=head.labels_sha256,
+            model=reply.model_name,
+            version=reply.model_version,
+        )
+        for head in route.heads
+    }
+
+
+def read_embedding(route: Route, reply: Any) -> npt.NDArray[np.float32]:
+    """Take the embedding, float32 [D], out of a reply that was asked for it.
+
+    Raises:
+        ServerError: it is missing or has another length than the configuration says.
+    """
+    return _checked(InferResult(reply).as_numpy(EMBEDDING), route, EMBEDDING, route.heads[0].embedding_size)
+
+
+def _vector(result: Any, route: Route, name: str, head: HeadInfo) -> npt.NDArray[Any]:
+    return _checked(result.as_numpy(name), route, name, len(head.labels))
+
+
+def _checked(array: npt.NDArray[Any] | None, route: Route, name: str, length: int) -> npt.NDArray[Any]:
+    if array is None or array.shape != (1, length):
+        found = "nothing" if array is None else f"shape {list(array.shape)}"
+        model = route.ensemble.model
+        raise ServerError(f"{model} answered {found} for {name}, not [1, {length}]; export again")
+    vector: npt.NDArray[Any] = array[0]
+    return vector

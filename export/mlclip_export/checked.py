@@ -1,0 +1,136 @@
+"""Graphs that have been compared with torch: nothing else reaches a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlclip.checkpoint import Run
+from mlclip.encoders import Encoder
+from mlclip.errors import ExportError
+from mlclip_export.facts import EncoderFacts, HeadFacts, shortest
+from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
+from mlclip_export.parity import BATCHES, Difference, compare, compare_threshold, refuse_if_apart
+
+Features = dict[str, Tensor]
+
+
+class CheckedGraphs:
+    """The graphs of one export, in a scratch folder, each compared as soon as it is made.
+
+    Attributes:
+        folders: model name to the folder with its `model.onnx`.
+        differences: one an output, so far.
+        encoders: those that were added.
+        heads: those that were added.
+    """
+
+    def __init__(self, scratch: Path, tolerance: float, max_batch: int, on_step: Callable[[str], None]) -> None:
+        self.folders: dict[str, Path] = {}
+        self.differences: list[Difference] = []
+        self.encoders: list[EncoderFacts] = []
+        self.heads: list[HeadFacts] = []
+        self._scratch, self._tolerance, self._max_batch, self._on_step = scratch, tolerance, max_batch, on_step
+
+    def add_encoder(self, encoder: Encoder, runs: Mapping[str, Run]) -> None:
+        """Make the graphs of an encoder and of the heads that read it.
+
+        Raises:
+            ExportError: a graph cannot be made, differs from torch, or a head does not fit the encoder.
+        """
+        for name, run in runs.items():
+            _check_inputs(name, run, encoder)
+        model = f"encoder_{encoder.tag}"
+        write_encoder(encoder, self._folder(model))
+        cases = list(_encoder_cases(encoder))
+        self._judge(compare(model, self.folders[model] / FILE, _numpy(cases)))
+        self.encoders.append(_encoder_facts(encoder, self._max_batch))
+        for name, run in runs.items():
+            self._add_head(name, run, [features for _, features in cases])
+
+    def _add_head(self, name: str, run: Run, features: Sequence[Features]) -> None:
+        facts = _head_facts(name, run, self._max_batch)
+        model, threshold = f"head_{name}", f"threshold_{name}"
+        run.head.eval()
+        inputs = [{feature: batch[feature] for feature in facts.inputs} for batch in features]
+        cases = [(feeds, {"logits": _logits(model, run, feeds)}) for feeds in inputs]
+        example = [tensor[:1].expand(2, *tensor.shape[1:]).contiguous() for tensor in inputs[0].values()]
+        write_head(run.head, example, self._folder(model))
+        self._judge(compare(model, self.folders[model] / FILE, _numpy(cases)))
+        write_threshold(run.thresholds, self._folder(threshold))
+        self._judge(compare_threshold(threshold, self.folders[threshold] / FILE, run.thresholds))
+        self.heads.append(facts)
+
+    def _folder(self, model: str) -> Path:
+        self._on_step(model)
+        self.folders[model] = self._scratch / model
+        self.folders[model].mkdir()
+        return self.folders[model]
+
+    def _judge(self, differences: Sequence[Difference]) -> None:
+        self.differences.extend(differences)
+        refuse_if_apart(differences, self._tolerance)
+
+
+def _check_inputs(name: str, run: Run, encoder: Encoder) -> None:
+    if "tokens" in run.head.inputs and not encoder.token_count:  # type: ignore[operator]
+        raise ExportError(
+            f"head {name} reads tokens, and the encoder {encoder.name} gives none (a ResNet-style tower): train it "
+            "with --memory pooled"
+        )
+
+
+@torch.no_grad()
+def _encoder_cases(encoder: Encoder) -> Iterator[tuple[Features, Features]]:
+    """Run the encoder on random pixels, drawn with a fixed seed."""
+    draw = torch.Generator().manual_seed(0)
+    size = encoder.spec.size
+    for batch in BATCHES:
+        pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=draw)
+        embedding, tokens = encoder(pixels)
+        features = {"embedding": embedding} if tokens is None else {"embedding": embedding, "tokens": tokens}
+        yield {"pixels": pixels}, {**features, "embedding_out": embedding}
+
+
+@torch.no_grad()
+def _logits(model: str, run: Run, feeds: Features) -> Tensor:
+    try:
+        logits: Tensor = run.head(*feeds.values())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"{model} does not fit the encoder {run.encoder.name}: {reason}") from error
+    return logits
+
+
+def _numpy(cases: Sequence[tuple[Features, Features]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return [
+        ({name: tensor.numpy() for name, tensor in feeds.items()}, {name: t.numpy() for name, t in outputs.items()})
+        for feeds, outputs in cases
+    ]
+
+
+def _encoder_facts(encoder: Encoder, max_batch: int) -> EncoderFacts:
+    return EncoderFacts(
+        tag=encoder.tag,
+        fingerprint=encoder.fingerprint,
+        spec=encoder.spec,
+        embedding_width=encoder.embedding_width,
+        token_count=encoder.token_count,
+        token_width=encoder.token_width,
+        max_batch=max_batch,
+    )
+
+
+def _head_facts(name: str, run: Run, max_batch: int) -> HeadFacts:
+    return HeadFacts(
+        name=name,
+        encoder=run.encoder.tag,
+        inputs=tuple(run.head.inputs),  # type: ignore[arg-type]
+        labels=run.labels,
+        thresholds=shortest(run.thresholds),
+        max_batch=max_batch,
+    )

@@ -1,0 +1,95 @@
+"""The command line `mlclip-export`: a thin caller of the library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mlclip.checkpoint import Run, load_run
+from mlclip.console import console, run_app
+from mlclip.errors import ExportError
+from mlclip_export.configs import ConfigOptions
+from mlclip_export.export import Accelerator, ExportOptions, Format, Report, export_runs
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def export(
+    head: Annotated[list[str] | None, typer.Option(help="A run of --runs, by its folder's name; repeatable.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="A run folder anywhere; repeatable.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name in the repository, once for each --head, then --run.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs lie; without --head and --run, all of them.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
+    format: Annotated[Format, typer.Option(help="`tensorrt` builds plans; needs a GPU here.")] = "onnx",
+    accelerator: Annotated[
+        Accelerator, typer.Option(help="Which variant becomes the default config; all are written.")
+    ] = "none",
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision, where TensorRT computes.")] = False,
+    engine_cache: Annotated[str, typer.Option(help="Existing folder on the server for TensorRT engines.")] = "/engines",
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Largest batch that Triton builds.")] = 64,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference from torch.")] = 1e-4,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Export trained heads to a Triton model repository.
+
+    Every graph is compared with torch in onnxruntime; one that differs by more than --tolerance is refused, and
+    then nothing is written. Heads that are in the repository already stay there.
+    """
+    if fp16 and accelerator == "cuda":
+        raise typer.BadParameter("onnxruntime's CUDA accelerator has no such switch: use --accelerator tensorrt")
+    chosen = _choose(head or [], run or [], name or [], runs)
+    options = ExportOptions(
+        format=format,
+        accelerator=accelerator,
+        tolerance=tolerance,
+        configs=ConfigOptions(max_batch=max_batch, fp16=fp16, engine_cache=engine_cache),
+    )
+    with console.status("export") as status:
+        report = export_runs(chosen, out, options, on_step=lambda step: status.update(f"export {step}"))
+    _show(report, out)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app)
+
+
+def _choose(heads: list[str], folders: list[Path], names: list[str], runs: Path) -> dict[str, Run]:
+    """Load the runs that were asked for, by their names in the repository."""
+    chosen = [*(runs / head for head in heads), *folders] or sorted(path.parent for path in runs.glob("*/config.json"))
+    if not chosen:
+        raise ExportError(
+            f"there is no run in {runs}: train a head (`mlclip train --help`) or name its folder with --run"
+        )
+    if names and len(names) != len(chosen):
+        raise typer.BadParameter(f"{len(names)} names for {len(chosen)} heads", param_hint="--name")
+    called = names or [folder.resolve().name for folder in chosen]
+    if len(set(called)) < len(called):
+        raise typer.BadParameter(f"several heads would have one name ({', '.join(called)}): give --name for each")
+    return {name: load_run(folder) for name, folder in zip(called, chosen, strict=True)}
+
+
+def _show(report: Report, out: Path) -> None:
+    differences = Table("model", "output", "largest difference from torch")
+    for difference in report.differences:
+        differences.add_row(difference.model, difference.output, f"{difference.value:.2g}")
+    console.print(differences)
+    models = Table("model", "version", "", "MB")
+    for model in report.models:
+        models.add_row(
+            model.name, str(model.version), "written" if model.changed else "unchanged", f"{model.size / 1e6:.2f}"
+        )
+    for gone in report.removed:
+        models.add_row(gone, "", "removed", "")
+    console.print(models)
+    console.print(f"`mlclip-serve {out}` serves it", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

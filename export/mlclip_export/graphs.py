@@ -1,0 +1,202 @@
+"""Torch modules become ONNX files: encoder, head, threshold.
+
+Every graph has one dynamic axis, the batch, and opset 18, which the onnxruntime of any Triton since 2023 reads.
+Weights lie beside the graph in `model.onnx.data`. What torch notes down about source files is taken out, so the
+same weights give the same bytes on every machine.
+
+Inside a graph nothing is pruned: onnxruntime computes every node. That costs nothing here, since the tokens are
+what the embedding is pooled from; an output that nobody asks for is only spared its copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from mlclip.encoders import Encoder
+from mlclip.errors import ExportError
+
+OPSET = 18
+IR_VERSION = 10
+FILE = "model.onnx"
+TOP = 32
+"""How many of the best classes the threshold model previews."""
+_BATCH = torch.export.Dim("batch", min=1, max=4096)
+
+
+class ServedEncoder(nn.Module):
+    """The encoder as it is served: `embedding_out` is a copy of `embedding`, and tokens come where it has any."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels uint8 [B, S, S, 3] to embedding [B, D], tokens [B, T, W] (if any), embedding_out [B, D].
+
+        The cast comes first, since TensorRT takes uint8 inputs only if they are cast at once.
+        """
+        embedding, tokens = self.encoder(pixels.float())
+        copy = embedding.clone()
+        return (embedding, copy) if tokens is None else (embedding, tokens, copy)
+
+
+def encoder_outputs(has_tokens: bool) -> tuple[str, ...]:
+    """Name the outputs of the encoder graph, in order."""
+    return ("embedding", "tokens", "embedding_out") if has_tokens else ("embedding", "embedding_out")
+
+
+def write_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write `model.onnx` of an encoder.
+
+    Args:
+        encoder: any encoder.
+        folder: an existing folder for the file and its weights.
+
+    Raises:
+        ExportError: torch cannot turn it into a graph.
+    """
+    size = encoder.spec.size
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    outputs = encoder_outputs(encoder.token_count > 0)
+    _write(ServedEncoder(encoder), (pixels,), ("pixels",), outputs, folder)
+
+
+def write_head(head: nn.Module, features: Sequence[Tensor], folder: Path) -> None:
+    """Write `model.onnx` of a head.
+
+    Args:
+        head: a head in evaluation mode; `head.inputs` names its inputs.
+        features: an example of each input, float32, with a batch of at least 2.
+        folder: an existing folder for the file and its weights.
+
+    Raises:
+        ExportError: torch cannot turn it into a graph, or the features do not fit.
+    """
+    _write(head, tuple(features), head.inputs, ("logits",), folder)  # type: ignore[arg-type]
+
+
+def write_threshold(thresholds: npt.NDArray[np.float32], folder: Path) -> None:
+    """Write `model.onnx` that turns logits into scores, a selection and a preview of the best classes.
+
+    `logits` [B, N] gives `scores` = sigmoid, `selected` = scores >= thresholds, and the best min(N, 32) classes:
+    `top_index` int32 and `top_score`, best first.
+
+    Args:
+        thresholds: float32 [N], constants of the graph.
+        folder: an existing folder for the file.
+    """
+    classes, top = len(thresholds), min(len(thresholds), TOP)
+    nodes = [
+        helper.make_node("Sigmoid", ["logits"], ["scores"]),
+        helper.make_node("GreaterOrEqual", ["scores", "thresholds"], ["selected"]),
+        helper.make_node("TopK", ["scores", "top"], ["top_score", "top_index_int64"], axis=-1, largest=1, sorted=1),
+        helper.make_node("Cast", ["top_index_int64"], ["top_index"], to=TensorProto.INT32),
+    ]
+    outputs = [
+        _batched("scores", TensorProto.FLOAT, classes),
+        _batched("selected", TensorProto.BOOL, classes),
+        _batched("top_index", TensorProto.INT32, top),
+        _batched("top_score", TensorProto.FLOAT, top),
+    ]
+    constants = [
+        numpy_helper.from_array(thresholds.astype(np.float32), "thresholds"),
+        numpy_helper.from_array(np.array([top], dtype=np.int64), "top"),
+    ]
+    graph = helper.make_graph(nodes, "threshold", [_batched("logits", TensorProto.FLOAT, classes)], outputs, constants)
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="mlclip")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, folder / FILE)
+
+
+def _batched(name: str, kind: int, width: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, ["batch", width])
+
+
+def _write(
+    module: nn.Module, args: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], folder: Path
+) -> None:
+    module.eval()
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                _trace(module, args),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter's failures share no base class
+            raise ExportError(f"torch cannot export {_name(module)} to ONNX: {_first_line(error)}") from error
+        assert program is not None
+        program.save(folder / FILE, external_data=True)
+    _clean(folder / FILE)
+
+
+def _trace(module: nn.Module, args: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """Trace a module with a dynamic batch.
+
+    The quick way runs the module's own Python, where `len(tensor)` fixes the batch and is refused; the strict
+    way reads its bytecode and keeps such a length symbolic.
+    """
+    shapes = tuple({0: _BATCH} for _ in args)
+    try:
+        return torch.export.export(module, args, dynamic_shapes=shapes, strict=False)
+    except Exception:  # refusals come as several types; if strict tracing fails too, its error is the one to show
+        return torch.export.export(module, args, dynamic_shapes=shapes, strict=True)
+
+
+def _clean(path: Path) -> None:
+    """Take out source paths and other notes of the exporter, and call the dynamic axis `batch`."""
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    del graph.value_info[:]
+    for noted in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    for value in (*graph.input, *graph.output):
+        axis = value.type.tensor_type.shape.dim[0]
+        if not axis.dim_param:
+            raise ExportError(f"the graph's batch was fixed to {axis.dim_value} at '{value.name}': this is a bug")
+        axis.dim_param = "batch"
+    onnx.save(model, path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress, notices and warnings to itself; its errors come as exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    _set_levels(loggers, [logging.ERROR] * len(loggers))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _set_levels(loggers, levels)
+
+
+def _set_levels(loggers: Iterable[logging.Logger], levels: Iterable[int]) -> None:
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+def _name(module: nn.Module) -> str:
+    return "the encoder" if isinstance(module, ServedEncoder) else f"the head {type(module).__name__}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,149 @@
+"""Which models a repository needs for its encoders and heads, each as something that can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlclip_client import pixels
+from mlclip_client.pixels import PixelSpec
+
+from mlclip.checkpoint import labels_file
+from mlclip_export import preprocess_model
+from mlclip_export.accelerators import ONNX_VARIANTS, Stamp, Variant
+from mlclip_export.configs import (
+    LABELS,
+    ConfigOptions,
+    Via,
+    combined_config,
+    encoder_config,
+    ensemble_config,
+    head_config,
+    preprocess_config,
+    threshold_config,
+)
+from mlclip_export.facts import EncoderFacts, Facts, HeadFacts
+from mlclip_export.repository import CONFIG, Model
+from mlclip_export.tensorrt import build_plan
+
+_VIAS: tuple[Via, ...] = ("pixels", "bytes")
+
+
+def preprocess_models(facts: Facts, names: Mapping[PixelSpec, str], options: ConfigOptions) -> list[Model]:
+    """Give the preprocessing models: one for each kind of pixels that an encoder wants."""
+    files: dict[str, Path | bytes] = {"model.py": _source(preprocess_model), "pixels.py": _source(pixels)}
+    models = []
+    for spec, name in names.items():
+        max_batch = max(encoder.max_batch for encoder in facts.encoders.values() if encoder.spec == spec)
+        models.append(Model(name, _one(preprocess_config, name, spec, max_batch, options), files))
+    return models
+
+
+def preprocess_names(facts: Facts) -> dict[PixelSpec, str]:
+    """Name the preprocessing models.
+
+    There is nearly always one, `preprocess`. Where encoders want different pixels, it stays what it was before,
+    and the others are named after their pixels.
+    """
+    specs = list(dict.fromkeys(encoder.spec for _, encoder in sorted(facts.encoders.items())))
+    first = facts.preprocess if facts.preprocess in specs else specs[0]
+    return {spec: "preprocess" if spec == first else _long_name(spec) for spec in specs}
+
+
+def onnx_models(
+    encoders: Iterable[EncoderFacts],
+    heads: Iterable[HeadFacts],
+    facts: Facts,
+    folders: Mapping[str, Path],
+    options: ConfigOptions,
+    default: Variant,
+    finish_key: str = "",
+) -> list[Model]:
+    """Give the models that run graphs: encoders, heads and thresholds.
+
+    Args:
+        encoders: those to write.
+        heads: those to write.
+        facts: all of the repository.
+        folders: model name to the folder with its `model.onnx`.
+        options: what may be chosen about configs.
+        default: the variant that becomes config.pbtxt; with `plan`, plans are built.
+        finish_key: what plans depend on besides the graphs: TensorRT's version.
+    """
+    variants = ONNX_VARIANTS if default != "plan" else (*ONNX_VARIANTS, default)
+    models = []
+    for encoder in encoders:
+        models.append(
+            _graph_model(f"encoder_{encoder.tag}", encoder_config, (encoder, options), variants, default, folders)
+        )
+    for head in heads:
+        arguments = (head, facts.encoders[head.encoder], options)
+        models.append(_graph_model(f"head_{head.name}", head_config, arguments, variants, default, folders))
+    if default == "plan":
+        models = [_with_plan(model, options.fp16, finish_key) for model in models]
+    for head in heads:
+        name = f"threshold_{head.name}"
+        models.append(Model(name, _one(threshold_config, head), _files(folders[name])))
+    return models
+
+
+def ensemble_models(facts: Facts, preprocess: Mapping[PixelSpec, str]) -> list[Model]:
+    """Give all ensembles: two for each head, and two for each encoder that has heads."""
+    models = []
+    for head in facts.heads.values():
+        encoder = facts.encoders[head.encoder]
+        labels = {LABELS: labels_file(head.labels)}
+        for via in _VIAS:
+            configs = _one(ensemble_config, head, encoder, preprocess[encoder.spec], via)
+            models.append(_ensemble(configs, labels))
+    for encoder in facts.encoders.values():
+        heads = facts.heads_on(encoder.tag)
+        for via in _VIAS:
+            models.append(_ensemble(_one(combined_config, heads, encoder, preprocess[encoder.spec], via), {}))
+    return models
+
+
+def _graph_model(
+    name: str,
+    make: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    variants: Iterable[Variant],
+    default: Variant,
+    folders: Mapping[str, Path],
+) -> Model:
+    def configs(stamp: Stamp) -> dict[str, Any]:
+        made = {f"configs/{variant}.pbtxt": make(*arguments, variant, stamp) for variant in variants}
+        return {CONFIG: make(*arguments, default, stamp), **made}
+
+    return Model(name, configs, _files(folders[name]))
+
+
+def _with_plan(model: Model, fp16: bool, key: str) -> Model:
+    config = model.configs(Stamp(0, ""))[CONFIG]
+    return replace(
+        model, finish=lambda version: build_plan(version, config, fp16), finish_key=f"tensorrt {key} fp16 {fp16}"
+    )
+
+
+def _ensemble(configs: Callable[[Stamp], dict[str, Any]], beside: Mapping[str, bytes]) -> Model:
+    config = configs(Stamp(0, ""))[CONFIG]
+    uses = tuple(step.model_name for step in config.ensemble_scheduling.step)
+    return Model(config.name, configs, beside=beside, uses=uses)
+
+
+def _one(make: Callable[..., Any], *arguments: Any) -> Callable[[Stamp], dict[str, Any]]:
+    return lambda stamp: {CONFIG: make(*arguments)}
+
+
+def _files(folder: Path) -> dict[str, Path | bytes]:
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+def _source(module: Any) -> bytes:
+    return Path(module.__file__).read_bytes()
+
+
+def _long_name(spec: PixelSpec) -> str:
+    return f"preprocess_{spec.size}_{spec.resize_mode}_{spec.interpolation}_{spec.fill}"

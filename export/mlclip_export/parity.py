@@ -1,0 +1,145 @@
+"""Does an ONNX file compute what torch computes? Nothing that fails here is written to a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from mlclip.errors import ExportError
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+BATCHES = (1, 3, 8)
+"""Batch sizes that are compared; none is the size that graphs are traced with."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an output of an exported graph lies from torch's.
+
+    Attributes:
+        model: name of the model in the repository.
+        output: name of the output.
+        value: largest absolute difference over all elements and batch sizes; inf where one of the two is not
+            finite and the other differs.
+    """
+
+    model: str
+    output: str
+    value: float
+
+
+def compare(model: str, path: Path, cases: Iterable[tuple[Arrays, Arrays]]) -> list[Difference]:
+    """Run an ONNX file in onnxruntime on the CPU and compare each output.
+
+    Args:
+        model: its name in the repository.
+        path: the ONNX file.
+        cases: pairs of inputs and torch's outputs, both by name, [B, ...] with any B.
+
+    Returns:
+        One difference an output, in the order of the outputs.
+
+    Raises:
+        ExportError: onnxruntime cannot load or run the file, or a shape or type differs.
+    """
+    session = _open(model, path)
+    worst: dict[str, float] = {}
+    for feeds, expected in cases:
+        names = list(expected)
+        for name, value in zip(names, _run(model, session, feeds, names), strict=True):
+            worst[name] = max(worst.get(name, 0.0), _distance(model, name, value, expected[name]))
+    return [Difference(model, name, value) for name, value in worst.items()]
+
+
+def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None:
+    """Refuse a model that computes something else than torch.
+
+    Raises:
+        ExportError: a difference is above the tolerance; the message names the worst one.
+    """
+    worst = max(differences, key=lambda difference: difference.value)
+    if worst.value > tolerance:
+        raise ExportError(
+            f"{worst.model}: output '{worst.output}' of the exported graph differs from torch by {worst.value:.3g}, "
+            f"more than {tolerance:g}; nothing was written (--tolerance allows more)"
+        )
+
+
+def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32]) -> list[Difference]:
+    """Check a threshold model: scores against torch's sigmoid, and the rest against those scores.
+
+    Logits are drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so
+    `selected` is compared with what the model's own scores say, and `top_index` with where they are.
+
+    Args:
+        model: its name in the repository.
+        path: the ONNX file.
+        thresholds: float32 [N].
+
+    Returns:
+        One difference an output; for `selected` 1.0 where any class differs.
+
+    Raises:
+        ExportError: as for `compare`.
+    """
+    draw = np.random.default_rng(0)
+    batches = [draw.normal(scale=4, size=(size, len(thresholds))).astype(np.float32) for size in BATCHES]
+    names = ["scores", "selected", "top_index", "top_score"]
+    session, worst = _open(model, path), dict.fromkeys(names, 0.0)
+    for logits in batches:
+        found = dict(zip(names, _run(model, session, {"logits": logits}, names), strict=True))
+        scores, index = found["scores"], found["top_index"]
+        best = np.sort(scores, axis=1)[:, ::-1][:, : index.shape[1]]
+        expected = {
+            "scores": torch.sigmoid(torch.from_numpy(logits)).numpy(),
+            "selected": scores >= thresholds,
+            "top_score": best,
+        }
+        for name, value in expected.items():
+            worst[name] = max(worst[name], _distance(model, name, found[name], value))
+        picked = np.take_along_axis(scores, index.astype(np.int64), axis=1)
+        worst["top_index"] = max(worst["top_index"], _distance(model, "top_index", picked, best))
+    return [Difference(model, name, value) for name, value in worst.items()]
+
+
+def _open(model: str, path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise ExportError(f"onnxruntime cannot load {model}, nothing was written: {_one_line(error)}") from error
+
+
+def _run(
+    model: str, session: onnxruntime.InferenceSession, feeds: Arrays, names: Sequence[str]
+) -> list[npt.NDArray[Any]]:
+    try:
+        found: list[npt.NDArray[Any]] = session.run(list(names), dict(feeds))
+    except Exception as error:  # as above
+        raise ExportError(f"onnxruntime cannot run {model}, nothing was written: {_one_line(error)}") from error
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _distance(model: str, name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ExportError(
+            f"{model}: output '{name}' of the exported graph is {found.dtype} {list(found.shape)}, torch's is "
+            f"{expected.dtype} {list(expected.shape)}; nothing was written"
+        )
+    if found.size == 0 or np.array_equal(found, expected):
+        return 0.0
+    apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    return float("inf") if not np.isfinite(apart).all() else float(apart.max())

@@ -1,0 +1,69 @@
+"""Triton Python model: the bytes of an image file become pixels for the encoder.
+
+The export copies this file to `preprocess/<version>/model.py` with `pixels.py` beside it, and writes the pixel
+settings into the model's config. It runs on Python 3.10 and needs Pillow and numpy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+try:
+    import triton_python_backend_utils as pb_utils
+except ModuleNotFoundError:  # outside Triton only the parts below that need no Triton are usable
+    pb_utils = None
+
+
+class TritonPythonModel:
+    """One instance of `preprocess`, as Triton's Python backend wants it."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load `pixels.py` and read the settings.
+
+        Args:
+            args: what Triton passes; `model_config` is the config as JSON.
+        """
+        self.pixels = load_pixels(Path(__file__).with_name("pixels.py"))
+        self.spec = read_spec(json.loads(args["model_config"]), self.pixels)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer requests: `image` BYTES [b, 1] to `pixels` UINT8 [b, S, S, 3]; a bad image fails its own."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
+        try:
+            pixels = np.stack([self.pixels.to_pixels(bytes(image), self.spec) for image in images])
+        except self.pixels.ImageError as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"bad image: {error}"))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("pixels", pixels)])
+
+
+def load_pixels(path: Path) -> ModuleType:
+    """Import the `pixels.py` of this model, whatever else is called so on the Python path."""
+    spec = importlib.util.spec_from_file_location("mlclip_served_pixels", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_spec(config: Mapping[str, Any], pixels: ModuleType) -> Any:
+    """Read the PixelSpec from the parameters of the model's config."""
+    parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+    return pixels.PixelSpec(
+        size=int(parameters["image_size"]),
+        interpolation=parameters["interpolation"],
+        resize_mode=parameters["resize_mode"],
+        fill=int(parameters["fill"]),
+    )

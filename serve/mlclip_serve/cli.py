@@ -1,0 +1,129 @@
+"""`mlclip-serve`: serve a model repository until told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from mlclip_serve.command import container_command
+from mlclip_serve.errors import RepositoryError, ServeError
+from mlclip_serve.server import Server
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_Port = typer.Option(min=0, max=65535, help="0 picks a free one and prints it.")
+
+
+@app.command()
+def serve(
+    repository: Annotated[Path, typer.Argument(help="The model repository.")] = Path("model_repository"),
+    grpc_port: Annotated[int, _Port] = 8001,
+    http_port: Annotated[int, _Port] = 8000,
+    metrics_port: Annotated[int, _Port] = 8002,
+    address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    model_config_name: Annotated[
+        str | None, typer.Option(help="Use configs/<name>.pbtxt of each model that has it.")
+    ] = None,
+    log_verbose: Annotated[int, typer.Option(min=0, help="Above 0: show Triton's log, this verbose.")] = 0,
+    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until all ensembles must answer.")] = 120.0,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Once ready, write the endpoints and the pid there as JSON.")
+    ] = None,
+    docker: Annotated[bool, typer.Option("--docker", help="Print the command for NVIDIA's container.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Serve a model repository with the embedded Triton, on the CPU, until Ctrl-C or SIGTERM.
+
+    Exits with the server's code; with 1 where it cannot be started.
+    """
+    server = Server(
+        repository,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        address=address,
+        model_config_name=model_config_name,
+        log_verbose=log_verbose,
+        ready_timeout=ready_timeout,
+    )
+    try:
+        if docker:
+            _print_container_command(server)
+        else:
+            raise typer.Exit(_run(server, ready_file))
+    except ServeError as error:
+        if debug:
+            raise
+        log = f" (Triton's log: {error.log})" if error.log else ""
+        typer.echo(f"Error: {error}{log}", err=True)
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="mlclip-serve")
+
+
+def _print_container_command(server: Server) -> None:
+    if not server.settings.repository.is_dir():
+        raise RepositoryError(f"there is no model repository at {server.settings.repository}")
+    typer.echo(container_command(server.settings))
+
+
+def _run(server: Server, ready_file: Path | None) -> int:
+    """Start, announce, wait for the end; signals go to the server from the first moment on."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if not server.send_signal(number):
+            raise typer.Exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
+    try:
+        server.start()
+    except ServeError:
+        if received:
+            return 128 + received[-1]
+        raise
+    try:
+        if ready_file is not None:
+            _write_ready_file(server, ready_file)
+        _announce(server)
+        code = server.wait()
+    finally:
+        server.stop()
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+    if code != 0 and not received:
+        typer.echo(f"Error: the server ended with exit code {code} (Triton's log: {server.log})", err=True)
+    return code
+
+
+def _announce(server: Server) -> None:
+    typer.echo(f"gRPC     {server.grpc_url}")
+    typer.echo(f"HTTP     http://{server.http_url}")
+    typer.echo(f"metrics  http://{server.metrics_url}/metrics")
+    typer.echo(f"serving  {', '.join(server.ensembles)}")
+    typer.echo("Ctrl-C stops the server.")
+
+
+def _write_ready_file(server: Server, path: Path) -> None:
+    endpoints = {
+        "grpc": server.grpc_url,
+        "http": server.http_url,
+        "metrics": server.metrics_url,
+        "pid": server.pid,
+    }
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(endpoints) + "\n", encoding="utf-8")
+    unfinished.replace(path)

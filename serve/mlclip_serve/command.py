@@ -1,0 +1,105 @@
+"""What to serve and how, and the command lines that say so: to the embedded Triton, or to NVIDIA's container."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlclip_serve.embedded import Embedded
+
+IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
+"""NVIDIA's container of the Triton version (2.51) that nvidia-pytriton embeds."""
+DRAIN = 30
+"""Seconds that Triton waits for inferences in flight when it is asked to stop."""
+_CONTAINER_PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve.
+
+    Attributes:
+        repository: absolute path of the model repository.
+        grpc_port: 0 stands for any free port, here and below.
+        http_port: port of the HTTP endpoint.
+        metrics_port: port of the Prometheus metrics.
+        address: IPv4 address to listen on.
+        model_config_name: variant of the configs to use, `configs/<name>.pbtxt`; None for config.pbtxt.
+        log_verbose: Triton's verbosity; above 0 its log is also shown on stderr.
+        ready_timeout: seconds from the start until every ensemble must have answered.
+    """
+
+    repository: Path
+    grpc_port: int = 0
+    http_port: int = 0
+    metrics_port: int = 0
+    address: str = "127.0.0.1"
+    model_config_name: str | None = None
+    log_verbose: int = 0
+    ready_timeout: float = 120.0
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports asked for, by service name."""
+        return {"grpc": self.grpc_port, "http": self.http_port, "metrics": self.metrics_port}
+
+
+def server_command(
+    settings: Settings, embedded: Embedded, backends: Path, ports: Mapping[str, int], server_id: str
+) -> list[str]:
+    """Build the command that starts the embedded Triton.
+
+    Args:
+        settings: how to serve.
+        embedded: where its parts are.
+        backends: the folder that `backends.assemble` filled.
+        ports: the real port by service name, `grpc`, `http` and `metrics`.
+        server_id: the name under which it answers, and with which its shared memory begins.
+    """
+    command = [
+        str(embedded.executable),
+        f"--id={server_id}",
+        f"--model-repository={settings.repository}",
+        f"--backend-directory={backends}",
+        f"--cache-directory={embedded.caches}",
+        # The configs are complete; completing them would start every Python model once more, for nothing.
+        "--disable-auto-complete-config",
+        f"--backend-config=python,stub-timeout-seconds={max(1, round(settings.ready_timeout))}",
+        f"--backend-config=python,shm-region-prefix-name={server_id}_",
+        f"--exit-timeout-secs={DRAIN}",
+        "--allow-gpu-metrics=false",
+        f"--log-verbose={settings.log_verbose}",
+    ]
+    for service, port in ports.items():
+        command += [f"--{service}-address={settings.address}", f"--{service}-port={port}"]
+    return command + _variant(settings)
+
+
+def container_command(settings: Settings, image: str = IMAGE) -> str:
+    """Write the shell lines that serve the repository with NVIDIA's container.
+
+    Args:
+        settings: how to serve; a port 0 becomes Triton's own default, since the container's are mapped.
+        image: the container image to start from.
+
+    Returns:
+        Lines for a shell, with comments: Pillow must be added to the image, the `preprocess` model needs it.
+    """
+    run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g"]
+    for service, inside in _CONTAINER_PORTS.items():
+        run.append(f"--publish={settings.address}:{settings.ports[service] or inside}:{inside}")
+    run += [f"--volume={settings.repository}:/models:ro", "mlclip-triton"]
+    run += ["tritonserver", "--model-repository=/models", f"--log-verbose={settings.log_verbose}", *_variant(settings)]
+    lines = [
+        "# Pillow must be in the image, the preprocess model needs it:",
+        f"printf 'FROM {image}\\nRUN pip install --no-cache-dir pillow\\n' | docker build --tag mlclip-triton -",
+        "# Without a GPU leave --gpus=all out.",
+        shlex.join(run),
+    ]
+    return "\n".join(lines)
+
+
+def _variant(settings: Settings) -> list[str]:
+    return [f"--model-config-name={settings.model_config_name}"] if settings.model_config_name else []

@@ -1,0 +1,44 @@
+"""Read from Triton's log why it did not start, and say it in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mlclip_serve.errors import ModelError, ServeError, StartError
+from mlclip_serve.ports import taken
+
+_MODEL = re.compile(r"failed to load '(?P<name>[^']+)' version (?P<version>\d+): (?P<reason>.*)")
+_REPOSITORY = re.compile(r"Poll failed for model directory '(?P<name>[^']+)': (?P<reason>.*)")
+_SOCKET = re.compile(r"Socket '[^']*:(?P<port>\d+)' already in use")
+_FATAL = re.compile(r"^(?P<reason>.*(?:creating server: |error while loading|failed to ).*)$", re.MULTILINE)
+_KIND = re.compile(r"^(?:(?:Internal|Invalid argument|Not found|Unavailable|Unsupported): |TritonModelException: )+")
+
+
+def explain(log: str, address: str, ports: Mapping[str, int]) -> ServeError | None:
+    """Find the cause in a log.
+
+    Args:
+        log: what tritonserver wrote.
+        address: the address that it was to listen on.
+        ports: its ports by service name.
+
+    Returns:
+        The error to raise: a port in use, a model that does not load, or Triton's own last words. None where
+        the log tells nothing.
+    """
+    if found := _SOCKET.search(log):
+        port = int(found["port"])
+        service = next((name for name, number in ports.items() if number == port), "grpc")
+        return taken(address, service, port)
+    if found := _MODEL.search(log) or _REPOSITORY.search(log):
+        return ModelError(f"model '{found['name']}' does not load: {_one_line(found['reason'])}")
+    if found := _FATAL.search(log):
+        return StartError(f"Triton did not start: {_one_line(found['reason'])}")
+    return None
+
+
+def _one_line(reason: str) -> str:
+    """Cut quotes, the kinds of the errors and a Python traceback (whose line breaks Triton escapes) from a reason."""
+    text = reason.split("\\n")[0].strip().strip('"')
+    return _KIND.sub("", text).rstrip(".")

@@ -1,0 +1,192 @@
+"""Find the Triton server that nvidia-pytriton's wheel carries, and say what environment it needs.
+
+pytriton itself is never imported: only its files are used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlclip_serve.errors import InstallationError
+
+_STUB = "triton_python_backend_stub"
+_SHARED_MEMORY = 32 << 20
+_MODEL_LIBRARIES = ("numpy", "PIL", "onnxruntime")
+"""What the models import."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The parts of the embedded server, all absolute paths.
+
+    Attributes:
+        executable: the tritonserver program.
+        python_backend: folder with libtriton_python.so and triton_python_backend_utils.py.
+        stub: the program that runs Python models, built for the running Python version.
+        caches: folder with the response caches.
+        libraries: folder with the shared libraries that the wheel bundles.
+        libpython: folder that holds libpython3.x.so, which the stub is linked against.
+    """
+
+    executable: Path
+    python_backend: Path
+    stub: Path
+    caches: Path
+    libraries: Path
+    libpython: Path
+
+
+def find_embedded(site: Path | None = None) -> Embedded:
+    """Locate the embedded server.
+
+    Args:
+        site: the site-packages folder to look in; by default wherever nvidia-pytriton is installed.
+
+    Raises:
+        InstallationError: a part is missing; the message says which, and what to install.
+    """
+    site = site or _site_of_pytriton()
+    root = site / "pytriton" / "tritonserver"
+    libraries = site / "nvidia_pytriton.libs"
+    found = Embedded(
+        executable=root / "bin" / "tritonserver",
+        python_backend=root / "backends" / "python",
+        stub=root / "python_backend_stubs" / _python_version() / _STUB,
+        caches=root / "caches",
+        libraries=libraries,
+        libpython=find_libpython(libraries),
+    )
+    if not found.executable.is_file():
+        raise InstallationError(
+            f"nvidia-pytriton in {site} holds no tritonserver for this machine: it needs Linux on x86-64 or"
+            " arm64; elsewhere use the container, see `mlclip-serve --docker`"
+        )
+    if not found.stub.is_file():
+        versions = ", ".join(sorted(folder.name for folder in (root / "python_backend_stubs").glob("3.*")))
+        raise InstallationError(
+            f"the embedded Triton runs Python models on {versions or 'no version'}, not on Python"
+            f" {_python_version()}: make the virtual environment with one of those"
+        )
+    return found
+
+
+def find_libpython(bundled: Path) -> Path:
+    """Find the folder of the shared library of the running Python version.
+
+    Args:
+        bundled: the wheel's own libraries, which hold it for some Python versions.
+
+    Raises:
+        InstallationError: no such library; the message names the Debian package that brings it.
+    """
+    version = _python_version()
+    for folder in _library_folders():
+        if folder.is_dir() and any(folder.glob(f"libpython{version}.so.1*")):
+            return folder
+    if any(bundled.glob(f"libpython3*.{sys.version_info.minor}.so.1*")):
+        return bundled
+    raise InstallationError(
+        f"libpython{version}.so is missing, Triton's Python models need it: `apt-get install libpython{version}`"
+        " (Debian, Ubuntu), or use a Python that was built with --enable-shared"
+    )
+
+
+def server_environment(embedded: Embedded, interpreter: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Build the environment for tritonserver and the Python models it starts.
+
+    Args:
+        embedded: where the server's parts are.
+        interpreter: the folder that `make_interpreter` filled.
+        inherited: the environment to start from; it is not changed.
+
+    Returns:
+        `inherited` with LD_LIBRARY_PATH (bundled libraries, libpython) and with the interpreter first on PATH.
+    """
+    libraries = [str(embedded.libraries), str(embedded.libpython)]
+    return {
+        **inherited,
+        "LD_LIBRARY_PATH": _join(libraries, inherited.get("LD_LIBRARY_PATH")),
+        "PATH": _join([str(interpreter / "bin")], inherited.get("PATH")),
+    }
+
+
+def make_interpreter(folder: Path) -> Path:
+    """Make the virtual environment in which Python models run.
+
+    Triton's stub starts an isolated interpreter: it ignores PYTHONPATH and PYTHONHOME and takes the packages
+    that belong to the first `python3` on PATH, which may be any. This one sees what the launcher sees.
+
+    Args:
+        folder: a new folder for it.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        InstallationError: numpy, Pillow or onnxruntime is not installed.
+    """
+    venv.create(folder, symlinks=True, with_pip=False)
+    site = folder / "lib" / f"python{_python_version()}" / "site-packages"
+    (site / "mlclip_serve.pth").write_text("".join(f"{path}\n" for path in _model_library_folders()))
+    return folder
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> None:
+    """Check that there is shared memory, through which Triton talks to the processes of Python models.
+
+    Raises:
+        InstallationError: `folder` is missing, closed to us or nearly full.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InstallationError(f"{folder} is missing or not writable, Triton's Python models need it")
+    free = shutil.disk_usage(folder).free
+    if free < _SHARED_MEMORY:
+        raise InstallationError(
+            f"{folder} has {free >> 20} MiB free, Triton's Python models need {_SHARED_MEMORY >> 20}:"
+            " free some, or in a container start it with --shm-size=1g"
+        )
+
+
+def _python_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _site_of_pytriton() -> Path:
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise InstallationError("no Triton server is installed: run `pip install nvidia-pytriton`")
+    return Path(spec.origin).resolve().parent.parent
+
+
+def _library_folders() -> Iterator[Path]:
+    """Name the folders that may hold libpython: the running Python's own first, then the system's."""
+    yield from (Path(folder) for name in ("LIBDIR", "LIBPL") if (folder := sysconfig.get_config_var(name)))
+    yield Path(sys.base_prefix) / "lib"
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    if multiarch:
+        yield Path("/usr/lib") / multiarch
+    yield from (Path("/usr/local/lib"), Path("/usr/lib64"), Path("/usr/lib"))
+
+
+def _model_library_folders() -> list[str]:
+    folders = []
+    for name in _MODEL_LIBRARIES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise InstallationError(f"{name} is not installed, the models need it: run `pip install mlclip-serve`")
+        folders.append(str(Path(spec.origin).parent.parent))
+    paths = sysconfig.get_paths()
+    before = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return list(dict.fromkeys([*before, *folders, paths["purelib"], paths["platlib"]]))
+
+
+def _join(folders: list[str], before: str | None) -> str:
+    return os.pathsep.join([*folders, *([before] if before else [])])

@@ -1,0 +1,240 @@
+"""A Triton backend that runs ONNX models on the CPU, for machines without NVIDIA's container.
+
+Installed as `backends/onnxruntime/model.py` it becomes a Python-based backend: Triton runs every model whose
+config says `backend: "onnxruntime"` with it, one process an instance. It reads the same config as NVIDIA's
+native backend does and leaves out what needs a GPU.
+
+All requests of one `execute` become one run of the model per input shape; a request that makes the run fail is
+then run alone, so it fails alone. Only outputs that some request asked for are fetched, and each answer carries
+only its own. (onnxruntime's inference builds run the whole graph whatever is asked for, in NVIDIA's backend too.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+try:
+    import triton_python_backend_utils as pb_utils
+except ModuleNotFoundError:  # outside a Triton process only the parts below that need no Triton are usable
+    pb_utils = None
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+ONNX_TYPES = {
+    "TYPE_BOOL": "tensor(bool)",
+    "TYPE_UINT8": "tensor(uint8)",
+    "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)",
+    "TYPE_UINT64": "tensor(uint64)",
+    "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)",
+    "TYPE_INT32": "tensor(int32)",
+    "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+}
+
+
+class TritonPythonModel:
+    """One instance of an ONNX model, as Triton's Python backend wants it."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the model.
+
+        Args:
+            args: what Triton passes: `model_config` (JSON), `model_repository` (the model's folder),
+                `model_version`, `model_name`.
+
+        Raises:
+            TritonModelException: the model cannot be loaded or disagrees with its config; one line.
+        """
+        config = json.loads(args["model_config"])
+        path = model_file(config, Path(args["model_repository"]), args["model_version"])
+        for name in ignored_accelerators(config):
+            pb_utils.Logger.log_info(f"{args['model_name']}: accelerator '{name}' ignored, running on the CPU")
+        try:
+            self.session = open_session(path, config)
+            check_config(config, self.session)
+        except ValueError as error:
+            raise pb_utils.TritonModelException(str(error)) from None
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.batched = int(config.get("max_batch_size", 0)) > 0
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer requests.
+
+        Args:
+            requests: Triton inference requests, each with its own batch size.
+
+        Returns:
+            One Triton response per request, in their order.
+        """
+        feeds = [self._feed(request) for request in requests]
+        wanted = [list(request.requested_output_names()) for request in requests]
+        answers = run_requests(self.session, feeds, wanted, self.batched)
+        return [_response(answer, names) for answer, names in zip(answers, wanted, strict=True)]
+
+    def finalize(self) -> None:
+        """Let the model go."""
+        del self.session
+
+    def _feed(self, request: Any) -> Arrays:
+        tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs}
+        return {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
+
+
+def model_file(config: Mapping[str, Any], folder: Path, version: str) -> Path:
+    """Name the ONNX file of a model: `<folder>/<version>/model.onnx` unless its config names another."""
+    name = config.get("default_model_filename") or "model.onnx"
+    return folder / version / ("model.onnx" if name == "model.py" else name)
+
+
+def ignored_accelerators(config: Mapping[str, Any]) -> list[str]:
+    """Name the execution accelerators that a config asks for; this backend has none of them."""
+    accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
+    return [entry["name"] for kind in accelerators.values() for entry in kind or []]
+
+
+def open_session(path: Path, config: Mapping[str, Any]) -> onnxruntime.InferenceSession:
+    """Open an ONNX file for the CPU.
+
+    Args:
+        path: the ONNX file; external data is looked for beside it.
+        config: Triton's model config; of its `parameters`, `intra_op_thread_count`, `inter_op_thread_count`
+            and `execution_mode` mean what they mean to NVIDIA's backend.
+
+    Raises:
+        ValueError: the file is missing or broken, or a parameter is no whole number.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = _parameter(config, "intra_op_thread_count")
+    options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")
+    if _parameter(config, "execution_mode") == 1:
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    # Models run in processes of their own: threads that spin while they wait would take the others' cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        raise ValueError(f"{path} is broken: {_one_line(error)}") from None
+
+
+def check_config(config: Mapping[str, Any], session: onnxruntime.InferenceSession) -> None:
+    """Compare a model's config with its ONNX file.
+
+    Raises:
+        ValueError: an input or output of the config is not in the file or has another type there, or the file
+            has an input that the config lacks.
+    """
+    for kind, found in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        types = {tensor.name: tensor.type for tensor in found}
+        for tensor in config[kind]:
+            name, expected = tensor["name"], ONNX_TYPES.get(tensor["data_type"])
+            if expected is None:
+                raise ValueError(f"{kind} '{name}': {tensor['data_type']} is not supported by the CPU backend")
+            if name not in types:
+                raise ValueError(f"{kind} '{name}' of config.pbtxt is not in the ONNX file, which has {_names(types)}")
+            if types[name] != expected:
+                raise ValueError(f"{kind} '{name}' is {types[name]} in the ONNX file, {expected} in config.pbtxt")
+    missing = {tensor.name for tensor in session.get_inputs()} - {tensor["name"] for tensor in config["input"]}
+    if missing:
+        raise ValueError(f"the ONNX file wants input {_names(missing)}, which config.pbtxt lacks")
+
+
+def run_requests(
+    session: onnxruntime.InferenceSession,
+    feeds: Sequence[Arrays],
+    wanted: Sequence[Sequence[str]],
+    batched: bool,
+) -> list[Arrays | str]:
+    """Run many requests in as few runs as their shapes allow.
+
+    Args:
+        session: the model.
+        feeds: inputs by name, one mapping a request; with `batched`, each array is [b, ...] with the
+            request's own b.
+        wanted: output names, one sequence a request.
+        batched: whether the first axis is a batch axis, so that requests can be joined along it.
+
+    Returns:
+        For each request its outputs by name (at least the wanted ones, [b, ...]), or the error as one line.
+    """
+    answers: list[Arrays | str] = [""] * len(feeds)
+    for group in _groups(feeds, batched):
+        names = sorted({name for index in group for name in wanted[index]})
+        results = _run_group(session, [feeds[index] for index in group], names, batched)
+        for index, result in zip(group, results, strict=True):
+            answers[index] = result
+    return answers
+
+
+def _groups(feeds: Sequence[Arrays], batched: bool) -> list[list[int]]:
+    if not batched:
+        return [[index] for index in range(len(feeds))]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, feed in enumerate(feeds):
+        key = tuple((name, array.shape[1:], array.dtype.str) for name, array in sorted(feed.items()))
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+def _run_group(
+    session: onnxruntime.InferenceSession, feeds: Sequence[Arrays], names: list[str], batched: bool
+) -> list[Arrays | str]:
+    """Run requests of one shape together; if that fails, each alone, so that the sound ones are answered."""
+    joined = feeds[0] if len(feeds) == 1 else {n: np.concatenate([feed[n] for feed in feeds]) for n in feeds[0]}
+    try:
+        outputs = dict(zip(names, session.run(names, joined), strict=True)) if names else {}
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        if len(feeds) == 1:
+            return [_one_line(error)]
+        return [answer for feed in feeds for answer in _run_group(session, [feed], names, batched)]
+    return _split(outputs, [len(next(iter(feed.values()))) for feed in feeds]) if batched else [outputs]
+
+
+def _split(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays | str]:
+    """Cut each output [sum(sizes), ...] into one piece a request."""
+    ends = list(itertools.accumulate(sizes))
+    for name, output in outputs.items():
+        if output.ndim == 0 or len(output) != ends[-1]:
+            return [f"output '{name}' has no batch axis: shape {list(output.shape)} for a batch of {ends[-1]}"] * len(
+                ends
+            )
+    pieces = zip(sizes, ends, strict=True)
+    return [{name: output[end - size : end] for name, output in outputs.items()} for size, end in pieces]
+
+
+def _response(answer: Arrays | str, names: Sequence[str]) -> Any:
+    if isinstance(answer, str):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(answer))
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.ascontiguousarray(answer[name])) for name in names])
+
+
+def _parameter(config: Mapping[str, Any], key: str) -> int:
+    """Read a whole number from the config's parameters; 0, onnxruntime's own choice, where it is not set."""
+    value = (config.get("parameters") or {}).get(key, {}).get("string_value", "0")
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"parameter {key} must be a whole number, not {value!r}") from None
+
+
+def _names(names: Any) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,52 @@
+"""Ports: check those that were asked for, pick free ones for those that were not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Mapping
+
+from mlclip_serve.errors import PortError
+
+
+def choose(address: str, asked: Mapping[str, int]) -> dict[str, int]:
+    """Settle on a port for each service.
+
+    Another program can still take one before the server does: the caller must be ready to choose again.
+
+    Args:
+        address: the address to listen on.
+        asked: port by service name, `grpc`, `http` and `metrics`; 0 stands for any free one.
+
+    Returns:
+        Port by service name, all different and free at this moment.
+
+    Raises:
+        PortError: a port that was asked for is taken, asked for twice, or not allowed.
+    """
+    ports: dict[str, int] = {}
+    with contextlib.ExitStack() as held:
+        for service, port in sorted(asked.items(), key=lambda item: item[1] == 0):
+            if port and port in ports.values():
+                raise PortError(f"port {port} was given twice: choose another --{service}-port")
+            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+                probe.listen()
+            except (OSError, OverflowError) as error:
+                raise PortError(_refusal(address, service, port, error)) from None
+            ports[service] = probe.getsockname()[1]
+    return ports
+
+
+def taken(address: str, service: str, port: int) -> PortError:
+    """Say that a port is in use."""
+    return PortError(f"port {port} on {address} is in use: choose another --{service}-port, or 0 for any that is free")
+
+
+def _refusal(address: str, service: str, port: int, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return str(taken(address, service, port))
+    return f"cannot listen on {address} port {port} for {service}: {error}"

@@ -1,0 +1,122 @@
+"""Ask a started server real questions: that its ports answer proves little, that every ensemble infers does.
+
+Triton's own ready endpoint stays green when a Python model's process has died, hence a real inference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as triton
+from PIL import Image
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+from mlclip_serve.errors import ModelError, StartError
+
+_HTTP_TIMEOUT = 5.0
+
+
+def answers(address: str, http_port: int, metrics_port: int, server_id: str) -> bool:
+    """Tell whether the server that we started answers on its ports and says that it is ready.
+
+    Args:
+        address: where it listens.
+        http_port: its HTTP port.
+        metrics_port: its metrics port, which it opens last.
+        server_id: the name we gave it; on another name it is another server's port.
+    """
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        status, metadata = _get(address, http_port, "/v2")
+        if status == 200 and json.loads(metadata).get("name") == server_id:
+            ready = _get(address, http_port, "/v2/health/ready")[0] == 200
+            return ready and _get(address, metrics_port, "/metrics")[0] == 200
+    return False
+
+
+def infer_ensembles(url: str, deadline: float) -> list[str]:
+    """Run one inference on every ensemble; in a repository without ensembles, on every model.
+
+    Args:
+        url: gRPC address and port of the server.
+        deadline: moment on the monotonic clock by which all must have answered.
+
+    Returns:
+        The names of what answered, sorted.
+
+    Raises:
+        ModelError: one of them fails; the message carries its name and Triton's reason.
+        StartError: the deadline passed.
+    """
+    with triton.InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
+        try:
+            configs = _configs(client, deadline)
+        except InferenceServerException as error:
+            raise StartError(f"the server does not list its models: {_reason(error)}") from None
+        chosen = [config for config in configs if config.HasField("ensemble_scheduling")] or configs
+        for config in chosen:
+            _infer(client, config, deadline)
+    return sorted(config.name for config in chosen)
+
+
+def _get(address: str, port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, port, timeout=_HTTP_TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def _configs(client: triton.InferenceServerClient, deadline: float) -> list[Any]:
+    index = client.get_model_repository_index(client_timeout=_left(deadline))
+    names = sorted({model.name for model in index.models})
+    return [client.get_model_config(name, client_timeout=_left(deadline)).config for name in names]
+
+
+def _infer(client: triton.InferenceServerClient, config: Any, deadline: float) -> None:
+    kind = "ensemble" if config.HasField("ensemble_scheduling") else "model"
+    inputs = [_input(tensor, config.max_batch_size > 0) for tensor in config.input]
+    try:
+        client.infer(config.name, inputs, client_timeout=_left(deadline))
+    except InferenceServerException as error:
+        if "DEADLINE_EXCEEDED" in str(error.status()):
+            raise StartError(
+                f"{kind} '{config.name}' did not answer in time: see the log, or raise --ready-timeout"
+            ) from None
+        raise ModelError(f"{kind} '{config.name}' fails on a test inference: {_reason(error)}") from None
+
+
+def _input(tensor: Any, batched: bool) -> triton.InferInput:
+    """Make a valid value for an input: a small picture for bytes, zeros for anything else."""
+    type_name = triton.model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+    type_name = "BYTES" if type_name == "STRING" else type_name
+    shape = [1] * batched + [max(1, size) for size in tensor.dims]
+    value: npt.NDArray[Any]
+    if type_name == "BYTES":
+        value = np.full(shape, _picture(), dtype=np.object_)
+    else:
+        value = np.zeros(shape, dtype=triton_to_np_dtype(type_name))
+    made = triton.InferInput(tensor.name, shape, type_name)
+    made.set_data_from_numpy(value)
+    return made
+
+
+def _picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "gray").save(file, "PNG")
+    return file.getvalue()
+
+
+def _left(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())
+
+
+def _reason(error: InferenceServerException) -> str:
+    """Take Triton's message without the Python traceback that may follow it."""
+    return " ".join(str(error.message()).partition("\n\nAt:")[0].split())

@@ -1,0 +1,116 @@
+"""Run a server program in the background: its output goes to a log, its end is an event."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from mlclip_serve import guard
+
+
+class ServerProcess:
+    """A program in a session of its own, which never outlives this process; see `guard`.
+
+    A thread starts the program and stays until it ends: the kernel ties the program's life to the thread that
+    started it, so it must not be one that the caller may end earlier.
+
+    Attributes:
+        popen: the process.
+        exited: set once the process has ended, its log is complete, and nothing of it is left.
+    """
+
+    popen: subprocess.Popen[bytes]
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        regions: str,
+        echo: bool = False,
+    ) -> None:
+        """Start the program.
+
+        Args:
+            command: absolute path of the program, and its arguments.
+            environment: its whole environment.
+            log: file for its output, stdout and stderr together; its folder is the working directory.
+            regions: what the names of its shared memory begin with; removed after its end.
+            echo: show the output on this process's stderr too.
+
+        Raises:
+            OSError: the program cannot be started.
+        """
+        self.exited = threading.Event()
+        self._started = threading.Event()
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(
+            target=self._keep, args=(command, environment, log, regions, echo), name="mlclip-serve", daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _keep(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, regions: str, echo: bool
+    ) -> None:
+        swept, sweeper = os.pipe()
+        with log.open("ab") as file, open(swept, "rb") as end:
+            try:
+                self.popen = subprocess.Popen(
+                    [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(sweeper), regions, *command],
+                    env=environment,
+                    cwd=log.parent,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if echo else file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=(sweeper,),
+                )
+            except OSError as error:
+                self._failure = error
+                return
+            finally:
+                os.close(sweeper)
+                self._started.set()
+            if self.popen.stdout is not None:
+                with self.popen.stdout as output:
+                    _copy(output, file)
+            self.popen.wait()
+            end.read()  # ends when the sweeper does
+        self.exited.set()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code as a shell shows it (128 + n after signal n); None while the program runs."""
+        if not self.exited.is_set():
+            return None
+        code = self.popen.returncode
+        return code if code >= 0 else 128 - code
+
+    def stop(self, grace: float) -> None:
+        """End the program: ask it with SIGTERM, and kill it after `grace` seconds."""
+        if not self.exited.is_set():
+            self.popen.terminate()
+            if not self.exited.wait(grace):
+                self.popen.kill()
+        self._thread.join()
+
+    def kill(self) -> None:
+        """End the program at once."""
+        if not self.exited.is_set():
+            self.popen.kill()
+        self._thread.join()
+
+
+def _copy(output: IO[bytes], log: IO[bytes]) -> None:
+    for line in output:
+        log.write(line)
+        log.flush()
+        sys.stderr.write(line.decode(errors="replace"))

@@ -1,0 +1,96 @@
+"""Look at a model repository before Triton does, since Triton's own words on a missing file are many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from mlclip_serve.errors import RepositoryError
+
+_FILES = {"onnxruntime": "model.onnx", "python": "model.py"}
+"""The backends that the embedded Triton has here, and the file that a model of each needs."""
+
+
+def check_repository(repository: Path, config_name: str | None = None) -> list[str]:
+    """Check that a repository is complete enough to be loaded.
+
+    Args:
+        repository: folder with one folder a model.
+        config_name: variant of the configs, `configs/<config_name>.pbtxt`; models without it use config.pbtxt.
+
+    Returns:
+        The names of its models, sorted.
+
+    Raises:
+        RepositoryError: it is missing or empty, a config cannot be read, a file or a model is missing, or a
+            model needs a backend that only NVIDIA's container has.
+    """
+    if not repository.is_dir():
+        raise RepositoryError(
+            f"there is no model repository at {repository}: name another, or write one with mlclip-export"
+        )
+    configs = {
+        folder.name: _read(path)
+        for folder in sorted(repository.iterdir())
+        if folder.is_dir() and (path := _config_file(folder, config_name)).is_file()
+    }
+    if not configs:
+        raise RepositoryError(f"the model repository {repository} holds no model: write one with mlclip-export")
+    if config_name and not any((repository / name / "configs" / f"{config_name}.pbtxt").is_file() for name in configs):
+        raise RepositoryError(f"no model in {repository} has a config named {config_name}: check --model-config-name")
+    for name, config in configs.items():
+        if config.HasField("ensemble_scheduling"):
+            _check_steps(name, config, set(configs))
+        else:
+            _check_files(repository / name, config)
+    return list(configs)
+
+
+def _config_file(folder: Path, config_name: str | None) -> Path:
+    variant = folder / "configs" / f"{config_name}.pbtxt"
+    return variant if config_name and variant.is_file() else folder / "config.pbtxt"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
+        raise RepositoryError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _check_steps(name: str, config: Any, known: set[str]) -> None:
+    for step in config.ensemble_scheduling.step:
+        if step.model_name not in known:
+            raise RepositoryError(
+                f"ensemble '{name}' needs the model '{step.model_name}', which is not in the repository"
+            )
+
+
+def _check_files(folder: Path, config: Any) -> None:
+    backend = config.backend or config.platform.removesuffix("_onnx")
+    if backend not in _FILES:
+        raise RepositoryError(
+            f"model '{folder.name}' needs the backend '{backend}', which the embedded Triton has not:"
+            " serve it with NVIDIA's container, see `mlclip-serve --docker`"
+        )
+    file = config.default_model_filename or _FILES[backend]
+    versions = _versions(folder, config)
+    if not versions:
+        raise RepositoryError(f"model '{folder.name}' has no version: {folder / '1' / file} is missing")
+    for version in versions:
+        if not (path := folder / str(version) / file).is_file():
+            raise RepositoryError(f"model '{folder.name}' is incomplete: {path} is missing")
+
+
+def _versions(folder: Path, config: Any) -> list[int]:
+    """List the versions that Triton will load; by default the highest."""
+    found = sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal())
+    policy = config.version_policy
+    if policy.HasField("specific"):
+        return list(policy.specific.versions)
+    if policy.HasField("all"):
+        return found
+    return found[-(policy.latest.num_versions or 1) :]

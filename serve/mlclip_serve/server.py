@@ -1,0 +1,230 @@
+"""Start Triton on a model repository, wait until it really works, stop it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from subprocess import Popen
+from types import TracebackType
+
+from mlclip_serve import ports, probe
+from mlclip_serve.backends import assemble
+from mlclip_serve.command import DRAIN, Settings, server_command
+from mlclip_serve.diagnosis import explain
+from mlclip_serve.embedded import (
+    Embedded,
+    check_shared_memory,
+    find_embedded,
+    make_interpreter,
+    server_environment,
+)
+from mlclip_serve.errors import PortError, ServeError, StartError
+from mlclip_serve.process import ServerProcess
+from mlclip_serve.repository import check_repository
+
+_POLL = 0.05
+_PORT_ATTEMPTS = 5
+_HEARTBEAT = 0.5
+_UNLOAD = 30
+"""Seconds for unloading the models, after the inferences in flight are done."""
+
+
+class Server:
+    """A Triton server on a model repository, best used as a context manager.
+
+    ```python
+    with Server("model_repository") as server:
+        print(server.grpc_url)
+    ```
+
+    Attributes:
+        settings: how it serves.
+        id: the name under which Triton answers, different for each server.
+        ensembles: names of the ensembles that have answered a real inference (of all models, where the
+            repository has no ensemble); empty before the start.
+        log: Triton's log; it is deleted at the end unless something failed.
+    """
+
+    def __init__(
+        self,
+        repository: Path | str,
+        *,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        address: str = "127.0.0.1",
+        model_config_name: str | None = None,
+        log_verbose: int = 0,
+        ready_timeout: float = 120.0,
+    ) -> None:
+        """Keep the settings, see `Settings` for what they mean; nothing is started yet."""
+        self.settings = Settings(
+            repository=Path(repository).absolute(),
+            grpc_port=grpc_port,
+            http_port=http_port,
+            metrics_port=metrics_port,
+            address=address,
+            model_config_name=model_config_name,
+            log_verbose=log_verbose,
+            ready_timeout=ready_timeout,
+        )
+        self.id = f"mlclip-{uuid.uuid4().hex[:12]}"
+        self.ensembles: list[str] = []
+        self.log: Path | None = None
+        self._ports = self.settings.ports
+        self._running: ServerProcess | None = None
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def grpc_url(self) -> str:
+        """Address and port of the gRPC endpoint, as clients on this machine use it."""
+        return f"{self._host}:{self._ports['grpc']}"
+
+    @property
+    def http_url(self) -> str:
+        """Address and port of the HTTP endpoint."""
+        return f"{self._host}:{self._ports['http']}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Address and port of the Prometheus metrics, which are at /metrics there."""
+        return f"{self._host}:{self._ports['metrics']}"
+
+    @property
+    def process(self) -> Popen[bytes]:
+        """The server's process.
+
+        Raises:
+            StartError: it has not been started.
+        """
+        if self._running is None:
+            raise StartError("the server has not been started")
+        return self._running.popen
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self.process.pid
+
+    def start(self) -> Server:
+        """Start the server and return once every ensemble has answered a real inference.
+
+        Raises:
+            InstallationError: a part of the embedded server is missing.
+            RepositoryError: the repository is missing, empty or incomplete.
+            ModelError: a model does not load, or an ensemble fails.
+            PortError: a port that was asked for is in use.
+            StartError: the server ended, was not ready in time, or runs already.
+        """
+        if self._running is not None and not self._running.exited.is_set():
+            raise StartError("the server is already running")
+        embedded = find_embedded()
+        check_shared_memory()
+        check_repository(self.settings.repository, self.settings.model_config_name)
+        for attempt in range(_PORT_ATTEMPTS):
+            self._ports = ports.choose(self.settings.address, self.settings.ports)
+            try:
+                self._launch(embedded)
+                break
+            except PortError:  # taken by another program before Triton could have it: choose other free ones
+                if attempt + 1 == _PORT_ATTEMPTS:
+                    raise
+        return self
+
+    def send_signal(self, number: int) -> bool:
+        """Pass a signal on to the server; False where none is running."""
+        if self._running is None or self._running.exited.is_set():
+            return False
+        self._running.popen.send_signal(number)
+        return True
+
+    def wait(self) -> int:
+        """Wait until the server ends, and return its exit code as a shell shows it."""
+        if self._running is None:
+            raise StartError("the server has not been started")
+        while not self._running.exited.wait(_HEARTBEAT):
+            pass  # a signal that comes just before an endless wait would be handled only after it
+        return self._end()
+
+    def stop(self) -> int | None:
+        """Stop the server: inferences in flight are finished first.
+
+        Returns:
+            Its exit code as a shell shows it, also where it had ended before; None where it never started.
+        """
+        if self._running is None:
+            return None
+        self._running.stop(DRAIN + _UNLOAD)
+        return self._end()
+
+    def _launch(self, embedded: Embedded) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="mlclip-serve-"))
+        self.log = folder / "triton.log"
+        deadline = time.monotonic() + self.settings.ready_timeout
+        try:
+            backends = assemble(embedded, folder / "backends")
+            environment = server_environment(embedded, make_interpreter(folder / "python"), os.environ)
+            command = server_command(self.settings, embedded, backends, self._ports, self.id)
+            self._running = ServerProcess(command, environment, self.log, f"{self.id}_", self.settings.log_verbose > 0)
+            self._await_ready(self._running, deadline)
+        except BaseException as error:
+            if isinstance(error, ServeError):
+                error.log = self.log
+            if self._running is not None:
+                self._running.kill()
+            self._tidy(keep_log=isinstance(error, ServeError))
+            raise
+
+    def _await_ready(self, running: ServerProcess, deadline: float) -> None:
+        http, metrics = self._ports["http"], self._ports["metrics"]
+        while not probe.answers(self._host, http, metrics, self.id):
+            if running.exited.wait(_POLL):
+                raise self._failure(running)
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"not ready after {self.settings.ready_timeout:g} s: see the log, or raise --ready-timeout"
+                )
+        try:
+            self.ensembles = probe.infer_ensembles(self.grpc_url, deadline)
+        except ServeError:
+            if running.exited.is_set():
+                raise self._failure(running) from None
+            raise
+
+    def _failure(self, running: ServerProcess) -> ServeError:
+        """Say why the server ended during its start."""
+        log = self.log.read_text(errors="replace") if self.log else ""
+        return explain(log, self.settings.address, self._ports) or StartError(
+            f"the server ended with exit code {running.exit_code}"
+        )
+
+    def _end(self) -> int:
+        assert self._running is not None
+        code = self._running.exit_code
+        assert code is not None
+        self._tidy(keep_log=code != 0)
+        return code
+
+    def _tidy(self, keep_log: bool) -> None:
+        if self.log is None:
+            return
+        if keep_log:
+            for name in ("backends", "python"):
+                shutil.rmtree(self.log.parent / name, ignore_errors=True)
+        else:
+            shutil.rmtree(self.log.parent, ignore_errors=True)
+
+    @property
+    def _host(self) -> str:
+        return "127.0.0.1" if self.settings.address == "0.0.0.0" else self.settings.address

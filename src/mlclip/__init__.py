@@ -1,0 +1,34 @@
+"""Few-shot multi-label image classification on frozen CLIP.
+
+The way of the data: `data` → `encoders` → `features` → `heads`, `losses`, `train` → `metrics`, `thresholds` →
+`checkpoint`. `MultiLabelClassifier` is all of it behind `fit` and `predict_proba`.
+"""
+
+from mlclip.checkpoint import Run, load_run, save_run
+from mlclip.classifier import MultiLabelClassifier
+from mlclip.data import Dataset, read_dataset
+from mlclip.encoders import Encoder, load_encoder
+from mlclip.errors import MlclipError
+from mlclip.features import FeatureCache
+from mlclip.fit import Recipe, ThresholdConfig, evaluate_run, train_run
+from mlclip.heads import HEADS
+from mlclip.train import TrainConfig
+
+__all__ = [
+    "HEADS",
+    "Dataset",
+    "Encoder",
+    "FeatureCache",
+    "MlclipError",
+    "MultiLabelClassifier",
+    "Recipe",
+    "Run",
+    "ThresholdConfig",
+    "TrainConfig",
+    "evaluate_run",
+    "load_encoder",
+    "load_run",
+    "read_dataset",
+    "save_run",
+    "train_run",
+]

@@ -1,0 +1,156 @@
+"""Run folders: what training leaves behind and everything later reads.
+
+A run is `head.safetensors` (weights), `config.json` (head, encoder, training settings), `labels.txt` (class
+names, one a line: the truth about names and their order), `thresholds.json` and `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mlclip_client.pixels import PixelSpec
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mlclip.encoders import Encoder, load_encoder
+from mlclip.errors import CheckpointError
+from mlclip.heads import HEADS
+
+
+@dataclass(frozen=True)
+class EncoderRef:
+    """Which encoder a head was trained on, and how to get it again."""
+
+    name: str
+    pretrained: str | None
+    tag: str
+    fingerprint: str
+    spec: PixelSpec
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> EncoderRef:
+        """Describe a loaded encoder."""
+        return cls(encoder.name, encoder.pretrained, encoder.tag, encoder.fingerprint, encoder.spec)
+
+    def load(self) -> Encoder:
+        """Load it.
+
+        Raises:
+            CheckpointError: the encoder of that name has other weights or preprocessing now.
+            EncoderError: it cannot be loaded.
+        """
+        encoder = load_encoder(self.name, self.pretrained)
+        if encoder.fingerprint != self.fingerprint:
+            raise CheckpointError(
+                f"the encoder {self.name!r} is not the one this head was trained on (fingerprint "
+                f"{encoder.fingerprint}, expected {self.fingerprint}): train the head again or restore the encoder"
+            )
+        return encoder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained head with all that is needed to use it.
+
+    Attributes:
+        head: the torch module, in evaluation mode.
+        labels: N class names; class n of the logits is `labels[n]`.
+        thresholds: float32 [N]; class n is selected where its score is >= `thresholds[n]`.
+        encoder: which encoder's features it reads.
+        training: settings of the training, for the record.
+        metrics: measured figures, for the record.
+    """
+
+    head: nn.Module
+    labels: tuple[str, ...]
+    thresholds: npt.NDArray[np.float32]
+    encoder: EncoderRef
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def head_name(self) -> str:
+        """The head's key in HEADS."""
+        return str(self.head.name)
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write a run folder.
+
+    Raises:
+        CheckpointError: a label holds a newline, or the folder cannot be written.
+    """
+    config = {
+        "mlclip_version": version("mlclip"),
+        "head": {"name": run.head_name, "config": run.head.config},
+        "encoder": asdict(run.encoder),
+        "training": run.training,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "labels.txt").write_bytes(labels_file(run.labels))
+        save_file({k: v.contiguous() for k, v in run.head.state_dict().items()}, folder / "head.safetensors")
+        save_thresholds(folder, run.labels, run.thresholds)
+        write_json(folder / "config.json", config)
+        write_json(folder / "metrics.json", run.metrics)
+    except OSError as error:
+        raise CheckpointError(f"cannot write the run folder {folder}: {error}") from error
+
+
+def save_thresholds(folder: Path, labels: Sequence[str], thresholds: npt.NDArray[np.float32]) -> None:
+    """Write `thresholds.json`: label to threshold, each the shortest decimal that reads back as the same float32."""
+    values = {label: float(str(value)) for label, value in zip(labels, thresholds.astype(np.float32), strict=True)}
+    write_json(folder / "thresholds.json", values)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        CheckpointError: something is missing, broken, or does not fit together.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        labels = tuple((folder / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1])
+        by_label = json.loads((folder / "thresholds.json").read_text())
+        thresholds = np.array([by_label[label] for label in labels], dtype=np.float32)
+        head = HEADS[config["head"]["name"]](**config["head"]["config"])
+        head.load_state_dict(load_file(folder / "head.safetensors"))
+        encoder = EncoderRef(**{**config["encoder"], "spec": PixelSpec(**config["encoder"]["spec"])})
+        metrics = json.loads((folder / "metrics.json").read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no run folder: {Path(error.filename).name} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"the run folder {folder} is broken: {type(error).__name__}: {error}") from error
+    if len(labels) != head.config["classes"]:
+        raise CheckpointError(
+            f"{folder}: labels.txt has {len(labels)} labels, the head {head.config['classes']} classes"
+        )
+    return Run(head.eval().requires_grad_(False), labels, thresholds, encoder, config["training"], metrics)
+
+
+def labels_file(labels: Sequence[str]) -> bytes:
+    """The bytes of labels.txt: UTF-8, one label a line.
+
+    Raises:
+        CheckpointError: a label is empty, given twice, or holds a newline.
+    """
+    if len(set(labels)) < len(labels):
+        raise CheckpointError("labels.txt: a label is given twice")
+    for label in labels:
+        if not label or len(label.splitlines()) > 1 or label.splitlines()[0] != label:
+            raise CheckpointError(f"labels.txt: {label!r} is empty or holds a newline; rename it")
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON with a final newline."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,108 @@
+"""The whole of training behind scikit-learn's verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlclip.checkpoint import load_run, save_run
+from mlclip.data import Dataset, Item, assign_splits
+from mlclip.encoders import DEFAULT_ENCODER, Encoder, load_encoder
+from mlclip.errors import TrainError
+from mlclip.features import DEFAULT_CACHE, FeatureCache
+from mlclip.fit import Recipe, ThresholdConfig, head_features, train_run
+from mlclip.thresholds import select
+from mlclip.train import TrainConfig, predict_scores
+
+
+class MultiLabelClassifier:
+    """A multi-label head on a frozen CLIP encoder, from image files to scores.
+
+    >>> classifier = MultiLabelClassifier("mld").fit(paths, [["dog", "grass"], ["car"], ...])  # doctest: +SKIP
+    >>> classifier.predict(["new.jpg"])  # doctest: +SKIP
+    [('dog',)]
+
+    Args:
+        head: a name in `HEADS`.
+        encoder: an encoder's name, or one that is loaded already.
+        pretrained: tag or file of its weights; see `load_encoder`.
+        options: the head's own options, such as `{"groups": 100}`.
+        training: settings of the training; None takes the head's defaults.
+        thresholds: how thresholds are chosen.
+        cache: folder of the features cache.
+
+    Attributes:
+        classes_: the N class names, once fitted.
+        run_: the trained `Run`, once fitted.
+    """
+
+    def __init__(
+        self,
+        head: str = "mld",
+        encoder: str | Encoder = DEFAULT_ENCODER,
+        pretrained: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        training: TrainConfig | None = None,
+        thresholds: ThresholdConfig | None = None,
+        cache: Path = DEFAULT_CACHE,
+    ) -> None:
+        self.recipe = Recipe(head, options or {}, training, thresholds or ThresholdConfig())
+        self.encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder, pretrained)
+        self.cache = FeatureCache(self.encoder, cache)
+
+    def fit(
+        self,
+        images: Sequence[Path | str],
+        labels: Sequence[Sequence[str]],
+        *,
+        validation: float = 0.2,
+        seed: int = 0,
+    ) -> MultiLabelClassifier:
+        """Train on image files.
+
+        Args:
+            images: R image files.
+            labels: the labels of each, R lists of names.
+            validation: share of the images that decides when to stop and chooses thresholds, in (0, 1);
+                stratified by label.
+            seed: seeds that choice.
+
+        Raises:
+            TrainError: images and labels differ in number, or training fails.
+            MlclipError: an image cannot be read.
+        """
+        if len(images) != len(labels):
+            raise TrainError(f"{len(images)} images but {len(labels)} label lists: give one list an image")
+        items = tuple(Item(Path(image), tuple(names)) for image, names in zip(images, labels, strict=True))
+        classes = tuple(sorted({name for item in items for name in item.labels}))
+        dataset = assign_splits(Dataset(items, classes), (1 - validation, validation, 0.0), seed)
+        self.run_ = train_run(dataset, self.encoder, self.cache, self.recipe)
+        self.classes_ = self.run_.labels
+        return self
+
+    def predict_proba(self, images: Sequence[Path | str]) -> npt.NDArray[np.float32]:
+        """Scores float32 [R, N] in [0, 1] of R image files; not calibrated probabilities."""
+        part = Dataset(tuple(Item(Path(image)) for image in images), self.run_.labels)
+        return predict_scores(self.run_.head, head_features(self.run_.head, part, self.cache))
+
+    def predict(self, images: Sequence[Path | str]) -> list[tuple[str, ...]]:
+        """The selected labels of R image files, in class order."""
+        selected = select(self.predict_proba(images), self.run_.thresholds)
+        return [tuple(self.run_.labels[n] for n in np.flatnonzero(row)) for row in selected]
+
+    def save(self, folder: Path | str) -> None:
+        """Write the run folder that `mlclip-export` and `load` read."""
+        save_run(Path(folder), self.run_)
+
+    @classmethod
+    def load(cls, folder: Path | str, cache: Path = DEFAULT_CACHE) -> MultiLabelClassifier:
+        """Read a run folder."""
+        run = load_run(Path(folder))
+        classifier = cls(run.head_name, run.encoder.load(), cache=cache)
+        classifier.run_, classifier.classes_ = run, run.labels
+        return classifier

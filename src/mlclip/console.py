@@ -1,0 +1,101 @@
+"""What people see of the command lines: progress, tables, and errors of one line."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlclip.errors import MlclipError
+from mlclip.train import Epoch
+
+console = Console()
+_errors = Console(stderr=True)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line: a MlclipError becomes one line and exit code 1, or a traceback with `--debug`."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments)
+    except MlclipError as error:
+        if debug:
+            traceback.print_exc()
+        _errors.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _errors.print("stopped; what was finished is kept")
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that shows up with its first report of (done, total)."""
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal) as bar:
+        task = bar.add_task(title, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+
+
+def epoch_line(epoch: Epoch) -> str:
+    """One epoch in one line; a star marks the best so far."""
+    return f"epoch {epoch.number:3d}  loss {epoch.loss:.4f}  val mAP {epoch.validation_map:.3f}{' *' * epoch.best}"
+
+
+def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
+    """Figures side by side: title of a column to what `Metrics.to_dict` gave."""
+    table = Table("", *columns, title=None)
+    for name, get in _FIGURES.items():
+        table.add_row(name, *(_figure(get(metrics)) for metrics in columns.values()))
+    return table
+
+
+def class_table(metrics: dict[str, Any]) -> Table:
+    """One line a class: images, threshold, precision, recall, F1, average precision."""
+    table = Table("label", "images", "threshold", "precision", "recall", "F1", "AP")
+    for row in metrics["per_class"]:
+        figures = (row[key] for key in ("threshold", "precision", "recall", "f1", "average_precision"))
+        table.add_row(_escape(row["label"]), str(row["positives"]), *map(_figure, figures))
+    return table
+
+
+_FIGURES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "images": lambda m: m["images"],
+    "classes": lambda m: m["classes"],
+    "  of them without an image": lambda m: m["classes_without_positives"],
+    "prevalence": lambda m: m["prevalence"],
+    "mAP (macro)": lambda m: m["mean_average_precision"],
+    "precision micro": lambda m: m["micro"]["precision"],
+    "recall micro": lambda m: m["micro"]["recall"],
+    "F1 micro": lambda m: m["micro"]["f1"],
+    "F2 micro": lambda m: m["micro"]["f2"],
+    "precision macro": lambda m: m["macro"]["precision"],
+    "recall macro": lambda m: m["macro"]["recall"],
+    "F1 macro": lambda m: m["macro"]["f1"],
+    "F2 macro": lambda m: m["macro"]["f2"],
+    "P@1": lambda m: m["precision_at"].get("1"),
+    "nDCG@5": lambda m: m["ndcg_at"].get("5"),
+    "ROC AUC micro": lambda m: m["roc_auc_micro"],
+    "ROC AUC macro": lambda m: m["roc_auc_macro"],
+    "accuracy": lambda m: m["accuracy"],
+    "subset accuracy": lambda m: m["subset_accuracy"],
+    "MSE": lambda m: m["mse"],
+}
+
+
+def _figure(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,106 @@
+"""COCO annotations (`instances_*.json`): an image's labels are the categories of its annotations.
+
+Format: https://cocodataset.org/#format-data. Boxes and masks are not read; crowd annotations count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from mlclip.data.dataset import Item
+from mlclip.data.problems import Problem
+from mlclip.data.rows import clean_label
+from mlclip.errors import DataError
+
+
+def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple[str, ...], list[Problem]]:
+    """Read one annotations file.
+
+    The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; else
+    file names start from the JSON file's folder. The name also tells the split: train, val or test.
+
+    Args:
+        path: the JSON file.
+        images: folder of the images.
+
+    Returns:
+        The images as items, without label where nothing is annotated; the category names by id; the problems.
+
+    Raises:
+        DataError: the file is not JSON, not COCO, or two categories share a name.
+    """
+    content = _load(path)
+    problems: list[Problem] = []
+    names = _categories(path, content["categories"])
+    labels: dict[object, set[object]] = defaultdict(set)
+    known = {image["id"] for image in content["images"]}
+    for annotation in content["annotations"]:
+        image, category = annotation["image_id"], annotation["category_id"]
+        where = f"{path}: annotation {annotation.get('id', '?')}"
+        if image not in known:
+            problems.append(Problem(where, f"there is no image {image}"))
+        elif category not in names:
+            problems.append(Problem(where, f"there is no category {category}"))
+        else:
+            labels[image].add(category)
+    root = images or _image_folder(path)
+    split = _split_of(path)
+    items = []
+    for position, image in enumerate(content["images"]):
+        where = f"{path}: image {image['id']}"
+        if image["id"] not in known:
+            problems.append(Problem(f"{path}: images[{position}]", f"a second image {image['id']}: left out"))
+            continue
+        known.remove(image["id"])
+        own = tuple(name for category, name in names.items() if category in labels.get(image["id"], ()))
+        items.append(Item(root / image["file_name"], own, split=split, where=where))
+    return items, tuple(names.values()), problems
+
+
+def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    needed = {
+        "images": ("id", "file_name"),
+        "annotations": ("image_id", "category_id"),
+        "categories": ("id", "name"),
+    }
+    for part, keys in needed.items():
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: not COCO instances: it has no list {part!r}")
+        for position, entry in enumerate(entries):
+            if not isinstance(entry, dict) or any(not isinstance(entry.get(key), (int, str)) for key in keys):
+                raise DataError(f"{path}: {part}[{position}] must hold {' and '.join(keys)}")
+    return dict(content)
+
+
+def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[object, str]:
+    names: dict[object, str] = {}
+    for category in sorted(categories, key=lambda category: (str(type(category["id"])), category["id"])):
+        try:
+            name = clean_label(str(category["name"]))
+        except DataError as error:
+            raise DataError(f"{path}: category {category['id']}: {error}") from None
+        if not name or category["id"] in names or name in names.values():
+            raise DataError(f"{path}: category {category['id']}: id or name {name!r} is empty or taken: rename it")
+        names[category["id"]] = name
+    return names
+
+
+def _image_folder(path: Path) -> Path:
+    beside = path.parent.parent / path.stem.removeprefix("instances_")
+    return beside if path.stem.startswith("instances_") and beside.is_dir() else path.parent
+
+
+def _split_of(path: Path) -> str | None:
+    match = re.fullmatch(r"instances_(train|val|test)\d*", path.stem)
+    return match.group(1) if match else None

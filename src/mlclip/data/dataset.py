@@ -1,0 +1,129 @@
+"""What every reader gives and everything later takes: items, and the classes in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mlclip.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and what is known of it.
+
+    Attributes:
+        path: the image file.
+        labels: names, each once, in the order they were given; empty means none is known.
+        text: a title or caption.
+        split: `train`, `val`, `test`, or None while undecided.
+        group: images of one group (near-duplicates, one product, one patient) stay in one split.
+        sha256: hex digest of the file's bytes, once it has been read.
+        where: place in its source, such as `labels.csv:12`, for messages.
+    """
+
+    path: Path
+    labels: tuple[str, ...] = ()
+    text: str | None = None
+    split: str | None = None
+    group: str | None = None
+    sha256: str | None = None
+    where: str = ""
+
+    @property
+    def place(self) -> str:
+        """What messages call it: its place in the source, or its path where it came from none."""
+        return self.where or str(self.path)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Items and their classes; every method that changes something returns a new one.
+
+    Attributes:
+        items: in the order of their source.
+        classes: label names in the order of the columns of `targets`.
+    """
+
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def split_counts(self) -> dict[str, int]:
+        """Images a split: train, val and test, and `none` for those that are undecided."""
+        counts = Counter(item.split for item in self.items)
+        found = {name: counts[name] for name in SPLITS if counts[name]}
+        return found | ({"none": counts[None]} if counts[None] else {})
+
+    def split(self, name: str) -> Dataset:
+        """The items of one split, with all classes.
+
+        Raises:
+            DataError: no such split, or it is empty.
+        """
+        if name not in SPLITS:
+            raise DataError(f"no split is called {name!r}: use one of {', '.join(SPLITS)}")
+        items = tuple(item for item in self.items if item.split == name)
+        if not items:
+            raise DataError(f"no image is in the split {name!r}: let `mlclip data` make splits")
+        return replace(self, items=items)
+
+    def labelled(self) -> Dataset:
+        """Without the items that have no label."""
+        return replace(self, items=tuple(item for item in self.items if item.labels))
+
+    def label_counts(self) -> dict[str, int]:
+        """Training images a class, in class order; all images count while there are no splits."""
+        train = [item for item in self.items if item.split == "train"] or self.items
+        counts = Counter(label for item in train for label in item.labels)
+        return {name: counts[name] for name in self.classes}
+
+    def top(self, n: int) -> tuple[str, ...]:
+        """The n most frequent training labels (all, if there are fewer), most frequent first, ties by name."""
+        if n < 1:
+            raise DataError(f"the number of classes must be at least 1, not {n}")
+        counts = self.label_counts()
+        return tuple(sorted((name for name in counts if counts[name]), key=lambda name: (-counts[name], name))[:n])
+
+    def frequent(self, min_count: int) -> tuple[str, ...]:
+        """The classes with at least `min_count` training images, in class order."""
+        return tuple(name for name, count in self.label_counts().items() if count >= min_count)
+
+    def with_classes(self, classes: Sequence[str]) -> Dataset:
+        """Keep these classes, in this order; other labels are taken off, items stay even without a label."""
+        kept = frozenset(classes)
+        items = (replace(item, labels=tuple(label for label in item.labels if label in kept)) for item in self.items)
+        return Dataset(tuple(items), tuple(classes))
+
+    def targets(self, items: Sequence[Item] | None = None) -> npt.NDArray[np.uint8]:
+        """The labels as zeros and ones.
+
+        Args:
+            items: R of them; all items of the dataset by default.
+
+        Returns:
+            uint8 [R, N], columns in class order.
+
+        Raises:
+            DataError: an item has a label that is no class.
+        """
+        rows = self.items if items is None else items
+        column = {name: n for n, name in enumerate(self.classes)}
+        targets = np.zeros((len(rows), len(self.classes)), dtype=np.uint8)
+        for row, item in enumerate(rows):
+            try:
+                targets[row, [column[label] for label in item.labels]] = 1
+            except KeyError as error:
+                raise DataError(f"{item.place}: {error.args[0]!r} is none of the classes") from None
+        return targets

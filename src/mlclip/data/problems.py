@@ -1,0 +1,67 @@
+"""What is wrong with a dataset, each thing named by its place in the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mlclip.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding.
+
+    Attributes:
+        where: place in the source, such as `labels.csv:12`.
+        message: what is wrong there.
+        severity: an `error` keeps the item out of the prepared data, a `warning` does not.
+    """
+
+    where: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.severity}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings about a dataset, none left out, in the order they were found.
+
+    Attributes:
+        problems: errors and warnings.
+        checked: the dataset, with the hash of every file that could be read.
+    """
+
+    problems: tuple[Problem, ...]
+    checked: Dataset = field(repr=False)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The findings that keep an item out."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """The findings that are only worth a look."""
+        return tuple(problem for problem in self.problems if problem.severity == "warning")
+
+    @property
+    def accepted(self) -> Dataset:
+        """The dataset without the items that an error names."""
+        named = {problem.where for problem in self.errors}
+        items = tuple(item for item in self.checked.items if item.place not in named)
+        return replace(self.checked, items=items)
+
+    def lines(self) -> list[str]:
+        """One short line a finding, errors first, then how many there are."""
+        found = [str(problem) for problem in (*self.errors, *self.warnings)]
+        return [*found, f"{count(self.errors, 'error')}, {count(self.warnings, 'warning')}"]
+
+
+def count(things: Sequence[object], name: str) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"

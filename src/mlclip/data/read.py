@@ -1,0 +1,185 @@
+"""The door: a folder, a manifest or COCO annotations become one dataset."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from mlclip.data.coco import read_coco
+from mlclip.data.dataset import SPLITS, Dataset, Item
+from mlclip.data.manifest import read_manifest
+from mlclip.data.problems import Problem
+from mlclip.data.rows import clean_label
+from mlclip.errors import DataError
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+LABELS_FILES = (
+    "manifest.jsonl",
+    "manifest.csv",
+    "manifest.parquet",
+    "labels.csv",
+    "labels.jsonl",
+    "labels.parquet",
+    "metadata.jsonl",
+)
+"""What is looked for in a folder when no labels file is named."""
+
+Source = str | Path
+
+
+def read_dataset(
+    *sources: Source,
+    labels: Path | None = None,
+    images: Path | None = None,
+    classes: Path | Sequence[str] | None = None,
+    separator: str = "|",
+) -> Dataset:
+    """Read sources that are in order, as those that `mlclip data` has written.
+
+    Args:
+        *sources: each a folder with images and a labels file, a manifest (`.csv`, `.tsv`, `.jsonl`,
+            `.parquet`) or COCO annotations (`.json`); `train=PATH`, `val=PATH` and `test=PATH` set the
+            split of all its images.
+        labels: the labels file of a folder; by default one of `LABELS_FILES` inside it.
+        images: folder that image paths start from; by default the manifest's own.
+        classes: a file with one class a line, or the names: these classes, in this order, and no others.
+            By default COCO's categories by id, else all labels by name.
+        separator: what stands between labels that come as one string.
+
+    Returns:
+        The dataset. Image files are not looked at: `validate` does that.
+
+    Raises:
+        DataError: anything is wrong, named by its line.
+    """
+    dataset, problems = scan(*sources, labels=labels, images=images, classes=classes, separator=separator)
+    errors = [problem for problem in (*problems, *unknown_labels(dataset)) if problem.severity == "error"]
+    if errors:
+        rest = f" (and {len(errors) - 1:,} more: `mlclip data` lists them all)" if len(errors) > 1 else ""
+        raise DataError(f"{errors[0].where}: {errors[0].message}{rest}")
+    if not dataset.items:
+        raise DataError(f"{', '.join(map(str, sources))}: there is no image in it")
+    return dataset
+
+
+def scan(
+    *sources: Source,
+    labels: Path | None = None,
+    images: Path | None = None,
+    classes: Path | Sequence[str] | None = None,
+    separator: str = "|",
+) -> tuple[Dataset, list[Problem]]:
+    """Read sources as far as they can be read, and say what could not; arguments as for `read_dataset`.
+
+    Raises:
+        DataError: a source as a whole cannot be read.
+    """
+    if not separator:
+        raise DataError("the separator between labels must not be empty")
+    given = [parse_source(source) for source in sources]
+    if len({path.absolute() for path, _ in given}) < len(given):
+        raise DataError("a source is named twice: name each once")
+    if labels is not None and len(given) > 1:
+        raise DataError("a labels file goes with one folder: name one source, or put labels files into the folders")
+    items: list[Item] = []
+    problems: list[Problem] = []
+    orders: list[tuple[str, ...] | None] = []
+    for path, split in given:
+        found, order, wrong = _read_source(path, labels, images, separator)
+        items += [replace(item, split=split) for item in found] if split else found
+        orders.append(order)
+        problems += wrong
+    names = _read_classes(classes) if classes is not None else _merge_classes(orders, items)
+    return Dataset(tuple(items), names), problems
+
+
+def parse_source(source: Source) -> tuple[Path, str | None]:
+    """Take `val=PATH` apart into the path and the split; a path that exists as written is left alone."""
+    name, _, rest = str(source).partition("=")
+    if isinstance(source, str) and name in SPLITS and rest and not Path(source).exists():
+        return Path(rest), name
+    return Path(source), None
+
+
+def unknown_labels(dataset: Dataset) -> list[Problem]:
+    """An error for every label that is none of the dataset's classes, with a near class if there is one."""
+    known = frozenset(dataset.classes)
+
+    @cache
+    def hint(label: str) -> str:
+        near = difflib.get_close_matches(label, dataset.classes, n=1)
+        return f": is it {near[0]!r}?" if near else ""
+
+    return [
+        Problem(item.place, f"unknown label {label!r}{hint(label)}")
+        for item in dataset.items
+        for label in item.labels
+        if label not in known
+    ]
+
+
+def _read_source(
+    path: Path, labels: Path | None, images: Path | None, separator: str
+) -> tuple[list[Item], tuple[str, ...] | None, list[Problem]]:
+    if path.is_dir():
+        items, problems = read_manifest(labels or _labels_file(path), images or path, separator)
+        return items, None, problems + _unlisted(path, items)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file or folder")
+    if labels is not None:
+        raise DataError(f"{path}: a labels file goes with a folder of images, and this is a file")
+    if path.suffix.lower() == ".json":
+        return read_coco(path, images)
+    items, problems = read_manifest(path, images or path.parent, separator)
+    return items, None, problems
+
+
+def _labels_file(folder: Path) -> Path:
+    found = [name for name in LABELS_FILES if (folder / name).is_file()]
+    if not found:
+        raise DataError(f"{folder}: no labels file in it ({', '.join(LABELS_FILES)}): name one with --labels")
+    if len(found) > 1:
+        raise DataError(f"{folder}: it holds {' and '.join(found)}: say which counts with --labels")
+    return folder / found[0]
+
+
+def _unlisted(folder: Path, items: Sequence[Item]) -> list[Problem]:
+    listed = {item.path for item in items}
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return [
+        Problem(str(file), "left out: the labels file does not name it", "warning")
+        for file in sorted(files)
+        if file not in listed
+    ]
+
+
+def _read_classes(classes: Path | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(classes, Path):
+        try:
+            lines = classes.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{classes}: cannot be read as UTF-8 text: {error}") from error
+        place = f"{classes}:"
+    else:
+        lines, place = list(classes), "class "
+    names: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        name = clean_label(line)
+        if name in names:
+            raise DataError(f"{place}{number}: {name!r} stands there twice, first at {names[name]}: take one out")
+        if name:
+            names[name] = number
+    if not names:
+        raise DataError("no class is named: write one a line")
+    return tuple(names)
+
+
+def _merge_classes(orders: Sequence[tuple[str, ...] | None], items: Sequence[Item]) -> tuple[str, ...]:
+    """The order that all sources agree on; else every name, sorted."""
+    if orders and orders[0] is not None and all(order == orders[0] for order in orders):
+        return orders[0]
+    named = {name for order in orders if order for name in order}
+    return tuple(sorted(named.union(label for item in items for label in item.labels)))

@@ -1,0 +1,121 @@
+"""From the fields of one manifest line to an item: names of columns, labels, splits, and what is refused."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlclip.data.dataset import SPLITS, Item
+from mlclip.errors import DataError
+
+COLUMNS = {
+    "path": ("path", "file", "image", "filename", "file_name"),
+    "labels": ("labels", "label", "keywords", "tags"),
+    "text": ("text", "caption", "title"),
+    "split": ("split",),
+    "group": ("group",),
+    "sha256": ("sha256",),
+}
+"""What is read, and the names it goes by, in upper or lower case; of several, the first here counts."""
+
+_SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val"}
+
+Fields = Mapping[str, object]
+
+
+def known_columns(names: list[str]) -> dict[str, str]:
+    """Which of the given column names holds what: `{"path": "File", ...}`."""
+    given = {name.strip().lower(): name for name in names}
+    return {
+        meaning: next(given[alias] for alias in aliases if alias in given)
+        for meaning, aliases in COLUMNS.items()
+        if any(alias in given for alias in aliases)
+    }
+
+
+def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
+    """Make an item of one line.
+
+    Args:
+        fields: column name → value, as the file has it.
+        where: place in the source, for messages.
+        root: folder that relative paths start from.
+        separator: what stands between labels that come as one string.
+
+    Raises:
+        DataError: a value is missing, of the wrong type or not allowed; the message does not repeat `where`.
+    """
+    columns = known_columns(list(fields))
+    if "path" not in columns:
+        raise DataError(f"no path: give one of {', '.join(COLUMNS['path'])}")
+    if "labels" not in columns:
+        raise DataError(f"no labels: give one of {', '.join(COLUMNS['labels'])}")
+    path = _text(fields, columns, "path")
+    if path is None:
+        raise DataError("the path is empty")
+    return Item(
+        path=root / path,
+        labels=parse_labels(fields[columns["labels"]], separator),
+        text=_text(fields, columns, "text"),
+        split=_split(_text(fields, columns, "split")),
+        group=_text(fields, columns, "group"),
+        sha256=_text(fields, columns, "sha256"),
+        where=where,
+    )
+
+
+def parse_labels(value: object, separator: str) -> tuple[str, ...]:
+    """Labels from a list, or from one string; spaces around a label and repetitions are taken off.
+
+    Raises:
+        DataError: neither a list of strings nor a string, or a label that `clean_label` refuses.
+    """
+    if value is None:
+        return ()
+    parts = value.split(separator) if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        raise DataError(f"labels must be a list of strings, not {value!r}")
+    labels = []
+    for part in parts:
+        if not isinstance(part, str):
+            raise DataError(f"a label must be a string, not {part!r}")
+        labels.append(clean_label(part))
+    return tuple(dict.fromkeys(label for label in labels if label))
+
+
+def clean_label(label: str) -> str:
+    """A label without spaces around it, in Unicode's composed form, so that equal names are equal.
+
+    Raises:
+        DataError: it holds a line break (labels are stored one a line), or is no valid text.
+    """
+    label = unicodedata.normalize("NFC", _valid(label.strip()))
+    if len(label.splitlines()) > 1:
+        raise DataError(f"the label {label!r} holds a line break: take it out")
+    return label
+
+
+def _text(fields: Fields, columns: Mapping[str, str], meaning: str) -> str | None:
+    value = fields[columns[meaning]] if meaning in columns else None
+    if value is None or isinstance(value, str):
+        return _valid((value or "").strip()) or None
+    if isinstance(value, int) and not isinstance(value, bool) and meaning == "group":
+        return str(value)
+    raise DataError(f"{columns[meaning]} must be a string, not {value!r}")
+
+
+def _valid(text: str) -> str:
+    """Refuse what JSON can spell but no file or path can hold: lone surrogates and NUL."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{text!r} is no valid text: take out the characters shown as \\")
+    return text
+
+
+def _split(name: str | None) -> str | None:
+    if name is None:
+        return None
+    split = _SPLIT_ALIASES.get(name.lower(), name.lower())
+    if split not in SPLITS:
+        raise DataError(f"no split is called {name!r}: use one of {', '.join(SPLITS)}")
+    return split

@@ -1,0 +1,121 @@
+"""Who trains, who validates, who tests; and samples of k images a class.
+
+Splits keep the share of every label: iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, "On the
+Stratification of Multi-Label Data", https://doi.org/10.1007/978-3-642-23808-6_10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]
+from scipy.sparse import coo_array  # type: ignore[import-untyped]
+from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+from mlclip.data.dataset import SPLITS, Dataset, Item
+from mlclip.errors import DataError
+
+FRACTIONS = (0.6, 0.2, 0.2)
+
+
+def assign_splits(dataset: Dataset, fractions: tuple[float, float, float] = FRACTIONS, seed: int = 0) -> Dataset:
+    """Give a split to every item that has none.
+
+    Items that have one keep it, with one exception: where every item has a split but nobody is in val (or
+    test), as with COCO's two files, its share is cut from train. Items of one group, or with the same bytes,
+    go together; a group that has a member in a split follows it.
+
+    Args:
+        dataset: at least as many groups as splits are asked for.
+        fractions: shares of train, val and test; they are divided by their sum, and 0 leaves a split out.
+        seed: the same seed and items give the same splits.
+
+    Raises:
+        DataError: fractions that make no sense, or too few images for them.
+    """
+    shares = np.asarray(fractions, dtype=np.float64)
+    if shares.shape != (3,) or not np.isfinite(shares).all() or (shares < 0).any() or shares[0] == 0:
+        raise DataError(f"fractions must be three shares such as 0.6 0.2 0.2, train above 0, not {fractions}")
+    units = _units(dataset.items)
+    owned = _owned_splits(dataset.items, units)
+    wanted = [name for name, share in zip(SPLITS, shares, strict=True) if share > 0]
+    if None not in owned:
+        wanted = [name for name in wanted if name == "train" or name not in owned]
+        owned = [None if name == "train" and len(wanted) > 1 else name for name in owned]
+    given = _stratify(dataset, units, owned, wanted, shares[[SPLITS.index(name) for name in wanted]], seed)
+    items = [
+        item if item.split and owned[unit] else replace(item, split=given[unit])
+        for item, unit in zip(dataset.items, units, strict=True)
+    ]
+    empty = sorted(set(wanted) - {item.split for item in items})
+    if empty:
+        raise DataError(f"too few images to fill {' and '.join(empty)}: {len(dataset):,} in {len(owned):,} groups")
+    return replace(dataset, items=tuple(items))
+
+
+def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
+    """Keep about k training images a class; other splits stay whole.
+
+    Classes are served rarest first, and an image counts for all its labels, so frequent classes may get more
+    than k; a class with fewer keeps all it has.
+
+    Raises:
+        DataError: k is below 1, or there is no training image.
+    """
+    if k < 1:
+        raise DataError(f"k must be at least 1, not {k}")
+    train = dataset.split("train")
+    targets = train.targets().astype(np.bool_)
+    shuffled = np.random.default_rng(seed).permutation(len(train))
+    picked = np.zeros(len(train), dtype=np.bool_)
+    for n in np.argsort(targets.sum(axis=0), kind="stable"):
+        missing = k - int(targets[picked, n].sum())
+        candidates = [row for row in shuffled if targets[row, n] and not picked[row]]
+        picked[candidates[: max(0, missing)]] = True
+    kept = {id(item) for item, keep in zip(train.items, picked, strict=True) if keep}
+    items = (item for item in dataset.items if item.split != "train" or id(item) in kept)
+    return replace(dataset, items=tuple(items))
+
+
+def _units(items: tuple[Item, ...]) -> npt.NDArray[np.intp]:
+    """Number the sets of items that must stay together, by group and by content: int [R]."""
+    first: dict[tuple[str, str], int] = {}
+    pairs = [(row, first.setdefault(key, row)) for row, item in enumerate(items) for key in _keys(item)]
+    rows, columns = np.asarray(pairs, dtype=np.intp).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs), dtype=np.bool_), (rows, columns)), shape=(len(items),) * 2)
+    return np.asarray(connected_components(links, directed=False)[1], dtype=np.intp)
+
+
+def _keys(item: Item) -> Iterator[tuple[str, str]]:
+    if item.group is not None:
+        yield "group", item.group
+    if item.sha256 is not None:
+        yield "sha256", item.sha256
+
+
+def _owned_splits(items: tuple[Item, ...], units: npt.NDArray[np.intp]) -> list[str | None]:
+    """The split of each unit's first member that has one."""
+    owned: list[str | None] = [None] * (int(units.max()) + 1 if len(units) else 0)
+    for item, unit in zip(items, units, strict=True):
+        owned[unit] = owned[unit] or item.split
+    return owned
+
+
+def _stratify(
+    dataset: Dataset,
+    units: npt.NDArray[np.intp],
+    owned: list[str | None],
+    wanted: list[str],
+    shares: npt.NDArray[np.float64],
+    seed: int,
+) -> list[str]:
+    """A split for every unit: its own, or one drawn so that labels spread by the shares."""
+    labels = np.zeros((len(owned), len(dataset.classes)), dtype=np.bool_)
+    np.logical_or.at(labels, units, dataset.targets().astype(np.bool_))
+    free = [unit for unit, split in enumerate(owned) if split is None]
+    folds = IterativeStratification(labels[free], shares / shares.sum(), np.random.RandomState(seed))
+    drawn = {unit: wanted[fold] for unit, fold in zip(free, folds, strict=True)}
+    return [drawn.get(unit) or str(split) for unit, split in enumerate(owned)]

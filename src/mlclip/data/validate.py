@@ -1,0 +1,100 @@
+"""Look at every image of a dataset and say all that is wrong, each by its line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from mlclip_client.pixels import ImageError, decode
+
+from mlclip.data.dataset import Dataset, Item
+from mlclip.data.problems import Problem, Report
+from mlclip.data.read import unknown_labels
+
+Progress = Callable[[int, int], None]
+"""Called with images done and images in all."""
+
+
+def validate(dataset: Dataset, *, problems: Iterable[Problem] = (), on_progress: Progress | None = None) -> Report:
+    """Check labels, files and pixels.
+
+    Errors: a label that is no class, a file that is missing or cannot be decoded, a path that was there
+    before, a picture (same bytes) that is in another split too. Warnings: no label, the same bytes twice in
+    one split, a file that has changed since its hash was noted.
+
+    Args:
+        dataset: items with their place in the source.
+        problems: what reading has already found; it comes first in the report.
+        on_progress: called after every image.
+
+    Returns:
+        All findings, and the dataset with the files' hashes.
+    """
+    found = [*problems, *unknown_labels(dataset), *_unlabelled(dataset), *_repeated_paths(dataset)]
+    items: list[Item] = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for item, problem in pool.map(_look_at, dataset.items):
+            items.append(item)
+            found += [problem] if problem else []
+            if on_progress:
+                on_progress(len(items), len(dataset))
+    checked = replace(dataset, items=tuple(items))
+    rejected = {problem.where for problem in found if problem.severity == "error"}
+    found += _repeated_content([item for item in items if item.place not in rejected])
+    return Report(tuple(found), checked)
+
+
+def _look_at(item: Item) -> tuple[Item, Problem | None]:
+    """Hash and decode one file; runs in threads, as both leave the interpreter free."""
+    try:
+        data = item.path.read_bytes()
+    except FileNotFoundError:
+        return item, Problem(item.place, f"missing file {item.path}")
+    except OSError as error:
+        return item, Problem(item.place, f"{item.path} cannot be read: {error.strerror or error}")
+    digest = hashlib.sha256(data).hexdigest()
+    checked = replace(item, sha256=digest)
+    try:
+        decode(data)
+    except ImageError as error:
+        return checked, Problem(item.place, f"undecodable file {item.path}: {error}")
+    if item.sha256 not in (None, digest):
+        return checked, Problem(item.place, f"{item.path} has changed since its hash was noted", "warning")
+    return checked, None
+
+
+def _unlabelled(dataset: Dataset) -> list[Problem]:
+    return [Problem(item.place, "no label", "warning") for item in dataset.items if not item.labels]
+
+
+def _repeated_paths(dataset: Dataset) -> list[Problem]:
+    first: dict[Path, Item] = {}
+    problems = []
+    for item in dataset.items:
+        path = Path(os.path.normpath(item.path.absolute()))
+        if path in first:
+            message = f"duplicate: {item.path} is also at {first[path].place}: put its labels on one line"
+            problems.append(Problem(item.place, message))
+        first.setdefault(path, item)
+    return problems
+
+
+def _repeated_content(items: Iterable[Item]) -> list[Problem]:
+    first: dict[str, Item] = {}
+    problems = []
+    for item in items:
+        if item.sha256 is None:
+            continue
+        other = first.setdefault(item.sha256, item)
+        if other is item:
+            continue
+        message = f"duplicate: same picture as {other.place}"
+        if item.split != other.split and item.split and other.split:
+            problems.append(Problem(item.place, f"{message}, which is in {other.split}, not {item.split}"))
+        else:
+            problems.append(Problem(item.place, message, "warning"))
+    return problems

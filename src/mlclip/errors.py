@@ -1,0 +1,45 @@
+"""Everything that mlclip raises on purpose, in one tree.
+
+::
+
+    MlclipError             any of the below: catch this one around a whole program
+    ├── DataError           a manifest, labels file, COCO file or image folder cannot be used
+    ├── EncoderError        an encoder is unknown, cannot be loaded, or lacks what was asked of it
+    ├── CacheError          a features cache is broken, incomplete or belongs to something else
+    ├── CheckpointError     a run folder cannot be read or written
+    ├── TrainError          training or tuning cannot start or did not come to a result
+    └── ExportError         a model cannot be exported, or its export disagrees with torch
+
+A message is one line that says what is wrong and what to do about it. Command lines print the message and
+exit with code 1; the traceback appears with `--debug` only.
+"""
+
+from __future__ import annotations
+
+
+class MlclipError(Exception):
+    """The root of the tree; the message is one line that says what to do."""
+
+
+class DataError(MlclipError):
+    """A manifest, labels file, COCO file or image folder cannot be used."""
+
+
+class EncoderError(MlclipError):
+    """An encoder is unknown, cannot be loaded, or lacks what was asked of it."""
+
+
+class CacheError(MlclipError):
+    """A features cache is broken, incomplete or belongs to something else."""
+
+
+class CheckpointError(MlclipError):
+    """A run folder cannot be read or written."""
+
+
+class TrainError(MlclipError):
+    """Training or tuning cannot start or did not come to a result."""
+
+
+class ExportError(MlclipError):
+    """A model cannot be exported, or its export disagrees with torch."""

@@ -1,0 +1,135 @@
+"""From a dataset to a run: features, head, training, thresholds, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlclip.alignment import PROMPT
+from mlclip.checkpoint import EncoderRef, Run
+from mlclip.data import Dataset
+from mlclip.encoders import Encoder
+from mlclip.errors import TrainError
+from mlclip.features import FeatureCache, Rows
+from mlclip.heads import FeatureShapes, build_head
+from mlclip.metrics import Metrics, evaluate
+from mlclip.thresholds import Mode, tune_thresholds
+from mlclip.train import DEFAULTS, Epoch, TrainConfig, predict_scores, train_head
+
+Progress = Callable[[int, int], None]
+
+
+def _quiet(done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class ThresholdConfig:
+    """How thresholds are chosen on the validation split; see `tune_thresholds`."""
+
+    mode: Mode = "per_class"
+    beta: float = 1.0
+    min_positives: int = 5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that makes a run, but for the data and the encoder.
+
+    Attributes:
+        head: a name in `HEADS`.
+        options: the head's own options.
+        training: settings of the training; None takes the head's defaults.
+        thresholds: how thresholds are chosen.
+    """
+
+    head: str = "mld"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainConfig | None = None
+    thresholds: ThresholdConfig = ThresholdConfig()
+
+
+def train_run(
+    dataset: Dataset,
+    encoder: Encoder,
+    cache: FeatureCache,
+    recipe: Recipe,
+    *,
+    on_features: Progress = _quiet,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Run:
+    """Train one head on the splits `train` and `val`.
+
+    Args:
+        dataset: images with labels and splits; its classes become the head's, in their order.
+        encoder: the frozen encoder.
+        cache: its features cache.
+        recipe: which head, and how.
+        on_features: called with images done and to do while features are computed.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The run, with validation figures in its metrics.
+
+    Raises:
+        DataError: a split is empty.
+        TrainError: the head cannot be built for this encoder, or training fails.
+    """
+    config = recipe.training or DEFAULTS[recipe.head]
+    shapes = FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            head = build_head(recipe.head, len(dataset.classes), shapes, **recipe.options)
+        except (ValueError, TypeError) as error:
+            raise TrainError(str(error)) from error
+    text = None
+    if config.alignment_weight or recipe.options.get("queries") == "text":
+        text = encoder.encode_text([PROMPT.format(name) for name in dataset.classes])
+    if recipe.options.get("queries") == "text":
+        head.queries.text.copy_(text)  # type: ignore[union-attr, operator]
+    train, validation = (
+        (head_features(head, part, cache, on_progress=on_features), part.targets())
+        for part in (dataset.split("train"), dataset.split("val"))
+    )
+    history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
+    scores = predict_scores(head, validation[0])
+    thresholds = tune_thresholds(validation[1], scores, **asdict(recipe.thresholds))
+    best = max(history, key=lambda epoch: epoch.validation_map)
+    return Run(
+        head=head.requires_grad_(False),
+        labels=dataset.classes,
+        thresholds=thresholds,
+        encoder=EncoderRef.of(encoder),
+        training=asdict(config)
+        | {"thresholds": asdict(recipe.thresholds), "best_epoch": best.number, "epochs_run": len(history)},
+        metrics={"val": evaluate(validation[1], scores, thresholds, classes=dataset.classes).to_dict()},
+    )
+
+
+def evaluate_run(
+    run: Run, dataset: Dataset, cache: FeatureCache, split: str = "test", *, on_features: Progress = _quiet
+) -> Metrics:
+    """Measure a run on a split; labels of the data that the run does not know are left aside."""
+    part = dataset.with_classes(run.labels).split(split)
+    scores = predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features))
+    return evaluate(part.targets(), scores, run.thresholds, classes=run.labels)
+
+
+def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: ThresholdConfig) -> Run:
+    """Choose a run's thresholds anew on the validation split."""
+    part = dataset.with_classes(run.labels).split("val")
+    scores = predict_scores(run.head, head_features(run.head, part, cache))
+    thresholds = tune_thresholds(part.targets(), scores, **asdict(config))
+    metrics = run.metrics | {"val": evaluate(part.targets(), scores, thresholds, classes=run.labels).to_dict()}
+    return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
+
+
+def head_features(head: torch.nn.Module, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Rows:
+    """The features that a head reads, for the items of a dataset."""
+    (kind,) = head.inputs  # type: ignore[misc]
+    return cache.rows([Path(item.path) for item in part.items], str(kind), on_progress=on_progress)

@@ -1,0 +1,41 @@
+"""CLIP + Sigmoid: one linear layer on the image embedding, a sigmoid per class."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mlclip.heads import FeatureShapes
+
+
+class SigmoidHead(nn.Module):
+    """One linear layer (Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods", III.B).
+
+    Args:
+        classes: N.
+        width: D, the embedding's width.
+        scale: factor on the embedding; None means sqrt(D), which gives unit vectors a standard deviation of
+            about one a component. The paper has no such factor (1.0), and its layer then barely learns.
+    """
+
+    name: ClassVar[str] = "sigmoid"
+    inputs: tuple[str, ...] = ("embedding",)
+
+    def __init__(self, classes: int, width: int, scale: float | None = None) -> None:
+        super().__init__()
+        self.scale = math.sqrt(width) if scale is None else scale
+        self.config: dict[str, Any] = {"classes": classes, "width": width, "scale": self.scale}
+        self.linear = nn.Linear(width, classes)
+
+    @classmethod
+    def build(cls, classes: int, shapes: FeatureShapes, scale: float | None = None) -> SigmoidHead:
+        """Build for an encoder's feature widths."""
+        return cls(classes, shapes.embedding_width, scale)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Embedding float32 [B, D] to logits float32 [B, N]."""
+        logits: Tensor = self.linear(embedding * self.scale)
+        return logits

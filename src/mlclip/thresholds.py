@@ -1,0 +1,128 @@
+"""Thresholds from the validation split: the scores above which a label is suggested.
+
+A label is selected where its score is greater than **or equal to** the threshold, in float32, as the served
+model does it. The search is exact: every distinct score is tried, by one sort, and no grid is laid.
+
+The threshold stands halfway between the lowest selected score and its lower neighbour, so that a difference
+in the last bits (another runtime, another device) moves no label across it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Mode = Literal["per_class", "global"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+def tune_thresholds(
+    targets: npt.NDArray[np.generic],
+    scores: npt.NDArray[np.floating[Any]],
+    *,
+    mode: Mode = "per_class",
+    beta: float = 1.0,
+    min_positives: int = 5,
+) -> npt.NDArray[np.float32]:
+    """Find the thresholds that maximise F-beta on a validation split.
+
+    `global` takes one threshold that maximises micro F-beta over all pairs of image and class. `per_class`
+    takes each class's own best; a class with fewer than `min_positives` true images gets the global
+    one, since a best point found on so few is luck. Of equally good thresholds the highest wins.
+
+    Args:
+        targets: 0 or 1, [R, N].
+        scores: float32 or float64, [R, N], higher means more likely.
+        mode: `per_class` or `global`.
+        beta: recall counts beta times as much as precision; 1 gives F1, 2 gives F2.
+        min_positives: fewest true images for a threshold of one's own; at least 1 applies.
+
+    Returns:
+        float32 [N].
+
+    Raises:
+        ValueError: shapes disagree, scores are float16 or not finite, no target is 1, beta is not positive.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    truth, values = _checked(targets, scores)
+    if truth.ndim != 2:
+        raise ValueError(f"targets and scores must be [R, N], not {list(truth.shape)}")
+    shared = best_threshold(truth.ravel(), values.ravel(), beta=beta)
+    thresholds = np.full(truth.shape[1], shared, dtype=np.float32)
+    if mode == "per_class":
+        for n in np.flatnonzero(truth.sum(axis=0) >= max(1, min_positives)):
+            thresholds[n] = best_threshold(truth[:, n], values[:, n], beta=beta)
+    return thresholds
+
+
+def best_threshold(
+    targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]], *, beta: float = 1.0
+) -> np.float32:
+    """Find the one threshold that maximises F-beta of a single ranking.
+
+    F-beta = (1 + b²)·TP / (b²·P + selected), with P positives in all. Equal scores are selected together.
+
+    Args:
+        targets: 0 or 1, [M].
+        scores: float32 or float64, [M].
+        beta: weight of recall against precision.
+
+    Returns:
+        The threshold, float32; the highest of equally good ones.
+
+    Raises:
+        ValueError: as for `tune_thresholds`.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta must be positive, not {beta}")
+    truth, values = _checked(targets, scores)
+    positives = int(truth.sum())
+    if positives == 0:
+        raise ValueError("no positive target: a threshold cannot be tuned without one")
+    order = np.argsort(values, kind="stable")[::-1]
+    ranked = values[order]
+    last_of_tie = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
+    hits = np.cumsum(truth[order], dtype=np.int64)[last_of_tie]
+    f_beta = (1 + beta**2) * hits / (beta**2 * positives + last_of_tie + 1)
+    best = int(np.argmax(f_beta))
+    lowest_selected = ranked[last_of_tie[best]]
+    if best + 1 == last_of_tie.size:
+        return np.float32(lowest_selected)
+    return _between(ranked[last_of_tie[best + 1]], lowest_selected)
+
+
+def select(
+    scores: npt.NDArray[np.floating[Any]], thresholds: npt.NDArray[np.floating[Any]] | float
+) -> npt.NDArray[np.bool_]:
+    """Say which labels are suggested: score >= threshold, both in float32.
+
+    Args:
+        scores: [R, N] or [N].
+        thresholds: [N], or one for all.
+
+    Returns:
+        bool, shaped as `scores`.
+    """
+    selected: npt.NDArray[np.bool_] = scores.astype(np.float32) >= np.asarray(thresholds, dtype=np.float32)
+    return selected
+
+
+def _between(below: np.float32, above: np.float32) -> np.float32:
+    """The float32 nearest to the middle that still lies above `below`: neighbours have nothing in between."""
+    middle = np.float32((float(below) + float(above)) / 2)
+    return middle if middle > below else above
+
+
+def _checked(
+    targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    if targets.shape != scores.shape:
+        raise ValueError(f"targets are {list(targets.shape)} but scores are {list(scores.shape)}")
+    if scores.dtype not in (np.float32, np.float64):
+        raise ValueError(f"scores must be float32 or float64, not {scores.dtype}: coarse scores tie")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores hold NaN or infinity: look at the head that made them")
+    return targets.astype(np.bool_), scores.astype(np.float32)

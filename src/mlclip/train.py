@@ -1,0 +1,179 @@
+"""Train a head on cached features: Adam, early stopping on validation mAP, repeatable by seed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mlclip.alignment import AlignmentLoss
+from mlclip.errors import TrainError
+from mlclip.features import Rows
+from mlclip.losses import LOSSES
+from mlclip.metrics import mean_average_precision
+
+Targets = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training.
+
+    Attributes:
+        lr: Adam's learning rate.
+        epochs: at most so many passes.
+        patience: stop after so many epochs without a better validation mAP; the best epoch's weights are kept.
+        batch_size: images a step.
+        weight_decay: Adam's L2 penalty.
+        loss: a name in `LOSSES`.
+        loss_options: its keyword arguments.
+        alignment_weight: weight of the alignment loss (`mld` only); 0 leaves it out.
+        seed: seeds initial weights, order and dropout.
+    """
+
+    lr: float = 1e-3
+    epochs: int = 50
+    patience: int = 10
+    batch_size: int = 64
+    weight_decay: float = 0.0
+    loss: str = "bce"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    alignment_weight: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        if min(self.epochs, self.patience, self.batch_size) < 1 or self.lr <= 0:
+            raise ValueError("epochs, patience and batch_size must be at least 1, and lr above 0")
+
+
+DEFAULTS: dict[str, TrainConfig] = {
+    "sigmoid": TrainConfig(),
+    "mld": TrainConfig(lr=1e-4, alignment_weight=0.1),
+}
+"""Each head's settings where none are given: the papers', with `alignment_weight`, which they leave open."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to: mean training loss, validation mAP in [0, 1], and whether it is the best so far."""
+
+    number: int
+    loss: float
+    validation_map: float
+    best: bool
+
+
+def train_head(
+    head: nn.Module,
+    train: tuple[Rows, Targets],
+    validation: tuple[Rows, Targets],
+    config: TrainConfig,
+    *,
+    text: Tensor | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> list[Epoch]:
+    """Train a head in place and leave it in evaluation mode with its best epoch's weights.
+
+    Args:
+        head: a module of `HEADS`; initialise it under the same seed for repeatable results.
+        train: features [R, ...] and targets uint8 [R, N].
+        validation: the same for the images that decide when to stop.
+        config: settings.
+        text: label text embeddings float32 [N, D]; needed with `alignment_weight` > 0.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The epochs, in order.
+
+    Raises:
+        TrainError: no images, no validation label to measure, or a loss that is no number.
+    """
+    if not len(train[0]) or not validation[1].any():
+        raise TrainError("training needs images in `train`, and images with labels in `val`: check the splits")
+    alignment = _alignment(head, text, config)
+    modules = nn.ModuleList([head, *([alignment] if alignment else [])])
+    optimizer = torch.optim.Adam(
+        [p for p in modules.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay
+    )
+    order = np.random.default_rng(config.seed)
+    history: list[Epoch] = []
+    best, best_state = -1.0, copy.deepcopy(head.state_dict())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        for number in range(1, config.epochs + 1):
+            loss = _epoch(head, alignment, train, optimizer, config, order)
+            if not np.isfinite(loss):
+                raise TrainError(f"the loss is {loss} in epoch {number}: lower --lr (now {config.lr:g})")
+            value = mean_average_precision(validation[1], predict_logits(head, validation[0]))
+            assert value is not None  # validation has a label, as checked above
+            history.append(Epoch(number, loss, value, value > best))
+            on_epoch(history[-1])
+            if value > best:
+                best, best_state, since = value, copy.deepcopy(head.state_dict()), 0
+            else:
+                since += 1
+                if since >= config.patience:
+                    break
+    head.load_state_dict(best_state)
+    head.eval()
+    return history
+
+
+@torch.inference_mode()
+def predict_logits(head: nn.Module, features: Rows, batch_size: int = 256) -> npt.NDArray[np.float32]:
+    """Logits float32 [R, N] of R images."""
+    head.eval()
+    batches = [slice(start, start + batch_size) for start in range(0, len(features), batch_size)]
+    return np.concatenate([head(torch.from_numpy(features[batch])).numpy() for batch in batches])
+
+
+def predict_scores(head: nn.Module, features: Rows) -> npt.NDArray[np.float32]:
+    """Scores float32 [R, N] in [0, 1] of R images: the sigmoid of the logits."""
+    scores: npt.NDArray[np.float32] = torch.from_numpy(predict_logits(head, features)).sigmoid().numpy()
+    return scores
+
+
+def _alignment(head: nn.Module, text: Tensor | None, config: TrainConfig) -> AlignmentLoss | None:
+    if not config.alignment_weight:
+        return None
+    if text is None or not hasattr(head, "decode"):
+        raise TrainError("the alignment loss works for `mld` and needs label texts: set --alignment-weight 0 elsewhere")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return AlignmentLoss(text, head.config["decoder_width"])  # type: ignore[index, arg-type]
+
+
+def _epoch(
+    head: nn.Module,
+    alignment: AlignmentLoss | None,
+    train: tuple[Rows, Targets],
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    order: np.random.Generator,
+) -> float:
+    """One pass over the images; the mean loss a step."""
+    head.train()
+    classify = LOSSES[config.loss]
+    total, steps = 0.0, np.array_split(order.permutation(len(train[0])), -(-len(train[0]) // config.batch_size))
+    for step in steps:
+        features = torch.from_numpy(train[0][step])
+        targets = torch.from_numpy(train[1][step]).float()
+        if alignment is None:
+            loss = classify(head(features), targets, **config.loss_options)
+        else:
+            decoded = head.decode(features)  # type: ignore[operator]
+            loss = classify(head.readout(decoded), targets, **config.loss_options)  # type: ignore[operator]
+            loss = loss + config.alignment_weight * alignment(decoded, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    return total / len(steps)

@@ -1,0 +1,207 @@
+"""The command line, as scripts see it: rows, lines, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client.cli import app
+from typer.testing import CliRunner
+
+NOWHERE = "127.0.0.1:1"
+
+
+def command(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def run(*arguments):
+    """Run in this process; `run_apart` is the same as a script would do it."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def run_apart(*arguments):
+    process = command(*arguments)
+    stdout, stderr = process.communicate(timeout=120)
+    return process.returncode, stdout, stderr
+
+
+def json_rows(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_folder_becomes_parquet(server, tiny, folder, files, tmp_path):
+    out = tmp_path / "labels.parquet"
+    code, stdout, stderr = run_apart(
+        "classify", folder, "--head", "grid", "--head", "color", "--out", out, "--url", server.grpc_url, "--scores"
+    )
+    assert (code, stdout) == (0, ""), stderr
+    assert stderr == f"40 images: 40 labelled; 0 other files left alone; written to {out}\n"
+    rows = pq.read_table(out).to_pylist()
+    assert [row["path"] for row in rows] == sorted(str(path) for path in folder.rglob("*.*"))
+    for row, data in zip(rows, files, strict=True):
+        for head in ("grid", "color"):
+            answer, scores = row["answers"][head], tiny.scores(data, head)
+            assert answer["all_scores"] == pytest.approx(scores.tolist(), abs=1e-5)
+            best = sorted(range(len(scores)), key=lambda index: -answer["all_scores"][index])
+            assert answer["top_labels"] == [tiny.labels[head][index] for index in best[:5]]
+            chosen = [index for index in best if answer["all_scores"][index] >= tiny.weights[head].thresholds[index]]
+            assert answer["labels"] == [tiny.labels[head][index] for index in chosen]
+            assert answer["scores"] == [answer["all_scores"][index] for index in chosen]
+            assert (answer["model"], answer["version"]) == ("heads_tiny_bytes", "1")
+
+
+@pytest.mark.parametrize("via", ["bytes", "pixels"])
+def test_broken_image_gets_a_row_and_exit_code_3(server, folder, tmp_path, via):
+    (folder / "03.jpg").write_bytes(b"no image")
+    (folder / "05.jpg").write_bytes(b"")
+    (folder / "07.jpg").write_bytes(bytes(5000))
+    (folder / "notes.txt").write_text("not asked")
+    out = tmp_path / "labels.jsonl"
+    result = run(
+        *("classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url),
+        *("--via", via, "--max-bytes", 4999),
+    )
+    assert result.exit_code == 3, result.output
+    assert "40 images: 37 labelled, 3 with an error (2 decode, 1 too large); 1 other files" in result.stderr
+    rows = json_rows(out.read_text())
+    assert len(rows) == 40
+    errors = {os.path.basename(row["path"]): row["error"] for row in rows if row["error"]}
+    assert errors == {
+        "03.jpg": "decode: not an image in a format that Pillow reads",
+        "05.jpg": "decode: the file is empty",
+        "07.jpg": "too large: 5,000 bytes are over the limit of 4,999",
+    }
+    assert all((row["answers"] is None) == (row["error"] is not None) for row in rows)
+
+
+def test_dash_writes_rows_alone_to_stdout(server, folder):
+    code, stdout, stderr = run_apart(
+        *("classify", folder / "sub", folder / "01.jpg", "--head", "color", "--out", "-"),
+        *("--url", server.grpc_url, "--top-k", "2", "--concurrency", "3"),
+    )
+    rows = json_rows(stdout)
+    assert (code, len(rows)) == (0, 21)
+    assert stderr == "21 images: 21 labelled; 0 other files left alone\n"
+    assert rows[-1]["path"] == str(folder / "01.jpg")
+    assert len(rows[0]["answers"]["color"]["top_labels"]) == 2
+
+
+def test_embeddings_are_written_for_images_with_answers(server, folder, tmp_path):
+    (folder / "00.png").write_bytes(b"no image")
+    out = tmp_path / "labels.parquet"
+    result = run("classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url, "--embeddings")
+    assert result.exit_code == 3
+    embeddings = pq.read_table(out)["embedding"].to_pylist()
+    assert embeddings[0] is None
+    assert all(len(embedding) == 3 for embedding in embeddings[1:])
+
+
+@pytest.mark.parametrize("name", ["labels.parquet", "labels.jsonl"])
+def test_server_killed_in_the_middle_keeps_the_rows_so_far(mortal_server, gate, folder, tmp_path, name):
+    (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, before `sub`
+    out = tmp_path / name
+    process = command(
+        *("classify", folder, "--head", "color", "--out", out, "--url", mortal_server.grpc_url),
+        *("--concurrency", "1", "--timeout", "300"),
+    )
+    gate.await_request()
+    assert not out.exists(), "the file appears when it is complete"
+    os.kill(mortal_server.pid, signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "41 images: 20 labelled, 21 with an error (21 unavailable)" in stderr
+    assert "error: the server did not answer for every image: no server answers at" in stderr
+    rows = pq.read_table(out).to_pylist() if name.endswith("parquet") else json_rows(out.read_text())
+    assert [row["error"] is None for row in rows] == [True] * 20 + [False] * 21
+    assert all(row["error"].startswith("unavailable: no server answers") for row in rows[20:])
+    assert not list(tmp_path.glob(".labels*"))
+
+
+def test_ctrl_c_keeps_the_rows_so_far(server, gate, folder, tmp_path):
+    (folder / "20.png").write_bytes(gate.image)
+    out = tmp_path / "labels.parquet"
+    process = command(
+        *("classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url, "--concurrency", "1")
+    )
+    gate.await_request()
+    process.send_signal(signal.SIGINT)
+    gate.open()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: interrupted; the output holds the rows up to here" in stderr
+    assert "Traceback" not in stderr
+    assert 1 <= pq.read_table(out).num_rows <= 21
+
+
+def test_heads_lists_what_is_served(server):
+    code, stdout, stderr = run_apart("heads", "--url", server.grpc_url)
+    assert (code, stderr) == (0, "")
+    color, grid = (line for line in stdout.splitlines() if "tiny" in line)
+    assert "color" in color
+    assert "40" in grid
+
+
+@pytest.mark.parametrize("heads", [(), ("--head", "mld")])
+def test_no_or_unknown_head_lists_them_and_is_wrong_usage(server, folder, tmp_path, heads):
+    out = tmp_path / "labels.parquet"
+    result = run("classify", folder, *heads, "--out", out, "--url", server.grpc_url)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "color, grid" in result.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [("classify", __file__, "--head", "mld"), ("heads",)])
+def test_unreachable_server_is_one_line_and_exit_code_1(arguments, tmp_path):
+    code, stdout, stderr = run_apart(
+        *arguments, "--url", NOWHERE, *(["--out", tmp_path / "x.jsonl"] if "classify" in arguments else [])
+    )
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith(f"error: no server answers at {NOWHERE}: ")
+    assert stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback():
+    code, _, stderr = run_apart("heads", "--url", NOWHERE, "--debug")
+    assert code == 1
+    assert "Traceback" in stderr
+    assert "ServerUnavailable" in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["classify"], "Missing argument"),
+        (["classify", "no-such-file.png"], "no such file or folder: no-such-file.png"),
+        (["classify", __file__, "--out", "x.csv"], "write to a .parquet or .jsonl file"),
+        (["classify", __file__, "--head", "a", "--head", "a"], "each once"),
+        (["classify", __file__, "--via", "fax"], "fax"),
+        (["classify", __file__, "--concurrency", "0"], "concurrency"),
+        (["classify", __file__, "--timeout", "0"], "timeout"),
+        (["classify", __file__, "--top-k", "-1"], "top-k"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments, reason):
+    result = run(*arguments, "--url", NOWHERE)
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_folder_without_images_fails_with_a_count(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    result = run("classify", tmp_path, "--head", "mld", "--url", NOWHERE)
+    assert result.exit_code == 1
+    assert result.stderr == "error: no images found; 1 other files left alone\n"

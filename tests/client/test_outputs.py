@@ -1,0 +1,161 @@
+"""Rows and the files that hold them."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client import outputs
+from mlclip_client.errors import BadImage
+from mlclip_client.outputs import check_target, open_writer
+from mlclip_client.pixels import PixelSpec
+from mlclip_client.rows import RowOptions, plain, schema, to_row
+from mlclip_client.values import Answer, HeadInfo, Prediction
+
+HEAD = HeadInfo("mld", ("a", "b", "c"), "hash", (0.5,) * 3, "tiny", PixelSpec(8), 2, "4", "0.1.0")
+ALL = RowOptions(top_k=2, scores=True, embeddings=True)
+
+
+def answered(source="x.png", scores=(0.1, 0.9, 0.7)):
+    values = np.array(scores, np.float32)
+    answer = Answer("mld", HEAD.labels, values, values >= 0.5, "hash", "mld_bytes", "4")
+    return Prediction(source, {"mld": answer}, np.array([0.6, 0.8], np.float32))
+
+
+def failed(source="y.png"):
+    return Prediction(source, {}, error=BadImage("the file is empty"))
+
+
+def write(path, predictions, options=ALL):
+    with open_writer(str(path), schema([HEAD], options)) as write_row:
+        for prediction in predictions:
+            write_row(to_row(prediction, options))
+
+
+WANTED = {
+    "path": "x.png",
+    "error": None,
+    "answers": {
+        "mld": {
+            "labels": ["b", "c"],
+            "scores": [0.9, 0.7],
+            "top_labels": ["b", "c"],
+            "top_scores": [0.9, 0.7],
+            "all_scores": [0.1, 0.9, 0.7],
+            "labels_sha256": "hash",
+            "model": "mld_bytes",
+            "version": "4",
+        }
+    },
+    "embedding": [0.6, 0.8],
+}
+WANTED_FAILURE = {"path": "y.png", "error": "decode: the file is empty", "answers": None, "embedding": None}
+
+
+def test_jsonl_row_holds_everything_and_short_exact_numbers(tmp_path):
+    write(tmp_path / "x.jsonl", [answered(), failed()])
+    rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert rows == [WANTED, WANTED_FAILURE]
+
+
+def test_parquet_holds_the_same_rows(tmp_path):
+    write(tmp_path / "x.parquet", [answered(), failed()])
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert table.schema.equals(schema([HEAD], ALL))
+    first, second = table.to_pylist()
+    for row in (first["answers"]["mld"], first):
+        for name, values in row.items():
+            if isinstance(values, list) and isinstance(values[0], float):
+                row[name] = plain(np.array(values, np.float32))
+    assert (first, second) == (WANTED, WANTED_FAILURE)
+
+
+def test_columns_come_on_request():
+    assert "embedding" not in schema([HEAD], RowOptions()).names
+    row = to_row(answered(), RowOptions(top_k=1))
+    assert set(row) == {"path", "error", "answers"}
+    assert row["answers"]["mld"]["top_labels"] == ["b"]
+    assert "all_scores" not in row["answers"]["mld"]
+
+
+def test_nothing_selected_is_an_empty_list_not_null(tmp_path):
+    write(tmp_path / "x.parquet", [answered(scores=(0.1, 0.2, 0.2))])
+    answer = pq.read_table(tmp_path / "x.parquet").to_pylist()[0]["answers"]["mld"]
+    assert (answer["labels"], answer["scores"], answer["top_labels"]) == ([], [], ["b", "c"])
+
+
+def test_many_rows_become_many_row_groups_in_order(tmp_path):
+    write(tmp_path / "x.parquet", (answered(str(number)) for number in range(2500)))
+    file = pq.ParquetFile(tmp_path / "x.parquet")
+    assert [file.metadata.row_group(group).num_rows for group in range(3)] == [1024, 1024, 452]
+    assert file.read(["path"])["path"].to_pylist() == [str(number) for number in range(2500)]
+
+
+def test_wide_rows_make_smaller_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "ROW_GROUP_BYTES", 20_000)
+    write(tmp_path / "x.parquet", (answered(str(number)) for number in range(2500)))
+    file = pq.ParquetFile(tmp_path / "x.parquet")
+    assert file.metadata.num_rows == 2500
+    assert file.metadata.row_group(1).num_rows < 500
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])
+def test_no_rows_make_a_readable_file(tmp_path, name):
+    write(tmp_path / name, [])
+    if name == "x.parquet":
+        assert pq.read_table(tmp_path / name).num_rows == 0
+    else:
+        assert (tmp_path / name).read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])
+def test_file_appears_whole_or_not_at_all(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("older result")
+    with pytest.raises(RuntimeError), open_writer(str(path), schema([HEAD], ALL)) as write_row:
+        for _ in range(2000):
+            write_row(to_row(answered(), ALL))
+        assert path.read_text() == "older result", "nothing is replaced before the end"
+        raise RuntimeError
+    assert path.read_text() == "older result"
+    assert os.listdir(tmp_path) == [name]
+    with path.open() as reader:
+        write(path, [answered()])
+        assert reader.read() == "older result", "who reads the older file goes on reading it"
+    assert os.listdir(tmp_path) == [name]
+    assert path.read_bytes() != b"older result"
+
+
+def test_names_that_are_no_utf8_can_be_written(tmp_path):
+    source = os.fsdecode(b"caf\xe9 \xe2\x82\xac\n.png")
+    for name in ("x.parquet", "x.jsonl"):
+        write(tmp_path / name, [answered(source), Prediction(source, {}, error=BadImage(source))])
+    rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text("utf-8").splitlines()]
+    assert [row["path"] for row in rows] == ["caf\\xe9 \u20ac\n.png"] * 2
+    assert pq.read_table(tmp_path / "x.parquet")["path"].to_pylist() == [row["path"] for row in rows]
+
+
+def test_ties_are_in_class_order():
+    assert (
+        answered(scores=(0.7, 0.7, 0.7)).answers["mld"].top(3)
+        == answered(scores=(0.7, 0.7, 0.7)).answers["mld"].chosen()
+    )
+    assert [label for label, _ in answered(scores=(0.7, 0.9, 0.7)).answers["mld"].top(3)] == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x.csv", "write to a .parquet or .jsonl file"),
+        ("x", "write to a .parquet or .jsonl file"),
+        ("no/such/x.parquet", "there is no folder"),
+        ("folder.parquet", "this is a folder"),
+    ],
+)
+def test_impossible_targets_are_refused_before_any_work(tmp_path, name, reason):
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(ValueError, match=reason):
+        check_target(str(tmp_path / name))
+    check_target(str(tmp_path / "fine.parquet"))
+    check_target("-")

@@ -1,0 +1,225 @@
+"""What open_clip leaves open has one defined result; what is no image has one clear error."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from mlclip_client.pixels import ImageError, PixelSpec, decode, formats, to_pixels
+from PIL import Image
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+SPEC = PixelSpec(8)
+
+
+def file_of(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def halves(left, right, mode="RGB", size=(8, 8)):
+    image = Image.new(mode, size, left)
+    image.paste(right, (size[0] // 2, 0, size[0], size[1]))
+    return image
+
+
+def color(data, x=0, y=0, spec=SPEC):
+    return tuple(to_pixels(data, spec)[y, x])
+
+
+def test_alpha_is_composited_on_white():
+    data = file_of(halves((255, 0, 0, 0), (255, 0, 0, 128), "RGBA"))
+    assert color(data, 0) == WHITE
+    assert color(data, 7) == (255, 127, 127)
+
+
+def test_transparent_color_key_is_white():
+    data = file_of(halves(RED, BLUE), transparency=RED)
+    assert (color(data, 0), color(data, 7)) == (WHITE, BLUE)
+
+
+def test_palette():
+    data = file_of(halves(RED, BLUE).convert("P", palette=Image.Palette.ADAPTIVE))
+    assert (color(data, 0), color(data, 7)) == (RED, BLUE)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_palette_with_transparency_is_white_there(kind):
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([*RED, *BLUE])
+    image.paste(1, (4, 0, 8, 8))
+    data = file_of(image, kind, transparency=0)
+    assert (color(data, 0), color(data, 7)) == (WHITE, BLUE)
+
+
+def test_palette_with_partial_transparency():
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([*RED, *BLUE])
+    image.paste(1, (4, 0, 8, 8))
+    data = file_of(image, transparency=bytes([128, 255]))
+    assert (color(data, 0), color(data, 7)) == ((255, 127, 127), BLUE)
+
+
+def test_cmyk_equals_pillows_conversion():
+    image = halves((0, 255, 255, 0), (255, 255, 0, 0), "CMYK")
+    data = file_of(image, "TIFF")
+    assert (color(data, 0), color(data, 7)) == (RED, BLUE)
+    jpeg = file_of(image, "JPEG", quality=100, subsampling=0)
+    with Image.open(io.BytesIO(jpeg)) as opened:
+        assert np.array_equal(to_pixels(jpeg, SPEC), np.asarray(opened.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    upright = np.zeros((8, 8, 3), np.uint8)
+    upright[:4, :4] = 255, 0, 0
+    upright[4:, 4:] = 0, 0, 255
+    undo = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = file_of(Image.fromarray(np.ascontiguousarray(undo(upright))), "PNG", exif=exif)
+    assert np.array_equal(to_pixels(data, SPEC), upright)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert np.array_equal(to_pixels(opened, SPEC), upright), "a picture opened by the caller"
+    assert np.array_equal(to_pixels(decode(data), SPEC), upright), "turned once, not twice"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_does_not_cost_the_picture():
+    data = file_of(halves(RED, BLUE), exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    assert (color(data, 0), color(data, 7)) == (RED, BLUE)
+
+
+def test_grayscale():
+    assert color(file_of(Image.new("L", (8, 8), 77))) == (77, 77, 77)
+
+
+def test_one_bit():
+    assert color(file_of(Image.new("1", (8, 8), 1))) == WHITE
+
+
+def test_gray_with_alpha_is_composited_on_white():
+    assert color(file_of(Image.new("LA", (8, 8), (0, 128)))) == (127, 127, 127)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_gray_keeps_its_high_byte(kind):
+    values = np.array([[0x00FF, 0x0100, 0x7FFF, 0xFFFF]] * 4, np.uint16)
+    pixels = to_pixels(file_of(Image.fromarray(values), kind), PixelSpec(4))
+    assert pixels[0, :, 0].tolist() == [0, 1, 127, 255]
+
+
+def test_16_bit_rgb_keeps_its_high_byte():
+    row = b"\0" + struct.pack(">6H", 0x12FF, 0x3400, 0x5680, 0x12FF, 0x3400, 0x5680)
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 2)) + chunk(b"IEND", b"")
+    assert color(b"\x89PNG\r\n\x1a\n" + body, spec=PixelSpec(2)) == (0x12, 0x34, 0x56)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_one_pixel_fills_the_square(mode):
+    pixels = to_pixels(file_of(Image.new("RGB", (1, 1), RED)), PixelSpec(8, resize_mode=mode))
+    assert (pixels == RED).all()
+
+
+def test_first_frame_of_an_animation_counts():
+    frames = [Image.new("P", (8, 8), index) for index in (1, 2)]
+    for frame in frames:
+        frame.putpalette([*WHITE, *RED, *BLUE])
+    data = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.n_frames == 2
+    assert color(data) == RED
+
+
+@pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000), (6401, 100), (100, 6401)])
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_extreme_strips_have_a_result(size, mode):
+    pixels = to_pixels(Image.new("RGB", size, RED), PixelSpec(32, resize_mode=mode, fill=255))
+    assert pixels.shape == (32, 32, 3)
+    assert tuple(pixels[16, 16]) == RED if mode != "longest" else RED in map(tuple, pixels.reshape(-1, 3))
+
+
+@pytest.mark.parametrize(("width", "resized"), [(127, 2032), (128, 2048), (129, 2048), (100_000, 2048)])
+def test_a_strip_is_never_resized_to_more_than_64_squares(width, resized, monkeypatch):
+    sizes, real = [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, *args: (sizes.append(args[0]), real(self, *args))[1])
+    to_pixels(Image.new("RGB", (width, 2), RED), PixelSpec(32))
+    assert sizes == [(resized, 32)]
+
+
+def test_strip_up_to_64_to_1_is_not_cut():
+    ramp = np.zeros((2, 128, 3), np.uint8)
+    ramp[:, :, 0] = np.arange(128) * 2
+    strip = Image.fromarray(ramp)
+    whole = strip.resize((32 * 64, 32), Image.Resampling.BICUBIC).crop((1008, 0, 1040, 32))
+    assert np.array_equal(to_pixels(strip, PixelSpec(32)), np.asarray(whole))
+
+
+def test_longer_strip_keeps_its_middle():
+    wide = Image.new("RGB", (1000, 2), RED)
+    wide.paste(BLUE, (499, 0, 501, 2))
+    pixels = to_pixels(wide, PixelSpec(8))
+    assert tuple(pixels[4, 4]) == BLUE
+    assert np.array_equal(pixels, to_pixels(wide.crop((436, 0, 564, 2)), PixelSpec(8)))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"no image at all\n" * 40, "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "not an image"),
+        (file_of(Image.effect_noise((64, 64), 90), "JPEG")[:-500], "the image is broken: .*truncated"),
+        (file_of(Image.effect_noise((64, 64), 90))[:-1500], "the image is broken: .*truncated"),
+        (b"\x89PNG\r\n\x1a\n", "not an image|broken"),
+    ],
+)
+def test_what_is_no_image_says_so(data, reason):
+    with pytest.raises(ImageError, match=reason):
+        decode(data)
+
+
+def test_truncated_picture_of_the_caller_says_so():
+    data = file_of(Image.effect_noise((64, 64), 90), "JPEG")[:-500]
+    with Image.open(io.BytesIO(data)) as opened, pytest.raises(ImageError, match="truncated"):
+        to_pixels(opened, SPEC)
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_too_many_pixels_are_refused_whatever_warnings_do(action, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
+    data = file_of(Image.new("L", (10, 10)))
+    with warnings.catch_warnings(), pytest.raises(ImageError, match="the image is too large"):
+        warnings.simplefilter(action)
+        decode(data)
+    assert to_pixels(file_of(Image.new("L", (9, 11))), SPEC).shape == (8, 8, 3)
+
+
+def test_ghostscript_is_never_called():
+    assert "EPS" not in formats()
+    assert {"JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"} <= set(formats())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": 0}, {"size": 8, "interpolation": "nearest"}, {"size": 8, "resize_mode": "fit"}]
+)
+def test_nonsense_specs_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"must be"):
+        PixelSpec(**wrong)

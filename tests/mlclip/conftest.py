@@ -1,0 +1,56 @@
+"""Small real pieces for the library's tests: pictures on disk and an encoder folder with random weights."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlclip.encoders import load_encoder
+from mlclip.pretrain import new_model, save
+
+ARCHITECTURE = {
+    "model_cfg": {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
+}
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (250, 250, 250)}
+
+
+@pytest.fixture(scope="session")
+def architecture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("architecture") / "open_clip_config.json"
+    path.write_text(json.dumps(ARCHITECTURE))
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory, architecture):
+    folder = tmp_path_factory.mktemp("encoders") / "small"
+    save(new_model(architecture, seed=3)[0], ARCHITECTURE, folder)
+    return folder
+
+
+@pytest.fixture
+def encoder(encoder_folder):
+    return load_encoder(str(encoder_folder))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """90 pictures whose halves are coloured; labels are the colours. Returns paths and label tuples."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    paths, labels = [], []
+    for n in range(90):
+        left, right = rng.choice(list(COLOURS), size=2)
+        pixels = np.empty((24, 24, 3))
+        pixels[:, :12], pixels[:, 12:] = COLOURS[left], COLOURS[right]
+        noisy = (pixels + rng.normal(scale=8, size=pixels.shape)).clip(0, 255).astype(np.uint8)
+        paths.append(folder / f"{n:03d}.png")
+        Image.fromarray(noisy).save(paths[-1])
+        labels.append(tuple(sorted({str(left), str(right)})))
+    return paths, labels

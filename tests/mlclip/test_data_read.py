@@ -1,0 +1,354 @@
+"""Reading: every format gives the same items, and every broken line is named by its number."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlclip.data import read_dataset, scan, write_manifest
+from mlclip.errors import DataError
+
+
+def rows(dataset):
+    return [(item.path.name, item.labels, item.text, item.split, item.group) for item in dataset.items]
+
+
+def broken(problems):
+    return [(problem.where.rpartition(":")[2], problem.message) for problem in problems]
+
+
+EXPECTED = [
+    ("a.jpg", ("cat", "dog"), "two friends, at home", "train", "g1"),
+    ("b.jpg", ("élan",), None, "val", None),
+    ("c.jpg", (), None, None, None),
+]
+
+
+def write_csv(path):
+    path.write_text(
+        "\ufefffile,keywords,Title,split,group\n"
+        'a.jpg, cat | dog |cat|,"two friends, at home",train,g1\n'
+        "\n"
+        "b.jpg,e\u0301lan,,validation,\n"
+        "c.jpg,,,,\n",
+        encoding="utf-8",
+    )
+
+
+def write_jsonl(path):
+    lines = [
+        {
+            "image": "a.jpg",
+            "labels": ["cat", "dog"],
+            "caption": "two friends, at home",
+            "split": "train",
+            "group": "g1",
+        },
+        {"image": "b.jpg", "labels": "e\u0301lan", "split": "VAL", "more": {"is": "ignored"}},
+        {"image": "c.jpg", "labels": None},
+    ]
+    path.write_text("\n\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+
+def write_parquet(path):
+    table = {
+        "path": ["a.jpg", "b.jpg", "c.jpg"],
+        "labels": [["cat", "dog"], ["élan"], None],
+        "text": ["two friends, at home", None, ""],
+        "split": ["train", "val", None],
+        "group": ["g1", None, None],
+    }
+    pq.write_table(pa.table(table), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("m.csv", write_csv), ("m.jsonl", write_jsonl), ("m.parquet", write_parquet)],
+)
+def test_all_formats_give_the_same_items(tmp_path, name, write):
+    write(tmp_path / name)
+    dataset = read_dataset(tmp_path / name)
+    assert rows(dataset) == EXPECTED
+    assert dataset.classes == ("cat", "dog", "élan")
+    assert all(item.path.parent == tmp_path for item in dataset.items)
+
+
+def test_tabs_and_another_separator(tmp_path):
+    (tmp_path / "m.tsv").write_text("path\tlabels\na.jpg\tcat;dog\n")
+    assert read_dataset(tmp_path / "m.tsv", separator=";").items[0].labels == ("cat", "dog")
+
+
+def test_a_written_manifest_reads_back_as_it_was(tmp_path):
+    write_csv(tmp_path / "m.csv")
+    dataset = read_dataset(tmp_path / "m.csv")
+    out = tmp_path / "elsewhere" / "deep" / "manifest.jsonl"
+    write_manifest(dataset, out)
+    assert json.loads(out.read_text(encoding="utf-8").splitlines()[0])["path"] == "../../a.jpg"
+    again = read_dataset(out)
+    assert rows(again) == rows(dataset)
+    assert [item.path.resolve() for item in again.items] == [item.path for item in dataset.items]
+    assert [file.name for file in out.parent.iterdir()] == ["manifest.jsonl"]
+
+
+def test_a_written_manifest_finds_images_across_links(tmp_path):
+    deep = tmp_path / "real" / "deep"
+    deep.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(deep)
+    (deep / "m.csv").write_text("path,labels\n../a.jpg,cat\n")
+    for out in (tmp_path / "m.jsonl", tmp_path / "link" / "m.jsonl"):
+        write_manifest(read_dataset(tmp_path / "link" / "m.csv"), out)
+        assert read_dataset(out).items[0].path.resolve() == tmp_path / "real" / "a.jpg"
+
+
+def test_every_broken_csv_line_is_named(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "path,labels,split\n"  # 1
+        "a.jpg,cat,train\n"  # 2
+        ",cat,train\n"  # 3
+        'b.jpg,"cat\ndog",train\n'  # 4 and 5
+        "c.jpg,cat\n"  # 6
+        "\n"  # 7
+        "d.jpg,cat,holdout\n"  # 8
+        "e.jpg,cat,dog,train\n"  # 9
+        "f.jpg,cat,test\n"  # 10
+        'g.jpg,"cat"s,test\n'  # 11
+    )
+    dataset, problems = scan(path)
+    assert [item.path.name for item in dataset.items] == ["a.jpg", "f.jpg"]
+    found = broken(problems)
+    assert [line for line, _ in found] == ["3", "4", "6", "8", "9", "11"]
+    for part, (_, message) in zip(
+        ["path is empty", "line break", "2 values for 3", "'holdout'", "4 values for 3", "broken CSV"],
+        found,
+        strict=True,
+    ):
+        assert part in message
+    assert [item.where for item in dataset.items] == [f"{path}:2", f"{path}:10"]
+    with pytest.raises(DataError, match=r"m\.csv:3: the path is empty \(and 5 more"):
+        read_dataset(path)
+
+
+def test_every_broken_jsonl_line_is_named(tmp_path):
+    path = tmp_path / "m.jsonl"
+    lines = [
+        '{"path": "a.jpg", "labels": ["cat"]}',
+        '{"path": "a.jpg", "labels": ["cat"',
+        "",
+        '["a.jpg", "cat"]',
+        '{"labels": ["cat"]}',
+        '{"path": "a.jpg"}',
+        '{"path": "a.jpg", "labels": ["cat", 3]}',
+        '{"path": "a.jpg", "labels": {"cat": 1}}',
+        '{"path": 5, "labels": []}',
+        '{"path": "a.jpg", "labels": ["\\ud800"]}',
+        '{"path": "a\\u0000.jpg", "labels": ["cat"]}',
+        '{"path": "a.jpg", "labels": ["two\\u2028lines"]}',
+        '{"path": "z.jpg", "labels": ["cat"], "group": 12}',
+    ]
+    path.write_text("\n".join(lines))
+    dataset, problems = scan(path)
+    assert [item.group for item in dataset.items] == [None, "12"]
+    found = broken(problems)
+    assert [int(line) for line, _ in found] == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    expected = ["not JSON", "not a JSON object", "no path", "no labels", "a string, not 3", "list of strings"]
+    expected += ["path must be a string", "valid text", "valid text", "line break"]
+    for part, (_, message) in zip(expected, found, strict=True):
+        assert part in message
+
+
+def test_parquet_rows_count_from_one(tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"path": ["a.jpg", "", "c.jpg"], "labels": ["x|y", "x", "two\nlines"]}), path)
+    dataset, problems = scan(path)
+    assert dataset.items[0].labels == ("x", "y")
+    assert [line for line, _ in broken(problems)] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.csv", b"", "the file is empty"),
+        ("m.csv", b"picture,what\na.jpg,cat\n", "m.csv:1: the first line must name the columns"),
+        ("m.csv", b"path,labels\na.jpg,cat\nb.jpg,caf\xe9\n", "m.csv:3: not UTF-8"),
+        ("m.jsonl", b'{"path": "a"}\n"\xff"\n', "m.jsonl:2: not UTF-8"),
+        ("m.parquet", b"not parquet", "not a Parquet file"),
+        ("m.txt", b"a.jpg cat", "a manifest ends in .csv, .tsv, .jsonl"),
+        ("m.jsonl", b"\n", "there is no image in it"),
+        ("m.json", b"{", "not JSON"),
+        ("m.json", b"[]", "no list 'images'"),
+        (
+            "m.json",
+            b'{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            r"images\[0\] must hold id and file",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_dataset(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_source_says_so(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        read_dataset(tmp_path / "nowhere.csv")
+
+
+def make_folder(folder):
+    (folder / "sub").mkdir()
+    for name in ("a.jpg", "sub/b.PNG", "c.jpg"):
+        (folder / name).write_bytes(b"any")
+
+
+def test_a_folder_takes_the_labels_file_it_holds_and_names_unlisted_images(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\na.jpg,cat\nc.jpg,cat|dog\n")
+    dataset, problems = scan(tmp_path)
+    assert [item.path for item in dataset.items] == [tmp_path / "a.jpg", tmp_path / "c.jpg"]
+    (only,) = problems
+    assert (only.where, only.severity) == (str(tmp_path / "sub" / "b.PNG"), "warning")
+
+
+def test_a_folder_and_a_labels_file_elsewhere_even_without_a_header(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    make_folder(folder)
+    labels = tmp_path / "list.csv"
+    labels.write_text("sub/b.PNG,cat|dog\na.jpg,dog\n")
+    dataset = read_dataset(folder, labels=labels)
+    assert [(item.path, item.labels) for item in dataset.items] == [
+        (folder / "sub/b.PNG", ("cat", "dog")),
+        (folder / "a.jpg", ("dog",)),
+    ]
+    assert dataset.items[0].where == f"{labels}:1"
+
+
+def test_a_folder_with_no_labels_file_or_with_two_is_refused(tmp_path):
+    with pytest.raises(DataError, match="name one with --labels"):
+        read_dataset(tmp_path)
+    for name in ("labels.csv", "manifest.jsonl"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(DataError, match=r"manifest\.jsonl and labels\.csv: say which"):
+        read_dataset(tmp_path)
+
+
+def test_a_labels_file_needs_one_folder(tmp_path):
+    write_csv(tmp_path / "m.csv")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match="goes with a folder"):
+        read_dataset(tmp_path / "m.csv", labels=tmp_path / "m.csv")
+    with pytest.raises(DataError, match="goes with one folder"):
+        read_dataset(tmp_path / "photos", tmp_path, labels=tmp_path / "m.csv")
+
+
+def test_images_may_lie_in_another_folder(tmp_path):
+    write_csv(tmp_path / "m.csv")
+    dataset = read_dataset(tmp_path / "m.csv", images=Path("/pictures"))
+    assert dataset.items[0].path == Path("/pictures/a.jpg")
+
+
+def test_classes_restrict_and_order_and_unknown_labels_are_named_by_line(tmp_path):
+    path, classes = tmp_path / "m.csv", tmp_path / "classes.txt"
+    path.write_text("path,labels\na.jpg,dog|cat\nb.jpg,cta\n\nc.jpg,whale\n")
+    classes.write_text("dog\n\ncat\nwhale\n")
+    with pytest.raises(DataError, match=r"m\.csv:3: unknown label 'cta': is it 'cat'\?$"):
+        read_dataset(path, classes=classes)
+    assert read_dataset(path, classes=["whale", "cta", "cat", "dog"]).classes == ("whale", "cta", "cat", "dog")
+    with pytest.raises(DataError, match=r"m\.csv:3: unknown label .* \(and 1 more"):
+        read_dataset(path, classes=["cat", "dog"])
+
+
+def test_a_broken_classes_file_is_named_by_line(tmp_path):
+    write_csv(tmp_path / "m.csv")
+    classes = tmp_path / "classes.txt"
+    classes.write_text("cat\ndog\ncat \n")
+    with pytest.raises(DataError, match=r"classes\.txt:3: 'cat' stands there twice, first at 1"):
+        read_dataset(tmp_path / "m.csv", classes=classes)
+    classes.write_text("\n")
+    with pytest.raises(DataError, match="no class is named"):
+        read_dataset(tmp_path / "m.csv", classes=classes)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_dataset(tmp_path / "m.csv", classes=tmp_path / "missing.txt")
+
+
+def test_sources_add_up_and_a_prefix_sets_the_split(tmp_path):
+    write_csv(tmp_path / "m.csv")
+    write_jsonl(tmp_path / "m.jsonl")
+    dataset = read_dataset(tmp_path / "m.csv", f"test={tmp_path / 'm.jsonl'}")
+    assert [item.split for item in dataset.items] == ["train", "val", None, "test", "test", "test"]
+    with pytest.raises(DataError, match="named twice"):
+        read_dataset(tmp_path / "m.csv", f"test={tmp_path / 'm.csv'}")
+
+
+def coco(folder, year="val2017", crowd=1):
+    content = {
+        "images": [
+            {"id": 9, "file_name": "nine.jpg"},
+            {"id": 4, "file_name": "four.jpg"},
+            {"id": 5, "file_name": "five.jpg"},
+        ],
+        "categories": [{"id": 3, "name": "zebra"}, {"id": 1, "name": "apple"}],
+        "annotations": [
+            {"id": 100, "image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1]},
+            {"id": 101, "image_id": 9, "category_id": 1, "iscrowd": crowd},
+            {"id": 102, "image_id": 9, "category_id": 3},
+            {"id": 103, "image_id": 5, "category_id": 1},
+        ],
+    }
+    (folder / "annotations").mkdir(exist_ok=True)
+    path = folder / "annotations" / f"instances_{year}.json"
+    path.write_text(json.dumps(content))
+    return path, content
+
+
+def test_coco_images_get_the_names_of_their_categories(tmp_path):
+    path, _ = coco(tmp_path)
+    (tmp_path / "val2017").mkdir()
+    dataset = read_dataset(path)
+    assert dataset.classes == ("apple", "zebra")
+    assert [(item.path, item.labels, item.split) for item in dataset.items] == [
+        (tmp_path / "val2017/nine.jpg", ("apple", "zebra"), "val"),
+        (tmp_path / "val2017/four.jpg", (), "val"),
+        (tmp_path / "val2017/five.jpg", ("apple",), "val"),
+    ]
+    assert dataset.targets().tolist() == [[1, 1], [0, 0], [1, 0]]
+
+
+def test_coco_finds_images_beside_the_file_or_where_it_is_told(tmp_path):
+    path, _ = coco(tmp_path)
+    assert read_dataset(path).items[0].path == path.parent / "nine.jpg"
+    assert read_dataset(path, images=tmp_path / "x").items[0].path == tmp_path / "x" / "nine.jpg"
+
+
+def test_coco_train_and_val_go_in_together(tmp_path):
+    train, _ = coco(tmp_path, "train2017")
+    val, _ = coco(tmp_path, "val2017")
+    dataset = read_dataset(train, f"test={val}")
+    assert dataset.split_counts == {"train": 3, "test": 3}
+    assert dataset.classes == ("apple", "zebra")
+
+
+def test_coco_entries_that_point_nowhere_are_named(tmp_path):
+    path, content = coco(tmp_path)
+    content["annotations"] += [{"id": 7, "image_id": 1, "category_id": 1}, {"id": 8, "image_id": 9, "category_id": 2}]
+    content["images"].append({"id": 9, "file_name": "again.jpg"})
+    path.write_text(json.dumps(content))
+    dataset, problems = scan(path)
+    assert len(dataset) == 3
+    assert [str(problem) for problem in problems] == [
+        f"{path}: annotation 7: error: there is no image 1",
+        f"{path}: annotation 8: error: there is no category 2",
+        f"{path}: images[3]: error: a second image 9: left out",
+    ]
+
+
+def test_two_coco_categories_of_one_name_are_refused(tmp_path):
+    path, content = coco(tmp_path)
+    content["categories"].append({"id": 8, "name": "apple"})
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="category 8: .* 'apple' is empty or taken"):
+        read_dataset(path)

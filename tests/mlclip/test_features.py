@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from mlclip_client.pixels import to_pixels
+
+from mlclip.encoders import Encoder, load_encoder
+from mlclip.errors import CacheError
+from mlclip.features import FeatureCache
+
+
+@pytest.fixture
+def counted(encoder, monkeypatch):
+    """An encoder that counts the images it has seen."""
+    seen = []
+    forward = Encoder.forward
+    monkeypatch.setattr(Encoder, "forward", lambda self, pixels: seen.append(len(pixels)) or forward(self, pixels))
+    return encoder, seen
+
+
+def direct(encoder, paths):
+    pixels = np.stack([to_pixels(path.read_bytes(), encoder.spec) for path in paths])
+    with torch.inference_mode():
+        return [features.numpy() for features in encoder(torch.from_numpy(pixels))]
+
+
+def test_rows_are_the_encoders_features_in_the_order_asked(encoder, pictures, tmp_path):
+    cache, paths = FeatureCache(encoder, tmp_path, batch_size=7), pictures[0][:20]
+    embedding, tokens = direct(encoder, paths)
+    order = np.random.default_rng(0).permutation(20)
+    cache.rows(paths)
+    rows = cache.rows([paths[n] for n in order])
+    np.testing.assert_allclose(rows[:], embedding[order], atol=1e-6)
+    assert rows[np.array([3])].dtype == np.float32
+    np.testing.assert_allclose(cache.rows(paths, "tokens")[:], tokens, atol=4e-3)  # float16 on disk
+    assert isinstance(rows.store, np.memmap)
+
+
+def test_every_image_is_encoded_once(counted, pictures, tmp_path):
+    encoder, seen = counted
+    paths = pictures[0][:10]
+    FeatureCache(encoder, tmp_path).rows(paths)
+    FeatureCache(encoder, tmp_path).rows([*paths, *paths, pictures[0][11]])
+    assert sum(seen) == 11
+
+
+def test_tokens_are_written_only_when_asked_for(encoder, pictures, tmp_path, caplog):
+    cache = FeatureCache(encoder, tmp_path)
+    with caplog.at_level("INFO", "mlclip"):
+        cache.rows(pictures[0][:4])
+        assert not list(cache.folder.glob("tokens*"))
+        cache.rows(pictures[0][:4], "tokens")
+    assert (cache.folder / "tokens.f16").stat().st_size == 4 * 17 * 32 * 2
+    assert "tokens: 4 images with small" in caplog.messages[1] and "(4 kB)" in caplog.messages[1]
+
+
+def test_a_changed_image_is_noticed(counted, pictures, tmp_path):
+    encoder, seen = counted
+    path = tmp_path / "picture.png"
+    path.write_bytes(pictures[0][0].read_bytes())
+    cache = FeatureCache(encoder, tmp_path / "cache")
+    before = cache.rows([path])[:]
+    path.write_bytes(pictures[0][1].read_bytes())
+    after = cache.rows([path])[:]
+    assert sum(seen) == 2
+    np.testing.assert_allclose(after, direct(encoder, [path])[0], atol=1e-6)
+    assert np.abs(before - after).max() > 1e-3
+
+
+def test_changed_preprocessing_has_a_cache_of_its_own(encoder, encoder_folder, pictures, tmp_path):
+    config = encoder_folder / "open_clip_config.json"
+    original = config.read_text()
+    try:
+        config.write_text(original.replace('"squash"', '"shortest"'))
+        other = load_encoder(str(encoder_folder))
+    finally:
+        config.write_text(original)
+    assert FeatureCache(other, tmp_path).folder != FeatureCache(encoder, tmp_path).folder
+
+
+@pytest.mark.parametrize("cut", [1, 40, 24 * 4, 24 * 4 * 3 + 5])
+def test_a_killed_writer_is_taken_up_where_it_was(counted, pictures, tmp_path, cut):
+    """Killed between writing rows and keys, or in the middle of either: whole pairs are kept, the rest done again."""
+    encoder, seen = counted
+    paths = pictures[0][:12]
+    whole = FeatureCache(encoder, tmp_path, batch_size=4).rows(paths)[:]
+    keys = FeatureCache(encoder, tmp_path).folder / "embedding.keys"
+    keys.write_bytes(keys.read_bytes()[:-cut])
+    seen.clear()
+    again = FeatureCache(encoder, tmp_path).rows(paths)
+    assert sum(seen) == -(-cut // 65)
+    np.testing.assert_allclose(again[:], whole, atol=1e-6)
+    assert len(again.store) == 12
+
+
+def test_rows_that_were_half_written_are_cut_off(counted, pictures, tmp_path):
+    encoder, seen = counted
+    cache = FeatureCache(encoder, tmp_path, batch_size=4)
+    whole = cache.rows(pictures[0][:8])[:]
+    rows = cache.folder / "embedding.f32"
+    rows.write_bytes(rows.read_bytes()[:-10])
+    seen.clear()
+    np.testing.assert_allclose(cache.rows(pictures[0][:8])[:], whole, atol=1e-6)
+    assert sum(seen) == 1
+
+
+def test_a_broken_image_is_named_and_the_rest_stays(counted, pictures, tmp_path):
+    encoder, seen = counted
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    cache = FeatureCache(encoder, tmp_path / "cache", batch_size=2)
+    with pytest.raises(CacheError, match="broken.jpg: not an image"):
+        cache.rows([*pictures[0][:4], broken])
+    cache.rows(pictures[0][:4])
+    assert sum(seen) == 4
+    with pytest.raises(CacheError, match="cannot read the image .*missing.png"):
+        cache.rows([tmp_path / "missing.png"])
+
+
+def test_an_encoder_without_tokens_says_so(encoder, pictures, tmp_path):
+    encoder.token_count = 0
+    with pytest.raises(CacheError, match="gives no tokens"):
+        FeatureCache(encoder, tmp_path).rows(pictures[0][:1], "tokens")

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+
+from mlclip.checkpoint import EncoderRef, load_run, save_run
+from mlclip.classifier import MultiLabelClassifier
+from mlclip.data import Dataset, Item, assign_splits
+from mlclip.errors import CheckpointError, TrainError
+from mlclip.features import FeatureCache
+from mlclip.fit import Recipe, ThresholdConfig, evaluate_run, retune_run, train_run
+from mlclip.heads import HEADS
+from mlclip.train import TrainConfig, predict_scores, train_head
+
+QUICK = {
+    "sigmoid": TrainConfig(lr=0.02, epochs=30),
+    "mld": TrainConfig(lr=2e-3, epochs=30, alignment_weight=0.1),
+}
+
+
+@pytest.fixture
+def dataset(pictures):
+    paths, labels = pictures
+    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
+    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
+
+
+@pytest.fixture
+def cache(encoder, tmp_path):
+    return FeatureCache(encoder, tmp_path / "features")
+
+
+def trained(name, dataset, encoder, cache, **changes):
+    options = {"hidden": 32, "groups": 2} if name == "mld" else {}
+    return train_run(dataset, encoder, cache, Recipe(name, options, QUICK[name], **changes))
+
+
+def test_every_head_has_quick_settings_here():
+    assert QUICK.keys() == HEADS.keys()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_learns_what_can_be_seen(name, dataset, encoder, cache):
+    run = trained(name, dataset, encoder, cache)
+    metrics = evaluate_run(run, dataset, cache)
+    assert metrics.mean_average_precision > 0.9, "chance is about 0.45"
+    assert metrics.micro.f1 > 0.8
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(name, dataset, encoder, cache):
+    first, second = (trained(name, dataset, encoder, cache).head.state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    other = train_run(dataset, encoder, cache, Recipe(name, {}, TrainConfig(epochs=1, seed=1)))
+    assert not torch.equal(next(iter(other.head.state_dict().values())), next(iter(first.values())))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_run_folder_reads_back_as_it_was_written(name, dataset, encoder, cache, tmp_path):
+    run = trained(name, dataset, encoder, cache)
+    save_run(tmp_path / "run", run)
+    again = load_run(tmp_path / "run")
+    assert (again.labels, again.encoder, again.training) == (run.labels, run.encoder, run.training)
+    assert np.array_equal(again.thresholds, run.thresholds)
+    rows = cache.rows([item.path for item in dataset.items], run.head.inputs[0])
+    assert np.array_equal(predict_scores(again.head, rows), predict_scores(run.head, rows))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json",
+    ]  # fmt: skip
+
+
+def test_early_stopping_keeps_the_best_epoch(dataset, encoder, cache):
+    rows = {s: cache.rows([i.path for i in dataset.split(s).items]) for s in ("train", "val")}
+    parts = [(rows[s], dataset.split(s).targets()) for s in ("train", "val")]
+    head = HEADS["sigmoid"](classes=4, width=encoder.embedding_width)
+    history = train_head(head, *parts, TrainConfig(lr=2.0, epochs=40, patience=3))
+    best = max(history, key=lambda epoch: epoch.validation_map)
+    assert len(history) == min(40, best.number + 3), "three epochs without a better one end it"
+    from mlclip.metrics import mean_average_precision
+
+    kept = mean_average_precision(parts[1][1], predict_scores(head, rows["val"]))
+    assert kept == pytest.approx(best.validation_map)
+
+
+def test_thresholds_can_be_chosen_anew(dataset, encoder, cache):
+    run = trained("sigmoid", dataset, encoder, cache)
+    tuned = retune_run(run, dataset, cache, ThresholdConfig("global", beta=2.0))
+    assert len(set(tuned.thresholds.tolist())) == 1
+    assert tuned.metrics["val"]["micro"]["f2"] >= run.metrics["val"]["micro"]["f2"] - 0.05
+    assert tuned.training["thresholds"]["beta"] == 2.0
+
+
+def test_a_changed_encoder_is_noticed(dataset, encoder, cache, encoder_folder):
+    reference = EncoderRef.of(encoder)
+    assert reference.load().fingerprint == encoder.fingerprint
+    with pytest.raises(CheckpointError, match="is not the one this head was trained on"):
+        EncoderRef(reference.name, None, reference.tag, "0" * 16, reference.spec).load()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe("mld", {"attention_heads": 3}), "do not divide"),
+        (Recipe("mld", {"scale": 1.0}), "unexpected keyword argument 'scale'"),
+        (Recipe("sigmoid", {}, TrainConfig(alignment_weight=1.0)), "alignment loss works for `mld`"),
+        (Recipe("sigmoid", {}, TrainConfig(lr=1e30)), "lower --lr"),
+    ],
+)
+def test_training_that_cannot_work_says_why(recipe, message, dataset, encoder, cache):
+    with pytest.raises(TrainError, match=message):
+        train_run(dataset, encoder, cache, recipe)
+
+
+def test_labels_that_break_a_line_are_refused(dataset, encoder, cache, tmp_path):
+    run = trained("sigmoid", dataset, encoder, cache)
+    from dataclasses import replace
+
+    for labels in (("a\nb", "c", "d", "e"), ("a\u2028b", "c", "d", "e"), ("", "c", "d", "e"), ("c", "c", "d", "e")):
+        with pytest.raises(CheckpointError, match=r"labels.txt"):
+            save_run(tmp_path / "run", replace(run, labels=labels))
+
+
+@pytest.mark.parametrize("damage", ["config.json", "head.safetensors", "thresholds.json", "labels.txt"])
+def test_a_broken_run_folder_is_named(damage, dataset, encoder, cache, tmp_path):
+    save_run(tmp_path / "run", trained("sigmoid", dataset, encoder, cache))
+    broken = tmp_path / "run" / damage
+    broken.write_bytes(broken.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=str(tmp_path / "run")):
+        load_run(tmp_path / "run")
+    broken.unlink()
+    with pytest.raises(CheckpointError, match=f"is no run folder: {damage} is missing"):
+        load_run(tmp_path / "run")
+
+
+def test_classifier_speaks_scikit_learn(pictures, encoder, tmp_path):
+    paths, labels = pictures
+    classifier = MultiLabelClassifier("sigmoid", encoder, training=QUICK["sigmoid"], cache=tmp_path / "features")
+    classifier.fit(paths[:70], labels[:70])
+    assert classifier.classes_ == ("blue", "green", "red", "white")
+    scores = classifier.predict_proba(paths[70:])
+    assert scores.shape == (20, 4) and scores.dtype == np.float32
+    hits = sum(set(guess) == set(truth) for guess, truth in zip(classifier.predict(paths[70:]), labels[70:], strict=True))
+    assert hits >= 12
+    classifier.save(tmp_path / "run")
+    again = MultiLabelClassifier.load(tmp_path / "run", cache=tmp_path / "features")
+    assert np.array_equal(again.predict_proba(paths[70:]), scores)
+    with pytest.raises(TrainError, match="give one list an image"):
+        classifier.fit(paths, labels[:-1])

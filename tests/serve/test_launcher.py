@@ -1,0 +1,138 @@
+"""The command `mlclip-serve`, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from .conftest import DEADLINE, await_end, members
+
+COMMAND = [sys.executable, "-m", "mlclip_serve"]
+FREE_PORTS = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+
+
+def run(*arguments):
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE)
+
+
+@contextmanager
+def launched(repository, ready_file, *arguments):
+    """Start the launcher and wait for its last line of greeting."""
+    command = [*COMMAND, str(repository), *FREE_PORTS, f"--ready-file={ready_file}", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
+        try:
+            greeting = list(iter_until(launcher.stdout, "Ctrl-C"))
+            assert greeting, launcher.stderr.read()
+            yield launcher, greeting
+        finally:
+            launcher.kill()
+
+
+def iter_until(lines, last):
+    for line in lines:
+        yield line.rstrip()
+        if line.startswith(last):
+            return
+
+
+def test_greeting_and_ready_file_name_the_endpoints(tiny_repository, tmp_path):
+    ready_file = tmp_path / "ready.json"
+    with launched(tiny_repository, ready_file) as (launcher, greeting):
+        ready = json.loads(ready_file.read_text())
+        assert greeting[:4] == [
+            f"gRPC     {ready['grpc']}",
+            f"HTTP     http://{ready['http']}",
+            f"metrics  http://{ready['metrics']}/metrics",
+            "serving  demo",
+        ]
+        assert len({ready["grpc"], ready["http"], ready["metrics"]}) == 3
+        for url in (ready["grpc"], ready["http"], ready["metrics"]):
+            host, port = url.split(":")
+            socket.create_connection((host, int(port)), timeout=DEADLINE).close()
+        launcher.terminate()
+        assert launcher.wait(DEADLINE) == 0
+    assert not ready_file.exists()
+    assert await_end(ready["pid"])
+
+
+def test_interrupt_is_passed_on(tiny_repository, tmp_path):
+    with launched(tiny_repository, tmp_path / "ready") as (launcher, _):
+        launcher.send_signal(signal.SIGINT)
+        assert launcher.wait(DEADLINE) == 0
+        assert launcher.stderr.read() == ""
+
+
+def test_exit_code_is_the_servers(tiny_repository, tmp_path):
+    ready_file = tmp_path / "ready"
+    with launched(tiny_repository, ready_file) as (launcher, _):
+        os.kill(json.loads(ready_file.read_text())["pid"], signal.SIGKILL)
+        assert launcher.wait(DEADLINE) == 128 + signal.SIGKILL
+        assert "the server ended with exit code 137" in launcher.stderr.read()
+
+
+def test_killed_launcher_leaves_no_server(tiny_repository, tmp_path):
+    ready_file = tmp_path / "ready"
+    with launched(tiny_repository, ready_file) as (launcher, _):
+        pid = json.loads(ready_file.read_text())["pid"]
+        group = members(pid)
+        assert len(group) == 2
+        launcher.kill()
+        assert all(await_end(process) for process in group)
+
+
+def test_errors_are_one_line_and_exit_code_1(tmp_path):
+    missing = run(tmp_path / "nothing")
+    assert missing.returncode == 1
+    assert missing.stderr == (
+        f"Error: there is no model repository at {tmp_path / 'nothing'}:"
+        " name another, or write one with mlclip-export\n"
+    )
+    assert missing.stdout == ""
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    assert "Traceback" in run(tmp_path / "nothing", "--debug").stderr
+
+
+def test_wrong_usage_is_exit_code_2():
+    assert run("--grpc-port=70000").returncode == 2
+
+
+def test_broken_onnx_file_is_one_line_that_names_the_log(tiny_repository):
+    (tiny_repository / "encoder" / "1" / "model.onnx").write_bytes(b"\x08")
+    done = run(tiny_repository, *FREE_PORTS)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "model 'encoder' does not load: " in done.stderr
+    assert "model.onnx is broken" in done.stderr
+    log = done.stderr.split("(Triton's log: ")[1].rstrip(")\n")
+    assert "failed to load 'encoder'" in Path(log).read_text()
+
+
+def test_verbose_shows_tritons_log(tiny_repository):
+    (tiny_repository / "encoder" / "1" / "model.onnx").write_bytes(b"\x08")
+    assert "failed to load 'encoder' version 1" in run(tiny_repository, *FREE_PORTS, "--log-verbose=1").stderr
+
+
+def test_docker_prints_a_command_with_ports_mounts_and_pillow(tiny_repository):
+    done = run(tiny_repository, "--docker", "--grpc-port=9001", "--model-config-name=cuda")
+    assert done.returncode == 0
+    assert "Pillow must be in the image" in done.stdout
+    command = done.stdout.splitlines()[-1].split()
+    assert command[:2] == ["docker", "run"]
+    for part in (
+        "--publish=127.0.0.1:9001:8001",
+        "--publish=127.0.0.1:8000:8000",
+        "--publish=127.0.0.1:8002:8002",
+        f"--volume={tiny_repository}:/models:ro",
+        "--shm-size=1g",
+        "--model-repository=/models",
+        "--model-config-name=cuda",
+    ):
+        assert part in command

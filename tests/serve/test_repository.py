@@ -1,0 +1,63 @@
+"""What is noticed about a repository before Triton is started."""
+
+from __future__ import annotations
+
+import pytest
+from mlclip_serve import RepositoryError
+from mlclip_serve.repository import check_repository
+
+from .conftest import EMBEDDING_OUT, PIXELS, write_config, write_ensemble
+
+
+def test_complete_repository_passes(repository):
+    assert "demo" in check_repository(repository)
+
+
+def test_empty_repository_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("no model")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(RepositoryError, match="holds no model"):
+        check_repository(tmp_path)
+
+
+def test_unreadable_config_is_named_with_its_line(tiny_repository):
+    (tiny_repository / "encoder" / "config.pbtxt").write_text('name: "encoder"\nno such field\n')
+    with pytest.raises(RepositoryError, match=r"encoder/config.pbtxt cannot be read: 2:\d+"):
+        check_repository(tiny_repository)
+
+
+def test_ensemble_without_its_model_is_named(tiny_repository):
+    write_ensemble(tiny_repository / "lost", [PIXELS], [EMBEDDING_OUT], {"gone": ["pixels", "->", "embedding_out"]})
+    with pytest.raises(RepositoryError, match="ensemble 'lost' needs the model 'gone'"):
+        check_repository(tiny_repository)
+
+
+def test_model_without_version_is_named(tiny_repository):
+    version = tiny_repository / "encoder" / "1"
+    version.rename(version.with_name("draft"))
+    with pytest.raises(RepositoryError, match="model 'encoder' has no version"):
+        check_repository(tiny_repository)
+
+
+def test_highest_version_counts(tiny_repository):
+    (tiny_repository / "encoder" / "10").mkdir()
+    with pytest.raises(RepositoryError, match="encoder/10/model.onnx is missing"):
+        check_repository(tiny_repository)
+
+
+def test_specific_version_counts_where_the_config_says_so(tiny_repository):
+    (tiny_repository / "encoder" / "10").mkdir()
+    with (tiny_repository / "encoder" / "config.pbtxt").open("a") as config:
+        config.write("version_policy { specific { versions: [1] } }\n")
+    assert check_repository(tiny_repository) == ["demo", "encoder"]
+
+
+def test_backend_that_is_not_embedded_points_to_the_container(tiny_repository):
+    write_config(tiny_repository / "plan", [PIXELS], [EMBEDDING_OUT], "tensorrt")
+    with pytest.raises(RepositoryError, match="'plan' needs the backend 'tensorrt'.* --docker"):
+        check_repository(tiny_repository)
+
+
+def test_variant_that_no_model_has_is_refused(tiny_repository):
+    with pytest.raises(RepositoryError, match="no model in .* has a config named h100"):
+        check_repository(tiny_repository, "h100")

@@ -1,0 +1,217 @@
+"""Starting and stopping from Python, and every way in which it can fail."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mlclip_serve import ModelError, PortError, RepositoryError, Server, StartError, ports, probe
+
+from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, members, write_config, write_ensemble
+
+LISTEN = "0A"
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1 in the kernel's tables of IPv4 and IPv6 sockets."""
+
+
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        yield holder.getsockname()[1]
+
+
+def test_urls_lead_to_this_server(server):
+    host, port = server.metrics_url.split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+    connection.request("GET", "/metrics")
+    assert b'nv_inference_request_success{model="demo"' in connection.getresponse().read()
+    connection.close()
+    assert server.pid == server.process.pid
+    assert server.process.poll() is None
+
+
+def test_server_listens_on_loopback_only(server):
+    port = f"{int(server.grpc_url.split(':')[1]):04X}"
+    sockets = [line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()]
+    bound = [address for _, address, _, state, *_ in sockets if address.endswith(f":{port}") and state == LISTEN]
+    assert len(bound) == 1
+    assert bound[0].split(":")[0] in LOOPBACK
+
+
+def test_starting_twice_is_refused(server):
+    with pytest.raises(StartError, match="already running"):
+        server.start()
+
+
+def test_stop_ends_the_server_and_removes_its_files(tiny_repository):
+    with Server(tiny_repository) as running:
+        folder = running.log.parent
+        assert folder.is_dir()
+    assert running.process.poll() == 0
+    assert running.stop() == 0
+    assert not folder.exists()
+
+
+def test_killed_server_leaves_nothing(tiny_repository):
+    with Server(tiny_repository) as running:
+        assert list(Path("/dev/shm").glob(f"{running.id}*"))
+        running.process.kill()
+        assert running.wait() == 128 + signal.SIGKILL
+    assert_nothing_left(running)
+
+
+def test_server_outlives_the_thread_that_started_it(tiny_repository):
+    running = Server(tiny_repository)
+    thread = threading.Thread(target=running.start)
+    thread.start()
+    thread.join(DEADLINE)
+    try:
+        assert running.ensembles == ["demo"]
+        assert running.process.poll() is None
+    finally:
+        assert running.stop() == 0
+
+
+def test_process_before_the_start_is_an_error(tiny_repository):
+    with pytest.raises(StartError, match="has not been started"):
+        _ = Server(tiny_repository).pid
+    assert Server(tiny_repository).stop() is None
+
+
+@pytest.mark.parametrize("service", ["grpc", "http", "metrics"])
+def test_taken_port_is_named(tiny_repository, taken_port, service):
+    with pytest.raises(PortError, match=rf"port {taken_port} on 127.0.0.1 is in use: choose another --{service}-port"):
+        Server(tiny_repository, **{f"{service}_port": taken_port}).start()
+
+
+@pytest.mark.parametrize("service", ["grpc", "http", "metrics"])
+def test_port_lost_to_another_program_is_replaced(tiny_repository, taken_port, service, monkeypatch):
+    chosen = []
+
+    def choose(address, asked):
+        found = real_choose(address, asked)
+        chosen.append(found if chosen else {**found, service: taken_port})
+        return chosen[-1]
+
+    real_choose = ports.choose
+    monkeypatch.setattr(ports, "choose", choose)
+    with Server(tiny_repository) as running:
+        assert len(chosen) == 2
+        assert str(taken_port) not in running.grpc_url + running.http_url + running.metrics_url
+
+
+def test_same_port_twice_is_refused():
+    with pytest.raises(PortError, match="given twice"):
+        ports.choose("127.0.0.1", {"grpc": 50123, "http": 50123, "metrics": 0})
+
+
+def test_address_that_is_not_ours_is_refused():
+    with pytest.raises(PortError, match="cannot listen on 203.0.113.1"):
+        ports.choose("203.0.113.1", {"grpc": 0})
+
+
+OUT_OF_ORDER = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        raise RuntimeError("out of order")
+"""
+DEAD = """
+import os
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        os._exit(1)
+"""
+SLEEPER = """
+import threading
+import time
+from pathlib import Path
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        threading.Event().wait()
+"""
+
+
+def assert_nothing_left(server):
+    """Neither the server, nor a process of a model, nor shared memory."""
+    assert server.process.poll() is not None
+    assert members(server.pid) == []
+    assert list(Path("/dev/shm").glob(f"{server.id}*")) == []
+
+
+def add_sick_ensemble(root, code):
+    """An ensemble whose only model loads well and answers nothing."""
+    sick = write_config(root / "sick_model", [PIXELS], [EMBEDDING_OUT], "python")
+    (sick / "1" / "model.py").write_text(code)
+    write_ensemble(root / "sick", [PIXELS], [EMBEDDING_OUT], {"sick_model": ["pixels", "->", "embedding_out"]})
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(OUT_OF_ORDER, "out of order$"), (DEAD, "not healthy.$")], ids=["raises", "dies"]
+)
+def test_ensemble_that_fails_at_inference_is_never_ready(tiny_repository, code, reason):
+    add_sick_ensemble(tiny_repository, code)
+    server = Server(tiny_repository)
+    with pytest.raises(ModelError, match=rf"ensemble 'sick' fails on a test inference: .*{reason}") as caught:
+        server.start()
+    assert "\n" not in str(caught.value)
+    assert caught.value.log.is_file()
+    assert_nothing_left(server)
+
+
+def test_ensemble_that_never_answers_is_given_up(tiny_repository, monkeypatch):
+    infer = probe.infer_ensembles
+    monkeypatch.setattr(probe, "infer_ensembles", lambda url, deadline: infer(url, time.monotonic() + 2))
+    add_sick_ensemble(tiny_repository, SLEEPER)
+    server = Server(tiny_repository)
+    with pytest.raises(StartError, match="ensemble 'sick' did not answer in time"):
+        server.start()
+    assert_nothing_left(server)
+
+
+def test_server_that_is_not_ready_in_time_is_given_up(tiny_repository):
+    with pytest.raises(StartError, match="not ready after 0.01 s"):
+        Server(tiny_repository, ready_timeout=0.01).start()
+
+
+def test_missing_model_file_is_named(tiny_repository):
+    file = tiny_repository / "encoder" / "1" / "model.onnx"
+    file.unlink()
+    with pytest.raises(RepositoryError, match=f"model 'encoder' is incomplete: {file} is missing"):
+        Server(tiny_repository).start()
+
+
+def test_missing_weights_are_named(tiny_repository):
+    (tiny_repository / "encoder" / "1" / "model.onnx.data").unlink()
+    with pytest.raises(ModelError, match="model 'encoder' does not load: .*model.onnx.data") as caught:
+        Server(tiny_repository).start()
+    assert "\n" not in str(caught.value)
+
+
+def test_gpu_instance_without_gpu_is_one_line(tiny_repository):
+    config = tiny_repository / "encoder" / "config.pbtxt"
+    config.write_text(config.read_text().replace("KIND_CPU", "KIND_GPU"))
+    with pytest.raises(ModelError, match="model 'encoder' does not load: .*no GPUs are available"):
+        Server(tiny_repository).start()
+
+
+def test_variant_with_accelerators_loads_on_the_cpu(tiny_repository):
+    folder = tiny_repository / "encoder"
+    (folder / "configs").mkdir()
+    variant = (folder / "config.pbtxt").read_text().replace("KIND_CPU", "KIND_AUTO")
+    variant += 'optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "cuda" } ] } }'
+    (folder / "configs" / "cuda.pbtxt").write_text(variant)
+    with Server(tiny_repository, model_config_name="cuda") as running:
+        assert running.ensembles == ["demo"]
+        assert "encoder: accelerator 'cuda' ignored" in running.log.read_text()
