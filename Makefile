@@ -1,7 +1,7 @@
 # What the README tells people to run. Every target sets up .venv by itself and needs only make and Python 3.11 or 3.12.
 
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,$(shell command -v $(name))))
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name))))
 VENV ?= .venv
 ENCODER ?= mlclip-tiny
 PRETRAINED ?=
@@ -24,8 +24,9 @@ check: $(VENV)/ready  ## lint, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/ready  ## compare training with and without the alignment loss on the demo data
-	$(BIN)/python -m mlclip_bench.alignment --data demo/data/manifest.jsonl --out benchmarks/results/alignment-demo
+bench: $(VENV)/ready  ## compare the heads, and training with and without the alignment loss, on the demo data
+	$(BIN)/python -m mlclip_bench.run_study heads --data demo/data/manifest.jsonl --out benchmarks/results/demo-heads
+	$(BIN)/python -m mlclip_bench.run_study alignment --data demo/data/manifest.jsonl --out benchmarks/results/demo-alignment
 
 clean:  ## remove what demo and test have made
 	rm -rf $(VENV) runs features demo/labels.parquet demo/predictions.png

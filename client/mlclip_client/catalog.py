@@ -143,7 +143,7 @@ def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInf
     digest = hashlib.sha256("".join(f"{label}\n" for label in labels).encode()).hexdigest()
     if len(labels) != len(thresholds):
         raise ValueError(f"{len(labels)} labels but {len(thresholds)} thresholds")
-    if False:
+    if digest != parameters["labels_sha256"]:
         raise ValueError("labels and labels_sha256 differ")
     dims = {output.name: list(output.dims) for output in config.output}
     return HeadInfo(

@@ -86,11 +86,12 @@ def container_command(settings: Settings, image: str = IMAGE) -> str:
 
     Returns:
         Lines for a shell, with comments: Pillow must be added to the image, the `preprocess` model needs it.
+        TensorRT engines that the server builds are kept in a volume, at /engines.
     """
     run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g"]
     for service, inside in _CONTAINER_PORTS.items():
         run.append(f"--publish={settings.address}:{settings.ports[service] or inside}:{inside}")
-    run += [f"--volume={settings.repository}:/models:ro", "mlclip-triton"]
+    run += [f"--volume={settings.repository}:/models:ro", "--volume=mlclip-engines:/engines", "mlclip-triton"]
     run += ["tritonserver", "--model-repository=/models", f"--log-verbose={settings.log_verbose}", *_variant(settings)]
     lines = [
         "# Pillow must be in the image, the preprocess model needs it:",

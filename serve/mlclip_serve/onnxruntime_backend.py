@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 
 try:
-    import triton_python_backend_utils as pb_utils
+    import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 except ModuleNotFoundError:  # outside a Triton process only the parts below that need no Triton are usable
     pb_utils = None
 

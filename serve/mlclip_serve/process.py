@@ -21,7 +21,7 @@ class ServerProcess:
 
     Attributes:
         popen: the process.
-        exited: set once the process has ended, its log is complete, and nothing of it is left.
+        exited: set once the process has ended, its log is complete, and what it left has been swept up.
     """
 
     popen: subprocess.Popen[bytes]

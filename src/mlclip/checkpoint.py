@@ -18,11 +18,10 @@ import numpy.typing as npt
 from mlclip_client.pixels import PixelSpec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from mlclip.encoders import Encoder, load_encoder
 from mlclip.errors import CheckpointError
-from mlclip.heads import HEADS
+from mlclip.heads import HEADS, Head
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Run:
         metrics: measured figures, for the record.
     """
 
-    head: nn.Module
+    head: Head
     labels: tuple[str, ...]
     thresholds: npt.NDArray[np.float32]
     encoder: EncoderRef
@@ -79,7 +78,7 @@ class Run:
     @property
     def head_name(self) -> str:
         """The head's key in HEADS."""
-        return str(self.head.name)
+        return self.head.name
 
 
 def save_run(folder: Path, run: Run) -> None:

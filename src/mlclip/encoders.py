@@ -44,6 +44,9 @@ class Encoder(nn.Module):
         token_width: W, or 0.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, *, name: str, pretrained: str | None, tag: str) -> None:
         super().__init__()
         self.name, self.pretrained, self.tag = name, pretrained, tag
@@ -57,7 +60,8 @@ class Encoder(nn.Module):
         with torch.inference_mode():
             embedding, tokens = self(torch.zeros(1, self.spec.size, self.spec.size, 3, dtype=torch.uint8))
         self.embedding_width = embedding.shape[-1]
-        self.token_count, self.token_width = (0, 0) if tokens is None else tokens.shape[1:]
+        self.token_count = 0 if tokens is None else int(tokens.shape[1])
+        self.token_width = 0 if tokens is None else int(tokens.shape[2])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode images.
@@ -70,7 +74,7 @@ class Encoder(nn.Module):
             included (open_clip's own `output_tokens` drops it), or None for towers without tokens (ResNets).
         """
         images = pixels.permute(0, 3, 1, 2).to(self.std.dtype) / 255
-        pooled, tokens = _tower(self.visual, (images - self.mean) / self.std)  # type: ignore[operator]
+        pooled, tokens = _tower(self.visual, (images - self.mean) / self.std)
         return F.normalize(pooled, dim=-1), tokens
 
     @torch.inference_mode()
@@ -87,7 +91,7 @@ class Encoder(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the image tower's weights and preprocessing: equal digests mean equal features."""
-        digest = hashlib.sha256(repr((self.spec, self.mean.tolist(), self.std.tolist())).encode())  # type: ignore[operator]
+        digest = hashlib.sha256(repr((self.spec, self.mean.tolist(), self.std.tolist())).encode())
         for key, value in sorted(self.visual.state_dict().items()):
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,8 @@ from mlclip.data import Dataset
 from mlclip.encoders import Encoder
 from mlclip.errors import TrainError
 from mlclip.features import FeatureCache, Rows
-from mlclip.heads import FeatureShapes, build_head
+from mlclip.heads import FeatureShapes, MLDecoder, build_head
+from mlclip.heads.mld import TextQueries
 from mlclip.metrics import Metrics, evaluate
 from mlclip.thresholds import Mode, tune_thresholds
 from mlclip.train import DEFAULTS, Epoch, TrainConfig, predict_scores, train_head
@@ -88,10 +88,11 @@ def train_run(
         except (ValueError, TypeError) as error:
             raise TrainError(str(error)) from error
     text = None
-    if config.alignment_weight or recipe.options.get("queries") == "text":
+    queries = head.queries if isinstance(head, MLDecoder) else None
+    if config.alignment_weight or isinstance(queries, TextQueries):
         text = encoder.encode_text([PROMPT.format(name) for name in dataset.classes])
-    if recipe.options.get("queries") == "text":
-        head.queries.text.copy_(text)  # type: ignore[union-attr, operator]
+        if isinstance(queries, TextQueries):
+            queries.text.copy_(text)
     train, validation = (
         (head_features(head, part, cache, on_progress=on_features), part.targets())
         for part in (dataset.split("train"), dataset.split("val"))
@@ -129,7 +130,7 @@ def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: Threshol
     return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
 
 
-def head_features(head: torch.nn.Module, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Rows:
+def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Rows:
     """The features that a head reads, for the items of a dataset."""
-    (kind,) = head.inputs  # type: ignore[misc]
-    return cache.rows([Path(item.path) for item in part.items], str(kind), on_progress=on_progress)
+    (kind,) = head.inputs
+    return cache.rows([item.path for item in part.items], kind, on_progress=on_progress)

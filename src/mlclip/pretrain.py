@@ -122,7 +122,7 @@ def pretrain(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             with torch.no_grad():
-                model.logit_scale.clamp_(0, math.log(100))  # type: ignore[union-attr, operator]
+                model.logit_scale.clamp_(0, math.log(100))
             losses.append(loss.item())
         on_epoch(epoch + 1, float(np.mean(losses)))
     return model.eval()
@@ -167,7 +167,7 @@ class _Captioned(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         rng = np.random.default_rng((self.config.seed, epoch, index))
         picture = self.pictures[index]

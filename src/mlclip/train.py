@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mlclip.alignment import AlignmentLoss
 from mlclip.errors import TrainError
 from mlclip.features import Rows
+from mlclip.heads import Head, MLDecoder
 from mlclip.losses import LOSSES
 from mlclip.metrics import mean_average_precision
 
@@ -72,7 +73,7 @@ class Epoch:
 
 
 def train_head(
-    head: nn.Module,
+    head: Head,
     train: tuple[Rows, Targets],
     validation: tuple[Rows, Targets],
     config: TrainConfig,
@@ -128,31 +129,31 @@ def train_head(
 
 
 @torch.inference_mode()
-def predict_logits(head: nn.Module, features: Rows, batch_size: int = 256) -> npt.NDArray[np.float32]:
+def predict_logits(head: Head, features: Rows, batch_size: int = 256) -> npt.NDArray[np.float32]:
     """Logits float32 [R, N] of R images."""
     head.eval()
     batches = [slice(start, start + batch_size) for start in range(0, len(features), batch_size)]
     return np.concatenate([head(torch.from_numpy(features[batch])).numpy() for batch in batches])
 
 
-def predict_scores(head: nn.Module, features: Rows) -> npt.NDArray[np.float32]:
+def predict_scores(head: Head, features: Rows) -> npt.NDArray[np.float32]:
     """Scores float32 [R, N] in [0, 1] of R images: the sigmoid of the logits."""
     scores: npt.NDArray[np.float32] = torch.from_numpy(predict_logits(head, features)).sigmoid().numpy()
     return scores
 
 
-def _alignment(head: nn.Module, text: Tensor | None, config: TrainConfig) -> AlignmentLoss | None:
+def _alignment(head: Head, text: Tensor | None, config: TrainConfig) -> AlignmentLoss | None:
     if not config.alignment_weight:
         return None
-    if text is None or not hasattr(head, "decode"):
+    if text is None or not isinstance(head, MLDecoder):
         raise TrainError("the alignment loss works for `mld` and needs label texts: set --alignment-weight 0 elsewhere")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return AlignmentLoss(text, head.config["decoder_width"])  # type: ignore[index, arg-type]
+        return AlignmentLoss(text, head.config["decoder_width"])
 
 
 def _epoch(
-    head: nn.Module,
+    head: Head,
     alignment: AlignmentLoss | None,
     train: tuple[Rows, Targets],
     optimizer: torch.optim.Optimizer,
@@ -166,11 +167,11 @@ def _epoch(
     for step in steps:
         features = torch.from_numpy(train[0][step])
         targets = torch.from_numpy(train[1][step]).float()
-        if alignment is None:
+        if alignment is None or not isinstance(head, MLDecoder):
             loss = classify(head(features), targets, **config.loss_options)
         else:
-            decoded = head.decode(features)  # type: ignore[operator]
-            loss = classify(head.readout(decoded), targets, **config.loss_options)  # type: ignore[operator]
+            decoded = head.decode(features)
+            loss = classify(head.readout(decoded), targets, **config.loss_options)
             loss = loss + config.alignment_weight * alignment(decoded, targets)
         optimizer.zero_grad()
         loss.backward()

@@ -138,7 +138,9 @@ def test_classifier_speaks_scikit_learn(pictures, encoder, tmp_path):
     assert classifier.classes_ == ("blue", "green", "red", "white")
     scores = classifier.predict_proba(paths[70:])
     assert scores.shape == (20, 4) and scores.dtype == np.float32
-    hits = sum(set(guess) == set(truth) for guess, truth in zip(classifier.predict(paths[70:]), labels[70:], strict=True))
+    hits = sum(
+        set(guess) == set(truth) for guess, truth in zip(classifier.predict(paths[70:]), labels[70:], strict=True)
+    )
     assert hits >= 12
     classifier.save(tmp_path / "run")
     again = MultiLabelClassifier.load(tmp_path / "run", cache=tmp_path / "features")

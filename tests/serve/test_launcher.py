@@ -131,6 +131,7 @@ def test_docker_prints_a_command_with_ports_mounts_and_pillow(tiny_repository):
         "--publish=127.0.0.1:8000:8000",
         "--publish=127.0.0.1:8002:8002",
         f"--volume={tiny_repository}:/models:ro",
+        "--volume=mlclip-engines:/engines",
         "--shm-size=1g",
         "--model-repository=/models",
         "--model-config-name=cuda",

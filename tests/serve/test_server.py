@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlclip_serve import ModelError, PortError, RepositoryError, Server, StartError, ports, probe
 
-from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, members, write_config, write_ensemble
+from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, await_end, members, write_config, write_ensemble
 
 LISTEN = "0A"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
@@ -33,6 +33,13 @@ def test_urls_lead_to_this_server(server):
     connection.close()
     assert server.pid == server.process.pid
     assert server.process.poll() is None
+
+
+def test_another_server_on_our_port_is_not_taken_for_ours(server):
+    address, http = server.http_url.split(":")
+    metrics = server.metrics_url.split(":")[1]
+    assert probe.answers(address, int(http), int(metrics), server.id)
+    assert not probe.answers(address, int(http), int(metrics), "another")
 
 
 def test_server_listens_on_loopback_only(server):
@@ -146,7 +153,7 @@ class TritonPythonModel:
 def assert_nothing_left(server):
     """Neither the server, nor a process of a model, nor shared memory."""
     assert server.process.poll() is not None
-    assert members(server.pid) == []
+    assert all(await_end(process) for process in members(server.pid))
     assert list(Path("/dev/shm").glob(f"{server.id}*")) == []
 
 
@@ -171,8 +178,11 @@ def test_ensemble_that_fails_at_inference_is_never_ready(tiny_repository, code, 
 
 
 def test_ensemble_that_never_answers_is_given_up(tiny_repository, monkeypatch):
-    infer = probe.infer_ensembles
-    monkeypatch.setattr(probe, "infer_ensembles", lambda url, deadline: infer(url, time.monotonic() + 2))
+    def impatient(client, config, deadline):
+        infer(client, config, time.monotonic() + 1 if config.name == "sick" else deadline)
+
+    infer = probe._infer
+    monkeypatch.setattr(probe, "_infer", impatient)
     add_sick_ensemble(tiny_repository, SLEEPER)
     server = Server(tiny_repository)
     with pytest.raises(StartError, match="ensemble 'sick' did not answer in time"):

@@ -7,21 +7,20 @@ Methods", III.D. There is no self-attention between queries, so cost grows with 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from mlclip.heads import FeatureShapes
+from mlclip.heads.base import FeatureShapes, Head
 
 MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
 QUERIES = ("learned", "fixed", "text")
 
 
-class MLDecoder(nn.Module):
+class MLDecoder(Head):
     """Group queries cross-attend to the image; a readout gives N logits.
 
     Args:
@@ -66,12 +65,12 @@ class MLDecoder(nn.Module):
         if decoder_width % attention_heads:
             raise ValueError(f"{attention_heads} attention heads do not divide the decoder width {decoder_width}")
         groups = classes if queries == "text" else min(groups, classes)
-        self.config: dict[str, Any] = {
+        self.config = {
             "classes": classes, "width": width, "groups": groups, "layers": layers,
             "attention_heads": attention_heads, "decoder_width": decoder_width, "hidden": hidden,
             "dropout": dropout, "queries": queries, "memory": memory, "readout": readout, "text_width": text_width,
         }  # fmt: skip
-        self.inputs: tuple[str, ...] = ("tokens",) if memory == "tokens" else ("embedding",)
+        self.inputs = ("tokens",) if memory == "tokens" else ("embedding",)
         self.memory = nn.Linear(width, decoder_width)
         self.queries = _queries(queries, groups, decoder_width, text_width)
         self.layers = nn.ModuleList(
@@ -80,7 +79,7 @@ class MLDecoder(nn.Module):
         self.readout = _readout("shared" if queries == "text" else readout, classes, groups, decoder_width)
 
     @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, *, memory: str = "tokens", **options: Any) -> MLDecoder:
+    def build(cls, classes: int, shapes: FeatureShapes, *, memory: str = "tokens", **options: Any) -> Self:
         """Build for an encoder's feature widths.
 
         Raises:
@@ -102,7 +101,7 @@ class MLDecoder(nn.Module):
         """The decoder's output before the readout: [B, K, E]."""
         pooled = self.config["memory"] == "pooled"
         memory = self.memory(features.unsqueeze(1)) if pooled else F.relu(self.memory(features))
-        target = self.queries()[None]
+        target: Tensor = self.queries()[None]
         if self.training:  # dropout wants a mask of its own for each image; without it the first layer runs once
             target = target.expand(len(memory), -1, -1)
         for layer in self.layers:
@@ -143,7 +142,8 @@ class DecoderLayer(nn.Module):
         return output
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = x.reshape(*x.shape[:-1], self.heads, -1)
+        return split.transpose(1, 2)
 
 
 class GroupLayer(nn.Module):
@@ -178,7 +178,8 @@ class MeanReadout(nn.Linear):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Decoder output [B, K, E] to logits [B, N]."""
-        return super().forward(decoded.mean(dim=1))
+        logits: Tensor = super().forward(decoded.mean(dim=1))
+        return logits
 
 
 class SharedReadout(nn.Linear):
@@ -186,7 +187,8 @@ class SharedReadout(nn.Linear):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Decoder output [B, N, E] to logits [B, N]."""
-        return super().forward(decoded).squeeze(-1)
+        logits: Tensor = super().forward(decoded).squeeze(-1)
+        return logits
 
 
 class LearnedQueries(nn.Module):

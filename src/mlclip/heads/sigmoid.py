@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from mlclip.heads import FeatureShapes
+from mlclip.heads.base import FeatureShapes, Head
 
 
-class SigmoidHead(nn.Module):
+class SigmoidHead(Head):
     """One linear layer (Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods", III.B).
 
     Args:
@@ -22,18 +21,18 @@ class SigmoidHead(nn.Module):
     """
 
     name: ClassVar[str] = "sigmoid"
-    inputs: tuple[str, ...] = ("embedding",)
 
     def __init__(self, classes: int, width: int, scale: float | None = None) -> None:
         super().__init__()
         self.scale = math.sqrt(width) if scale is None else scale
-        self.config: dict[str, Any] = {"classes": classes, "width": width, "scale": self.scale}
+        self.inputs = ("embedding",)
+        self.config = {"classes": classes, "width": width, "scale": self.scale}
         self.linear = nn.Linear(width, classes)
 
     @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, scale: float | None = None) -> SigmoidHead:
+    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
         """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, scale)
+        return cls(classes, shapes.embedding_width, **options)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to logits float32 [B, N]."""

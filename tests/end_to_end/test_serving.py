@@ -1,0 +1,210 @@
+"""From files to labels through a real Triton, for both heads and both doors."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tritonclient.grpc as grpc
+from mlclip_client import BadImage, Client, ServerUnavailable
+from mlclip_client.pixels import to_pixels
+from mlclip_serve import Server
+from PIL import Image
+
+from mlclip import heads
+
+HEADS = tuple(heads.HEADS)
+OUTPUTS = ("scores", "selected", "top_index", "top_score", "embedding_out")
+
+
+def ask(client, model, path_or_bytes, outputs, spec=None):
+    """One raw gRPC request, as any language can make it."""
+    data = path_or_bytes if isinstance(path_or_bytes, bytes) else path_or_bytes.read_bytes()
+    if spec is None:
+        tensor = grpc.InferInput("image", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[data]], dtype=np.object_))
+    else:
+        pixels = to_pixels(data, spec)[None]
+        tensor = grpc.InferInput("pixels", list(pixels.shape), "UINT8")
+        tensor.set_data_from_numpy(pixels)
+    wanted = [grpc.InferRequestedOutput(name) for name in outputs]
+    answer = client.infer(model, [tensor], outputs=wanted, client_timeout=60)
+    return {name: answer.as_numpy(name)[0] for name in outputs}
+
+
+@pytest.mark.parametrize("via", ["bytes", "pixels"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_folder_becomes_labels(served, head, via, tmp_path):
+    """The command line as a crawler calls it, on a folder with a broken file in it."""
+    folder = tmp_path / "crawled"
+    folder.mkdir()
+    for path in served.paths[:20]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(served.paths[0].read_bytes()[:900])
+    command = [sys.executable, "-m", "mlclip_client.cli", "classify", str(folder), "--head", head, "--via", via]
+    out = tmp_path / "labels.parquet"
+    done = subprocess.run([*command, "--scores", "--url", served.server.grpc_url, "--out", out], capture_output=True)
+    assert done.returncode == 3, done.stderr.decode()
+    rows = {os.path.basename(row["path"]): row for row in pq.read_table(out).to_pylist()}
+    assert len(rows) == 21
+    assert "image" in rows.pop("broken.jpg")["error"]
+    run = served.runs[head]
+    expected = served.expected(head, [folder / name for name in rows])
+    for row, scores in zip(rows.values(), expected, strict=True):
+        answer = row["answers"][head]
+        np.testing.assert_allclose(answer["all_scores"], scores, atol=1e-4)
+        clear = np.abs(scores - run.thresholds) > 1e-4
+        chosen = {run.labels[n] for n in np.flatnonzero(clear & (scores >= run.thresholds))}
+        unsure = {run.labels[n] for n in np.flatnonzero(~clear)}
+        assert chosen <= set(answer["labels"]) <= chosen | unsure
+    assert len({tuple(row["answers"][head]["labels"]) for row in rows.values()}) >= 2, "a constant would pass otherwise"
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 32])
+def test_served_scores_equal_in_process_scores(served, in_flight):
+    """Different heads, doors and wanted outputs at once; Triton batches them as it likes."""
+    paths = served.paths[:48]
+    expected = {head: served.expected(head, paths) for head in HEADS}
+
+    def one(job):
+        number, path = job
+        head, through_pixels = HEADS[number % 2], number % 3 == 0
+        outputs = [OUTPUTS[: 1 + number % 5], ("scores",), ("scores", "embedding_out")][number % 3]
+        model = head if through_pixels else f"{head}_bytes"
+        return head, number, ask(client, model, path, outputs, served.encoder.spec if through_pixels else None)
+
+    with grpc.InferenceServerClient(served.server.grpc_url) as client, ThreadPoolExecutor(in_flight) as pool:
+        for head, number, answer in pool.map(one, enumerate(paths)):
+            scores = expected[head][number]
+            np.testing.assert_allclose(answer["scores"], scores, atol=1e-4)
+            run = served.runs[head]
+            if "selected" in answer:
+                clear = np.abs(scores - run.thresholds) > 1e-4
+                assert np.array_equal(answer["selected"][clear], (scores >= run.thresholds)[clear])
+            if "top_score" in answer:
+                np.testing.assert_allclose(answer["top_score"], np.sort(scores)[::-1][:32], atol=1e-4)
+                np.testing.assert_allclose(scores[answer["top_index"]], answer["top_score"], atol=1e-4)
+            if "embedding_out" in answer:
+                assert np.linalg.norm(answer["embedding_out"]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 32])
+def test_a_corrupt_image_fails_alone(served, in_flight):
+    images = [path.read_bytes() for path in served.paths[:40]]
+    images[7], images[23] = images[7][:500], b"no image at all"
+    with Client(served.server.grpc_url, heads=("mld",)) as client:
+        predictions = list(client.classify_many(images, concurrency=in_flight))
+    failed = [n for n, prediction in enumerate(predictions) if prediction.error]
+    assert failed == [7, 23]
+    assert all(isinstance(predictions[n].error, BadImage) for n in failed)
+    good = [n for n in range(40) if n not in failed]
+    expected = served.expected("mld", [served.paths[n] for n in good])
+    served_scores = [predictions[n].answers["mld"].scores for n in good]
+    np.testing.assert_allclose(served_scores, expected, atol=1e-4)
+
+
+def executions(client, model):
+    return int(client.get_inference_statistics(model).model_stats[0].inference_stats.success.count)
+
+
+def test_two_heads_cost_one_encoder_pass(served):
+    encoder = f"encoder_{served.encoder.tag}"
+    with grpc.InferenceServerClient(served.server.grpc_url) as raw:
+        before = executions(raw, encoder)
+        with Client(served.server.grpc_url, heads=HEADS, embeddings=True) as client:
+            predictions = list(client.classify_many(served.paths[:10]))
+        assert executions(raw, encoder) == before + 10
+    for head in HEADS:
+        scores = [prediction.answers[head].scores for prediction in predictions]
+        np.testing.assert_allclose(scores, served.expected(head, served.paths[:10]), atol=1e-4)
+
+
+def test_a_head_nobody_asks_for_is_not_run(served):
+    with grpc.InferenceServerClient(served.server.grpc_url) as client:
+        before = executions(client, "head_mld")
+        combined = f"heads_{served.encoder.tag}_bytes"
+        answer = ask(client, combined, served.paths[0], ("sigmoid_scores",))
+        assert executions(client, "head_mld") == before
+    np.testing.assert_allclose(answer["sigmoid_scores"], served.expected("sigmoid", served.paths[:1])[0], atol=1e-4)
+
+
+def odd_images():
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (90, 140, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to be upright
+    sixteen = Image.fromarray(rng.integers(0, 65536, (50, 70), dtype=np.uint16))
+    alpha = photo.convert("RGBA")
+    alpha.putalpha(Image.fromarray(rng.integers(0, 256, (90, 140), dtype=np.uint8)))
+    pictures = {
+        "rgb.jpg": (photo, {}),
+        "rgb.png": (photo, {}),
+        "alpha.png": (alpha, {}),
+        "palette.png": (photo.quantize(16), {}),
+        "palette_transparent.png": (photo.quantize(16), {"transparency": 3}),
+        "cmyk.jpg": (photo.convert("CMYK"), {}),
+        "rotated.jpg": (photo, {"exif": exif}),
+        "gray.png": (photo.convert("L"), {}),
+        "gray_alpha.png": (alpha.convert("LA"), {}),
+        "sixteen_bit.png": (sixteen, {}),
+        "one_pixel.png": (photo.crop((0, 0, 1, 1)), {}),
+    }
+    for name, (picture, options) in pictures.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, {"jpg": "JPEG", "png": "PNG"}[name.rsplit(".")[-1]], **options)
+        yield pytest.param(buffer.getvalue(), id=name)
+
+
+@pytest.mark.parametrize("data", odd_images())
+def test_pixels_are_the_same_in_training_server_and_client(served, data, tmp_path):
+    """The server's own `preprocess` against the client's function, and both doors against the features cache."""
+    from mlclip import FeatureCache
+
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    with grpc.InferenceServerClient(served.server.grpc_url) as client:
+        pixels = ask(client, "preprocess", data, ("pixels",))["pixels"]
+        embeddings = [
+            ask(client, "sigmoid_bytes", data, ("scores", "embedding_out"))["embedding_out"],
+            ask(client, "sigmoid", data, ("scores", "embedding_out"), served.encoder.spec)["embedding_out"],
+        ]
+    assert np.array_equal(pixels, to_pixels(data, served.encoder.spec))
+    assert np.array_equal(embeddings[0], embeddings[1])
+    trained_on = FeatureCache(served.encoder, tmp_path / "features").rows([path])[:][0]
+    np.testing.assert_allclose(embeddings[0], trained_on, atol=1e-5)
+
+
+def test_a_killed_server_gives_an_error_not_a_hang(served):
+    """SIGKILL in the middle of 2,000 requests: every image gets an answer or an error, and the next call fails."""
+    images = [path.read_bytes() for path in served.paths] * 8
+    with Server(served.repository) as server, Client(server.grpc_url, heads=("mld",), timeout=60) as client:
+        predictions = client.classify_many(images, concurrency=8)
+        answered = [next(predictions) for _ in range(20)]
+        os.kill(server.pid, signal.SIGKILL)
+        rest = list(predictions)
+        assert not any(prediction.error for prediction in answered)
+        assert len(answered) + len(rest) == len(images)
+        assert isinstance(rest[-1].error, ServerUnavailable)
+        with pytest.raises(ServerUnavailable):
+            client.classify(images[0])
+
+
+def test_the_repository_says_what_it_serves(served):
+    with Client(served.server.grpc_url) as client:
+        heads = {info.name: info for info in client.heads()}
+    assert set(heads) == set(HEADS)
+    for name, info in heads.items():
+        assert info.labels == served.runs[name].labels
+        np.testing.assert_array_equal(np.array(info.thresholds, dtype=np.float32), served.runs[name].thresholds)
+        assert info.spec == served.encoder.spec
+        lines = (served.repository / name / "labels.txt").read_text().splitlines()
+        assert tuple(lines) == info.labels
+    with grpc.InferenceServerClient(served.server.grpc_url) as client:
+        config = client.get_model_config("mld_bytes", as_json=True)["config"]
+    assert json.loads(config["parameters"]["labels"]["string_value"]) == lines

@@ -1,0 +1,73 @@
+"""The rooms keep to themselves: who imports whom, and what a crawler host has to install."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "open_clip", "sklearn")
+
+
+def loaded_modules(statement):
+    code = f"{statement}; import sys, json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(re.findall(r'"([^"]+)"', done.stdout))
+
+
+@pytest.mark.parametrize("room", ["mlclip_client", "mlclip_client.cli", "mlclip_serve", "mlclip_serve.cli"])
+def test_client_and_launcher_load_no_torch_and_no_other_room(room):
+    loaded = loaded_modules(f"import {room}")
+    others = {"mlclip", "mlclip_export", "mlclip_bench", "mlclip_client", "mlclip_serve"} - {room.split(".")[0]}
+    assert room in loaded
+    assert not loaded & {*HEAVY, *others}
+
+
+def test_that_test_can_fail():
+    assert set(HEAVY) <= loaded_modules("import mlclip")
+
+
+def test_pixels_need_only_pillow_and_numpy():
+    loaded = loaded_modules("import mlclip_client.pixels")
+    assert not loaded & {*HEAVY, "grpc", "tritonclient", "pyarrow", "typer"}
+
+
+def installed_with(name):
+    """Names of all distributions that come along with one, extras of its own left out."""
+    seen, todo = set(), [name]
+    while todo:
+        current = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if current not in seen:
+            seen.add(current)
+            wanted = [line for line in distribution(current).requires or () if "extra ==" not in line]
+            plain = [line for line in wanted if not re.search(r";.*(sys_platform|platform_system|python)", line)]
+            todo += [re.match(r"[\w.-]+", line).group() for line in plain]
+    return seen
+
+
+@pytest.mark.parametrize("name", ["mlclip-client", "mlclip-serve"])
+def test_client_and_launcher_install_no_torch(name):
+    assert not installed_with(name) & {"torch", "torchvision", "mlclip"}
+
+
+def test_that_test_can_fail_too():
+    assert "torch" in installed_with("mlclip")
+
+
+def test_imports_go_one_way():
+    """import-linter's contracts, as in pyproject.toml."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_file_that_belongs_to_python_3_10_compiles_there():
+    """The python models run inside NVIDIA's container, whose Python may be 3.10."""
+    import ast
+
+    for path in ("client/mlclip_client/pixels.py", "export/mlclip_export/preprocess_model.py"):
+        ast.parse((ROOT / path).read_text(), feature_version=(3, 10))
