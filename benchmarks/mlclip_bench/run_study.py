@@ -50,7 +50,7 @@ def run(
         raise DataError(f"unknown study {study!r}: choose one of {', '.join(STUDIES)}")
     dataset = read_dataset(*data)
     if top is not None:
-        dataset = dataset.with_classes(dataset.top(top)).labelled()
+        dataset = dataset.with_classes(dataset.top(top))  # images without such a label stay, as negatives
     store = FeatureCache(load_encoder(encoder, pretrained), cache)
     out.mkdir(parents=True, exist_ok=True)
     results = out / "results.jsonl"

@@ -26,6 +26,8 @@ from mlclip_client.rows import RowOptions, schema
 from mlclip_client.session import MAX_BYTES
 from mlclip_client.values import HeadInfo
 
+_PIPE_WIDTH = 160
+"""Columns of a table that goes into a pipe or a file: wide enough not to wrap."""
 app = typer.Typer(
     help="Send images to an mlclip Triton server and get labels back.",
     no_args_is_help=True,
@@ -83,7 +85,8 @@ def heads(url: Url = "127.0.0.1:8001", timeout: Timeout = 30.0, debug: Debug = F
         table = Table("head", "classes", "encoder", "image size", "thresholds", "version", "first labels")
         for info in client.heads():
             table.add_row(*_head_cells(info))
-        Console().print(table if table.row_count else f"{url} serves no heads")
+        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        console.print(table if table.row_count else f"{url} serves no heads")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
-from tritonclient.grpc import service_pb2_grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2_grpc
 
 from mlclip_client.errors import from_rpc
 

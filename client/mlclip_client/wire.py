@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import InferResult, service_pb2  # type: ignore[import-untyped]
+from tritonclient.grpc import InferResult, service_pb2
 
 from mlclip_client.catalog import Route
 from mlclip_client.errors import ServerError

@@ -113,6 +113,7 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
 def _open(model: str, path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # slow where cores are shared
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class

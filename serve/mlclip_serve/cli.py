@@ -57,10 +57,10 @@ def serve(
             _print_container_command(server)
         else:
             raise typer.Exit(_run(server, ready_file))
-    except ServeError as error:
+    except (ServeError, OSError) as error:
         if debug:
             raise
-        log = f" (Triton's log: {error.log})" if error.log else ""
+        log = f" (Triton's log: {error.log})" if isinstance(error, ServeError) and error.log else ""
         typer.echo(f"Error: {error}{log}", err=True)
         raise typer.Exit(1) from None
 
@@ -88,6 +88,8 @@ def _run(server: Server, ready_file: Path | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
     if ready_file is not None:
+        if not ready_file.absolute().parent.is_dir():
+            raise ServeError(f"the folder of --ready-file {ready_file} does not exist: make it first")
         ready_file.unlink(missing_ok=True)
     try:
         server.start()

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 
 try:
-    import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+    import triton_python_backend_utils as pb_utils
 except ModuleNotFoundError:  # outside a Triton process only the parts below that need no Triton are usable
     pb_utils = None
 
@@ -81,7 +81,7 @@ class TritonPythonModel:
         feeds = [self._feed(request) for request in requests]
         wanted = [list(request.requested_output_names()) for request in requests]
         answers = run_requests(self.session, feeds, wanted, self.batched)
-        return [_response(answer, names) for answer, names in zip(answers, wanted, strict=True)]
+        return [_response(answer) for answer in answers]
 
     def finalize(self) -> None:
         """Let the model go."""
@@ -170,14 +170,14 @@ def run_requests(
         batched: whether the first axis is a batch axis, so that requests can be joined along it.
 
     Returns:
-        For each request its outputs by name (at least the wanted ones, [b, ...]), or the error as one line.
+        For each request the outputs it wants by name, [b, ...], or the error as one line.
     """
     answers: list[Arrays | str] = [""] * len(feeds)
     for group in _groups(feeds, batched):
         names = sorted({name for index in group for name in wanted[index]})
         results = _run_group(session, [feeds[index] for index in group], names, batched)
         for index, result in zip(group, results, strict=True):
-            answers[index] = result
+            answers[index] = result if isinstance(result, str) else {name: result[name] for name in wanted[index]}
     return answers
 
 
@@ -217,10 +217,12 @@ def _split(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays | str]:
     return [{name: output[end - size : end] for name, output in outputs.items()} for size, end in pieces]
 
 
-def _response(answer: Arrays | str, names: Sequence[str]) -> Any:
+def _response(answer: Arrays | str) -> Any:
     if isinstance(answer, str):
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(answer))
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.ascontiguousarray(answer[name])) for name in names])
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in answer.items()]
+    )
 
 
 def _parameter(config: Mapping[str, Any], key: str) -> int:

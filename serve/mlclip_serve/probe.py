@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tritonclient.grpc as triton  # type: ignore[import-untyped]
+import tritonclient.grpc as triton
 from PIL import Image
-from tritonclient.utils import (  # type: ignore[import-untyped]
-    InferenceServerException,
-    triton_to_np_dtype,
-)
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from mlclip_serve.errors import ModelError, StartError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format  # type: ignore[import-untyped]
-from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from mlclip_serve.errors import RepositoryError
 

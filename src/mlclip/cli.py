@@ -236,7 +236,7 @@ def main() -> None:
 
 def _dataset(sources: list[str], top: int | None) -> Dataset:
     dataset = read_dataset(*sources)
-    return dataset if top is None else dataset.with_classes(dataset.top(top)).labelled()
+    return dataset if top is None else dataset.with_classes(dataset.top(top))
 
 
 def _run_data(training: dict[str, Any], data: list[str] | None) -> Dataset:

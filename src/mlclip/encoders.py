@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         pooled, tokens = _tower(self.visual, (images - self.mean) / self.std)
         return F.normalize(pooled, dim=-1), tokens
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: float32 [len(texts), D], L2-normalised."""
         features: Tensor = self._model[0].encode_text(self.tokenizer(list(texts)), normalize=True)  # type: ignore[operator]

@@ -14,7 +14,7 @@ from mlclip.data import Dataset
 from mlclip.encoders import Encoder
 from mlclip.errors import TrainError
 from mlclip.features import FeatureCache, Rows
-from mlclip.heads import FeatureShapes, MLDecoder, build_head
+from mlclip.heads import FeatureShapes, Head, MLDecoder, build_head
 from mlclip.heads.mld import TextQueries
 from mlclip.metrics import Metrics, evaluate
 from mlclip.thresholds import Mode, tune_thresholds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -244,6 +245,12 @@ def members(group: int) -> list[int]:
             if int(fields[2]) == group and fields[0] not in "ZX":
                 found.append(int(entry.name))
     return found
+
+
+def hang_models(server: int) -> None:
+    """Stop the processes of a server's models, as if they hung: they will not notice that the server is gone."""
+    for process in set(members(server)) - {server}:
+        os.kill(process, signal.SIGSTOP)
 
 
 def tensor(name: str, value: np.ndarray, data_type: str) -> triton.InferInput:

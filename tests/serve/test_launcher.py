@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from .conftest import DEADLINE, await_end, members
+from .conftest import DEADLINE, await_end, hang_models, members
 
 COMMAND = [sys.executable, "-m", "mlclip_serve"]
 FREE_PORTS = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
@@ -82,6 +82,7 @@ def test_killed_launcher_leaves_no_server(tiny_repository, tmp_path):
         pid = json.loads(ready_file.read_text())["pid"]
         group = members(pid)
         assert len(group) == 2
+        hang_models(pid)
         launcher.kill()
         assert all(await_end(process) for process in group)
 
@@ -94,6 +95,14 @@ def test_errors_are_one_line_and_exit_code_1(tmp_path):
         " name another, or write one with mlclip-export\n"
     )
     assert missing.stdout == ""
+
+
+def test_ready_file_without_a_folder_is_refused_at_once(tiny_repository, tmp_path):
+    done = run(tiny_repository, "--ready-file", tmp_path / "nowhere" / "ready")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: the folder of --ready-file {tmp_path / 'nowhere' / 'ready'} does not exist: make it first\n"
+    )
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlclip_serve import ModelError, PortError, RepositoryError, Server, StartError, ports, probe
 
-from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, await_end, members, write_config, write_ensemble
+from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, await_end, hang_models, members, write_config, write_ensemble
 
 LISTEN = "0A"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
@@ -67,6 +67,7 @@ def test_stop_ends_the_server_and_removes_its_files(tiny_repository):
 def test_killed_server_leaves_nothing(tiny_repository):
     with Server(tiny_repository) as running:
         assert list(Path("/dev/shm").glob(f"{running.id}*"))
+        hang_models(running.pid)
         running.process.kill()
         assert running.wait() == 128 + signal.SIGKILL
     assert_nothing_left(running)

@@ -1,0 +1,87 @@
+"""Small encoders with random weights, and heads on them: graphs of the real kinds that export within seconds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from mlclip.checkpoint import EncoderRef, Run
+from mlclip.encoders import load_encoder
+from mlclip.heads import FeatureShapes, build_head
+from mlclip.pretrain import save
+
+VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
+RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 1, "layers": 1}
+
+
+def write_encoder_folder(folder, vision, *, seed=0, size=32, embed_dim=16, **preprocess):
+    model_config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": TEXT}
+    preprocess_config = {"size": size, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", **preprocess}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = open_clip.model.CLIP(**model_config)
+    save(model, {"model_cfg": model_config, "preprocess_cfg": {"resize_mode": "squash", **preprocess_config}}, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_encoder(tmp_path_factory):
+    """Make a loaded encoder; its tag is `name`."""
+
+    def make(name, vision=None, **options):
+        folder = tmp_path_factory.mktemp("encoder") / name
+        return load_encoder(str(write_encoder_folder(folder, VISION if vision is None else vision, **options)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoder(make_encoder):
+    return make_encoder("nano")
+
+
+@pytest.fixture(scope="session")
+def resnet(make_encoder):
+    return make_encoder("resnet", RESNET)
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """Make a run in memory: a head with random weights on an encoder."""
+
+    def make(encoder, head="sigmoid", classes=7, *, seed=0, labels=None, **options):
+        shapes = FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module = build_head(head, classes, shapes, **options)
+        labels = labels or tuple(f"label {n}" for n in range(classes))
+        thresholds = np.linspace(0.3, 0.7, classes, dtype=np.float32)
+        return Run(module.eval(), tuple(labels), thresholds, EncoderRef.of(encoder))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(encoder, make_run, tmp_path_factory):
+    """Give a repository with both heads on one encoder, the report, and the runs: nobody may change it."""
+    from mlclip_export import export_runs
+
+    runs = {"mld": make_run(encoder, "mld", 46, hidden=64), "sigmoid": make_run(encoder, "sigmoid", 7)}
+    repository = tmp_path_factory.mktemp("exported") / "model_repository"
+    return repository, export_runs(runs, repository, encoders=[encoder]), runs
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    from mlclip.encoders import MODELS
+
+    return json.loads((MODELS / "mlclip-tiny" / "open_clip_config.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden():
+    return Path(__file__).parent / "golden"

@@ -1,0 +1,194 @@
+"""Exported graphs compute what torch computes, at batch sizes that they were not traced with."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import open_clip
+import pytest
+import torch
+from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
+from mlclip_export.parity import compare, compare_threshold
+
+from mlclip.encoders import load_encoder
+from mlclip.heads import FeatureShapes, build_head
+from mlclip.pretrain import save
+
+TOLERANCE = 1e-4
+BATCHES = (1, 3, 8, 32)
+SHAPES = FeatureShapes(embedding_width=24, token_count=5, token_width=32)
+
+
+def features(kind, batch, seed=0):
+    shape = (batch, 24) if kind == "embedding" else (batch, 5, 32)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + batch))
+
+
+def head_of(name, classes, **options):
+    torch.manual_seed(0)
+    head = build_head(name, classes, SHAPES, **options).eval()
+    if options.get("queries") == "text":
+        head.queries.text.copy_(torch.randn(classes, 24))
+    return head
+
+
+def exported_head(head, folder):
+    write_head(head, [features(kind, 2) for kind in head.inputs], folder)
+    return folder / FILE
+
+
+def head_difference(head, folder):
+    path = exported_head(head, folder)
+    cases = []
+    for batch in BATCHES:
+        inputs = {kind: features(kind, batch) for kind in head.inputs}
+        with torch.no_grad():
+            logits = head(*inputs.values())
+        cases.append(({kind: tensor.numpy() for kind, tensor in inputs.items()}, {"logits": logits.numpy()}))
+    (difference,) = compare("head", path, cases)
+    return difference.value
+
+
+def encoder_differences(encoder, folder, batches=BATCHES):
+    write_encoder(encoder, folder)
+    size, cases = encoder.spec.size, []
+    for batch in batches:
+        draw = torch.Generator().manual_seed(batch)
+        pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=draw)
+        with torch.no_grad():
+            embedding, tokens = encoder(pixels)
+        outputs = {"embedding": embedding, "tokens": tokens, "embedding_out": embedding}
+        found = {name: tensor.numpy() for name, tensor in outputs.items() if tensor is not None}
+        cases.append(({"pixels": pixels.numpy()}, found))
+    return {difference.output: difference.value for difference in compare("encoder", folder / FILE, cases)}
+
+
+@pytest.mark.parametrize("classes", [1, 7, 46])
+def test_sigmoid_head_equals_torch(classes, tmp_path):
+    assert head_difference(head_of("sigmoid", classes), tmp_path) <= TOLERANCE
+
+
+@pytest.mark.parametrize("groups", [1, 8, 45])
+@pytest.mark.parametrize("classes", [1, 7, 46])
+def test_mld_head_equals_torch(classes, groups, tmp_path):
+    head = head_of("mld", classes, groups=groups, layers=1, hidden=64)
+    assert head_difference(head, tmp_path) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"layers": 2}, {"memory": "pooled", "readout": "mean"}, {"queries": "text"}, {"queries": "fixed"}],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_mld_variants_equal_torch(options, tmp_path):
+    assert head_difference(head_of("mld", 7, hidden=64, **options), tmp_path) <= TOLERANCE
+
+
+@pytest.mark.parametrize("classes", [1, 7, 46, 1000])
+def test_threshold_equals_torch(classes, tmp_path):
+    thresholds = np.linspace(0.01, 0.99, classes, dtype=np.float32)
+    write_threshold(thresholds, tmp_path)
+    differences = {d.output: d.value for d in compare_threshold("threshold", tmp_path / FILE, thresholds)}
+    assert differences.pop("scores") <= 1e-6
+    assert differences == {"selected": 0, "top_index": 0, "top_score": 0}
+
+
+def test_score_equal_to_its_threshold_is_selected(tmp_path):
+    write_threshold(np.array([0.5, np.nextafter(np.float32(0.5), np.float32(1))], dtype=np.float32), tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / FILE)
+    (selected,) = session.run(["selected"], {"logits": np.zeros((1, 2), dtype=np.float32)})
+    assert selected.tolist() == [[True, False]]
+
+
+def test_preview_holds_at_most_32_classes_best_first(tmp_path):
+    write_threshold(np.full(46, 0.5, dtype=np.float32), tmp_path)
+    logits = np.linspace(-3, 3, 46, dtype=np.float32)[None]
+    index, score = onnxruntime.InferenceSession(tmp_path / FILE).run(["top_index", "top_score"], {"logits": logits})
+    assert index.dtype == np.int32
+    assert index.tolist() == [list(range(45, 13, -1))]
+    np.testing.assert_allclose(score, 1 / (1 + np.exp(-logits[:, ::-1][:, :32])), atol=1e-6)
+
+
+def test_wrong_threshold_graph_is_noticed(tmp_path):
+    write_threshold(np.full(7, 0.5, dtype=np.float32), tmp_path)
+    differences = compare_threshold("threshold", tmp_path / FILE, np.full(7, 0.6, dtype=np.float32))
+    assert {d.output: d.value for d in differences}["selected"] == 1.0
+
+
+def test_tiny_encoder_equals_torch(tiny_config, tmp_path):
+    torch.manual_seed(0)
+    save(open_clip.model.CLIP(**tiny_config["model_cfg"]), tiny_config, tmp_path / "mlclip-tiny")
+    differences = encoder_differences(load_encoder(str(tmp_path / "mlclip-tiny")), tmp_path)
+    assert set(differences) == {"embedding", "tokens", "embedding_out"}
+    assert max(differences.values()) <= TOLERANCE
+    graph = onnx.load(tmp_path / FILE, load_external_data=False).graph
+    readers = {node.op_type for node in graph.node if "pixels" in node.input}
+    assert readers <= {"Cast", "Shape"}, "TensorRT takes uint8 only if it is cast at once"
+
+
+def test_encoder_without_tokens_equals_torch(resnet, tmp_path):
+    differences = encoder_differences(resnet, tmp_path)
+    assert set(differences) == {"embedding", "embedding_out"}
+    assert max(differences.values()) <= TOLERANCE
+
+
+def test_timm_encoder_equals_torch(make_encoder, tmp_path):
+    """SigLIP's towers come from timm: no class token, attention pooling."""
+    vision = {
+        "image_size": 32,
+        "timm_model_name": "vit_tiny_patch16_siglip_nano",
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": "none",
+    }
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
+    def vit_tiny_patch16_siglip_nano(pretrained=False, **kwargs):
+        kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None), kwargs.pop("cache_dir", None)
+        return VisionTransformer(
+            img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2, class_token=False, global_pool="map",
+            num_classes=0,
+        )  # fmt: skip
+
+    timm.models.register_model(vit_tiny_patch16_siglip_nano)
+    differences = encoder_differences(make_encoder("siglip", vision), tmp_path)
+    assert set(differences) == {"embedding", "tokens", "embedding_out"}
+    assert max(differences.values()) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("few", "many"), [(48, 1000), (46, 1001)])
+def test_mld_graph_does_not_grow_with_classes(few, many, tmp_path):
+    """Neither classes nor groups are looped over. Where K divides N, the final cut to N classes falls away."""
+    counts = []
+    for classes in (few, many):
+        folder = tmp_path / str(classes)
+        folder.mkdir()
+        path = exported_head(head_of("mld", classes, layers=1, hidden=64), folder)
+        graph = onnx.load(path, load_external_data=False).graph
+        assert not {"Loop", "Scan", "If"} & {node.op_type for node in graph.node}
+        counts.append(len(graph.node))
+    assert counts[0] == counts[1] < 100
+
+
+def test_graph_is_clean(encoder, tmp_path):
+    write_encoder(encoder, tmp_path)
+    model = onnx.load(tmp_path / FILE, load_external_data=False)
+    onnx.checker.check_model(tmp_path / FILE)
+    assert [(o.domain, o.version >= 18) for o in model.opset_import] == [("", True)]
+    assert {value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.output} == {"batch"}
+    text = model.SerializeToString()
+    assert b".py" not in text and b"Traceback" not in text, "source paths of the exporting machine"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+
+
+def test_same_weights_give_same_bytes(encoder, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_encoder(encoder, tmp_path / name)
+    for file in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_exporter_says_nothing(encoder, tmp_path, capfd):
+    write_encoder(encoder, tmp_path)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,105 @@
+"""The Python model that decodes images: runs on Python 3.10 and makes the pixels that training sees."""
+
+import ast
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import json_format
+from mlclip_client import pixels
+from mlclip_client.pixels import PixelSpec, to_pixels
+from mlclip_export import ConfigOptions, preprocess_model
+from mlclip_export.configs import preprocess_config
+from mlclip_export.preprocess_model import TritonPythonModel, load_pixels, read_spec
+from PIL import Image
+
+SPEC = PixelSpec(24, "bilinear", "longest", 127)
+
+
+class _Backend:
+    """What the model takes of triton_python_backend_utils."""
+
+    class TritonError(str):
+        pass
+
+    class Tensor:
+        def __init__(self, name, value):
+            self.name, self.value = name, value
+
+        def as_numpy(self):
+            return self.value
+
+    class InferenceResponse:
+        def __init__(self, output_tensors=(), error=None):
+            self.tensors, self.error = output_tensors, error
+
+    @staticmethod
+    def get_input_tensor_by_name(request, name):
+        return request[name]
+
+
+def picture(kind="PNG"):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def request(*files):
+    images = np.array([[file] for file in files], dtype=np.object_)
+    return {"image": _Backend.Tensor("image", images)}
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocess_model, "pb_utils", _Backend)
+    monkeypatch.setattr(preprocess_model, "__file__", str(tmp_path / "model.py"))
+    (tmp_path / "pixels.py").write_bytes(Path(pixels.__file__).read_bytes())
+    config = json_format.MessageToDict(
+        preprocess_config("preprocess", SPEC, 8, ConfigOptions()), preserving_proto_field_name=True
+    )
+    served = TritonPythonModel()
+    served.initialize({"model_config": json.dumps(config)})
+    yield served
+    del sys.modules["mlclip_served_pixels"]
+
+
+@pytest.mark.parametrize("module", [preprocess_model, pixels], ids=lambda module: module.__name__)
+def test_served_sources_are_python_3_10_and_import_little(module):
+    source = ast.parse(Path(module.__file__).read_text(), feature_version=(3, 10))
+    imported = {
+        name.name.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names
+    }
+    imported |= {node.module.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names <= {"numpy", "PIL", "triton_python_backend_utils"}
+
+
+def test_pixels_are_those_of_training(model):
+    (response,) = model.execute([request(picture())])
+    (tensor,) = response.tensors
+    assert tensor.name == "pixels"
+    np.testing.assert_array_equal(tensor.as_numpy(), to_pixels(picture(), SPEC)[None])
+
+
+def test_bad_image_fails_alone(model):
+    responses = model.execute([request(picture()), request(b"junk"), request(picture("JPEG"))])
+    assert [response.error is None for response in responses] == [True, False, True]
+    assert responses[1].error.startswith("bad image: ")
+
+
+def test_settings_come_from_the_config(model):
+    assert (model.spec.size, model.spec.interpolation) == (24, "bilinear")
+    assert (model.spec.resize_mode, model.spec.fill) == ("longest", 127)
+
+
+def test_another_module_named_pixels_is_not_taken(tmp_path, monkeypatch):
+    (tmp_path / "pixels.py").write_text("PixelSpec = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = load_pixels(Path(pixels.__file__))
+    parameters = {"image_size": "8", "interpolation": "bicubic", "resize_mode": "squash", "fill": "0"}
+    config = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
+    assert read_spec(config, module).size == 8
+    del sys.modules["mlclip_served_pixels"]

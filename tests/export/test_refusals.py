@@ -1,0 +1,152 @@
+"""What cannot be served rightly is refused with one clear line, and nothing is written."""
+
+import numpy as np
+import pytest
+import torch
+from mlclip_export import ExportOptions, checked, export_runs, graphs, tensorrt
+
+from mlclip.encoders import load_encoder
+from mlclip.errors import CheckpointError, ExportError
+
+
+def refused(match, runs, repository, options=None, error=ExportError, **given):
+    before = sorted(repository.rglob("*")) if repository.exists() else None
+    with pytest.raises(error, match=match) as caught:
+        export_runs(runs, repository, options or ExportOptions(), **given)
+    assert "\n" not in str(caught.value)
+    assert (sorted(repository.rglob("*")) if repository.exists() else None) == before
+
+
+@pytest.fixture
+def repository(tmp_path):
+    return tmp_path / "repository"
+
+
+def test_head_that_differs_from_torch(encoder, make_run, repository, monkeypatch):
+    """The graph is written of a head whose bias is a little off."""
+
+    def write_changed(head, features, folder):
+        with torch.no_grad():
+            head.linear.bias += 2e-4
+        graphs.write_head(head, features, folder)
+
+    monkeypatch.setattr(checked, "write_head", write_changed)
+    runs = {"one": make_run(encoder)}
+    refused(r"head_one: output 'logits' .* differs from torch by 0\.0002", runs, repository, encoders=[encoder])
+
+
+def test_encoder_that_differs_from_torch(make_encoder, make_run, repository, monkeypatch):
+    """Its weights change after the graph was written, as they would if the exporter lost some."""
+    encoder = make_encoder("changing")
+    run = make_run(encoder)
+
+    def write_then_change(encoder, folder):
+        graphs.write_encoder(encoder, folder)
+        with torch.no_grad():
+            encoder.visual.proj += 0.01
+
+    monkeypatch.setattr(checked, "write_encoder", write_then_change)
+    refused("encoder_changing: output 'embedding'", {"one": run}, repository, encoders=[encoder])
+
+
+def test_tolerance_lets_through_what_it_says(make_encoder, make_run, repository, monkeypatch):
+    encoder = make_encoder("changing")
+    run = make_run(encoder)
+
+    def write_then_change(encoder, folder):
+        graphs.write_encoder(encoder, folder)
+        with torch.no_grad():
+            encoder.visual.proj += 0.01
+
+    monkeypatch.setattr(checked, "write_encoder", write_then_change)
+    report = export_runs({"one": run}, repository, ExportOptions(tolerance=1.0), encoders=[encoder])
+    worst = {d.output: d.value for d in report.differences if d.model == "encoder_changing"}
+    assert worst["embedding"] > 1e-4
+
+
+def test_label_with_a_newline(encoder, make_run, repository):
+    run = make_run(encoder, classes=2, labels=("a", "b\nc"))
+    refused("holds a newline", {"one": run}, repository, error=CheckpointError, encoders=[encoder])
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ä", "../a", "preprocess", "head_x", "heads_x", "encoder_x", "x_bytes"])
+def test_names_that_are_not_free(name, encoder, make_run, repository):
+    refused("cannot name a head", {name: make_run(encoder)}, repository, encoders=[encoder])
+
+
+def test_tokens_of_an_encoder_that_has_none(encoder, resnet, make_run, repository):
+    run = make_run(encoder, "mld", 7)
+    on_resnet = type(run)(run.head, run.labels, run.thresholds, make_run(resnet).encoder)
+    refused("reads tokens, and the encoder .*ResNet", {"mld": on_resnet}, repository, encoders=[resnet])
+
+
+def test_rn50_gives_no_tokens():
+    encoder = load_encoder("RN50", "random")
+    assert encoder.token_count == 0
+    with pytest.raises(ExportError, match="the encoder RN50 gives none"):
+        checked._check_inputs("mld", _TokensRun(), encoder)
+
+
+class _TokensRun:
+    class head:  # noqa: N801
+        inputs = ("tokens",)
+
+
+def test_head_of_another_width(encoder, make_encoder, make_run, repository):
+    wider = make_encoder("nano", embed_dim=24)
+    run = make_run(wider)
+    wrong = type(run)(run.head, run.labels, run.thresholds, make_run(encoder).encoder)
+    refused("head_one does not fit the encoder", {"one": wrong}, repository, encoders=[encoder])
+
+
+def test_thresholds_of_another_length(encoder, make_run, repository):
+    run = make_run(encoder)
+    short = type(run)(run.head, run.labels, run.thresholds[:3], run.encoder)
+    refused("3 thresholds for 7 labels", {"one": short}, repository, encoders=[encoder])
+
+
+def test_two_heads_of_one_tag_on_other_weights(encoder, make_encoder, make_run, repository):
+    other = make_encoder("nano", seed=1)
+    runs = {"one": make_run(encoder), "two": make_run(other)}
+    refused("trained on other weights of nano", runs, repository, encoders=[encoder, other])
+
+
+def test_new_encoder_under_a_head_that_stays(encoder, make_encoder, make_run, repository):
+    export_runs({"one": make_run(encoder)}, repository, encoders=[encoder])
+    other = make_encoder("nano", seed=1)
+    refused("encoder_nano has other weights, and one read", {"two": make_run(other)}, repository, encoders=[other])
+
+
+def test_repository_with_a_broken_config(encoder, make_run, repository):
+    (repository / "mld").mkdir(parents=True)
+    (repository / "mld" / "config.pbtxt").write_text("name: oops {")
+    refused("cannot be read", {"one": make_run(encoder)}, repository, encoders=[encoder])
+
+
+def test_fixed_batch_is_noticed(tmp_path):
+    class Fixed(torch.nn.Module):
+        inputs = ("embedding",)
+
+        def forward(self, embedding):
+            return embedding.reshape(2, -1)
+
+    with pytest.raises(ExportError, match="torch cannot export the head Fixed"):
+        graphs.write_head(Fixed(), [torch.zeros(2, 4)], tmp_path)
+
+
+def test_plans_without_tensorrt_and_gpu(encoder, make_run, repository, monkeypatch):
+    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tensorrt, "has_gpu", lambda: False)
+    refused(
+        r"needs TensorRT \(`pip install mlclip\[tensorrt\]`\) and an NVIDIA GPU with its driver",
+        {"one": make_run(encoder)},
+        repository,
+        ExportOptions(format="tensorrt"),
+        encoders=[encoder],
+    )
+
+
+def test_infinite_output_is_no_small_difference(tmp_path):
+    found = checked.compare.__globals__["_distance"]
+    assert found("m", "o", np.array([np.nan], dtype=np.float32), np.zeros(1, dtype=np.float32)) == float("inf")
+    assert found("m", "o", np.array([1.0], dtype=np.float32), np.zeros(1, dtype=np.float32)) == 1.0
