@@ -24,9 +24,8 @@ check: $(VENV)/ready  ## lint, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/ready  ## compare the heads, and training with and without the alignment loss, on the demo data
+bench: $(VENV)/ready  ## compare the heads on the demo data, three seeds each
 	$(BIN)/python -m mlclip_bench.run_study heads --data demo/data/manifest.jsonl --out benchmarks/results/demo-heads
-	$(BIN)/python -m mlclip_bench.run_study alignment --data demo/data/manifest.jsonl --out benchmarks/results/demo-alignment
 
 clean:  ## remove what demo and test have made
 	rm -rf $(VENV) runs features demo/labels.parquet demo/predictions.png

@@ -33,4 +33,6 @@ def pixel_scores(train: Dataset, test: Dataset, side: int = 24) -> npt.NDArray[n
 
 
 def _pixels(items: Sequence[Item], spec: PixelSpec) -> npt.NDArray[np.float32]:
-    return np.stack([to_pixels(item.path.read_bytes(), spec).ravel() for item in items]).astype(np.float32)
+    stacked = np.stack([to_pixels(item.path.read_bytes(), spec).ravel() for item in items])
+    pixels: npt.NDArray[np.float32] = stacked.astype(np.float32)
+    return pixels

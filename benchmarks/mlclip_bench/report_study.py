@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,17 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _differences(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """Differences in test mAP to the first trained variant, paired by seed."""
+    """Differences in test mAP between the trained variants, paired by seed."""
     trained = [line for line in lines if "recipe" in line]
     names = list(dict.fromkeys(line["variant"] for line in trained))
     score = {(line["variant"], line["seed"]): 100 * line["test"]["mean_average_precision"] for line in trained}
     rows = []
-    for name in names[1:]:
-        seeds = [seed for variant, seed in score if variant == name and (names[0], seed) in score]
-        gaps = [score[name, seed] - score[names[0], seed] for seed in seeds]
+    for one, other in combinations(names, 2):
+        seeds = [seed for variant, seed in score if variant == one and (other, seed) in score]
+        gaps = [score[other, seed] - score[one, seed] for seed in seeds]
         listed = ", ".join(f"{gap:+.2f}" for gap in gaps)
-        rows += [f"{name} against {names[0]}, test mAP by seed: {listed} (mean {np.mean(gaps):+.2f} points).", ""]
-    return rows
+        rows.append(f"* {other} against {one}, test mAP by seed: {listed} (mean {np.mean(gaps):+.2f} points)")
+    return [*rows, ""]
 
 
 if __name__ == "__main__":

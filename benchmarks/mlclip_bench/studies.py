@@ -8,13 +8,11 @@ from dataclasses import replace
 from mlclip.fit import Recipe
 from mlclip.train import DEFAULTS
 
-
-def _alignment(weight: float) -> Recipe:
-    return Recipe("mld", training=replace(DEFAULTS["mld"], alignment_weight=weight))
-
-
 STUDIES: Mapping[str, Mapping[str, Recipe]] = {
-    "heads": {"sigmoid": Recipe("sigmoid"), "mld": Recipe("mld")},
-    "alignment": {f"alignment weight {weight:g}": _alignment(weight) for weight in (0.0, 0.1, 1.0)},
+    "heads": {
+        "sigmoid": Recipe("sigmoid"),
+        "mld": Recipe("mld"),
+        "mld, no alignment": Recipe("mld", training=replace(DEFAULTS["mld"], alignment_weight=0.0)),
+    },
 }
-"""`heads`: every head with its defaults. `alignment`: does ML-Decoder's alignment loss help?"""
+"""`heads`: every head with its defaults, and whether ML-Decoder's alignment loss helps."""

@@ -20,7 +20,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from mlclip.checkpoint import labels_file
 from mlclip_export.accelerators import Stamp, Variant, accelerate
 from mlclip_export.facts import EncoderFacts, HeadFacts
-from mlclip_export.graphs import TOP, encoder_outputs
+from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs
 
 LABELS = "labels.txt"
 Via = Literal["pixels", "bytes"]
@@ -64,7 +64,8 @@ def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Varia
     _add(config.input, "pixels", pb.TYPE_UINT8, [size, size, 3])
     for output in encoder_outputs(encoder.token_count > 0):
         _add(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
-    _with(config, "encoder", {"encoder": encoder.tag, "fingerprint": encoder.fingerprint, **_spec(encoder.spec)})
+    parameters = {"encoder": encoder.tag, "fingerprint": encoder.fingerprint, "exporter": EXPORTER}
+    _with(config, "encoder", {**parameters, **_spec(encoder.spec)})
     return accelerate(
         _with_threads(config, options.encoder_threads), variant, stamp, options.engine_cache, options.fp16
     )

@@ -16,9 +16,10 @@ from mlclip_export.accelerators import Variant
 from mlclip_export.checked import CheckedGraphs
 from mlclip_export.configs import ConfigOptions
 from mlclip_export.facts import EncoderFacts, Facts, HeadFacts, read_facts
+from mlclip_export.graphs import EXPORTER
 from mlclip_export.layout import ensemble_models, onnx_models, preprocess_models, preprocess_names
 from mlclip_export.parity import Difference
-from mlclip_export.repository import Written, remove_models, write_models
+from mlclip_export.repository import Written, latest_version, remove_models, write_models
 from mlclip_export.tensorrt import require_tensorrt
 
 Format = Literal["onnx", "tensorrt"]
@@ -97,7 +98,8 @@ def export_runs(
     before = read_facts(repository)
     _check_encoders(references, runs, before)
     with tempfile.TemporaryDirectory(prefix="mlclip-export-") as scratch:
-        graphs = CheckedGraphs(Path(scratch), options.tolerance, options.configs.max_batch, on_step)
+        made = _made_before(repository, before)
+        graphs = CheckedGraphs(Path(scratch), options.tolerance, options.configs.max_batch, on_step, made)
         for tag, reference in references.items():
             its_runs = {name: run for name, run in runs.items() if run.encoder.tag == tag}
             graphs.add_encoder(_load(reference, encoders), its_runs)
@@ -149,6 +151,15 @@ def _check_encoders(references: Mapping[str, EncoderRef], runs: Mapping[str, Run
                 f"the repository's encoder_{tag} has other weights, and {', '.join(staying)} read it: export them "
                 "too, or use another --out"
             )
+
+
+def _made_before(repository: Path, before: Facts) -> dict[str, Path]:
+    """Find encoder graphs of an earlier export by the same exporter: fingerprint to folder."""
+    return {
+        encoder.fingerprint: latest_version(repository / f"encoder_{encoder.tag}")
+        for encoder in before.encoders.values()
+        if encoder.exporter == EXPORTER
+    }
 
 
 def _load(reference: EncoderRef, loaded: Sequence[Encoder]) -> Encoder:

@@ -32,6 +32,7 @@ class EncoderFacts:
         token_count: T, or 0.
         token_width: W, or 0.
         max_batch: largest batch its model takes.
+        exporter: what made its graph; empty before there is one.
     """
 
     tag: str
@@ -41,6 +42,7 @@ class EncoderFacts:
     token_count: int
     token_width: int
     max_batch: int
+    exporter: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def _encoder(config: Any) -> EncoderFacts:
         token_count=token_count,
         token_width=token_width,
         max_batch=config.max_batch_size,
+        exporter=parameter(config, "exporter"),
     )
 
 

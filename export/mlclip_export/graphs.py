@@ -14,6 +14,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from mlclip.errors import ExportError
 
 OPSET = 18
 IR_VERSION = 10
+EXPORTER = f"torch {torch.__version__}, onnxscript {version('onnxscript')}, opset {OPSET}"
+"""What makes the graphs; a graph of the same weights by the same exporter can be used again."""
 FILE = "model.onnx"
 TOP = 32
 """How many of the best classes the threshold model previews."""

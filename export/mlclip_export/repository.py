@@ -106,6 +106,11 @@ def remove_models(repository: Path, keep: Iterable[str]) -> list[str]:
     return stale
 
 
+def latest_version(folder: Path) -> Path:
+    """Give the folder of a model's highest version."""
+    return folder / str(_version(folder))
+
+
 def _stage(repository: Path, models: Sequence[Model], staging: Path) -> dict[str, int]:
     """Put changed models together in the staging folder: name to new version."""
     before = read_configs(repository)
@@ -177,9 +182,15 @@ def _version(folder: Path) -> int:
 
 
 def _complete(version: Path, model: Model) -> bool:
-    wanted = [version / name for name in model.files]
-    wanted += [version.parent / name for name in (*model.beside, *model.configs(Stamp(0, "")))]
-    return version.is_dir() and all(path.is_file() for path in wanted)
+    """Tell whether a model's files are still there as they were written."""
+    wanted = {version / name: content for name, content in model.files.items()}
+    wanted |= {version.parent / name: content for name, content in model.beside.items()}
+    configs = [version.parent / name for name in model.configs(Stamp(0, ""))]
+    return (
+        version.is_dir()
+        and all(path.is_file() for path in (*wanted, *configs))
+        and all(_sha256(path) == _sha256(content) for path, content in wanted.items())
+    )
 
 
 def _written(folder: Path, changed: bool) -> Written:

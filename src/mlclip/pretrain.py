@@ -122,7 +122,7 @@ def pretrain(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             with torch.no_grad():
-                model.logit_scale.clamp_(0, math.log(100))
+                model.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
             losses.append(loss.item())
         on_epoch(epoch + 1, float(np.mean(losses)))
     return model.eval()

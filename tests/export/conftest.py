@@ -1,12 +1,15 @@
 """Small encoders with random weights, and heads on them: graphs of the real kinds that export within seconds."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from mlclip_export import checked, export_runs, graphs
 
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.encoders import load_encoder
@@ -66,10 +69,34 @@ def make_run():
 
 
 @pytest.fixture(scope="session")
+def _traced(tmp_path_factory):
+    return tmp_path_factory.mktemp("traced")
+
+
+@pytest.fixture
+def traced_once(_traced, monkeypatch):
+    """Trace each set of weights once a session, for tests that are about what comes after; it takes seconds."""
+
+    def once(write, weights, folder, *arguments):
+        digest = hashlib.sha256(repr(write).encode())
+        for key, value in sorted(weights.state_dict().items()):
+            digest.update(key.encode() + value.numpy().tobytes())
+        kept = _traced / digest.hexdigest()
+        if not kept.exists():
+            write(weights, *arguments, folder)
+            shutil.copytree(folder, kept)
+        else:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(checked, "write_encoder", lambda encoder, folder: once(graphs.write_encoder, encoder, folder))
+    monkeypatch.setattr(
+        checked, "write_head", lambda head, inputs, folder: once(graphs.write_head, head, folder, inputs)
+    )
+
+
+@pytest.fixture(scope="session")
 def exported(encoder, make_run, tmp_path_factory):
     """Give a repository with both heads on one encoder, the report, and the runs: nobody may change it."""
-    from mlclip_export import export_runs
-
     runs = {"mld": make_run(encoder, "mld", 46, hidden=64), "sigmoid": make_run(encoder, "sigmoid", 7)}
     repository = tmp_path_factory.mktemp("exported") / "model_repository"
     return repository, export_runs(runs, repository, encoders=[encoder]), runs

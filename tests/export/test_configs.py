@@ -68,6 +68,7 @@ def all_configs():
 @pytest.fixture(autouse=True)
 def _a_fixed_version(monkeypatch):
     monkeypatch.setattr(configs, "version", lambda package: "1.2.3")
+    monkeypatch.setattr(configs, "EXPORTER", "the exporter")
 
 
 @pytest.mark.parametrize("name", all_configs())

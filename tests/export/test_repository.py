@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from mlclip_client import pixels
-from mlclip_export import ConfigOptions, ExportOptions, export_runs, preprocess_model
+from mlclip_export import ConfigOptions, ExportOptions, checked, export_runs, preprocess_model
 from mlclip_export.facts import read_configs, read_facts
 from mlclip_export.repository import Model, remove_models, write_models
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
+
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 def tree(folder):
@@ -229,3 +231,21 @@ def test_accelerator_becomes_the_default(encoder, make_run, tmp_path):
     assert (folder / "config.pbtxt").read_bytes() == (folder / "configs" / "tensorrt.pbtxt").read_bytes()
     assert '"FP16"' in (folder / "config.pbtxt").read_text()
     assert {config.max_batch_size for config in read_configs(tmp_path).values()} == {16}
+
+
+def test_encoder_graph_of_an_earlier_export_is_used_again(encoder, make_run, tmp_path, monkeypatch):
+    first = export_runs({"one": make_run(encoder)}, tmp_path, encoders=[encoder])
+    monkeypatch.setattr(checked, "write_encoder", lambda encoder, folder: pytest.fail("traced again"))
+    second = export_runs({"two": make_run(encoder, seed=1)}, tmp_path, encoders=[encoder])
+    assert versions(second)["encoder_nano"] == versions(first)["encoder_nano"] == 1
+    assert {d.output for d in second.differences if d.model == "encoder_nano"} >= {"embedding", "tokens"}
+
+
+def test_broken_graph_of_an_earlier_export_is_made_anew(encoder, make_run, tmp_path):
+    export_runs({"one": make_run(encoder)}, tmp_path, encoders=[encoder])
+    graph = tmp_path / "encoder_nano" / "1" / "model.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:100])
+    again = export_runs({"one": make_run(encoder)}, tmp_path, encoders=[encoder])
+    assert versions(again)["encoder_nano"] == 2
+    assert (tmp_path / "encoder_nano" / "2" / "model.onnx").read_bytes() == whole
