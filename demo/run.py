@@ -49,8 +49,8 @@ def demo(
     train(dataset, encoder, pretrained)
     step("Export: torch to ONNX, compared, into a Triton model repository")
     report = export_runs({name: load_run(RUNS / name) for name in HEADS}, REPOSITORY)
-    for difference in report.differences:
-        console.print(f"  {difference}", highlight=False)
+    worst = max(report.differences, key=lambda difference: difference.value)
+    console.print(f"  {len(report.models)} models; onnxruntime and torch differ by at most {worst.value:.1g}")
     step("Serve: starting Triton on this machine")
     try:
         with Server(REPOSITORY) as server:
@@ -64,7 +64,7 @@ def demo(
     show_metrics(test, rows)
     draw_sheet(test.items, [row["answers"]["mld"] for row in rows], SHEET)
     step("Done")
-    console.print(CLOSING, highlight=False, markup=False)
+    console.print(CLOSING, highlight=False, markup=False, soft_wrap=True)
 
 
 def train(dataset: Dataset, encoder_name: str, pretrained: str | None) -> None:
@@ -125,8 +125,8 @@ def step(title: str) -> None:
 
 
 CLOSING = f"""\
-  {LABELS.relative_to(DEMO.parent)}     every test image with its labels and scores
-  {SHEET.relative_to(DEMO.parent)}  some of them as a picture
+  demo/{LABELS.name}     every test image with its labels and scores
+  demo/{SHEET.name}  some of them as a picture
 
 Now with your own images (first: source .venv/bin/activate):
   mlclip-serve &                                        serve what was just trained

@@ -17,8 +17,8 @@ def pixel_scores(train: Dataset, test: Dataset, side: int = 24) -> npt.NDArray[n
     """Score by the labels of the 10 nearest training pictures, Euclidean on `side` x `side` RGB pixels.
 
     Returns:
-        float32 [R, N] for the R pictures of `test`: neighbours' labels, weighted by exp(-5 distance / mean distance), the best
-        of the weightings that were tried.
+        float32 [R, N] for the R pictures of `test`: neighbours' labels, weighted by exp(-5 distance / mean distance),
+        the best of the weightings that were tried.
     """
     spec = PixelSpec(side, "bilinear", "squash")
     known, asked = (_pixels(part.items, spec) for part in (train, test))

@@ -59,8 +59,8 @@ DEFAULTS: dict[str, TrainConfig] = {
     "sigmoid": TrainConfig(lr=1e-2, epochs=300, patience=30, batch_size=256, weight_decay=1e-5),
     "mld": TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1),
 }
-"""Each head's settings where none are given: ours. The papers' (`sigmoid`: lr 1e-3, 50 epochs, no weight decay; `mld`: lr
-1e-4) reach the same or less in several times as many steps; the weight of the alignment loss they leave open."""
+"""Each head's settings where none are given: ours. The papers' (`sigmoid`: lr 1e-3, 50 epochs, no weight decay;
+`mld`: lr 1e-4) reach less or take longer; the weight of the alignment loss they leave open."""
 
 
 @dataclass(frozen=True)
