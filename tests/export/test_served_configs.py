@@ -14,38 +14,73 @@ DEADLINE = 120.0
 
 
 @pytest.fixture(scope="module")
-def served_repository(encoder, make_run, tmp_path_factory):
-    runs = {"mld": make_run(encoder, "mld", 46, layers=1, hidden=64, labels=[f"Lärm “{n}”" for n in range(46)])}
+def runs(encoder, make_run):
+    labels = [f"Lärm “{n}”" for n in range(46)]
+    return {"mld": make_run(encoder, "mld", 46, layers=1, hidden=64, labels=labels), "sigmoid": make_run(encoder)}
+
+
+@pytest.fixture(scope="module")
+def served_repository(runs, encoder, tmp_path_factory):
     repository = tmp_path_factory.mktemp("served") / "model_repository"
     options = ExportOptions(configs=ConfigOptions(max_batch=8, fp16=True, preprocess_instances=1))
     export_runs(runs, repository, options, encoders=[encoder])
-    return repository, runs["mld"]
+    return repository
 
 
-@pytest.mark.parametrize("variant", ["cuda", "tensorrt"])
-def test_gpu_variant_loads_and_answers(variant, served_repository, encoder):
-    repository, run = served_repository
-    draw = torch.Generator().manual_seed(5)
-    pixels = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8, generator=draw)
-    with torch.no_grad():
-        scores = torch.sigmoid(run.head(encoder(pixels)[1])).numpy()
-    asked = triton.InferInput("pixels", list(pixels.shape), "UINT8")
-    asked.set_data_from_numpy(pixels.numpy())
+@pytest.fixture(scope="module")
+def pixels():
+    return torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module", params=["cuda", "tensorrt"])
+def variant(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def client(variant, served_repository):
     with (
-        Server(repository, model_config_name=variant, ready_timeout=300) as server,
+        Server(served_repository, model_config_name=variant, ready_timeout=300) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
-        loaded = client.get_model_config("encoder_nano", client_timeout=DEADLINE).config
-        answer = client.infer("mld", [asked], client_timeout=DEADLINE)
-        best = client.infer(
-            "mld",
-            [asked],
-            outputs=[triton.InferRequestedOutput("scores", class_count=1)],
-            client_timeout=DEADLINE,
-        )
-    accelerators = loaded.optimization.execution_accelerators.gpu_execution_accelerator
-    assert [accelerator.name for accelerator in accelerators] == [variant]
-    assert set(server.ensembles) == {"mld", "mld_bytes", "heads_nano", "heads_nano_bytes"}
+        yield client
+
+
+def ask(client, model, pixels, *outputs):
+    asked = triton.InferInput("pixels", list(pixels.shape), "UINT8")
+    asked.set_data_from_numpy(pixels.numpy())
+    return client.infer(model, [asked], outputs=list(outputs) or None, client_timeout=DEADLINE)
+
+
+def runs_of(client, model):
+    statistics = client.get_inference_statistics(model, client_timeout=DEADLINE)
+    return statistics.model_stats[0].execution_count
+
+
+def test_variant_is_loaded_as_written(client, variant):
+    for model in ("encoder_nano", "head_mld"):
+        config = client.get_model_config(model, client_timeout=DEADLINE).config
+        accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+        assert [accelerator.name for accelerator in accelerators] == [variant]
+
+
+def test_served_scores_equal_torch(client, encoder, runs, pixels):
+    run = runs["mld"]
+    with torch.no_grad():
+        scores = torch.sigmoid(run.head(encoder(pixels)[1])).numpy()
+    answer = ask(client, "mld", pixels)
     np.testing.assert_allclose(answer.as_numpy("scores"), scores, atol=1e-4)
     np.testing.assert_array_equal(answer.as_numpy("selected"), answer.as_numpy("scores") >= run.thresholds)
-    assert best.as_numpy("scores")[0, 0].decode().endswith(run.labels[int(scores.argmax())])
+    np.testing.assert_allclose(np.linalg.norm(answer.as_numpy("embedding_out")), 1, atol=1e-4)
+
+
+def test_label_file_names_the_classes(client, runs, pixels):
+    scores = ask(client, "mld", pixels).as_numpy("scores")
+    best = ask(client, "mld", pixels, triton.InferRequestedOutput("scores", class_count=1)).as_numpy("scores")
+    assert best[0, 0].decode().endswith(runs["mld"].labels[int(scores.argmax())])
+
+
+def test_combined_ensemble_runs_only_the_heads_asked_for(client, pixels):
+    before = runs_of(client, "head_mld"), runs_of(client, "head_sigmoid")
+    ask(client, "heads_nano", pixels, triton.InferRequestedOutput("sigmoid_scores"))
+    assert (runs_of(client, "head_mld"), runs_of(client, "head_sigmoid")) == (before[0], before[1] + 1)
