@@ -161,7 +161,7 @@ def odd_images():
         yield pytest.param(buffer.getvalue(), id=name)
 
 
-@pytest.mark.parametrize("data", odd_images())
+@pytest.mark.parametrize("data", list(odd_images()))
 def test_pixels_are_the_same_in_training_server_and_client(served, data, tmp_path):
     """The server's own `preprocess` against the client's function, and both doors against the features cache."""
     from mlclip import FeatureCache
