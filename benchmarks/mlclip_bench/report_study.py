@@ -36,7 +36,7 @@ def write_report(folder: Path) -> None:
         f"{first['data']['classes']} classes; images: {images}; encoder `{first['encoder']}`. Test figures in percent, "
         "mean ± standard deviation over seeds; thresholds are chosen on validation. Raw lines: `results.jsonl`.",
         "",
-        "| | seeds | " + " | ".join(COLUMNS) + " | training s |",
+        "| | seeds | " + " | ".join(COLUMNS) + " | CPU s |",
         "| --- |" + " ---: |" * (len(COLUMNS) + 2),
         *(_row(name, [line for line in lines if line["variant"] == name]) for name in variants),
         "",
@@ -53,7 +53,7 @@ def _row(name: str, lines: Sequence[dict[str, Any]]) -> str:
     for column, get in COLUMNS.items():
         thresholded = column.split()[0] in ("P", "R", "F1")
         cells.append("-" if thresholded and not seeded else _mean([100 * get(line["test"]) for line in lines]))
-    seconds = f"{np.mean([line['seconds'] for line in lines]):.0f}" if seeded else "-"
+    seconds = f"{np.mean([line['cpu_seconds'] for line in lines]):.0f}" if seeded else "-"
     return f"| {name} | {len(lines) if seeded else '-'} | {' | '.join(cells)} | {seconds} |"
 
 

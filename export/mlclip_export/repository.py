@@ -83,12 +83,12 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
         for left_over in repository.glob(f"{_STAGING}*"):
             shutil.rmtree(left_over)
         with tempfile.TemporaryDirectory(prefix=_STAGING, dir=repository) as staging:
-            versions = _stage(repository, models, Path(staging))
-            for name in versions:
+            changed = _stage(repository, models, Path(staging))
+            for name in changed:
                 _swap(repository / name, Path(staging) / name, Path(staging) / f"{name}.before")
     except OSError as error:
         raise ExportError(f"cannot write the model repository {repository}: {error}") from error
-    return [_written(repository / model.name, model.name in versions) for model in models]
+    return [_written(repository / model.name, model.name in changed) for model in models]
 
 
 def remove_models(repository: Path, keep: Iterable[str]) -> list[str]:
@@ -111,11 +111,11 @@ def latest_version(folder: Path) -> Path:
     return folder / str(_version(folder))
 
 
-def _stage(repository: Path, models: Sequence[Model], staging: Path) -> dict[str, int]:
-    """Put changed models together in the staging folder: name to new version."""
+def _stage(repository: Path, models: Sequence[Model], staging: Path) -> list[str]:
+    """Put changed models together in the staging folder; give their names."""
     before = read_configs(repository)
     digests = {name: parameter(config, _DIGEST) for name, config in before.items()}
-    versions: dict[str, int] = {}
+    changed: list[str] = []
     for model in models:
         folder = repository / model.name
         if folder.exists() and model.name not in before:
@@ -123,10 +123,10 @@ def _stage(repository: Path, models: Sequence[Model], staging: Path) -> dict[str
         digest = _digest(model, digests)
         version = _version(folder)
         if digest != digests.get(model.name) or not _complete(folder / str(version), model):
-            versions[model.name] = version + 1
+            changed.append(model.name)
             _assemble(model, staging / model.name, Stamp(version + 1, digest[:8]), digest)
         digests[model.name] = digest
-    return versions
+    return changed
 
 
 def _digest(model: Model, digests: Mapping[str, str]) -> str:

@@ -103,7 +103,7 @@ class MLDecoder(Head):
         memory = self.memory(features.unsqueeze(1)) if pooled else F.relu(self.memory(features))
         target: Tensor = self.queries()[None]
         if self.training:  # dropout wants a mask of its own for each image; without it the first layer runs once
-            target = target.expand(len(memory), -1, -1)
+            target = target.expand(memory.shape[0], -1, -1)
         for layer in self.layers:
             target = layer(target, memory)
         return target
@@ -135,7 +135,7 @@ class DecoderLayer(nn.Module):
         return output
 
     def _attend(self, target: Tensor, memory: Tensor) -> Tensor:
-        query = self._split(self.query(target)).expand(len(memory), -1, -1, -1)
+        query = self._split(self.query(target)).expand(memory.shape[0], -1, -1, -1)
         key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=0.1 if self.training else 0.0)
         output: Tensor = self.out(attended.transpose(1, 2).flatten(2))
