@@ -23,6 +23,8 @@ from mlclip.encoders import Encoder, load_encoder
 from mlclip.errors import CheckpointError
 from mlclip.heads import HEADS, Head
 
+FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
+
 
 @dataclass(frozen=True)
 class EncoderRef:
@@ -116,6 +118,9 @@ def load_run(folder: Path) -> Run:
     Raises:
         CheckpointError: something is missing, broken, or does not fit together.
     """
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} is no run folder: {', '.join(missing)} is missing")
     try:
         config = json.loads((folder / "config.json").read_text())
         labels = tuple((folder / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1])
@@ -125,8 +130,6 @@ def load_run(folder: Path) -> Run:
         head.load_state_dict(load_file(folder / "head.safetensors"))
         encoder = EncoderRef(**{**config["encoder"], "spec": PixelSpec(**config["encoder"]["spec"])})
         metrics = json.loads((folder / "metrics.json").read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is no run folder: {Path(error.filename).name} is missing") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the run folder {folder} is broken: {type(error).__name__}: {error}") from error
     if len(labels) != head.config["classes"]:

@@ -112,9 +112,10 @@ def train_head(
         torch.manual_seed(config.seed)
         for number in range(1, config.epochs + 1):
             loss = _epoch(head, alignment, train, optimizer, config, order)
-            if not np.isfinite(loss):
-                raise TrainError(f"the loss is {loss} in epoch {number}: lower --lr (now {config.lr:g})")
-            value = mean_average_precision(validation[1], predict_logits(head, validation[0]))
+            logits = predict_logits(head, validation[0])
+            if not (np.isfinite(loss) and np.isfinite(logits).all()):
+                raise TrainError(f"epoch {number} ran away (loss {loss:g}): lower --lr (now {config.lr:g})")
+            value = mean_average_precision(validation[1], logits)
             assert value is not None  # validation has a label, as checked above
             history.append(Epoch(number, loss, value, value > best))
             on_epoch(history[-1])

@@ -21,11 +21,11 @@ def open_clip_embedding(model, pixels):
 
 def test_embedding_and_tokens_equal_open_clips_own(encoder, encoder_folder):
     model = open_clip.create_model(f"local-dir:{encoder_folder}").eval()
-    model.visual.output_tokens = True
     pixels = random_pixels(32)
     with torch.inference_mode():
         embedding, tokens = encoder(pixels)
         torch.testing.assert_close(embedding, open_clip_embedding(model, pixels))
+        model.visual.output_tokens = True
         _, patches = model.visual((pixels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5)
     assert tokens.shape == (2, 17, 32)
     torch.testing.assert_close(tokens[:, 1:], patches)

@@ -102,7 +102,7 @@ def test_a_changed_encoder_is_noticed(dataset, encoder, cache, encoder_folder):
         (Recipe("mld", {"attention_heads": 3}), "do not divide"),
         (Recipe("mld", {"scale": 1.0}), "unexpected keyword argument 'scale'"),
         (Recipe("sigmoid", {}, TrainConfig(alignment_weight=1.0)), "alignment loss works for `mld`"),
-        (Recipe("sigmoid", {}, TrainConfig(lr=1e30)), "lower --lr"),
+        (Recipe("sigmoid", {}, TrainConfig(lr=1e36)), "lower --lr"),
     ],
 )
 def test_training_that_cannot_work_says_why(recipe, message, dataset, encoder, cache):
