@@ -7,6 +7,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "open_clip", "sklearn")
@@ -42,9 +43,8 @@ def installed_with(name):
         current = re.sub(r"[-_.]+", "-", todo.pop()).lower()
         if current not in seen:
             seen.add(current)
-            wanted = [line for line in distribution(current).requires or () if "extra ==" not in line]
-            plain = [line for line in wanted if not re.search(r";.*(sys_platform|platform_system|python)", line)]
-            todo += [re.match(r"[\w.-]+", line).group() for line in plain]
+            wanted = map(Requirement, distribution(current).requires or ())
+            todo += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
     return seen
 
 

@@ -16,7 +16,7 @@ LIBRARIES = ("torch", "onnxruntime", "numpy", "open_clip_torch")
 
 
 def provenance() -> dict[str, Any]:
-    """Commit (`+` when files differ from it), time, machine and versions, as plain JSON values."""
+    """Commit (`+` when files other than results differ from it), time, machine and versions, as plain JSON values."""
     return {
         "commit": _commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -32,7 +32,7 @@ def _commit() -> str:
         done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain") else "")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "--", ":/", ":!/benchmarks/results") else "")
 
 
 def _processor() -> str:
