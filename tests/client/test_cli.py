@@ -20,8 +20,14 @@ def command(*arguments, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_heed_ctrl_c,
         **options,
     )
+
+
+def _heed_ctrl_c():
+    """Background jobs of a shell ignore SIGINT, and so would these children of one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(*arguments):
