@@ -82,7 +82,14 @@ def test_make_demo(copy):
     assert len({tuple(row["answers"]["mld"]["labels"]) for row in rows}) > 10
     with Image.open(copy / "demo" / "predictions.png") as sheet:
         assert sheet.width > 1000 and np.asarray(sheet.convert("L")).std() > 20
-    for words in ("mAP (macro)", "sigmoid, test", "mld, test", "mlclip-client classify", "heads_mlclip-tiny", "differ by at most"):
+    for words in (
+        "mAP (macro)",
+        "sigmoid, test",
+        "mld, test",
+        "mlclip-client classify",
+        "heads_mlclip-tiny",
+        "differ by at most",
+    ):
         assert words in printed
 
 

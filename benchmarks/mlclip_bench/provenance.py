@@ -32,7 +32,9 @@ def _commit() -> str:
         done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "--", ":/", ":!/benchmarks/results") else "")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + (
+        "+" if git("status", "--porcelain", "--", ":/", ":!/benchmarks/results") else ""
+    )
 
 
 def _processor() -> str:
