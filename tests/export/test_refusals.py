@@ -37,17 +37,18 @@ def test_head_that_differs_from_torch(encoder, make_run, repository, monkeypatch
     refused(r"head_one: output 'logits' .* differs from torch by 0\.0002", runs, repository, encoders=[encoder])
 
 
+def write_a_little_off(encoder, folder):
+    with torch.no_grad():
+        encoder.visual.proj[0] += 0.1
+    graphs.write_encoder(encoder, folder)
+
+
 def test_encoder_that_differs_from_torch(make_encoder, make_run, repository, monkeypatch):
     """The graph is written of an encoder whose projection is a little off."""
     encoder = make_encoder("changing")
     run = make_run(encoder)
 
-    def write_changed(encoder, folder):
-        with torch.no_grad():
-            encoder.visual.proj[0] += 0.1
-        graphs.write_encoder(encoder, folder)
-
-    monkeypatch.setattr(checked, "write_encoder", write_changed)
+    monkeypatch.setattr(checked, "write_encoder", write_a_little_off)
     refused("encoder_changing: output 'embedding'", {"one": run}, repository, encoders=[encoder])
 
 
@@ -55,12 +56,7 @@ def test_tolerance_lets_through_what_it_says(make_encoder, make_run, repository,
     encoder = make_encoder("changing")
     run = make_run(encoder)
 
-    def write_changed(encoder, folder):
-        with torch.no_grad():
-            encoder.visual.proj[0] += 0.1
-        graphs.write_encoder(encoder, folder)
-
-    monkeypatch.setattr(checked, "write_encoder", write_changed)
+    monkeypatch.setattr(checked, "write_encoder", write_a_little_off)
     report = export_runs({"one": run}, repository, ExportOptions(tolerance=1.0), encoders=[encoder])
     worst = {d.output: d.value for d in report.differences if d.model == "encoder_changing"}
     assert worst["embedding"] > 1e-4
