@@ -118,9 +118,9 @@ def load_run(folder: Path) -> Run:
     Raises:
         CheckpointError: something is missing, broken, or does not fit together.
     """
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    missing = next((name for name in FILES if not (folder / name).is_file()), None)
     if missing:
-        raise CheckpointError(f"{folder} is no run folder: {', '.join(missing)} is missing")
+        raise CheckpointError(f"{folder} is no run folder: {missing} is missing")
     try:
         config = json.loads((folder / "config.json").read_text())
         labels = tuple((folder / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1])
