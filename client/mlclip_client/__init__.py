@@ -31,6 +31,7 @@ __all__ = [
     "HeadInfo",
     "PixelSpec",
     "Prediction",
+    "Reference",
     "ServerError",
     "ServerUnavailable",
     "TooLarge",
@@ -41,7 +42,7 @@ __all__ = [
 _MODULES = {
     "client": ("AsyncClient", "Client"),
     "pixels": ("PixelSpec",),
-    "values": ("Answer", "HeadInfo", "Prediction"),
+    "values": ("Answer", "HeadInfo", "Prediction", "Reference"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

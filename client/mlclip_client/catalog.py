@@ -53,7 +53,7 @@ class Route:
         return self.heads[0].spec
 
     def output(self, head: HeadInfo, part: str) -> str:
-        """Name the output tensor that holds `part` (`scores`, `selected`) of a head."""
+        """Name the output tensor that holds `part` (`scores`, `selected`, `references`) of a head."""
         return f"{head.name}_{part}" if self.ensemble.combined else part
 
 
@@ -161,4 +161,5 @@ def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInf
         embedding_size=int(dims["embedding_out"][-1]),
         version=version,
         mlclip_version=parameters["mlclip_version"],
+        explains="references" in dims,
     )

@@ -51,6 +51,10 @@ def classify(
     top_k: Annotated[int, typer.Option(min=0, help="Best labels to list, selected or not.")] = 5,
     scores: Annotated[bool, typer.Option("--scores", help="Also write the scores of all classes.")] = False,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="Also write image embeddings.")] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Also write the reference images behind each answer."),
+    ] = False,
     max_bytes: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = MAX_BYTES,
     debug: Debug = False,
 ) -> None:
@@ -58,13 +62,19 @@ def classify(
 
     Exit code: 0 all labelled, 1 the server failed, 2 wrong usage, 3 some images could not be used.
     """
-    options = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings)
+    options = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings, explain=explain)
     with _reported(debug):
         check_target(out)
         walk = Walk()
         images = _some_images(paths, walk)
         with Client(
-            url, heads=head or None, timeout=timeout, via=via, embeddings=embeddings, max_bytes=max_bytes
+            url,
+            heads=head or None,
+            timeout=timeout,
+            via=via,
+            embeddings=embeddings,
+            explain=explain,
+            max_bytes=max_bytes,
         ) as client:
             asked = client.asked_heads()
             predictions = client.classify_many(images, concurrency=concurrency)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 
 from mlclip_client.catalog import Via
@@ -28,6 +29,7 @@ class Client:
         timeout: deadline of each request, in seconds.
         via: `bytes` lets the server decode images, `pixels` decodes them here, to the same pixels.
         embeddings: also fetch each image's embedding.
+        explain: also fetch the reference images behind each answer, from heads that have some.
         max_bytes: image files over this size are refused (`TooLarge`).
 
     Raises:
@@ -46,9 +48,10 @@ class Client:
         timeout: float = 30.0,
         via: Via = "bytes",
         embeddings: bool = False,
+        explain: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        options = _options(heads, timeout, via, embeddings, max_bytes)
+        options = _options(heads, timeout, Options(None, via, embeddings, explain, max_bytes))
         self._transport = BlockingTransport(url, timeout)
         self._session = Session(options, self._transport)
 
@@ -132,9 +135,10 @@ class AsyncClient:
         timeout: float = 30.0,
         via: Via = "bytes",
         embeddings: bool = False,
+        explain: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        options = _options(heads, timeout, via, embeddings, max_bytes)
+        options = _options(heads, timeout, Options(None, via, embeddings, explain, max_bytes))
         self._transport = AsyncTransport(url, timeout)
         self._session = Session(options, self._transport)
 
@@ -193,12 +197,12 @@ class AsyncClient:
         await self.close()
 
 
-def _options(heads: Sequence[str] | None, timeout: float, via: Via, embeddings: bool, max_bytes: int) -> Options:
+def _options(heads: Sequence[str] | None, timeout: float, options: Options) -> Options:
     if isinstance(heads, str):
         raise ValueError(f'heads is a sequence of names: heads=("{heads}",)')
     if not timeout > 0:
         raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
-    return Options(None if heads is None else tuple(heads), via, embeddings, max_bytes)
+    return replace(options, heads=None if heads is None else tuple(heads))
 
 
 def _check_concurrency(concurrency: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ class RowOptions:
         top_k: how many best labels to list whether selected or not.
         scores: also all N scores, in class order.
         embeddings: also the image's embedding.
+        explain: also the references behind each answer.
     """
 
     top_k: int = 5
     scores: bool = False
     embeddings: bool = False
+    explain: bool = False
 
 
 def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
@@ -36,6 +38,9 @@ def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
     answer = [("labels", names), ("scores", scores), ("top_labels", names), ("top_scores", scores)]
     if options.scores:
         answer.append(("all_scores", scores))
+    if options.explain:
+        reference = [("id", pa.string()), ("labels", names), ("weight", pa.float32())]
+        answer.append(("references", pa.list_(pa.struct(reference))))
     answer += [("labels_sha256", pa.string()), ("model", pa.string()), ("version", pa.string())]
     columns = [
         pa.field("path", pa.string()),
@@ -64,6 +69,8 @@ def plain(value: Any) -> Any:
     """Turn a row into what JSON knows; float32 keeps its shortest exact decimal form."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
         return [float(str(item)) for item in value]
     return value
@@ -77,6 +84,8 @@ def _answer(answer: Answer, options: RowOptions) -> dict[str, Any]:
         row[f"{prefix}scores"] = _vector([score for _, score in pairs])
     if options.scores:
         row["all_scores"] = answer.scores
+    if options.explain and answer.references is not None:
+        row["references"] = [asdict(reference) for reference in answer.references]
     return row | {"labels_sha256": answer.labels_sha256, "model": answer.model, "version": answer.version}
 
 

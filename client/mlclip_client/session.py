@@ -27,12 +27,14 @@ class Options:
         heads: names of the heads to ask; None: the only one that the server has.
         via: `bytes` (the server decodes) or `pixels` (this side decodes, to the same pixels).
         embeddings: also ask for each image's embedding.
+        explain: also ask for the references behind each answer, where a head has some.
         max_bytes: larger files are refused.
     """
 
     heads: tuple[str, ...] | None
     via: Via
     embeddings: bool
+    explain: bool
     max_bytes: int
 
     def __post_init__(self) -> None:
@@ -102,7 +104,8 @@ class Session:
             payload: Any = image
         else:
             payload = await self._transport.work(partial(pixels_of, image, route.spec))
-        request = wire.infer_request(route, payload, embeddings=first and self._options.embeddings)
+        embeddings = first and self._options.embeddings
+        request = wire.infer_request(route, payload, embeddings, self._options.explain)
         return await self._transport.call("ModelInfer", request)
 
     def _prediction(

@@ -25,6 +25,7 @@ class HeadInfo:
         embedding_size: D, the length of the encoder's embedding.
         version: the served version of the head's ensemble.
         mlclip_version: the mlclip that exported it.
+        explains: whether it can name the reference images behind an answer.
     """
 
     name: str
@@ -36,6 +37,22 @@ class HeadInfo:
     embedding_size: int
     version: str
     mlclip_version: str
+    explains: bool = False
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference image behind an answer.
+
+    Attributes:
+        id: its name, as the training data had it.
+        labels: its labels.
+        weight: its share in the answer; the shares of all references sum to 1.
+    """
+
+    id: str
+    labels: tuple[str, ...]
+    weight: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +67,7 @@ class Answer:
         labels_sha256: hash of the label list.
         model: the ensemble that answered.
         version: its version.
+        references: the references behind it, heaviest first, if an explanation was asked for and the head has one.
     """
 
     head: str
@@ -59,6 +77,7 @@ class Answer:
     labels_sha256: str
     model: str
     version: str
+    references: tuple[Reference, ...] | None = None
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """Give the k best labels with their scores, best first; ties in class order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Any
 
@@ -11,9 +12,10 @@ from tritonclient.grpc import InferResult, service_pb2
 
 from mlclip_client.catalog import Route
 from mlclip_client.errors import ServerError
-from mlclip_client.values import Answer, HeadInfo
+from mlclip_client.values import Answer, HeadInfo, Reference
 
 EMBEDDING = "embedding_out"
+REFERENCES = "references"
 _LENGTH_PREFIX = struct.Struct("<I")
 
 
@@ -36,13 +38,14 @@ def config_request(model: str, version: str) -> Any:
     return service_pb2.ModelConfigRequest(name=model, version=version)
 
 
-def infer_request(route: Route, image: bytes | npt.NDArray[np.uint8], embeddings: bool) -> Any:
+def infer_request(route: Route, image: bytes | npt.NDArray[np.uint8], embeddings: bool, explain: bool = False) -> Any:
     """Build the request for one image.
 
     Args:
         route: which ensemble and heads.
         image: the file's bytes where the ensemble takes `image`, uint8 [S, S, 3] where it takes `pixels`.
         embeddings: ask for the embedding as well.
+        explain: ask the heads that can for the references behind their answers.
     """
     request = service_pb2.ModelInferRequest(model_name=route.ensemble.model)
     if isinstance(image, bytes):
@@ -54,6 +57,8 @@ def infer_request(route: Route, image: bytes | npt.NDArray[np.uint8], embeddings
     for head in route.heads:
         for part in ("scores", "selected"):
             request.outputs.add(name=route.output(head, part))
+        if explain and head.explains:
+            request.outputs.add(name=route.output(head, REFERENCES))
     if embeddings:
         request.outputs.add(name=EMBEDDING)
     return request
@@ -75,6 +80,7 @@ def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
             labels_sha256=head.labels_sha256,
             model=reply.model_name,
             version=reply.model_version,
+            references=_references(result.as_numpy(route.output(head, REFERENCES))),
         )
         for head in route.heads
     }
@@ -91,6 +97,14 @@ def read_embedding(route: Route, reply: Any) -> npt.NDArray[np.float32]:
 
 def _vector(result: Any, route: Route, name: str, head: HeadInfo) -> npt.NDArray[Any]:
     return _checked(result.as_numpy(name), route, name, len(head.labels))
+
+
+def _references(array: npt.NDArray[Any] | None) -> tuple[Reference, ...] | None:
+    """Read the JSON that names references, BYTES [1, 1]; None where it was not asked for."""
+    if array is None:
+        return None
+    found = json.loads(array[0, 0])
+    return tuple(Reference(each["id"], tuple(each["labels"]), each["weight"]) for each in found)
 
 
 def _checked(array: npt.NDArray[Any] | None, route: Route, name: str, length: int) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlclip.checkpoint import Run
+from mlclip.checkpoint import Run, references_file
 from mlclip.encoders import Encoder
 from mlclip.errors import ExportError
 from mlclip_export.facts import EncoderFacts, HeadFacts, shortest
@@ -28,6 +28,7 @@ class CheckedGraphs:
         differences: one an output, so far.
         encoders: those that were added.
         heads: those that were added.
+        references: head name to the bytes of its references.jsonl, for heads that name references.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class CheckedGraphs:
         self.differences: list[Difference] = []
         self.encoders: list[EncoderFacts] = []
         self.heads: list[HeadFacts] = []
+        self.references: dict[str, bytes] = {}
         self._scratch, self._tolerance, self._max_batch = scratch, tolerance, max_batch
         self._on_step, self._made = on_step, made
 
@@ -89,16 +91,18 @@ class CheckedGraphs:
         return differences
 
     def _add_head(self, name: str, run: Run, features: Sequence[Features]) -> None:
-        facts = _head_facts(name, run, self._max_batch)
         model, threshold = f"head_{name}", f"threshold_{name}"
         run.head.eval()
-        inputs = [{feature: batch[feature] for feature in facts.inputs} for batch in features]
-        cases = [(feeds, {"logits": _logits(model, run, feeds)}) for feeds in inputs]
+        inputs = [{feature: batch[feature] for feature in run.head.inputs} for batch in features]
+        cases = [(feeds, _outputs(model, run, feeds)) for feeds in inputs]
+        facts = _head_facts(name, run, cases[0][1], self._max_batch)
         example = [tensor[:1].expand(2, *tensor.shape[1:]).contiguous() for tensor in inputs[0].values()]
         write_head(run.head, example, self._folder(model))
         self._judge(compare(model, self.folders[model] / FILE, _numpy(cases)))
-        write_threshold(run.thresholds, self._folder(threshold))
-        self._judge(compare_threshold(threshold, self.folders[threshold] / FILE, run.thresholds))
+        write_threshold(run.thresholds, facts.output, self._folder(threshold))
+        self._judge(compare_threshold(threshold, self.folders[threshold] / FILE, run.thresholds, facts.output))
+        if facts.references:
+            self.references[name] = references_file(run)
         self.heads.append(facts)
 
     def _folder(self, model: str) -> Path:
@@ -133,13 +137,14 @@ def _encoder_cases(encoder: Encoder) -> Iterator[tuple[Features, Features]]:
 
 
 @torch.no_grad()
-def _logits(model: str, run: Run, feeds: Features) -> Tensor:
+def _outputs(model: str, run: Run, feeds: Features) -> Features:
     try:
-        logits: Tensor = run.head(*feeds.values())
+        outputs = run.head(*feeds.values())
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ExportError(f"{model} does not fit the encoder {run.encoder.name}: {reason}") from error
-    return logits
+    together = (outputs,) if isinstance(outputs, Tensor) else outputs
+    return dict(zip(run.head.outputs, together, strict=True))
 
 
 def _numpy(cases: Sequence[tuple[Features, Features]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -161,7 +166,8 @@ def _encoder_facts(encoder: Encoder, max_batch: int) -> EncoderFacts:
     )
 
 
-def _head_facts(name: str, run: Run, max_batch: int) -> HeadFacts:
+def _head_facts(name: str, run: Run, outputs: Features, max_batch: int) -> HeadFacts:
+    named = outputs.get("reference_index")
     return HeadFacts(
         name=name,
         encoder=run.encoder.tag,
@@ -169,4 +175,6 @@ def _head_facts(name: str, run: Run, max_batch: int) -> HeadFacts:
         labels=run.labels,
         thresholds=shortest(run.thresholds),
         max_batch=max_batch,
+        output=run.head.outputs[0],
+        references=0 if named is None else named.shape[1],
     )

@@ -20,9 +20,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 from mlclip.checkpoint import labels_file
 from mlclip_export.accelerators import Stamp, Variant, accelerate
 from mlclip_export.facts import EncoderFacts, HeadFacts
-from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs
+from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs, threshold_input
 
 LABELS = "labels.txt"
+REFERENCE_OUTPUTS = ("reference_index", "reference_weight")
 Via = Literal["pixels", "bytes"]
 Dims = Sequence[int]
 
@@ -76,7 +77,10 @@ def head_config(head: HeadFacts, encoder: EncoderFacts, options: ConfigOptions, 
     config = _model(f"head_{head.name}", "onnxruntime", head.max_batch)
     for feature in head.inputs:
         _add(config.input, feature, pb.TYPE_FP32, feature_dims(encoder, feature))
-    _add(config.output, "logits", pb.TYPE_FP32, [len(head.labels)])
+    _add(config.output, head.output, pb.TYPE_FP32, [len(head.labels)])
+    if head.references:
+        _add(config.output, "reference_index", pb.TYPE_INT32, [head.references])
+        _add(config.output, "reference_weight", pb.TYPE_FP32, [head.references])
     _with(config, "head", {"head": head.name, "encoder": head.encoder})
     return accelerate(_with_threads(config, options.head_threads), variant, stamp, options.engine_cache, options.fp16)
 
@@ -84,10 +88,20 @@ def head_config(head: HeadFacts, encoder: EncoderFacts, options: ConfigOptions, 
 def threshold_config(head: HeadFacts) -> Any:
     """Describe a threshold model; it is so small that it always runs on the CPU."""
     config = _model(f"threshold_{head.name}", "onnxruntime", head.max_batch)
-    _add(config.input, "logits", pb.TYPE_FP32, [len(head.labels)])
+    _add(config.input, threshold_input(head.output), pb.TYPE_FP32, [len(head.labels)])
     _add_label_outputs(config, head)
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
     return _with(_with_threads(config, 1), "threshold", {"head": head.name})
+
+
+def references_config(head: HeadFacts) -> Any:
+    """Describe the Python model that names the references behind an answer."""
+    config = _model(f"references_{head.name}", "python", head.max_batch)
+    _add(config.input, "reference_index", pb.TYPE_INT32, [head.references])
+    _add(config.input, "reference_weight", pb.TYPE_FP32, [head.references])
+    _add(config.output, "references", pb.TYPE_STRING, [1])
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+    return _with(config, "references", {"head": head.name})
 
 
 def ensemble_config(head: HeadFacts, encoder: EncoderFacts, preprocess: str, via: Via) -> Any:
@@ -95,6 +109,7 @@ def ensemble_config(head: HeadFacts, encoder: EncoderFacts, preprocess: str, via
     name = head.name if via == "pixels" else f"{head.name}_bytes"
     config = _ensemble(name, encoder, [head], preprocess, via)
     _add_label_outputs(config, head, label_file=LABELS)
+    _add_references_output(config, head)
     _add(config.output, "embedding_out", pb.TYPE_FP32, [encoder.embedding_width])
     _add_head_steps(config, head)
     parameters = {
@@ -114,6 +129,7 @@ def combined_config(heads: Sequence[HeadFacts], encoder: EncoderFacts, preproces
     config = _ensemble(name, encoder, heads, preprocess, via)
     for head in heads:
         _add_label_outputs(config, head, prefix=f"{head.name}_")
+        _add_references_output(config, head, prefix=f"{head.name}_")
     _add(config.output, "embedding_out", pb.TYPE_FP32, [encoder.embedding_width])
     for head in heads:
         _add_head_steps(config, head, prefix=f"{head.name}_")
@@ -159,10 +175,15 @@ def _ensemble(name: str, encoder: EncoderFacts, heads: Sequence[HeadFacts], prep
 
 
 def _add_head_steps(config: Any, head: HeadFacts, prefix: str = "") -> None:
-    logits = f"{prefix}logits"
-    _add_step(config, f"head_{head.name}", {feature: feature for feature in head.inputs}, {"logits": logits})
+    given = threshold_input(head.output)
+    named = REFERENCE_OUTPUTS if head.references else ()
+    made = {head.output: f"{prefix}{given}", **{output: f"{prefix}{output}" for output in named}}
+    _add_step(config, f"head_{head.name}", {feature: feature for feature in head.inputs}, made)
     outputs = {output: f"{prefix}{output}" for output in ("scores", "selected", "top_index", "top_score")}
-    _add_step(config, f"threshold_{head.name}", {"logits": logits}, outputs)
+    _add_step(config, f"threshold_{head.name}", {given: f"{prefix}{given}"}, outputs)
+    if named:
+        inputs = {output: f"{prefix}{output}" for output in named}
+        _add_step(config, f"references_{head.name}", inputs, {"references": f"{prefix}references"})
 
 
 def _add_label_outputs(config: Any, head: HeadFacts, prefix: str = "", label_file: str = "") -> None:
@@ -172,6 +193,11 @@ def _add_label_outputs(config: Any, head: HeadFacts, prefix: str = "", label_fil
     _add(config.output, f"{prefix}selected", pb.TYPE_BOOL, [classes])
     _add(config.output, f"{prefix}top_index", pb.TYPE_INT32, [top])
     _add(config.output, f"{prefix}top_score", pb.TYPE_FP32, [top])
+
+
+def _add_references_output(config: Any, head: HeadFacts, prefix: str = "") -> None:
+    if head.references:
+        _add(config.output, f"{prefix}references", pb.TYPE_STRING, [1])
 
 
 def _add_step(config: Any, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ Format = Literal["onnx", "tensorrt"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_RESERVED = ("preprocess", "tokenize", "text_encoder_", "encoder_", "head_", "heads_", "threshold_")
+_RESERVED = ("preprocess", "tokenize", "text_encoder_", "encoder_", "head_", "heads_", "threshold_", "references_")
 _DEFAULTS: dict[Accelerator, Variant] = {"none": "cpu", "cuda": "cuda", "tensorrt": "tensorrt"}
 
 
@@ -108,12 +108,13 @@ def export_runs(
         preprocess = preprocess_names(facts)
         models = [
             *preprocess_models(facts, preprocess, options.configs),
-            *onnx_models(graphs.encoders, graphs.heads, facts, graphs.folders, options.configs, default, finish_key),
+            *onnx_models(graphs, facts, options.configs, default, finish_key),
             *ensemble_models(facts, preprocess),
         ]
         on_step("the repository")
         written = write_models(repository, models)
     kept = {f"{kind}_{name}" for name in facts.heads for kind in ("head", "threshold")}
+    kept |= {f"references_{name}" for name, head in facts.heads.items() if head.references}
     kept |= {f"encoder_{tag}" for tag in facts.encoders} | {model.name for model in models}
     return Report(tuple(graphs.differences), tuple(written), tuple(remove_models(repository, kept)))
 

@@ -56,6 +56,8 @@ class HeadFacts:
         labels: N class names.
         thresholds: float32 values, one a class.
         max_batch: largest batch its models take.
+        output: `logits` or `scores`: what its model gives to the threshold model.
+        references: R', how many references its model names for an image; 0 where it names none.
     """
 
     name: str
@@ -64,6 +66,8 @@ class HeadFacts:
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     max_batch: int
+    output: str = "logits"
+    references: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ def _encoder(config: Any) -> EncoderFacts:
 def _head(ensemble: Any, configs: dict[str, Any]) -> HeadFacts:
     name = _needed(ensemble, "head")
     model = configs[f"head_{name}"]
+    dims = {tensor.name: list(tensor.dims) for tensor in model.output}
     return HeadFacts(
         name=name,
         encoder=_needed(ensemble, "encoder"),
@@ -160,6 +165,8 @@ def _head(ensemble: Any, configs: dict[str, Any]) -> HeadFacts:
         labels=tuple(json.loads(_needed(ensemble, "labels"))),
         thresholds=tuple(json.loads(_needed(ensemble, "thresholds"))),
         max_batch=min(model.max_batch_size, configs[f"threshold_{name}"].max_batch_size),
+        output=model.output[0].name,
+        references=dims.get("reference_index", [0])[0],
     )
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mlclip.encoders import Encoder
 from mlclip.errors import ExportError
+from mlclip.heads import Head
 
 OPSET = 18
 IR_VERSION = 10
@@ -75,33 +76,40 @@ def write_encoder(encoder: Encoder, folder: Path) -> None:
     _write(ServedEncoder(encoder), (pixels,), ("pixels",), outputs, folder)
 
 
-def write_head(head: nn.Module, features: Sequence[Tensor], folder: Path) -> None:
+def write_head(head: Head, features: Sequence[Tensor], folder: Path) -> None:
     """Write `model.onnx` of a head.
 
     Args:
-        head: a head in evaluation mode; `head.inputs` names its inputs.
+        head: a head in evaluation mode; `head.inputs` and `head.outputs` name what goes in and comes out.
         features: an example of each input, float32, with a batch of at least 2.
         folder: an existing folder for the file and its weights.
 
     Raises:
         ExportError: torch cannot turn it into a graph, or the features do not fit.
     """
-    _write(head, tuple(features), head.inputs, ("logits",), folder)  # type: ignore[arg-type]
+    _write(head, tuple(features), head.inputs, head.outputs, folder)
 
 
-def write_threshold(thresholds: npt.NDArray[np.float32], folder: Path) -> None:
-    """Write `model.onnx` that turns logits into scores, a selection and a preview of the best classes.
+def threshold_input(output: str) -> str:
+    """Name the input of the threshold model for a head that gives `logits` or `scores`."""
+    return "logits" if output == "logits" else "head_scores"
 
-    `logits` [B, N] gives `scores` = sigmoid, `selected` = scores >= thresholds, and the best min(N, 32) classes:
-    `top_index` int32 and `top_score`, best first.
+
+def write_threshold(thresholds: npt.NDArray[np.float32], output: str, folder: Path) -> None:
+    """Write `model.onnx` that turns a head's output into scores, a selection and a preview of the best classes.
+
+    `logits` [B, N] gives `scores` = sigmoid; a head's own scores come as `head_scores` and stay as they are. Then
+    `selected` = scores >= thresholds, and the best min(N, 32) classes: `top_index` int32 and `top_score`, best first.
 
     Args:
         thresholds: float32 [N], constants of the graph.
+        output: what the head gives: `logits` or `scores`.
         folder: an existing folder for the file.
     """
+    given = threshold_input(output)
     classes, top = len(thresholds), min(len(thresholds), TOP)
     nodes = [
-        helper.make_node("Sigmoid", ["logits"], ["scores"]),
+        helper.make_node("Sigmoid" if output == "logits" else "Identity", [given], ["scores"]),
         helper.make_node("GreaterOrEqual", ["scores", "thresholds"], ["selected"]),
         helper.make_node("TopK", ["scores", "top"], ["top_score", "top_index_int64"], axis=-1, largest=1, sorted=1),
         helper.make_node("Cast", ["top_index_int64"], ["top_index"], to=TensorProto.INT32),
@@ -116,7 +124,7 @@ def write_threshold(thresholds: npt.NDArray[np.float32], folder: Path) -> None:
         numpy_helper.from_array(thresholds.astype(np.float32), "thresholds"),
         numpy_helper.from_array(np.array([top], dtype=np.int64), "top"),
     ]
-    graph = helper.make_graph(nodes, "threshold", [_batched("logits", TensorProto.FLOAT, classes)], outputs, constants)
+    graph = helper.make_graph(nodes, "threshold", [_batched(given, TensorProto.FLOAT, classes)], outputs, constants)
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="mlclip")
     onnx.checker.check_model(model, full_check=True)

@@ -11,8 +11,9 @@ from mlclip_client import pixels
 from mlclip_client.pixels import PixelSpec
 
 from mlclip.checkpoint import labels_file
-from mlclip_export import preprocess_model
+from mlclip_export import preprocess_model, references_model
 from mlclip_export.accelerators import ONNX_VARIANTS, Stamp, Variant
+from mlclip_export.checked import CheckedGraphs
 from mlclip_export.configs import (
     LABELS,
     ConfigOptions,
@@ -22,9 +23,10 @@ from mlclip_export.configs import (
     ensemble_config,
     head_config,
     preprocess_config,
+    references_config,
     threshold_config,
 )
-from mlclip_export.facts import EncoderFacts, Facts, HeadFacts
+from mlclip_export.facts import Facts
 from mlclip_export.repository import CONFIG, Model
 from mlclip_export.tensorrt import build_plan
 
@@ -53,39 +55,34 @@ def preprocess_names(facts: Facts) -> dict[PixelSpec, str]:
 
 
 def onnx_models(
-    encoders: Iterable[EncoderFacts],
-    heads: Iterable[HeadFacts],
-    facts: Facts,
-    folders: Mapping[str, Path],
-    options: ConfigOptions,
-    default: Variant,
-    finish_key: str = "",
+    graphs: CheckedGraphs, facts: Facts, options: ConfigOptions, default: Variant, finish_key: str = ""
 ) -> list[Model]:
-    """Give the models that run graphs: encoders, heads and thresholds.
+    """Give the models that run graphs, encoders, heads and thresholds, and those that name references.
 
     Args:
-        encoders: those to write.
-        heads: those to write.
+        graphs: those to write.
         facts: all of the repository.
-        folders: model name to the folder with its `model.onnx`.
         options: what may be chosen about configs.
         default: the variant that becomes config.pbtxt; with `plan`, plans are built.
         finish_key: what plans depend on besides the graphs: TensorRT's version.
     """
     variants = ONNX_VARIANTS if default != "plan" else (*ONNX_VARIANTS, default)
     models = []
-    for encoder in encoders:
-        models.append(
-            _graph_model(f"encoder_{encoder.tag}", encoder_config, (encoder, options), variants, default, folders)
-        )
-    for head in heads:
+    for encoder in graphs.encoders:
+        arguments: tuple[Any, ...] = (encoder, options)
+        name = f"encoder_{encoder.tag}"
+        models.append(_graph_model(name, encoder_config, arguments, variants, default, graphs.folders))
+    for head in graphs.heads:
         arguments = (head, facts.encoders[head.encoder], options)
-        models.append(_graph_model(f"head_{head.name}", head_config, arguments, variants, default, folders))
+        models.append(_graph_model(f"head_{head.name}", head_config, arguments, variants, default, graphs.folders))
     if default == "plan":
         models = [_with_plan(model, options.fp16, finish_key) for model in models]
-    for head in heads:
+    for head in graphs.heads:
         name = f"threshold_{head.name}"
-        models.append(Model(name, _one(threshold_config, head), _files(folders[name])))
+        models.append(Model(name, _one(threshold_config, head), _files(graphs.folders[name])))
+        if head.references:
+            files = {"model.py": _source(references_model), "references.jsonl": graphs.references[head.name]}
+            models.append(Model(f"references_{head.name}", _one(references_config, head), files))
     return models
 
 

@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 
 from mlclip.errors import ExportError
+from mlclip_export.graphs import threshold_input
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -54,8 +55,13 @@ def compare(model: str, path: Path, cases: Iterable[tuple[Arrays, Arrays]]) -> l
     worst: dict[str, float] = {}
     for feeds, expected in cases:
         names = list(expected)
-        for name, value in zip(names, _run(model, session, feeds, names), strict=True):
-            worst[name] = max(worst.get(name, 0.0), _distance(model, name, value, expected[name]))
+        found = dict(zip(names, _run(model, session, feeds, names), strict=True))
+        for name in names:
+            pair = found[name], expected[name]
+            if name == "reference_index":  # equally heavy references may come in either order
+                references = 1 + max(int(index.max()) for index in pair)
+                pair = _by_reference(found, references), _by_reference(expected, references)
+            worst[name] = max(worst.get(name, 0.0), _distance(model, name, *pair))
     return [Difference(model, name, value) for name, value in worst.items()]
 
 
@@ -73,16 +79,17 @@ def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None
         )
 
 
-def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32]) -> list[Difference]:
-    """Check a threshold model: scores against torch's sigmoid, and the rest against those scores.
+def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32], output: str) -> list[Difference]:
+    """Check a threshold model: scores against torch's sigmoid, or what came in, and the rest against those scores.
 
-    Logits are drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so
+    What comes in is drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so
     `selected` is compared with what the model's own scores say, and `top_index` with where they are.
 
     Args:
         model: its name in the repository.
         path: the ONNX file.
         thresholds: float32 [N].
+        output: what the head gives: `logits` or `scores`.
 
     Returns:
         One difference an output; for `selected` 1.0 where any class differs.
@@ -95,11 +102,13 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
     names = ["scores", "selected", "top_index", "top_score"]
     session, worst = _open(model, path), dict.fromkeys(names, 0.0)
     for logits in batches:
-        found = dict(zip(names, _run(model, session, {"logits": logits}, names), strict=True))
+        scored = torch.sigmoid(torch.from_numpy(logits)).numpy()
+        given = logits if output == "logits" else scored
+        found = dict(zip(names, _run(model, session, {threshold_input(output): given}, names), strict=True))
         scores, index = found["scores"], found["top_index"]
         best = np.sort(scores, axis=1)[:, ::-1][:, : index.shape[1]]
         expected = {
-            "scores": torch.sigmoid(torch.from_numpy(logits)).numpy(),
+            "scores": scored,
             "selected": scores >= thresholds,
             "top_score": best,
         }
@@ -132,6 +141,14 @@ def _run(
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _by_reference(outputs: Arrays, references: int) -> npt.NDArray[Any]:
+    """Lay the weights of the references out by their index: float32 [B, references]."""
+    index, weight = outputs["reference_index"], outputs["reference_weight"]
+    laid_out = np.zeros((len(index), references), dtype=np.float32)
+    np.add.at(laid_out, (np.arange(len(index))[:, None], index), weight)
+    return laid_out
 
 
 def _distance(model: str, name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:

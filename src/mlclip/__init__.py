@@ -12,7 +12,7 @@ from mlclip.errors import MlclipError
 from mlclip.features import FeatureCache
 from mlclip.fit import Recipe, ThresholdConfig, evaluate_run, train_run
 from mlclip.heads import HEADS
-from mlclip.train import TrainConfig
+from mlclip.settings import TrainConfig
 
 __all__ = [
     "HEADS",

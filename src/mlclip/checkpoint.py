@@ -24,6 +24,7 @@ from mlclip.errors import CheckpointError
 from mlclip.heads import HEADS, Head
 
 FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
+REFERENCES = "references.jsonl"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ def save_run(folder: Path, run: Run) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "labels.txt").write_bytes(labels_file(run.labels))
         save_file({k: v.contiguous() for k, v in run.head.state_dict().items()}, folder / "head.safetensors")
+        (folder / REFERENCES).unlink(missing_ok=True)
+        if run.head.reference_ids:
+            (folder / REFERENCES).write_bytes(references_file(run))
         save_thresholds(folder, run.labels, run.thresholds)
         write_json(folder / "config.json", config)
         write_json(folder / "metrics.json", run.metrics)
@@ -128,6 +132,9 @@ def load_run(folder: Path) -> Run:
         thresholds = np.array([by_label[label] for label in labels], dtype=np.float32)
         head = HEADS[config["head"]["name"]](**config["head"]["config"])
         head.load_state_dict(load_file(folder / "head.safetensors"))
+        if (folder / REFERENCES).is_file():
+            lines = (folder / REFERENCES).read_text(encoding="utf-8").splitlines()
+            head.reference_ids = tuple(json.loads(line)["id"] for line in lines)
         encoder = EncoderRef(**{**config["encoder"], "spec": PixelSpec(**config["encoder"]["spec"])})
         metrics = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -151,6 +158,16 @@ def labels_file(labels: Sequence[str]) -> bytes:
         if not label or len(label.splitlines()) > 1 or label.splitlines()[0] != label:
             raise CheckpointError(f"labels.txt: {label!r} is empty or holds a newline; rename it")
     return "".join(f"{label}\n" for label in labels).encode()
+
+
+def references_file(run: Run) -> bytes:
+    """The bytes of references.jsonl: one object a reference, in the head's order: `id` and `labels`."""
+    targets = run.head.reference_targets().numpy() > 0
+    lines = (
+        json.dumps({"id": name, "labels": [run.labels[n] for n in np.flatnonzero(row)]})
+        for name, row in zip(run.head.reference_ids, targets, strict=True)
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -15,8 +15,9 @@ from mlclip.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from mlclip.errors import TrainError
 from mlclip.features import DEFAULT_CACHE, FeatureCache
 from mlclip.fit import Recipe, ThresholdConfig, head_features, train_run
+from mlclip.settings import TrainConfig
 from mlclip.thresholds import select
-from mlclip.train import TrainConfig, predict_scores
+from mlclip.train import predict_scores
 
 
 class MultiLabelClassifier:

@@ -53,6 +53,20 @@ class Rows:
         return rows
 
 
+@dataclass(frozen=True)
+class Features:
+    """What a head reads of R images: one table of rows an input, in the order of the head's inputs."""
+
+    tables: tuple[Rows, ...]
+
+    def __len__(self) -> int:
+        return len(self.tables[0])
+
+    def __getitem__(self, index: npt.NDArray[np.int64] | slice) -> tuple[npt.NDArray[np.float32], ...]:
+        """Rows of each input as float32 [len(index), ...]."""
+        return tuple(table[index] for table in self.tables)
+
+
 class FeatureCache:
     """The features of one encoder, on disk.
 

@@ -13,12 +13,12 @@ from mlclip.checkpoint import EncoderRef, Run
 from mlclip.data import Dataset
 from mlclip.encoders import Encoder
 from mlclip.errors import TrainError
-from mlclip.features import FeatureCache, Rows
-from mlclip.heads import FeatureShapes, Head, MLDecoder, build_head
-from mlclip.heads.mld import TextQueries
+from mlclip.features import FeatureCache, Features
+from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts, build_head
 from mlclip.metrics import Metrics, evaluate
+from mlclip.settings import TrainConfig
 from mlclip.thresholds import Mode, tune_thresholds
-from mlclip.train import DEFAULTS, Epoch, TrainConfig, predict_scores, train_head
+from mlclip.train import Epoch, predict_scores, train_head
 
 Progress = Callable[[int, int], None]
 
@@ -79,36 +79,32 @@ def train_run(
         DataError: a split is empty.
         TrainError: the head cannot be built for this encoder, or training fails.
     """
-    config = recipe.training or DEFAULTS[recipe.head]
-    shapes = FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        try:
-            head = build_head(recipe.head, len(dataset.classes), shapes, **recipe.options)
-        except (ValueError, TypeError) as error:
-            raise TrainError(str(error)) from error
-    text = None
-    queries = head.queries if isinstance(head, MLDecoder) else None
-    if config.alignment_weight or isinstance(queries, TextQueries):
-        text = encoder.encode_text([PROMPT.format(name) for name in dataset.classes])
-        if isinstance(queries, TextQueries):
-            queries.text.copy_(text)
+    head = untrained_head(recipe, dataset, encoder)
+    config = recipe.training or head.defaults
+    texts = LabelTexts(dataset.classes, encoder.encode_text)
     train, validation = (
-        (head_features(head, part, cache, on_progress=on_features), part.targets())
-        for part in (dataset.split("train"), dataset.split("val"))
+        examples(head, dataset.split(name), cache, on_progress=on_features) for name in ("train", "val")
     )
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(config.seed)
+            head.prepare(train, validation, texts, config.seed)
+    except ValueError as error:
+        raise TrainError(str(error)) from error
+    text = texts.encode([PROMPT.format(name) for name in dataset.classes]) if config.alignment_weight else None
     history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
-    scores = predict_scores(head, validation[0])
-    thresholds = tune_thresholds(validation[1], scores, **asdict(recipe.thresholds))
-    best = max(history, key=lambda epoch: epoch.validation_map)
+    head.finish(validation)
+    scores = predict_scores(head, validation.features)
+    thresholds = tune_thresholds(validation.targets, scores, **asdict(recipe.thresholds))
+    best = max(history, key=lambda epoch: epoch.validation_map).number if history else 0
     return Run(
         head=head.requires_grad_(False),
         labels=dataset.classes,
         thresholds=thresholds,
         encoder=EncoderRef.of(encoder),
         training=asdict(config)
-        | {"thresholds": asdict(recipe.thresholds), "best_epoch": best.number, "epochs_run": len(history)},
-        metrics={"val": evaluate(validation[1], scores, thresholds, classes=dataset.classes).to_dict()},
+        | {"thresholds": asdict(recipe.thresholds), "best_epoch": best, "epochs_run": len(history)},
+        metrics={"val": evaluate(validation.targets, scores, thresholds, classes=dataset.classes).to_dict()},
     )
 
 
@@ -130,7 +126,31 @@ def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: Threshol
     return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
 
 
-def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Rows:
+def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Features:
     """The features that a head reads, for the items of a dataset."""
-    (kind,) = head.inputs
-    return cache.rows([item.path for item in part.items], kind, on_progress=on_progress)
+    paths = [item.path for item in part.items]
+    return Features(tuple(cache.rows(paths, kind, on_progress=on_progress) for kind in head.inputs))
+
+
+def examples(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Examples:
+    """The items of a dataset as a head sees them."""
+    features = head_features(head, part, cache, on_progress=on_progress)
+    return Examples(features, part.targets(), tuple(str(item.path) for item in part.items))
+
+
+def untrained_head(recipe: Recipe, dataset: Dataset, encoder: Encoder) -> Head:
+    """Build the head of a recipe for the classes of a dataset, seeded as the recipe says.
+
+    Raises:
+        TrainError: no such head or option, or the encoder lacks what the head reads.
+    """
+    shapes = FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
+    if recipe.head not in HEADS:
+        raise TrainError(f"unknown head {recipe.head!r}: choose one of {', '.join(HEADS)}")
+    seed = (recipe.training or HEADS[recipe.head].defaults).seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return build_head(recipe.head, len(dataset.classes), shapes, **recipe.options)
+        except (ValueError, TypeError) as error:
+            raise TrainError(str(error)) from error

@@ -40,8 +40,8 @@ class Scripted:
         return reply
 
 
-def session(transport, heads=("color",), embeddings=False):
-    return Session(Options(heads, "bytes", embeddings, 1000), transport)
+def session(transport, heads=("color",), embeddings=False, explain=False):
+    return Session(Options(heads, "bytes", embeddings, explain, 1000), transport)
 
 
 def test_only_wanted_outputs_are_asked_of_the_right_ensemble(tiny):

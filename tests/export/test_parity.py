@@ -83,24 +83,25 @@ def test_mld_variants_equal_torch(options, tmp_path):
     assert head_difference(head_of("mld", 7, hidden=64, **options), tmp_path) <= TOLERANCE
 
 
+@pytest.mark.parametrize("output", ["logits", "scores"])
 @pytest.mark.parametrize("classes", [1, 7, 46, 1000])
-def test_threshold_equals_torch(classes, tmp_path):
+def test_threshold_equals_torch(classes, output, tmp_path):
     thresholds = np.linspace(0.01, 0.99, classes, dtype=np.float32)
-    write_threshold(thresholds, tmp_path)
-    differences = {d.output: d.value for d in compare_threshold("threshold", tmp_path / FILE, thresholds)}
+    write_threshold(thresholds, output, tmp_path)
+    differences = {d.output: d.value for d in compare_threshold("threshold", tmp_path / FILE, thresholds, output)}
     assert differences.pop("scores") <= 1e-6
     assert differences == {"selected": 0, "top_index": 0, "top_score": 0}
 
 
 def test_score_equal_to_its_threshold_is_selected(tmp_path):
-    write_threshold(np.array([0.5, np.nextafter(np.float32(0.5), np.float32(1))], dtype=np.float32), tmp_path)
+    write_threshold(np.array([0.5, np.nextafter(np.float32(0.5), np.float32(1))], dtype=np.float32), "logits", tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / FILE)
     (selected,) = session.run(["selected"], {"logits": np.zeros((1, 2), dtype=np.float32)})
     assert selected.tolist() == [[True, False]]
 
 
 def test_preview_holds_at_most_32_classes_best_first(tmp_path):
-    write_threshold(np.full(46, 0.5, dtype=np.float32), tmp_path)
+    write_threshold(np.full(46, 0.5, dtype=np.float32), "logits", tmp_path)
     logits = np.linspace(-3, 3, 46, dtype=np.float32)[None]
     index, score = onnxruntime.InferenceSession(tmp_path / FILE).run(["top_index", "top_score"], {"logits": logits})
     assert index.dtype == np.int32
@@ -109,8 +110,8 @@ def test_preview_holds_at_most_32_classes_best_first(tmp_path):
 
 
 def test_wrong_threshold_graph_is_noticed(tmp_path):
-    write_threshold(np.full(7, 0.5, dtype=np.float32), tmp_path)
-    differences = compare_threshold("threshold", tmp_path / FILE, np.full(7, 0.6, dtype=np.float32))
+    write_threshold(np.full(7, 0.5, dtype=np.float32), "logits", tmp_path)
+    differences = compare_threshold("threshold", tmp_path / FILE, np.full(7, 0.6, dtype=np.float32), "logits")
     assert {d.output: d.value for d in differences}["selected"] == 1.0
 
 

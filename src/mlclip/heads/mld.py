@@ -7,13 +7,16 @@ Methods", III.D. There is no self-attention between queries, so cost grows with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import FeatureShapes, Head
+from mlclip.alignment import PROMPT
+from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts
+from mlclip.settings import TrainConfig
 
 MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
@@ -40,6 +43,13 @@ class MLDecoder(Head):
     """
 
     name: ClassVar[str] = "mld"
+    defaults: ClassVar[TrainConfig] = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+    search: ClassVar[Mapping[str, Choice]] = {
+        "attention_heads": Choice((2, 4, 8)),
+        "dropout": Choice((0.1, 0.3, 0.5)),
+        "groups": Choice((8, 16, 46)),
+        "layers": Choice((1, 2, 3)),
+    }
 
     def __init__(
         self,
@@ -91,6 +101,11 @@ class MLDecoder(Head):
         if options.get("queries") == "text":
             options["text_width"] = shapes.embedding_width
         return cls(classes, width, memory=memory, **options)
+
+    def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
+        """With text queries, each class's query is its prompt's embedding."""
+        if isinstance(self.queries, TextQueries):
+            self.queries.text.copy_(texts.encode([PROMPT.format(label) for label in texts.labels]))
 
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [B, T, W] (or embedding [B, D] with `memory="pooled"`) to logits float32 [B, N]."""

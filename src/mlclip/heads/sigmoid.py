@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from mlclip.heads.base import FeatureShapes, Head
+from mlclip.settings import TrainConfig
 
 
 class SigmoidHead(Head):
@@ -21,6 +22,7 @@ class SigmoidHead(Head):
     """
 
     name: ClassVar[str] = "sigmoid"
+    defaults: ClassVar[TrainConfig] = TrainConfig(lr=1e-2, epochs=300, patience=30, batch_size=256, weight_decay=1e-5)
 
     def __init__(self, classes: int, width: int, scale: float | None = None) -> None:
         super().__init__()

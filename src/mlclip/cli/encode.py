@@ -1,0 +1,66 @@
+"""`mlclip features|pretrain|encoders`: the frozen encoder and what it gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, feature_cache
+from mlclip.console import console, progress
+from mlclip.data import read_dataset
+from mlclip.encoders import DEFAULT_ENCODER, MODELS
+from mlclip.features import DEFAULT_CACHE
+
+
+def features(
+    data: DataOption,
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    pretrained: PretrainedOption = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Store tokens too: what `mld` reads.")] = False,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Fill the features cache, so that any number of trainings can start at once."""
+    paths = [item.path for item in read_dataset(*data).items]
+    store = feature_cache(encoder, pretrained, cache)
+    for kind in ("embedding", *(["tokens"] if tokens else [])):
+        with progress(f"encoding: {kind}") as on_progress:
+            store.rows(paths, kind, on_progress=on_progress)
+    console.print(f"{len(paths):,} images are in {store.folder}")
+
+
+def pretrain(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Encoder folder to write.")],
+    architecture: Annotated[Path, typer.Option(help="open_clip_config.json of the model.")] = MODELS
+    / DEFAULT_ENCODER
+    / "open_clip_config.json",
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = 50,
+    batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and captions.")] = 0,
+) -> None:
+    """Pre-train a small CLIP on captioned pictures (titles and labels of the `train` split)."""
+    from mlclip.pretrain import Picture, PretrainConfig, new_model, pretrain, save
+
+    items = read_dataset(*data).split("train").items
+    pictures = [Picture(item.path, item.text or "", item.labels) for item in items if item.text or item.labels]
+    model, tokenizer = new_model(architecture, seed)
+    console.print(f"{len(pictures):,} pictures, {epochs} epochs")
+    config = PretrainConfig(epochs=epochs, batch_size=batch_size, seed=seed)
+    pretrain(
+        model, pictures, tokenizer, config,
+        on_epoch=lambda epoch, loss: console.print(f"epoch {epoch}: loss {loss:.3f}"),
+    )  # fmt: skip
+    save(model, json.loads(architecture.read_text()), out)
+    console.print(f"wrote {out}")
+
+
+def encoders() -> None:
+    """List the encoders that can be named with --encoder."""
+    import open_clip
+
+    for name in (DEFAULT_ENCODER, *open_clip.list_models()):
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        console.print(f"{name}  {' '.join(tags) if tags else ''}".rstrip(), highlight=False, soft_wrap=True)

@@ -1,0 +1,63 @@
+"""`mlclip tune|eval`: thresholds and figures of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mlclip.cli.options import (
+    BetaOption,
+    CacheOption,
+    ModeOption,
+    RunArgument,
+    RunDataOption,
+    run_data,
+    threshold_config,
+)
+from mlclip.console import console, metrics_table, progress
+from mlclip.features import DEFAULT_CACHE
+
+
+def tune(
+    run: RunArgument,
+    data: RunDataOption = None,
+    thresholds: ModeOption = "per_class",
+    beta: BetaOption = 1.0,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Choose a run's thresholds anew on the validation split."""
+    from mlclip.checkpoint import load_run, save_run
+    from mlclip.features import FeatureCache
+    from mlclip.fit import retune_run
+
+    loaded = load_run(run)
+    data_set = run_data(loaded.training, data)
+    store = FeatureCache(loaded.encoder.load(), cache)
+    tuned = retune_run(loaded, data_set, store, threshold_config(thresholds, beta))
+    save_run(run, tuned)
+    console.print(metrics_table({f"{run.name}, val": tuned.metrics["val"]}))
+
+
+def evaluate(
+    run: RunArgument,
+    data: RunDataOption = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Print a line a class, too.")] = False,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Measure a run on a split; print the figures and store them in its metrics.json."""
+    from mlclip.checkpoint import load_run, write_json
+    from mlclip.console import class_table
+    from mlclip.features import FeatureCache
+    from mlclip.fit import evaluate_run
+
+    loaded = load_run(run)
+    store = FeatureCache(loaded.encoder.load(), cache)
+    with progress("encoding images") as on_features:
+        metrics = evaluate_run(loaded, run_data(loaded.training, data), store, split, on_features=on_features)
+    write_json(run / "metrics.json", loaded.metrics | {split: metrics.to_dict()})
+    console.print(metrics_table({f"{run.name}, {split}": metrics.to_dict()}))
+    if per_class:
+        console.print(class_table(metrics.to_dict()))
+    console.print(f"stored in {run / 'metrics.json'}")

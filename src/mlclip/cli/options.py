@@ -1,0 +1,74 @@
+"""Options that several commands share, and what they turn into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlclip.data import Dataset, read_dataset
+from mlclip.errors import DataError, TrainError
+
+DataOption = Annotated[
+    list[str], typer.Option("--data", help="Manifest, folder or COCO JSON; may be given several times.")
+]
+TopOption = Annotated[int | None, typer.Option(help="Keep only the N most frequent training labels.")]
+EncoderOption = Annotated[str, typer.Option(help="An open_clip model, mlclip-tiny, or an encoder folder.")]
+PretrainedOption = Annotated[str | None, typer.Option(help="Tag or file of the encoder's weights, or `random`.")]
+CacheOption = Annotated[Path, typer.Option(help="Folder of the features cache.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `mlclip train` writes it.")]
+RunDataOption = Annotated[
+    list[str] | None, typer.Option("--data", help="Data to use; by default what the run was trained on.")
+]
+ModeOption = Annotated[str, typer.Option("--thresholds", help="`per_class` or `global`.")]
+BetaOption = Annotated[float, typer.Option(help="Thresholds maximise F-beta; 2 favours recall.")]
+
+
+def dataset(sources: list[str], top: int | None) -> Dataset:
+    """Read prepared data; with `top`, keep only so many labels (images without any stay, as negatives)."""
+    dataset = read_dataset(*sources)
+    return dataset if top is None else dataset.with_classes(dataset.top(top))
+
+
+def run_data(training: dict[str, Any], data: list[str] | None) -> Dataset:
+    """Read the data that was named, or what a run says it was trained on; raises DataError where it does not say."""
+    sources = data or training.get("data")
+    if not sources:
+        raise DataError("this run does not say what it was trained on: name the data with --data")
+    return read_dataset(*sources)
+
+
+def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> Any:
+    """Load an encoder and open its features cache."""
+    from mlclip.encoders import load_encoder
+    from mlclip.features import FeatureCache
+
+    return FeatureCache(load_encoder(encoder, pretrained), folder)
+
+
+def threshold_config(mode: str, beta: float) -> Any:
+    """Check how thresholds shall be chosen; raises TrainError."""
+    from mlclip.fit import ThresholdConfig
+    from mlclip.thresholds import MODES
+
+    if mode not in MODES or beta <= 0:
+        raise TrainError(f"--thresholds is one of {', '.join(MODES)} and --beta above 0, not {mode} and {beta:g}")
+    return ThresholdConfig(mode=mode, beta=beta)  # type: ignore[arg-type]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def numbers(options: list[str] | None) -> dict[str, float] | None:
+    """Read `name=number` options; raises TrainError."""
+    try:
+        return (
+            {name: float(value) for name, _, value in (option.partition("=") for option in options)}
+            if options
+            else None
+        )
+    except ValueError as error:
+        raise TrainError(f"--loss-option wants name=number, such as gamma_neg=3: {error}") from error

@@ -1,0 +1,100 @@
+"""`mlclip train`: a head on a frozen encoder. Options that this file does not name are the head's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlclip.cli.options import (
+    BetaOption,
+    CacheOption,
+    DataOption,
+    EncoderOption,
+    ModeOption,
+    PretrainedOption,
+    TopOption,
+    dataset,
+    feature_cache,
+    given,
+    numbers,
+    threshold_config,
+)
+from mlclip.console import console, epoch_line, metrics_table, progress
+from mlclip.encoders import DEFAULT_ENCODER
+from mlclip.errors import TrainError
+from mlclip.features import DEFAULT_CACHE
+
+OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def train(
+    context: typer.Context,
+    data: DataOption,
+    head: Annotated[str, typer.Option(help="Which head; `mlclip heads` lists them with their own options.")] = "mld",
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    pretrained: PretrainedOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write; by default runs/HEAD.")] = None,
+    top: TopOption = None,
+    loss: Annotated[str | None, typer.Option(help="bce, focal, asl or apl.")] = None,
+    loss_option: Annotated[list[str] | None, typer.Option(help="Such as gamma_neg=3; repeatable.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many passes.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without a better validation mAP.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    alignment_weight: Annotated[float | None, typer.Option(help="mld: weight of the alignment loss.")] = None,
+    thresholds: ModeOption = "per_class",
+    beta: BetaOption = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Train a head on a frozen encoder and choose its thresholds; write a run folder."""
+    from mlclip.checkpoint import save_run
+    from mlclip.fit import Recipe, train_run
+    from mlclip.heads import HEADS
+
+    if head not in HEADS:
+        raise TrainError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
+    settings = given(lr=lr, epochs=epochs, patience=patience, batch_size=batch_size, loss=loss, seed=seed,
+                     alignment_weight=alignment_weight, loss_options=numbers(loss_option))  # fmt: skip
+    options = own_options(context.args)
+    try:
+        training = replace(HEADS[head].defaults, **settings)
+    except ValueError as error:
+        raise TrainError(str(error)) from error
+    chosen = dataset(data, top)
+    store = feature_cache(encoder, pretrained, cache)
+    with progress("encoding images") as on_features:
+        run = train_run(
+            chosen, store.encoder, store, Recipe(head, options, training, threshold_config(thresholds, beta)),
+            on_features=on_features, on_epoch=lambda epoch: console.print(epoch_line(epoch)),
+        )  # fmt: skip
+    folder = out or Path("runs") / head
+    save_run(folder, replace(run, training=run.training | {"data": [str(Path(d)) for d in data], "top": top}))
+    console.print(metrics_table({f"{head}, val": run.metrics["val"]}))
+    console.print(f"wrote {folder}")
+
+
+def own_options(words: list[str]) -> dict[str, Any]:
+    """Read a head's own options, `--max-neighbors 36` or `--max-neighbors=36`, as keyword arguments.
+
+    Values are JSON where they can be read so, else strings.
+    """
+    options: dict[str, Any] = {}
+    rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    while rest:
+        name = rest.pop(0)
+        if not name.startswith("--") or not rest:
+            raise typer.BadParameter(f"{name!r}: a head's own options come as --name value")
+        options[name[2:].replace("-", "_")] = _value(rest.pop(0))
+    return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

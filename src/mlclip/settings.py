@@ -1,0 +1,59 @@
+"""Settings of a training, as a head's file states them and a run's config.json records them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from mlclip.losses import LOSSES
+
+Optimizer = Literal["adam", "sgd"]
+Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training.
+
+    Attributes:
+        lr: learning rate.
+        epochs: at most so many passes; 0 leaves out gradient steps, for heads that need none.
+        patience: stop after so many epochs without a better validation mAP; the best epoch's weights are kept.
+        batch_size: images a step.
+        weight_decay: the optimiser's L2 penalty.
+        optimizer: `adam` or `sgd`.
+        momentum: of `sgd`.
+        schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
+        loss: a name in `LOSSES`; heads with a loss of their own ignore it.
+        loss_options: its keyword arguments.
+        alignment_weight: weight of the alignment loss (`mld` only); 0 leaves it out.
+        seed: seeds initial weights, order and dropout.
+    """
+
+    lr: float = 1e-3
+    epochs: int = 50
+    patience: int = 10
+    batch_size: int = 64
+    weight_decay: float = 0.0
+    optimizer: Optimizer = "adam"
+    momentum: float = 0.0
+    schedule: Schedule = "constant"
+    loss: str = "bce"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    alignment_weight: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("loss", self.loss, tuple(LOSSES)),
+            ("optimizer", self.optimizer, get_args(Optimizer)),
+            ("schedule", self.schedule, get_args(Schedule)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+        if min(self.patience, self.batch_size) < 1 or self.epochs < 0 or self.lr <= 0:
+            raise ValueError("patience and batch_size must be at least 1, epochs at least 0, and lr above 0")
+
+
+UNTRAINED = TrainConfig(epochs=0)
+"""For heads without gradient steps."""
