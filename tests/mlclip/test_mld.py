@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.heads.mld import MLDecoder
+from mlclip.heads.mld import MLDecoder, _few_queries
 
 WIDTH, TOKENS = 16, 5
 
@@ -115,6 +115,26 @@ def test_pooled_memory_and_mean_readout_equal_float64():
     expected = [decode(head, image, 4).mean(0) @ w["readout.weight"].T + w["readout.bias"] for image in features]
     with torch.inference_mode():
         np.testing.assert_allclose(head(torch.from_numpy(features)).numpy(), expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("queries", [1, 3, 8])
+def test_both_orders_of_attention_give_the_same(queries, monkeypatch):
+    """Also gradients; which one is taken depends on the numbers of queries and tokens only."""
+    layer = random_head(classes=9, groups=3).double().layers[0]
+    target, memory = torch.randn(2, queries, WIDTH).double(), torch.randn(2, 50, WIDTH).double()
+    found = []
+    for few in (True, False):
+        monkeypatch.setattr("mlclip.heads.mld._few_queries", lambda *shapes, few=few: few)
+        layer.zero_grad()
+        attended = layer._attend(target, memory)
+        attended.pow(2).sum().backward()
+        found.append((attended, [p.grad for p in (layer.query.weight, layer.key_value.weight, layer.key_value.bias)]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+
+
+def test_few_queries_are_projected_instead_of_many_tokens():
+    few = [_few_queries(queries, 4, torch.empty(1, 50, 768)) for queries in (1, 8, 41, 42, 1000)]
+    assert few == [True, True, True, False, False]
 
 
 def test_pooled_attention_ignores_the_query():

@@ -150,15 +150,45 @@ class DecoderLayer(nn.Module):
         return output
 
     def _attend(self, target: Tensor, memory: Tensor) -> Tensor:
-        query = self._split(self.query(target)).expand(memory.shape[0], -1, -1, -1)
-        key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=0.1 if self.training else 0.0)
+        query = self._split(self.query(target))
+        dropout = 0.1 if self.training else 0.0
+        if _few_queries(target.shape[1], self.heads, memory):
+            attended = self._attend_from_queries(query, memory, dropout)
+        else:
+            key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
+            query = query.expand(memory.shape[0], -1, -1, -1)
+            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         output: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return output
+
+    def _attend_from_queries(self, query: Tensor, memory: Tensor, dropout: float) -> Tensor:
+        """The same attention with the projections moved to the side of the queries: [B, heads, K, E / heads].
+
+        (W q) . m = q . (W^T m), so keys and values of all T tokens need not be made. The keys' bias adds the same
+        to all logits of a query, which softmax does not see.
+        """
+        key, value = (weight.unflatten(0, (self.heads, -1)) for weight in self.key_value.weight.chunk(2))
+        bias = self.key_value.bias.chunk(2)[1].view(self.heads, 1, -1)
+        absorbed = _by_head(query, key * query.shape[-1] ** -0.5).flatten(1, 2)
+        shares = F.dropout((absorbed @ memory.transpose(1, 2)).softmax(dim=-1), dropout)
+        attended = _by_head((shares @ memory).unflatten(1, (self.heads, -1)), value.transpose(1, 2))
+        return attended + shares.sum(dim=-1).unflatten(1, (self.heads, -1)).unsqueeze(-1) * bias
 
     def _split(self, x: Tensor) -> Tensor:
         split: Tensor = x.reshape(*x.shape[:-1], self.heads, -1)
         return split.transpose(1, 2)
+
+
+def _by_head(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply [B, heads, K, E] by each head's own weight [heads, E, F]: one product a head, all images in it."""
+    product = x.transpose(0, 1).flatten(1, 2) @ weight
+    return product.unflatten(1, (-1, x.shape[2])).transpose(0, 1)
+
+
+def _few_queries(queries: int, heads: int, memory: Tensor) -> bool:
+    """Whether projecting K queries costs less than projecting T tokens, in multiplications a layer."""
+    tokens, width = memory.shape[1:]
+    return queries * (width + heads * tokens) < tokens * (width + queries)
 
 
 class GroupLayer(nn.Module):
