@@ -16,6 +16,7 @@ from mlclip.errors import ExportError
 from mlclip_export.facts import EncoderFacts, HeadFacts, shortest
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.parity import BATCHES, Difference, compare, compare_threshold, refuse_if_apart
+from mlclip_export.python_heads import PythonHead, compare_python, python_head
 
 Features = dict[str, Tensor]
 
@@ -29,6 +30,7 @@ class CheckedGraphs:
         encoders: those that were added.
         heads: those that were added.
         references: head name to the bytes of its references.jsonl, for heads that name references.
+        python_heads: head name to its Python model, for heads that are no graphs.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class CheckedGraphs:
         self.encoders: list[EncoderFacts] = []
         self.heads: list[HeadFacts] = []
         self.references: dict[str, bytes] = {}
+        self.python_heads: dict[str, PythonHead] = {}
         self._scratch, self._tolerance, self._max_batch = scratch, tolerance, max_batch
         self._on_step, self._made = on_step, made
 
@@ -97,8 +100,13 @@ class CheckedGraphs:
         cases = [(feeds, _outputs(model, run, feeds)) for feeds in inputs]
         facts = _head_facts(name, run, cases[0][1], self._max_batch)
         example = [tensor[:1].expand(2, *tensor.shape[1:]).contiguous() for tensor in inputs[0].values()]
-        write_head(run.head, example, self._folder(model))
-        self._judge(compare(model, self.folders[model] / FILE, _numpy(cases)))
+        served = python_head(run.head)
+        if served is None:
+            write_head(run.head, example, self._folder(model))
+            self._judge(compare(model, self.folders[model] / FILE, _numpy(cases)))
+        else:
+            self.python_heads[name] = served
+            self._judge(compare_python(model, served, self._folder(model), _numpy(cases)))
         write_threshold(run.thresholds, facts.output, self._folder(threshold))
         self._judge(compare_threshold(threshold, self.folders[threshold] / FILE, run.thresholds, facts.output))
         if facts.references:

@@ -75,14 +75,17 @@ def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Varia
 def head_config(head: HeadFacts, encoder: EncoderFacts, options: ConfigOptions, variant: Variant, stamp: Stamp) -> Any:
     """Describe a head."""
     config = _model(f"head_{head.name}", "onnxruntime", head.max_batch)
-    for feature in head.inputs:
-        _add(config.input, feature, pb.TYPE_FP32, feature_dims(encoder, feature))
-    _add(config.output, head.output, pb.TYPE_FP32, [len(head.labels)])
-    if head.references:
-        _add(config.output, "reference_index", pb.TYPE_INT32, [head.references])
-        _add(config.output, "reference_weight", pb.TYPE_FP32, [head.references])
+    _add_head_tensors(config, head, encoder)
     _with(config, "head", {"head": head.name, "encoder": head.encoder})
     return accelerate(_with_threads(config, options.head_threads), variant, stamp, options.engine_cache, options.fp16)
+
+
+def python_head_config(head: HeadFacts, encoder: EncoderFacts, parameters: Mapping[str, str]) -> Any:
+    """Describe a head that a Python model serves; it runs on the CPU."""
+    config = _model(f"head_{head.name}", "python", head.max_batch)
+    _add_head_tensors(config, head, encoder)
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+    return _with(config, "head", {"head": head.name, "encoder": head.encoder, **parameters})
 
 
 def threshold_config(head: HeadFacts) -> Any:
@@ -172,6 +175,15 @@ def _ensemble(name: str, encoder: EncoderFacts, heads: Sequence[HeadFacts], prep
     features = sorted({feature for head in heads for feature in head.inputs})
     _add_step(config, f"encoder_{encoder.tag}", {"pixels": "pixels"}, {f: f for f in [*features, "embedding_out"]})
     return config
+
+
+def _add_head_tensors(config: Any, head: HeadFacts, encoder: EncoderFacts) -> None:
+    for feature in head.inputs:
+        _add(config.input, feature, pb.TYPE_FP32, feature_dims(encoder, feature))
+    _add(config.output, head.output, pb.TYPE_FP32, [len(head.labels)])
+    if head.references:
+        _add(config.output, "reference_index", pb.TYPE_INT32, [head.references])
+        _add(config.output, "reference_weight", pb.TYPE_FP32, [head.references])
 
 
 def _add_head_steps(config: Any, head: HeadFacts, prefix: str = "") -> None:

@@ -23,6 +23,7 @@ from mlclip_export.configs import (
     ensemble_config,
     head_config,
     preprocess_config,
+    python_head_config,
     references_config,
     threshold_config,
 )
@@ -73,10 +74,15 @@ def onnx_models(
         name = f"encoder_{encoder.tag}"
         models.append(_graph_model(name, encoder_config, arguments, variants, default, graphs.folders))
     for head in graphs.heads:
-        arguments = (head, facts.encoders[head.encoder], options)
-        models.append(_graph_model(f"head_{head.name}", head_config, arguments, variants, default, graphs.folders))
+        if head.name not in graphs.python_heads:
+            arguments = (head, facts.encoders[head.encoder], options)
+            models.append(_graph_model(f"head_{head.name}", head_config, arguments, variants, default, graphs.folders))
     if default == "plan":
         models = [_with_plan(model, options.fp16, finish_key) for model in models]
+    for name, served in graphs.python_heads.items():
+        head = facts.heads[name]
+        configs = _one(python_head_config, head, facts.encoders[head.encoder], served.parameters)
+        models.append(Model(f"head_{name}", configs, served.contents()))
     for head in graphs.heads:
         name = f"threshold_{head.name}"
         models.append(Model(name, _one(threshold_config, head), _files(graphs.folders[name])))

@@ -1,6 +1,6 @@
-"""Two heads, trained a little on the demo data, exported and served by a real Triton: once for all tests here."""
+"""All heads, trained a little on the demo data, exported and served by a real Triton: once for all tests here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,14 @@ from mlclip_client.pixels import to_pixels
 from mlclip_export import export_runs
 from mlclip_serve import Server
 
-from mlclip import FeatureCache, Recipe, TrainConfig, heads, load_encoder, read_dataset, train_run
-from mlclip.encoders import Encoder
+from mlclip import FeatureCache, Recipe, heads, load_encoder, read_dataset, train_run
+from mlclip.heads.base import first_output, to_scores
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "demo" / "data" / "manifest.jsonl"
 HEADS = tuple(heads.HEADS)
+QUICK = {"mld": {"lr": 1e-3, "epochs": 2}, "siglip": {"epochs": 1}}
+"""Settings that make some trainings quicker; all others stop after 8 epochs."""
 
 
 @dataclass
@@ -24,17 +26,21 @@ class Served:
 
     server: Server
     repository: Path
-    encoder: Encoder
+    encoders: dict
     runs: dict
     paths: list
 
+    def encoder(self, name):
+        """The encoder that a head reads."""
+        return self.encoders[self.runs[name].encoder.tag]
+
     @torch.inference_mode()
     def expected(self, name, paths):
-        """Scores float32 [R, N] that this process computes for image files."""
-        pixels = np.stack([to_pixels(path.read_bytes(), self.encoder.spec) for path in paths])
-        features = dict(zip(("embedding", "tokens"), self.encoder(torch.from_numpy(pixels)), strict=True))
-        head = self.runs[name].head
-        return head(features[head.inputs[0]]).sigmoid().numpy()
+        """Scores float32 [R, N] that this process computes for image files, from float32 features."""
+        encoder, head = self.encoder(name), self.runs[name].head
+        pixels = np.stack([to_pixels(path.read_bytes(), encoder.spec) for path in paths])
+        features = dict(zip(("embedding", "tokens"), encoder(torch.from_numpy(pixels)), strict=True))
+        return to_scores(head, first_output(head, [features[kind] for kind in head.inputs])).numpy()
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +49,10 @@ def trained(tmp_path_factory):
     encoder = load_encoder()
     dataset = read_dataset(DATA)
     cache = FeatureCache(encoder, tmp_path_factory.mktemp("features"))
-    training = {"sigmoid": TrainConfig(epochs=8), "mld": TrainConfig(lr=1e-3, epochs=2, alignment_weight=0.1)}
-    runs = {name: train_run(dataset, encoder, cache, Recipe(name, training=training[name])) for name in HEADS}
+    runs = {}
+    for name, head in heads.HEADS.items():
+        quick = {"epochs": min(head.defaults.epochs, 8), **QUICK.get(name, {})}
+        runs[name] = train_run(dataset, encoder, cache, Recipe(name, training=replace(head.defaults, **quick)))
     return encoder, runs, [item.path for item in dataset.split("test").items]
 
 
@@ -53,5 +61,9 @@ def served(trained, tmp_path_factory):
     encoder, runs, paths = trained
     repository = tmp_path_factory.mktemp("served") / "model_repository"
     export_runs(runs, repository, encoders=[encoder])
+    encoders = {encoder.tag: encoder}
+    for run in runs.values():
+        if run.encoder.tag not in encoders:
+            encoders[run.encoder.tag] = run.encoder.load()
     with Server(repository) as server:
-        yield Served(server, repository, encoder, runs, paths)
+        yield Served(server, repository, encoders, runs, paths)

@@ -1,4 +1,4 @@
-"""From files to labels through a real Triton, for both heads and both doors."""
+"""From files to labels through a real Triton, for every head and both doors."""
 
 import io
 import json
@@ -74,10 +74,10 @@ def test_served_scores_equal_in_process_scores(served, in_flight):
 
     def one(job):
         number, path = job
-        head, through_pixels = HEADS[number % 2], number % 3 == 0
+        head, through_pixels = HEADS[number % len(HEADS)], number % 3 == 0
         outputs = [OUTPUTS[: 1 + number % 5], ("scores",), ("scores", "embedding_out")][number % 3]
         model = head if through_pixels else f"{head}_bytes"
-        return head, number, ask(client, model, path, outputs, served.encoder.spec if through_pixels else None)
+        return head, number, ask(client, model, path, outputs, served.encoder(head).spec if through_pixels else None)
 
     with grpc.InferenceServerClient(served.server.grpc_url) as client, ThreadPoolExecutor(in_flight) as pool:
         for head, number, answer in pool.map(one, enumerate(paths)):
@@ -113,22 +113,43 @@ def executions(client, model):
     return int(client.get_inference_statistics(model).model_stats[0].inference_stats.success.count)
 
 
-def test_two_heads_cost_one_encoder_pass(served):
-    encoder = f"encoder_{served.encoder.tag}"
+def test_all_heads_of_an_encoder_cost_one_encoder_pass(served):
+    """`heads_<tag>` answers all but those that brought an encoder of their own."""
+    shared = served.encoder("mld")
+    together = tuple(name for name in HEADS if served.encoder(name) is shared)
+    assert set(HEADS) - set(together) <= {"siglip"}
     with grpc.InferenceServerClient(served.server.grpc_url) as raw:
-        before = executions(raw, encoder)
-        with Client(served.server.grpc_url, heads=HEADS, embeddings=True) as client:
+        before = executions(raw, f"encoder_{shared.tag}")
+        with Client(served.server.grpc_url, heads=together, embeddings=True) as client:
             predictions = list(client.classify_many(served.paths[:10]))
-        assert executions(raw, encoder) == before + 10
-    for head in HEADS:
+        assert executions(raw, f"encoder_{shared.tag}") == before + 10
+        assert {answer.model for answer in predictions[0].answers.values()} == {f"heads_{shared.tag}_bytes"}
+    for head in together:
         scores = [prediction.answers[head].scores for prediction in predictions]
         np.testing.assert_allclose(scores, served.expected(head, served.paths[:10]), atol=1e-4)
+
+
+def test_an_answer_names_the_references_behind_it(served):
+    """Weights and labels of the named references give the scores again."""
+    named = tuple(name for name in HEADS if "reference_index" in served.runs[name].head.outputs)
+    assert {"knn1", "neighbors"} <= set(named)
+    with Client(served.server.grpc_url, heads=(*named, "sigmoid"), explain=True) as client:
+        predictions = list(client.classify_many(served.paths[:12]))
+    for prediction in predictions:
+        assert prediction.answers["sigmoid"].references is None
+        for answer in (prediction.answers[name] for name in named):
+            weights = [reference.weight for reference in answer.references]
+            assert weights == sorted(weights, reverse=True)
+            assert {reference.id for reference in answer.references} <= set(served.runs[answer.head].head.reference_ids)
+        for answer in (prediction.answers["knn1"], prediction.answers["neighbors"]):
+            scores = [sum(r.weight for r in answer.references if label in r.labels) for label in answer.labels]
+            np.testing.assert_allclose(answer.scores, scores, atol=1e-4)
 
 
 def test_a_head_nobody_asks_for_is_not_run(served):
     with grpc.InferenceServerClient(served.server.grpc_url) as client:
         before = executions(client, "head_mld")
-        combined = f"heads_{served.encoder.tag}_bytes"
+        combined = f"heads_{served.encoder('mld').tag}_bytes"
         answer = ask(client, combined, served.paths[0], ("sigmoid_scores",))
         assert executions(client, "head_mld") == before
     np.testing.assert_allclose(answer["sigmoid_scores"], served.expected("sigmoid", served.paths[:1])[0], atol=1e-4)
@@ -172,11 +193,11 @@ def test_pixels_are_the_same_in_training_server_and_client(served, data, tmp_pat
         pixels = ask(client, "preprocess", data, ("pixels",))["pixels"]
         embeddings = [
             ask(client, "sigmoid_bytes", data, ("scores", "embedding_out"))["embedding_out"],
-            ask(client, "sigmoid", data, ("scores", "embedding_out"), served.encoder.spec)["embedding_out"],
+            ask(client, "sigmoid", data, ("scores", "embedding_out"), served.encoder("sigmoid").spec)["embedding_out"],
         ]
-    assert np.array_equal(pixels, to_pixels(data, served.encoder.spec))
+    assert np.array_equal(pixels, to_pixels(data, served.encoder("sigmoid").spec))
     assert np.array_equal(embeddings[0], embeddings[1])
-    trained_on = FeatureCache(served.encoder, tmp_path / "features").rows([path])[:][0]
+    trained_on = FeatureCache(served.encoder("sigmoid"), tmp_path / "features").rows([path])[:][0]
     np.testing.assert_allclose(embeddings[0], trained_on, atol=1e-5)
 
 
@@ -202,7 +223,8 @@ def test_the_repository_says_what_it_serves(served):
     for name, info in heads.items():
         assert info.labels == served.runs[name].labels
         np.testing.assert_array_equal(np.array(info.thresholds, dtype=np.float32), served.runs[name].thresholds)
-        assert info.spec == served.encoder.spec
+        assert info.spec == served.encoder(name).spec
+        assert info.explains == ("reference_index" in served.runs[name].head.outputs)
         lines = (served.repository / name / "labels.txt").read_text().splitlines()
         assert tuple(lines) == info.labels
     with grpc.InferenceServerClient(served.server.grpc_url) as client:

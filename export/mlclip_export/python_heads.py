@@ -1,0 +1,63 @@
+"""Heads that no graph can hold: a Triton Python model serves them, compared with torch as graphs are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mlclip.heads import Head, NeighborSearch
+from mlclip_export import neighbors_model
+from mlclip_export.parity import Arrays, Difference, differences_of
+
+
+@dataclass(frozen=True)
+class PythonHead:
+    """What a Python model of a head consists of.
+
+    Attributes:
+        source: the module that becomes `model.py`.
+        files: name to bytes, beside it.
+        parameters: settings in the model's config.
+    """
+
+    source: ModuleType
+    files: dict[str, bytes]
+    parameters: dict[str, str]
+
+    def contents(self) -> dict[str, Path | bytes]:
+        """All files of the version's folder."""
+        return {"model.py": Path(str(self.source.__file__)).read_bytes(), **self.files}
+
+
+def python_head(head: Head) -> PythonHead | None:
+    """Describe the Python model of a head that searches with faiss; None for heads that become graphs."""
+    if not isinstance(head, NeighborSearch) or head.index is None:
+        return None
+    labels = io.BytesIO()
+    np.save(labels, head.labels.numpy())
+    files = {"index.faiss": head.index_data.numpy().tobytes(), "labels.npy": labels.getvalue()}
+    settings = ("temperature", "max_difference", "max_neighbors")
+    return PythonHead(neighbors_model, files, {name: str(head.config[name]) for name in settings})
+
+
+def compare_python(
+    model: str, served: PythonHead, scratch: Path, cases: Iterable[tuple[Arrays, Arrays]]
+) -> list[Difference]:
+    """Write a Python model's files into a folder, open them as Triton does, and compare each output with torch's.
+
+    Args:
+        model: its name in the repository.
+        served: the model.
+        scratch: an existing folder.
+        cases: pairs of inputs and torch's outputs, both by name.
+    """
+    for name, content in served.files.items():
+        (scratch / name).write_bytes(content)
+    search: Any = served.source.open_search(scratch, served.parameters)
+    return differences_of(model, ((search.answer(feeds["embedding"]), expected) for feeds, expected in cases))
