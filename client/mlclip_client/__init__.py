@@ -18,13 +18,15 @@ if TYPE_CHECKING:
         UnknownHead,
         Unreadable,
     )
+    from mlclip_client.images import Captioned
     from mlclip_client.pixels import PixelSpec
-    from mlclip_client.values import Answer, HeadInfo, Prediction
+    from mlclip_client.values import Answer, HeadInfo, Prediction, Reference
 
 __all__ = [
     "Answer",
     "AsyncClient",
     "BadImage",
+    "Captioned",
     "Client",
     "ClientError",
     "DeadlineExceeded",
@@ -41,6 +43,7 @@ __all__ = [
 
 _MODULES = {
     "client": ("AsyncClient", "Client"),
+    "images": ("Captioned",),
     "pixels": ("PixelSpec",),
     "values": ("Answer", "HeadInfo", "Prediction", "Reference"),
 }

@@ -52,6 +52,11 @@ class Route:
         """How the encoder behind this route wants its pixels."""
         return self.heads[0].spec
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether one of its heads reads texts."""
+        return any(head.reads_text for head in self.heads)
+
     def output(self, head: HeadInfo, part: str) -> str:
         """Name the output tensor that holds `part` (`scores`, `selected`, `references`) of a head."""
         return f"{head.name}_{part}" if self.ensemble.combined else part
@@ -78,7 +83,7 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
             if not ensemble.combined:
                 head = _read_head(version, config, parameters)
                 heads.setdefault(head.name, head)
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, IndexError, StopIteration) as error:
             raise ServerError(
                 f"the configuration of model {config.name!r} is not usable ({error!r}); export the head again"
             ) from error
@@ -133,7 +138,7 @@ def _own_ensemble(catalog: Catalog, head: HeadInfo, via: Via) -> Ensemble:
 def _read_ensemble(version: str, config: Any, parameters: dict[str, str]) -> Ensemble:
     combined = parameters["mlclip_kind"] == "combined"
     heads = tuple(json.loads(parameters["heads"])) if combined else (parameters["head"],)
-    via = _VIA_OF_INPUT[config.input[0].name]
+    via = next(_VIA_OF_INPUT[tensor.name] for tensor in config.input if tensor.name in _VIA_OF_INPUT)
     return Ensemble(config.name, version, via, parameters["encoder"], heads, combined)
 
 
@@ -162,4 +167,5 @@ def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInf
         version=version,
         mlclip_version=parameters["mlclip_version"],
         explains="references" in dims,
+        reads_text=any(tensor.name == "text" for tensor in config.input),
     )

@@ -24,6 +24,7 @@ from mlclip_client.files import Walk, find_images
 from mlclip_client.outputs import check_target, open_writer
 from mlclip_client.rows import RowOptions, schema
 from mlclip_client.session import MAX_BYTES
+from mlclip_client.texts import Texts
 from mlclip_client.values import HeadInfo
 
 _PIPE_WIDTH = 160
@@ -55,6 +56,10 @@ def classify(
         bool,
         typer.Option("--explain", help="Also write the reference images behind each answer."),
     ] = False,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="Titles for heads that read text: .csv or .jsonl with `path` and `text`."),
+    ] = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = MAX_BYTES,
     debug: Debug = False,
 ) -> None:
@@ -65,7 +70,7 @@ def classify(
     options = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings, explain=explain)
     with _reported(debug):
         check_target(out)
-        walk = Walk()
+        walk, known = Walk(), None if texts is None else Texts(texts)
         images = _some_images(paths, walk)
         with Client(
             url,
@@ -77,7 +82,10 @@ def classify(
             max_bytes=max_bytes,
         ) as client:
             asked = client.asked_heads()
-            predictions = client.classify_many(images, concurrency=concurrency)
+            if known is not None and not any(info.reads_text for info in asked):
+                raise ValueError(f"--texts: no head among {', '.join(info.name for info in asked)} reads text")
+            items = images if known is None else known.join(images)
+            predictions = client.classify_many(items, concurrency=concurrency)
             with open_writer(out, schema(asked, options)) as write, _progress() as (progress, task):
                 tally = write_rows(
                     predictions,
@@ -85,6 +93,8 @@ def classify(
                     options,
                     lambda tally: progress.update(task, advance=1, errors=tally.errors),
                 )
+        if known is not None:
+            _say(f"{known.used:,} of the images have a text in {texts}, which has {len(known):,}")
         raise typer.Exit(_conclude(tally, walk, out))
 
 

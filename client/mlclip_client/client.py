@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from mlclip_client.catalog import Via
-from mlclip_client.images import ImageLike
+from mlclip_client.images import Captioned, ImageLike
 from mlclip_client.session import MAX_BYTES, Options, Session, in_order
 from mlclip_client.transport import AsyncTransport, BlockingTransport, finish
 from mlclip_client.values import HeadInfo, Prediction
@@ -68,25 +68,26 @@ class Client:
         """Give labels, thresholds and preprocessing of one head; raises UnknownHead."""
         return finish(self._session.model_info(head))
 
-    def classify(self, image: ImageLike) -> Prediction:
+    def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
         """Classify one image.
 
         Args:
             image: a file's bytes, a path, a Pillow picture, or uint8 pixels [S, S, 3], S the encoder's size.
+            text: its title or caption, for heads that read one; the others leave it aside.
 
         Raises:
             ClientError: see `mlclip_client.errors`.
         """
-        return finish(self._session.classify(image))
+        return finish(self._session.classify(image, text))
 
-    def classify_many(self, images: Iterable[ImageLike], *, concurrency: int = 32) -> Iterator[Prediction]:
+    def classify_many(self, images: Iterable[ImageLike | Captioned], *, concurrency: int = 32) -> Iterator[Prediction]:
         """Classify any number of images, in input order.
 
         `images` is read lazily; at most `concurrency` images are in work and twice as many in memory. What
         goes wrong with one image is in its prediction's `error` and stops no other.
 
         Args:
-            images: see `classify`; paths keep memory flat.
+            images: see `classify`; paths keep memory flat. One with a text comes as `Captioned(image, text)`.
             concurrency: how many requests may be under way.
 
         Raises:
@@ -95,7 +96,7 @@ class Client:
         _check_concurrency(concurrency)
         return self._classify_many(images, concurrency)
 
-    def _classify_many(self, images: Iterable[ImageLike], concurrency: int) -> Iterator[Prediction]:
+    def _classify_many(self, images: Iterable[ImageLike | Captioned], concurrency: int) -> Iterator[Prediction]:
         self.asked_heads()
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="mlclip-client")
         try:
@@ -105,7 +106,7 @@ class Client:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _attempt(self, image: ImageLike) -> Prediction:
+    def _attempt(self, image: ImageLike | Captioned) -> Prediction:
         return finish(self._session.attempt(image))
 
     def close(self) -> None:
@@ -155,22 +156,24 @@ class AsyncClient:
         """Give labels, thresholds and preprocessing of one head; raises UnknownHead."""
         return await self._session.model_info(head)
 
-    async def classify(self, image: ImageLike) -> Prediction:
+    async def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
         """Classify one image; arguments and errors as in `Client.classify`."""
-        return await self._session.classify(image)
+        return await self._session.classify(image, text)
 
-    async def classify_many(self, images: Iterable[ImageLike], *, concurrency: int = 32) -> AsyncIterator[Prediction]:
+    async def classify_many(
+        self, images: Iterable[ImageLike | Captioned], *, concurrency: int = 32
+    ) -> AsyncIterator[Prediction]:
         """Classify any number of images, in input order; as `Client.classify_many`."""
         _check_concurrency(concurrency)
         await self.asked_heads()
         slots = asyncio.Semaphore(concurrency)
         tasks: set[asyncio.Task[Prediction]] = set()
 
-        async def attempt(image: ImageLike) -> Prediction:
+        async def attempt(image: ImageLike | Captioned) -> Prediction:
             async with slots:
                 return await self._session.attempt(image)
 
-        def start(image: ImageLike) -> asyncio.Task[Prediction]:
+        def start(image: ImageLike | Captioned) -> asyncio.Task[Prediction]:
             task = asyncio.create_task(attempt(image))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,21 @@ from mlclip_client.pixels import ImageError, PixelSpec, to_pixels
 
 ImageLike = bytes | str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 """A file's bytes, a path, a Pillow picture, or uint8 pixels [S, S, 3] of the encoder's own size S."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """An image with its text: a title, a caption, what a page says about it.
+
+    Attributes:
+        image: see `ImageLike`.
+        text: None where it has none.
+    """
+
+    image: ImageLike
+    text: str | None
+
+
 Loaded = bytes | Image.Image | npt.NDArray[np.uint8]
 
 

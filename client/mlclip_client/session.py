@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from mlclip_client import wire
 from mlclip_client.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog
 from mlclip_client.errors import ClientError, ServerError, UnknownHead
-from mlclip_client.images import ImageLike, Loaded, load, pixels_of, source_of
+from mlclip_client.images import Captioned, ImageLike, Loaded, load, pixels_of, source_of
 from mlclip_client.transport import Transport
 from mlclip_client.values import HeadInfo, Prediction
 
@@ -75,8 +75,8 @@ class Session:
             raise UnknownHead("embeddings need heads of one encoder: " + _encoders(heads))
         return heads
 
-    async def classify(self, image: ImageLike) -> Prediction:
-        """Classify one image; raises ClientError.
+    async def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
+        """Classify one image, with its text for heads that read it; raises ClientError.
 
         A server may get a new version of a head while a session lives. The reply tells, and then the labels
         are read again and the image is asked again, so that names always belong to their scores.
@@ -86,26 +86,27 @@ class Session:
         for fresh in (False, True):
             heads = await self.asked(fresh)
             routes = plan_routes(await self.catalog(), heads, via)
-            replies = [await self._ask(route, loaded, first=route is routes[0]) for route in routes]
+            replies = [await self._ask(route, loaded, text, first=route is routes[0]) for route in routes]
             pairs = list(zip(routes, replies, strict=True))
             if all(reply.model_version == route.ensemble.version for route, reply in pairs):
                 return self._prediction(source_of(image), heads, pairs)
         raise ServerError("the server's models change faster than they can be asked; try again later")
 
-    async def attempt(self, image: ImageLike) -> Prediction:
+    async def attempt(self, item: ImageLike | Captioned) -> Prediction:
         """Classify one image; what goes wrong is in the prediction's `error`."""
+        image, text = (item.image, item.text) if isinstance(item, Captioned) else (item, None)
         try:
-            return await self.classify(image)
+            return await self.classify(image, text)
         except ClientError as error:
             return Prediction(source_of(image), answers={}, error=error)
 
-    async def _ask(self, route: Route, image: Loaded, first: bool) -> Any:
+    async def _ask(self, route: Route, image: Loaded, text: str | None, first: bool) -> Any:
         if route.ensemble.via == "bytes" and isinstance(image, bytes):
             payload: Any = image
         else:
             payload = await self._transport.work(partial(pixels_of, image, route.spec))
         embeddings = first and self._options.embeddings
-        request = wire.infer_request(route, payload, embeddings, self._options.explain)
+        request = wire.infer_request(route, payload, text, embeddings=embeddings, explain=self._options.explain)
         return await self._transport.call("ModelInfer", request)
 
     def _prediction(

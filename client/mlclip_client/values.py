@@ -26,6 +26,7 @@ class HeadInfo:
         version: the served version of the head's ensemble.
         mlclip_version: the mlclip that exported it.
         explains: whether it can name the reference images behind an answer.
+        reads_text: whether it reads an image's text, if there is one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class HeadInfo:
     version: str
     mlclip_version: str
     explains: bool = False
+    reads_text: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,22 +38,31 @@ def config_request(model: str, version: str) -> Any:
     return service_pb2.ModelConfigRequest(name=model, version=version)
 
 
-def infer_request(route: Route, image: bytes | npt.NDArray[np.uint8], embeddings: bool, explain: bool = False) -> Any:
+def infer_request(
+    route: Route,
+    image: bytes | npt.NDArray[np.uint8],
+    text: str | None,
+    *,
+    embeddings: bool = False,
+    explain: bool = False,
+) -> Any:
     """Build the request for one image.
 
     Args:
         route: which ensemble and heads.
         image: the file's bytes where the ensemble takes `image`, uint8 [S, S, 3] where it takes `pixels`.
+        text: the image's text; it is sent where a head reads it.
         embeddings: ask for the embedding as well.
         explain: ask the heads that can for the references behind their answers.
     """
     request = service_pb2.ModelInferRequest(model_name=route.ensemble.model)
     if isinstance(image, bytes):
-        request.inputs.add(name="image", datatype="BYTES", shape=[1, 1])
-        request.raw_input_contents.append(_LENGTH_PREFIX.pack(len(image)) + image)
+        _add_bytes(request, "image", image)
     else:
         request.inputs.add(name="pixels", datatype="UINT8", shape=[1, *image.shape])
         request.raw_input_contents.append(image.tobytes())
+    if text is not None and route.reads_text:
+        _add_bytes(request, "text", text.encode(errors="replace"))
     for head in route.heads:
         for part in ("scores", "selected"):
             request.outputs.add(name=route.output(head, part))
@@ -93,6 +102,11 @@ def read_embedding(route: Route, reply: Any) -> npt.NDArray[np.float32]:
         ServerError: it is missing or has another length than the configuration says.
     """
     return _checked(InferResult(reply).as_numpy(EMBEDDING), route, EMBEDDING, route.heads[0].embedding_size)
+
+
+def _add_bytes(request: Any, name: str, value: bytes) -> None:
+    request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
+    request.raw_input_contents.append(_LENGTH_PREFIX.pack(len(value)) + value)
 
 
 def _vector(result: Any, route: Route, name: str, head: HeadInfo) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch import Tensor
 from mlclip.checkpoint import Run, references_file
 from mlclip.encoders import Encoder
 from mlclip.errors import ExportError
-from mlclip_export.facts import EncoderFacts, HeadFacts, shortest
+from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text, shortest
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.parity import BATCHES, Difference, compare, compare_threshold, refuse_if_apart
 from mlclip_export.python_heads import PythonHead, compare_python, python_head
+from mlclip_export.text_graph import check_served_text, text_cases, write_text_encoder
 
 Features = dict[str, Tensor]
 
@@ -48,7 +50,7 @@ class CheckedGraphs:
             tolerance: largest difference from torch that is let through.
             max_batch: largest batch that Triton shall build.
             on_step: called with the name of the model that comes next.
-            made: an encoder's fingerprint to a folder with its graph, from an earlier export.
+            made: fingerprint of an encoder or a text tower to a folder with its graph, from an earlier export.
         """
         self.folders: dict[str, Path] = {}
         self.differences: list[Difference] = []
@@ -69,22 +71,40 @@ class CheckedGraphs:
             _check_inputs(name, run, encoder)
         model = f"encoder_{encoder.tag}"
         folder, cases = self._folder(model), list(_encoder_cases(encoder))
-        differences = self._use_again(model, encoder, folder, cases)
+        differences = self._use_again(model, encoder.fingerprint, folder, cases)
         if not differences:
             write_encoder(encoder, folder)
             differences = compare(model, folder / FILE, _numpy(cases))
         self._judge(differences)
-        self.encoders.append(_encoder_facts(encoder, self._max_batch))
+        features = [outputs for _, outputs in cases]
+        facts = _encoder_facts(encoder, self._max_batch)
+        if any(reads_text(run.head.inputs) for run in runs.values()):
+            texts = self._add_text_encoder(encoder)
+            features = [image | text for image, text in zip(features, texts, strict=True)]
+            facts = replace(facts, text=_text_facts(encoder))
+        self.encoders.append(facts)
         for name, run in runs.items():
-            self._add_head(name, run, [features for _, features in cases])
+            self._add_head(name, run, features)
+
+    def _add_text_encoder(self, encoder: Encoder) -> list[Features]:
+        """Make the graph of an encoder's text tower; give what torch computes for some texts, batch by batch."""
+        check_served_text(encoder)
+        model = f"text_encoder_{encoder.tag}"
+        folder, cases = self._folder(model), list(text_cases(encoder))
+        differences = self._use_again(model, encoder.text_fingerprint, folder, cases)
+        if not differences:
+            write_text_encoder(encoder, folder)
+            differences = compare(model, folder / FILE, _numpy(cases))
+        self._judge(differences)
+        return [features for _, features in cases]
 
     def _use_again(
-        self, model: str, encoder: Encoder, folder: Path, cases: Sequence[tuple[Features, Features]]
+        self, model: str, fingerprint: str, folder: Path, cases: Sequence[tuple[Features, Features]]
     ) -> list[Difference]:
         """Copy the graph of an earlier export, which saves the tracing; give nothing where it will not do."""
-        if encoder.fingerprint not in self._made:
+        if fingerprint not in self._made:
             return []
-        for file in self._made[encoder.fingerprint].glob(f"{FILE}*"):
+        for file in self._made[fingerprint].glob(f"{FILE}*"):
             shutil.copyfile(file, folder / file.name)
         try:
             differences = compare(model, folder / FILE, _numpy(cases))
@@ -172,6 +192,10 @@ def _encoder_facts(encoder: Encoder, max_batch: int) -> EncoderFacts:
         token_width=encoder.token_width,
         max_batch=max_batch,
     )
+
+
+def _text_facts(encoder: Encoder) -> TextFacts:
+    return TextFacts(encoder.text_fingerprint, encoder.text_token_count, encoder.text_token_width)
 
 
 def _head_facts(name: str, run: Run, outputs: Features, max_batch: int) -> HeadFacts:

@@ -18,6 +18,7 @@ from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.checkpoint import labels_file
+from mlclip.features import TEXT_KINDS
 from mlclip_export.accelerators import Stamp, Variant, accelerate
 from mlclip_export.facts import EncoderFacts, HeadFacts
 from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs, threshold_input
@@ -49,6 +50,14 @@ class ConfigOptions:
     preprocess_instances: int = 2
 
 
+@dataclass(frozen=True)
+class FirstSteps:
+    """Names of the models that an encoder's ensembles begin with; `tokenize` is empty where nothing reads texts."""
+
+    preprocess: str
+    tokenize: str = ""
+
+
 def preprocess_config(name: str, spec: PixelSpec, max_batch: int, options: ConfigOptions) -> Any:
     """Describe the Python model that turns image files into pixels."""
     config = _model(name, "python", max_batch)
@@ -67,6 +76,30 @@ def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Varia
         _add(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
     parameters = {"encoder": encoder.tag, "fingerprint": encoder.fingerprint, "exporter": EXPORTER}
     _with(config, "encoder", {**parameters, **_spec(encoder.spec)})
+    return accelerate(
+        _with_threads(config, options.encoder_threads), variant, stamp, options.engine_cache, options.fp16
+    )
+
+
+def tokenize_config(name: str, length: int, max_batch: int) -> Any:
+    """Describe the Python model that turns a text, if there is one, into token ids; of `pixels` it reads the batch."""
+    config = _model(name, "python", max_batch)
+    _add(config.input, "pixels", pb.TYPE_UINT8, [-1, -1, 3])
+    _add_text_input(config)
+    _add(config.output, "token_ids", pb.TYPE_INT64, [length])
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+    return _with(config, "tokenize", {})
+
+
+def text_encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Variant, stamp: Stamp) -> Any:
+    """Describe the text tower of an encoder that has one."""
+    assert encoder.text is not None
+    config = _model(f"text_encoder_{encoder.tag}", "onnxruntime", encoder.max_batch)
+    _add(config.input, "token_ids", pb.TYPE_INT64, [encoder.text.token_count])
+    for output in TEXT_KINDS:
+        _add(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
+    parameters = {"encoder": encoder.tag, "fingerprint": encoder.text.fingerprint, "exporter": EXPORTER}
+    _with(config, "text_encoder", parameters)
     return accelerate(
         _with_threads(config, options.encoder_threads), variant, stamp, options.engine_cache, options.fp16
     )
@@ -107,10 +140,10 @@ def references_config(head: HeadFacts) -> Any:
     return _with(config, "references", {"head": head.name})
 
 
-def ensemble_config(head: HeadFacts, encoder: EncoderFacts, preprocess: str, via: Via) -> Any:
-    """Describe the ensemble of one head: image or pixels to labels."""
+def ensemble_config(head: HeadFacts, encoder: EncoderFacts, first: FirstSteps, via: Via) -> Any:
+    """Describe the ensemble of one head: image or pixels, and perhaps a text, to labels."""
     name = head.name if via == "pixels" else f"{head.name}_bytes"
-    config = _ensemble(name, encoder, [head], preprocess, via)
+    config = _ensemble(name, encoder, [head], first, via)
     _add_label_outputs(config, head, label_file=LABELS)
     _add_references_output(config, head)
     _add(config.output, "embedding_out", pb.TYPE_FP32, [encoder.embedding_width])
@@ -126,10 +159,10 @@ def ensemble_config(head: HeadFacts, encoder: EncoderFacts, preprocess: str, via
     return _with(config, "ensemble", parameters)
 
 
-def combined_config(heads: Sequence[HeadFacts], encoder: EncoderFacts, preprocess: str, via: Via) -> Any:
+def combined_config(heads: Sequence[HeadFacts], encoder: EncoderFacts, first: FirstSteps, via: Via) -> Any:
     """Describe the ensemble of all heads on one encoder; Triton leaves out the heads nobody asks for."""
     name = f"heads_{encoder.tag}" if via == "pixels" else f"heads_{encoder.tag}_bytes"
-    config = _ensemble(name, encoder, heads, preprocess, via)
+    config = _ensemble(name, encoder, heads, first, via)
     for head in heads:
         _add_label_outputs(config, head, prefix=f"{head.name}_")
         _add_references_output(config, head, prefix=f"{head.name}_")
@@ -145,7 +178,9 @@ def combined_config(heads: Sequence[HeadFacts], encoder: EncoderFacts, preproces
 
 
 def feature_dims(encoder: EncoderFacts, feature: str) -> Dims:
-    """Give the shape of an encoder's output, without the batch."""
+    """Give the shape of an encoder's output, image's or text's, without the batch."""
+    if feature == "text_tokens" and encoder.text is not None:
+        return [encoder.text.token_count, encoder.text.token_width]
     if feature == "tokens":
         return [encoder.token_count, encoder.token_width]
     return [encoder.embedding_width]
@@ -162,19 +197,32 @@ def _model(name: str, backend: str, max_batch: int) -> Any:
     return config
 
 
-def _ensemble(name: str, encoder: EncoderFacts, heads: Sequence[HeadFacts], preprocess: str, via: Via) -> Any:
-    """Start an ensemble: its input, and the steps up to the encoder."""
+def _ensemble(name: str, encoder: EncoderFacts, heads: Sequence[HeadFacts], first: FirstSteps, via: Via) -> Any:
+    """Start an ensemble: its inputs, and the steps up to the encoders.
+
+    `tokenize` is the first step although it waits for pixels: where no head that reads texts is asked, Triton leaves
+    out what comes before the unused input `text`, and counts that as step 0 (see the traps in the contract).
+    """
     size = encoder.spec.size
     max_batch = min([encoder.max_batch, *(head.max_batch for head in heads)])
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch)
-    if via == "pixels":
-        _add(config.input, "pixels", pb.TYPE_UINT8, [size, size, 3])
-    else:
-        _add(config.input, "image", pb.TYPE_STRING, [1])
-        _add_step(config, preprocess, {"image": "image"}, {"pixels": "pixels"})
     features = sorted({feature for head in heads for feature in head.inputs})
-    _add_step(config, f"encoder_{encoder.tag}", {"pixels": "pixels"}, {f: f for f in [*features, "embedding_out"]})
+    of_text = [f for f in features if f in TEXT_KINDS]
+    of_image = [*(f for f in features if f not in TEXT_KINDS), "embedding_out"]
+    picture = ("pixels", pb.TYPE_UINT8, [size, size, 3]) if via == "pixels" else ("image", pb.TYPE_STRING, [1])
+    _add(config.input, *picture)
+    if of_text:
+        _add_text_input(config)
+        _add_step(config, first.tokenize, {"pixels": "pixels", "text": "text"}, {"token_ids": "token_ids"})
+        _add_step(config, f"text_encoder_{encoder.tag}", {"token_ids": "token_ids"}, {f: f for f in of_text})
+    if via == "bytes":
+        _add_step(config, first.preprocess, {"image": "image"}, {"pixels": "pixels"})
+    _add_step(config, f"encoder_{encoder.tag}", {"pixels": "pixels"}, {f: f for f in of_image})
     return config
+
+
+def _add_text_input(config: Any) -> None:
+    _add(config.input, "text", pb.TYPE_STRING, [1]).optional = True
 
 
 def _add_head_tensors(config: Any, head: HeadFacts, encoder: EncoderFacts) -> None:

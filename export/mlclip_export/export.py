@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,14 @@ from mlclip_export.checked import CheckedGraphs
 from mlclip_export.configs import ConfigOptions
 from mlclip_export.facts import EncoderFacts, Facts, HeadFacts, read_facts
 from mlclip_export.graphs import EXPORTER
-from mlclip_export.layout import ensemble_models, onnx_models, preprocess_models, preprocess_names
+from mlclip_export.layout import (
+    ensemble_models,
+    onnx_models,
+    preprocess_models,
+    preprocess_names,
+    tokenize_models,
+    tokenize_names,
+)
 from mlclip_export.parity import Difference
 from mlclip_export.repository import Written, latest_version, remove_models, write_models
 from mlclip_export.tensorrt import require_tensorrt
@@ -105,17 +112,19 @@ def export_runs(
             graphs.add_encoder(_load(reference, encoders), its_runs)
         facts = _merged(before, graphs.encoders, graphs.heads)
         default: Variant = "plan" if options.format == "tensorrt" else _DEFAULTS[options.accelerator]
-        preprocess = preprocess_names(facts)
+        preprocess, tokenize = preprocess_names(facts), tokenize_names(facts)
         models = [
             *preprocess_models(facts, preprocess, options.configs),
+            *tokenize_models(facts, tokenize),
             *onnx_models(graphs, facts, options.configs, default, finish_key),
-            *ensemble_models(facts, preprocess),
+            *ensemble_models(facts, preprocess, tokenize),
         ]
         on_step("the repository")
         written = write_models(repository, models)
     kept = {f"{kind}_{name}" for name in facts.heads for kind in ("head", "threshold")}
     kept |= {f"references_{name}" for name, head in facts.heads.items() if head.references}
     kept |= {f"encoder_{tag}" for tag in facts.encoders} | {model.name for model in models}
+    kept |= {f"text_encoder_{tag}" for tag, encoder in facts.encoders.items() if encoder.text}
     return Report(tuple(graphs.differences), tuple(written), tuple(remove_models(repository, kept)))
 
 
@@ -155,12 +164,14 @@ def _check_encoders(references: Mapping[str, EncoderRef], runs: Mapping[str, Run
 
 
 def _made_before(repository: Path, before: Facts) -> dict[str, Path]:
-    """Find encoder graphs of an earlier export by the same exporter: fingerprint to folder."""
-    return {
-        encoder.fingerprint: latest_version(repository / f"encoder_{encoder.tag}")
-        for encoder in before.encoders.values()
-        if encoder.exporter == EXPORTER
-    }
+    """Find graphs of encoders and text towers of an earlier export by the same exporter: fingerprint to folder."""
+    made: dict[str, str] = {}
+    for tag, encoder in before.encoders.items():
+        if encoder.exporter == EXPORTER:
+            made[encoder.fingerprint] = f"encoder_{tag}"
+        if encoder.text and encoder.text.exporter == EXPORTER:
+            made[encoder.text.fingerprint] = f"text_encoder_{tag}"
+    return {fingerprint: latest_version(repository / model) for fingerprint, model in made.items()}
 
 
 def _load(reference: EncoderRef, loaded: Sequence[Encoder]) -> Encoder:
@@ -171,8 +182,14 @@ def _load(reference: EncoderRef, loaded: Sequence[Encoder]) -> Encoder:
 
 
 def _merged(before: Facts, encoders: Sequence[EncoderFacts], heads: Sequence[HeadFacts]) -> Facts:
-    """Say what the repository will hold: new heads replace old ones, encoders without heads go."""
+    """Say what the repository will hold: new heads replace old ones, towers that no head reads go."""
     all_heads = before.heads | {head.name: head for head in heads}
-    all_encoders = before.encoders | {encoder.tag: encoder for encoder in encoders}
-    read = {head.encoder for head in all_heads.values()}
-    return Facts({tag: encoder for tag, encoder in all_encoders.items() if tag in read}, all_heads, before.preprocess)
+    texts = {tag: encoder.text for tag, encoder in before.encoders.items()}
+    texts |= {encoder.tag: encoder.text for encoder in encoders if encoder.text}
+    with_text = {head.encoder for head in all_heads.values() if head.reads_text}
+    kept = {
+        tag: replace(encoder, text=texts[tag] if tag in with_text else None)
+        for tag, encoder in (before.encoders | {encoder.tag: encoder for encoder in encoders}).items()
+        if any(head.encoder == tag for head in all_heads.values())
+    }
+    return Facts(kept, all_heads, before.preprocess, before.tokenize)

@@ -7,6 +7,7 @@ knows the heads that are already there.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,24 @@ from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2
 
 from mlclip.errors import ExportError
+from mlclip.features import TEXT_KINDS
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """An encoder's text tower in the repository, its model being `text_encoder_<tag>`.
+
+    Attributes:
+        fingerprint: digest of its weights.
+        token_count: L, the context length.
+        token_width: V.
+        exporter: what made its graph; empty before there is one.
+    """
+
+    fingerprint: str
+    token_count: int
+    token_width: int
+    exporter: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,7 @@ class EncoderFacts:
         token_width: W, or 0.
         max_batch: largest batch its model takes.
         exporter: what made its graph; empty before there is one.
+        text: its text tower, where a head reads texts.
     """
 
     tag: str
@@ -43,6 +63,7 @@ class EncoderFacts:
     token_width: int
     max_batch: int
     exporter: str = ""
+    text: TextFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -69,14 +90,27 @@ class HeadFacts:
     output: str = "logits"
     references: int = 0
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether texts are among its inputs."""
+        return reads_text(self.inputs)
+
 
 @dataclass(frozen=True)
 class Facts:
-    """All encoders by tag, all heads by name, and the pixels that the model `preprocess` makes."""
+    """All encoders by tag, all heads by name, and what the models `preprocess` and `tokenize` make.
+
+    Attributes:
+        encoders: by tag.
+        heads: by name.
+        preprocess: the pixels of `preprocess`.
+        tokenize: the context length of `tokenize`.
+    """
 
     encoders: dict[str, EncoderFacts]
     heads: dict[str, HeadFacts]
     preprocess: PixelSpec | None = None
+    tokenize: int | None = None
 
     def heads_on(self, tag: str) -> list[HeadFacts]:
         """List the heads that read an encoder, by name."""
@@ -92,24 +126,26 @@ def read_facts(repository: Path) -> Facts:
     configs = read_configs(repository)
     encoders: dict[str, EncoderFacts] = {}
     heads: dict[str, HeadFacts] = {}
-    preprocess = None
+    preprocess = tokenize = None
     for name, config in configs.items():
         kind = parameter(config, "mlclip_kind")
         try:
             if kind == "encoder":
-                encoder = _encoder(config)
+                encoder = _encoder(config, configs)
                 encoders[encoder.tag] = encoder
             elif kind == "ensemble" and not name.endswith("_bytes"):
                 head = _head(config, configs)
                 heads[head.name] = head
             elif name == "preprocess":
                 preprocess = _spec(config)
+            elif name == "tokenize":
+                tokenize = config.output[0].dims[0]
         except (KeyError, ValueError, TypeError) as error:
             raise ExportError(
                 f"{repository / name / 'config.pbtxt'} is not as mlclip-export writes it ({error!r}): remove the "
                 "model's folder, or export to another --out"
             ) from error
-    return Facts(encoders, heads, preprocess)
+    return Facts(encoders, heads, preprocess, tokenize)
 
 
 def read_configs(repository: Path) -> dict[str, Any]:
@@ -139,7 +175,13 @@ def shortest(thresholds: npt.NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(str(value)) for value in thresholds.astype(np.float32))
 
 
-def _encoder(config: Any) -> EncoderFacts:
+def reads_text(inputs: Iterable[str]) -> bool:
+    """Tell whether texts are among a head's inputs."""
+    return any(feature in TEXT_KINDS for feature in inputs)
+
+
+def _encoder(config: Any, configs: dict[str, Any]) -> EncoderFacts:
+    text = configs.get(f"text_{config.name}")
     dims = {output.name: list(output.dims) for output in config.output}
     token_count, token_width = dims.get("tokens", (0, 0))
     return EncoderFacts(
@@ -151,7 +193,13 @@ def _encoder(config: Any) -> EncoderFacts:
         token_width=token_width,
         max_batch=config.max_batch_size,
         exporter=parameter(config, "exporter"),
+        text=None if text is None else _text(text),
     )
+
+
+def _text(config: Any) -> TextFacts:
+    count, width = next(output.dims for output in config.output if output.name == "text_tokens")
+    return TextFacts(_needed(config, "fingerprint"), count, width, parameter(config, "exporter"))
 
 
 def _head(ensemble: Any, configs: dict[str, Any]) -> HeadFacts:

@@ -73,7 +73,7 @@ def write_encoder(encoder: Encoder, folder: Path) -> None:
     size = encoder.spec.size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     outputs = encoder_outputs(encoder.token_count > 0)
-    _write(ServedEncoder(encoder), (pixels,), ("pixels",), outputs, folder)
+    write_graph(ServedEncoder(encoder), (pixels,), ("pixels",), outputs, folder)
 
 
 def write_head(head: Head, features: Sequence[Tensor], folder: Path) -> None:
@@ -87,7 +87,7 @@ def write_head(head: Head, features: Sequence[Tensor], folder: Path) -> None:
     Raises:
         ExportError: torch cannot turn it into a graph, or the features do not fit.
     """
-    _write(head, tuple(features), head.inputs, head.outputs, folder)
+    write_graph(head, tuple(features), head.inputs, head.outputs, folder)
 
 
 def threshold_input(output: str) -> str:
@@ -135,9 +135,21 @@ def _batched(name: str, kind: int, width: int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, ["batch", width])
 
 
-def _write(
+def write_graph(
     module: nn.Module, args: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], folder: Path
 ) -> None:
+    """Write `model.onnx` of any module.
+
+    Args:
+        module: gives one tensor or a tuple, batch first.
+        args: an example of each input, with a batch of at least 2.
+        inputs: their names.
+        outputs: names of what comes out.
+        folder: an existing folder for the file and its weights.
+
+    Raises:
+        ExportError: torch cannot turn it into a graph, or the arguments do not fit.
+    """
     module.eval()
     with _quiet():
         try:
@@ -205,7 +217,7 @@ def _set_levels(loggers: Iterable[logging.Logger], levels: Iterable[int]) -> Non
 
 
 def _name(module: nn.Module) -> str:
-    return "the encoder" if isinstance(module, ServedEncoder) else f"the head {type(module).__name__}"
+    return f"the head {type(module).__name__}" if isinstance(module, Head) else "the encoder"
 
 
 def _first_line(error: Exception) -> str:

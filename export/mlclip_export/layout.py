@@ -17,6 +17,7 @@ from mlclip_export.checked import CheckedGraphs
 from mlclip_export.configs import (
     LABELS,
     ConfigOptions,
+    FirstSteps,
     Via,
     combined_config,
     encoder_config,
@@ -25,7 +26,9 @@ from mlclip_export.configs import (
     preprocess_config,
     python_head_config,
     references_config,
+    text_encoder_config,
     threshold_config,
+    tokenize_config,
 )
 from mlclip_export.facts import Facts
 from mlclip_export.repository import CONFIG, Model
@@ -55,6 +58,23 @@ def preprocess_names(facts: Facts) -> dict[PixelSpec, str]:
     return {spec: "preprocess" if spec == first else _long_name(spec) for spec in specs}
 
 
+def tokenize_models(facts: Facts, names: Mapping[int, str]) -> list[Model]:
+    """Give the models that make token ids: one for each context length that a served text tower wants."""
+    files: dict[str, Path | bytes] = {"model.py": Path(__file__).with_name("tokenize_model.py").read_bytes()}
+    models = []
+    for length, name in names.items():
+        max_batch = max(e.max_batch for e in facts.encoders.values() if e.text and e.text.token_count == length)
+        models.append(Model(name, _one(tokenize_config, name, length, max_batch), files))
+    return models
+
+
+def tokenize_names(facts: Facts) -> dict[int, str]:
+    """Name the models that make token ids, `tokenize`, and where context lengths differ the others after theirs."""
+    lengths = sorted({encoder.text.token_count for encoder in facts.encoders.values() if encoder.text})
+    first = facts.tokenize if facts.tokenize in lengths else next(iter(lengths), None)
+    return {length: "tokenize" if length == first else f"tokenize_{length}" for length in lengths}
+
+
 def onnx_models(
     graphs: CheckedGraphs, facts: Facts, options: ConfigOptions, default: Variant, finish_key: str = ""
 ) -> list[Model]:
@@ -73,6 +93,9 @@ def onnx_models(
         arguments: tuple[Any, ...] = (encoder, options)
         name = f"encoder_{encoder.tag}"
         models.append(_graph_model(name, encoder_config, arguments, variants, default, graphs.folders))
+        if encoder.text:
+            name = f"text_{name}"
+            models.append(_graph_model(name, text_encoder_config, arguments, variants, default, graphs.folders))
     for head in graphs.heads:
         if head.name not in graphs.python_heads:
             arguments = (head, facts.encoders[head.encoder], options)
@@ -92,19 +115,23 @@ def onnx_models(
     return models
 
 
-def ensemble_models(facts: Facts, preprocess: Mapping[PixelSpec, str]) -> list[Model]:
+def ensemble_models(facts: Facts, preprocess: Mapping[PixelSpec, str], tokenize: Mapping[int, str]) -> list[Model]:
     """Give all ensembles: two for each head, and two for each encoder that has heads."""
+    first = {
+        tag: FirstSteps(preprocess[encoder.spec], tokenize[encoder.text.token_count] if encoder.text else "")
+        for tag, encoder in facts.encoders.items()
+    }
     models = []
     for head in facts.heads.values():
         encoder = facts.encoders[head.encoder]
         labels = {LABELS: labels_file(head.labels)}
         for via in _VIAS:
-            configs = _one(ensemble_config, head, encoder, preprocess[encoder.spec], via)
+            configs = _one(ensemble_config, head, encoder, first[encoder.tag], via)
             models.append(_ensemble(configs, labels))
     for encoder in facts.encoders.values():
         heads = facts.heads_on(encoder.tag)
         for via in _VIAS:
-            models.append(_ensemble(_one(combined_config, heads, encoder, preprocess[encoder.spec], via), {}))
+            models.append(_ensemble(_one(combined_config, heads, encoder, first[encoder.tag], via), {}))
     return models
 
 

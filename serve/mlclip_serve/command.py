@@ -13,6 +13,7 @@ IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 """NVIDIA's container of the Triton version (2.51) that nvidia-pytriton embeds."""
 DRAIN = 30
 """Seconds that Triton waits for inferences in flight when it is asked to stop."""
+_INSTALL = "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer"
 _CONTAINER_PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
 
 
@@ -85,7 +86,7 @@ def container_command(settings: Settings, image: str = IMAGE) -> str:
         image: the container image to start from.
 
     Returns:
-        Lines for a shell, with comments: Pillow must be added to the image, the `preprocess` model needs it.
+        Lines for a shell, with comments: what the Python models need must be added to the image.
         TensorRT engines that the server builds are kept in a volume, at /engines.
     """
     run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g"]
@@ -94,8 +95,8 @@ def container_command(settings: Settings, image: str = IMAGE) -> str:
     run += [f"--volume={settings.repository}:/models:ro", "--volume=mlclip-engines:/engines", "mlclip-triton"]
     run += ["tritonserver", "--model-repository=/models", f"--log-verbose={settings.log_verbose}", *_variant(settings)]
     lines = [
-        "# Pillow must be in the image, the preprocess model needs it:",
-        f"printf 'FROM {image}\\nRUN pip install --no-cache-dir pillow\\n' | docker build --tag mlclip-triton -",
+        "# The image must have what the Python models need: Pillow to decode, the others for heads that read texts:",
+        f"printf 'FROM {image}\\n{_INSTALL}\\n' | docker build --tag mlclip-triton -",
         "# Without a GPU leave --gpus=all out.",
         shlex.join(run),
     ]

@@ -1,14 +1,15 @@
 """Run folders: what training leaves behind and everything later reads.
 
 A run is `head.safetensors` (weights), `config.json` (head, encoder, training settings), `labels.txt` (class
-names, one a line: the truth about names and their order), `thresholds.json` and `metrics.json`.
+names, one a line: the truth about names and their order), `thresholds.json` and `metrics.json`. A head that trains
+its encoder leaves it in the folder `encoder`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,24 +23,40 @@ from safetensors.torch import load_file, save_file
 from mlclip.encoders import Encoder, load_encoder
 from mlclip.errors import CheckpointError
 from mlclip.heads import HEADS, Head
+from mlclip.pretrain import save_encoder
 
 FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
 REFERENCES = "references.jsonl"
+OWN_ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
 class EncoderRef:
-    """Which encoder a head was trained on, and how to get it again."""
+    """Which encoder a head was trained on, and how to get it again.
+
+    Attributes:
+        name: what `load_encoder` is asked for; for an encoder trained with the run, a folder inside the run's.
+        pretrained: what else it is asked for.
+        tag: the encoder's name in files and in the model repository.
+        fingerprint: of its weights and preprocessing.
+        spec: the pixels it wants.
+        own: it was trained with the run, and its folder lies in the run's.
+        source: where a run's own encoder is now: itself, after training, or its folder, once the run was read.
+    """
 
     name: str
     pretrained: str | None
     tag: str
     fingerprint: str
     spec: PixelSpec
+    own: bool = False
+    source: Encoder | Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, encoder: Encoder) -> EncoderRef:
-        """Describe a loaded encoder."""
+    def of(cls, encoder: Encoder, *, own: bool = False) -> EncoderRef:
+        """Describe a loaded encoder; `own` says that it was trained with the run."""
+        if own:
+            return cls(OWN_ENCODER, None, encoder.tag, encoder.fingerprint, encoder.spec, True, encoder)
         return cls(encoder.name, encoder.pretrained, encoder.tag, encoder.fingerprint, encoder.spec)
 
     def load(self) -> Encoder:
@@ -49,7 +66,10 @@ class EncoderRef:
             CheckpointError: the encoder of that name has other weights or preprocessing now.
             EncoderError: it cannot be loaded.
         """
-        encoder = load_encoder(self.name, self.pretrained)
+        if isinstance(self.source, Encoder):
+            return self.source
+        encoder = load_encoder(self.name if self.source is None else str(self.source), self.pretrained)
+        encoder.tag = self.tag
         if encoder.fingerprint != self.fingerprint:
             raise CheckpointError(
                 f"the encoder {self.name!r} is not the one this head was trained on (fingerprint "
@@ -93,7 +113,7 @@ def save_run(folder: Path, run: Run) -> None:
     config = {
         "mlclip_version": version("mlclip"),
         "head": {"name": run.head_name, "config": run.head.config},
-        "encoder": asdict(run.encoder),
+        "encoder": _plain(run.encoder),
         "training": run.training,
     }
     try:
@@ -103,6 +123,8 @@ def save_run(folder: Path, run: Run) -> None:
         (folder / REFERENCES).unlink(missing_ok=True)
         if run.head.reference_ids:
             (folder / REFERENCES).write_bytes(references_file(run))
+        if run.encoder.own:
+            _save_encoder(folder / OWN_ENCODER, run.encoder)
         save_thresholds(folder, run.labels, run.thresholds)
         write_json(folder / "config.json", config)
         write_json(folder / "metrics.json", run.metrics)
@@ -135,7 +157,7 @@ def load_run(folder: Path) -> Run:
         if (folder / REFERENCES).is_file():
             lines = (folder / REFERENCES).read_text(encoding="utf-8").splitlines()
             head.reference_ids = tuple(json.loads(line)["id"] for line in lines)
-        encoder = EncoderRef(**{**config["encoder"], "spec": PixelSpec(**config["encoder"]["spec"])})
+        encoder = _encoder_ref(config["encoder"], folder)
         metrics = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the run folder {folder} is broken: {type(error).__name__}: {error}") from error
@@ -168,6 +190,25 @@ def references_file(run: Run) -> bytes:
         for name, row in zip(run.head.reference_ids, targets, strict=True)
     )
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _plain(encoder: EncoderRef) -> dict[str, Any]:
+    """An encoder's description without its whereabouts, as config.json has it."""
+    plain = asdict(replace(encoder, source=None))
+    del plain["source"]
+    return plain
+
+
+def _encoder_ref(plain: dict[str, Any], folder: Path) -> EncoderRef:
+    reference = EncoderRef(**{**plain, "spec": PixelSpec(**plain["spec"])})
+    return replace(reference, source=folder / OWN_ENCODER) if reference.own else reference
+
+
+def _save_encoder(folder: Path, reference: EncoderRef) -> None:
+    """Write a run's own encoder, where it does not lie there already."""
+    if isinstance(reference.source, Path) and reference.source.resolve() == folder.resolve():
+        return
+    save_encoder(reference.load(), folder)
 
 
 def write_json(path: Path, value: object) -> None:

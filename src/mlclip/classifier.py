@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from mlclip.errors import TrainError
 from mlclip.features import DEFAULT_CACHE, FeatureCache
-from mlclip.fit import Recipe, ThresholdConfig, head_features, train_run
+from mlclip.fit import Recipe, ThresholdConfig, head_features, run_cache, train_run
 from mlclip.settings import TrainConfig
 from mlclip.thresholds import select
 from mlclip.train import predict_scores
@@ -60,6 +61,7 @@ class MultiLabelClassifier:
         self,
         images: Sequence[Path | str],
         labels: Sequence[Sequence[str]],
+        texts: Sequence[str | None] | None = None,
         *,
         validation: float = 0.2,
         seed: int = 0,
@@ -69,31 +71,37 @@ class MultiLabelClassifier:
         Args:
             images: R image files.
             labels: the labels of each, R lists of names.
+            texts: the text of each, for heads that read one (`fusion`); None where there is none.
             validation: share of the images that decides when to stop and chooses thresholds, in (0, 1);
                 stratified by label.
             seed: seeds that choice.
 
         Raises:
-            TrainError: images and labels differ in number, or training fails.
+            TrainError: images, labels and texts differ in number, or training fails.
             MlclipError: an image cannot be read.
         """
         if len(images) != len(labels):
             raise TrainError(f"{len(images)} images but {len(labels)} label lists: give one list an image")
-        items = tuple(Item(Path(image), tuple(names)) for image, names in zip(images, labels, strict=True))
+        items = tuple(
+            replace(item, labels=tuple(names)) for item, names in zip(_items(images, texts), labels, strict=True)
+        )
         classes = tuple(sorted({name for item in items for name in item.labels}))
         dataset = assign_splits(Dataset(items, classes), (1 - validation, validation, 0.0), seed)
         self.run_ = train_run(dataset, self.encoder, self.cache, self.recipe)
         self.classes_ = self.run_.labels
         return self
 
-    def predict_proba(self, images: Sequence[Path | str]) -> npt.NDArray[np.float32]:
-        """Scores float32 [R, N] in [0, 1] of R image files; not calibrated probabilities."""
-        part = Dataset(tuple(Item(Path(image)) for image in images), self.run_.labels)
-        return predict_scores(self.run_.head, head_features(self.run_.head, part, self.cache))
+    def predict_proba(
+        self, images: Sequence[Path | str], texts: Sequence[str | None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Scores float32 [R, N] in [0, 1] of R image files, with their texts; not calibrated probabilities."""
+        part = Dataset(_items(images, texts), self.run_.labels)
+        cache = run_cache(self.run_, self.cache)
+        return predict_scores(self.run_.head, head_features(self.run_.head, part, cache))
 
-    def predict(self, images: Sequence[Path | str]) -> list[tuple[str, ...]]:
-        """The selected labels of R image files, in class order."""
-        selected = select(self.predict_proba(images), self.run_.thresholds)
+    def predict(self, images: Sequence[Path | str], texts: Sequence[str | None] | None = None) -> list[tuple[str, ...]]:
+        """The selected labels of R image files, with their texts, in class order."""
+        selected = select(self.predict_proba(images, texts), self.run_.thresholds)
         return [tuple(self.run_.labels[n] for n in np.flatnonzero(row)) for row in selected]
 
     def save(self, folder: Path | str) -> None:
@@ -107,3 +115,11 @@ class MultiLabelClassifier:
         classifier = cls(run.head_name, run.encoder.load(), cache=cache)
         classifier.run_, classifier.classes_ = run, run.labels
         return classifier
+
+
+def _items(images: Sequence[Path | str], texts: Sequence[str | None] | None) -> tuple[Item, ...]:
+    if texts is None:
+        texts = [None] * len(images)
+    if len(texts) != len(images):
+        raise TrainError(f"{len(images)} images but {len(texts)} texts: give one an image, None where there is none")
+    return tuple(Item(Path(image), text=text) for image, text in zip(images, texts, strict=True))

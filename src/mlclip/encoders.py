@@ -8,6 +8,7 @@ folder `models/mlclip-tiny` ships inside the package and is the default; only a 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mlclip.errors import EncoderError
+from mlclip.text_tower import read_text, text_fingerprint, text_shape
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_ENCODER = "mlclip-tiny"
@@ -42,6 +44,8 @@ class Encoder(nn.Module):
         embedding_width: D.
         token_count: T, or 0 where the tower has no tokens.
         token_width: W, or 0.
+        text_token_count: L, the text tower's context length, or 0 where its tokens cannot be taken.
+        text_token_width: V, or 0.
     """
 
     mean: Tensor
@@ -62,6 +66,7 @@ class Encoder(nn.Module):
         self.embedding_width = embedding.shape[-1]
         self.token_count = 0 if tokens is None else int(tokens.shape[1])
         self.token_width = 0 if tokens is None else int(tokens.shape[2])
+        self.text_token_count, self.text_token_width = text_shape(model)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode images.
@@ -77,11 +82,33 @@ class Encoder(nn.Module):
         pooled, tokens = _tower(self.visual, (images - self.mean) / self.std)
         return F.normalize(pooled, dim=-1), tokens
 
+    @property
+    def model(self) -> nn.Module:
+        """The open_clip model that both towers belong to."""
+        return self._model[0]
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: float32 [len(texts), D], L2-normalised."""
         features: Tensor = self._model[0].encode_text(self.tokenizer(list(texts)), normalize=True)  # type: ignore[operator]
         return features.float()
+
+    @torch.no_grad()
+    def encode_text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embed texts, and give their tokens too.
+
+        Returns:
+            embedding float32 [n, D], L2-normalised; tokens float32 [n, L, V] after the final norm, zeros behind a
+            text's end.
+
+        Raises:
+            EncoderError: the tower's tokens cannot be taken.
+        """
+        if not self.text_token_count:
+            raise EncoderError(
+                f"the text tower of {self.name} is not open_clip's own and gives no tokens: use its embedding only"
+            )
+        return read_text(self.model, self.tokenizer(list(texts)))
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -96,6 +123,11 @@ class Encoder(nn.Module):
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Hex digest of the text tower's weights: equal digests mean equal features of texts."""
+        return text_fingerprint(self.model)
 
 
 def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> Encoder:
@@ -131,6 +163,16 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
             f"could not load {name} ({pretrained or 'its folder'}): {str(error).splitlines()[0]}"
         ) from error
     return Encoder(model, name=name, pretrained=pretrained, tag=_tag(name, pretrained))
+
+
+def open_clip_config(encoder: Encoder) -> dict[str, Any]:
+    """What `open_clip_config.json` says of an encoder: `model_cfg` and `preprocess_cfg`."""
+    folder = _folder(encoder.name)
+    if folder is None:
+        preprocess = dict(encoder.visual.preprocess_cfg)  # type: ignore[arg-type]
+        return {"model_cfg": open_clip.get_model_config(encoder.name), "preprocess_cfg": preprocess}
+    config: dict[str, Any] = json.loads((folder / "open_clip_config.json").read_text())
+    return config
 
 
 def _folder(name: str) -> Path | None:

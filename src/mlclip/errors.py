@@ -8,7 +8,8 @@
     ├── CacheError          a features cache is broken, incomplete or belongs to something else
     ├── CheckpointError     a run folder cannot be read or written
     ├── TrainError          training or tuning cannot start or did not come to a result
-    └── ExportError         a model cannot be exported, or its export disagrees with torch
+    ├── ExportError         a model cannot be exported, or its export disagrees with torch
+    └── ResultsError        a folder of measured results cannot be used or holds something else
 
 A message is one line that says what is wrong and what to do about it. Command lines print the message and
 exit with code 1; the traceback appears with `--debug` only.
@@ -43,3 +44,7 @@ class TrainError(MlclipError):
 
 class ExportError(MlclipError):
     """A model cannot be exported, or its export disagrees with torch."""
+
+
+class ResultsError(MlclipError):
+    """A folder of measured results cannot be used or holds something else."""

@@ -1,22 +1,22 @@
-"""The features cache: every image goes through an encoder once, whichever heads and data sets use it.
+"""The features cache: every image and text goes through an encoder once, whichever heads and data sets use it.
 
-A cache belongs to one encoder (its folder carries the fingerprint of weights and preprocessing) and is keyed by the
-content of image files, so a changed file is a new key, and a changed encoder a new folder. Each kind of feature is an
-append-only pair of files: `embedding.f32` (float32 rows of D) with `embedding.keys` (one SHA-256 a line), and, once
-a head asks for them, `tokens.f16` (float16 rows of T x W) with `tokens.keys`. A row counts when its key is complete
-on disk, so a killed run goes on where it was.
+A cache belongs to one encoder (its folder carries the fingerprint of weights and preprocessing) and is keyed by
+content, of image files or of texts, so a changed file is a new key, and a changed encoder a new folder. Each kind of
+feature is an append-only pair of files: `embedding.f32` (float32 rows of D) with `embedding.keys` (one SHA-256 a
+line), and, once a head asks for them, `tokens.f16` (float16 rows of T x W) with `tokens.keys`. Texts have the same,
+`text_embedding` and `text_tokens`, in a folder named after the text tower's fingerprint. A row counts when its key is
+complete on disk, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,17 @@ from mlclip_client.pixels import ImageError, to_pixels
 
 from mlclip.encoders import Encoder
 from mlclip.errors import CacheError
+from mlclip.feature_table import FeatureTable
 
 DEFAULT_CACHE = Path("features")
-KINDS: dict[str, tuple[str, type[np.generic]]] = {"embedding": ("f32", np.float32), "tokens": ("f16", np.float16)}
-_KEY_BYTES = 65  # 64 hex digits and a newline
+TEXT_KINDS = ("text_embedding", "text_tokens")
+Progress = Callable[[int, int], None]
+S = TypeVar("S")
 _log = logging.getLogger(__name__)
+
+
+def _quiet(done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,24 @@ class FeatureCache:
     """
 
     def __init__(self, encoder: Encoder, root: Path = DEFAULT_CACHE, *, batch_size: int = 64) -> None:
-        self.encoder, self.batch_size = encoder, batch_size
+        self.encoder, self.root, self.batch_size = encoder, root, batch_size
         self.folder = root / f"{encoder.tag}-{encoder.fingerprint}"
+
+    @cached_property
+    def text_folder(self) -> Path:
+        """Where the features of texts lie; the text tower has a fingerprint of its own."""
+        return self.folder.parent / f"{self.encoder.tag}-text-{self.encoder.text_fingerprint}"
+
+    def of(self, encoder: Encoder) -> FeatureCache:
+        """The cache of another encoder beside this one."""
+        return FeatureCache(encoder, self.root, batch_size=self.batch_size)
 
     def rows(
         self,
         paths: Sequence[Path],
         kind: str = "embedding",
         *,
-        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        on_progress: Progress = _quiet,
     ) -> Rows:
         """Features of images; what is missing is encoded first and stays in the cache.
 
@@ -101,71 +116,75 @@ class FeatureCache:
             CacheError: an image cannot be read or decoded (all that came before it stays cached), the encoder has
                 no tokens, or the cache folder is not writable.
         """
-        shape = self._shape(kind)
-        keys = [_content_key(path) for path in paths]
-        with self._locked():
-            known = self._known(kind, shape)
-            missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
+        table, keys = self._table(kind), [_content_key(path) for path in paths]
+        return self._filled(table, "images", keys, paths, lambda batch: self._images(batch, kind), on_progress)
+
+    def text_rows(
+        self,
+        texts: Sequence[str | None],
+        kind: str = "text_embedding",
+        *,
+        on_progress: Progress = _quiet,
+    ) -> Rows:
+        """Features of texts, as `rows` gives those of images; an image without a text has a row of zeros.
+
+        Args:
+            texts: R texts; None and blanks stand for a missing one.
+            kind: `text_embedding` or `text_tokens`.
+            on_progress: called with texts done and texts to do, whenever a batch is on disk.
+
+        Returns:
+            R rows: embedding [D] or tokens [L, V], zeros behind a text's end.
+
+        Raises:
+            CacheError: the encoder has no text tokens, or the cache folder is not writable.
+        """
+        given = [text if text and text.strip() else "" for text in texts]
+        table, keys = self._table(kind), [hashlib.sha256(text.encode()).hexdigest() for text in given]
+        return self._filled(table, "texts", keys, given, lambda batch: self._texts(batch, kind), on_progress)
+
+    def _filled(
+        self,
+        table: FeatureTable,
+        what: str,
+        keys: Sequence[str],
+        sources: Sequence[S],
+        encode: Callable[[Sequence[S]], npt.NDArray[np.float32]],
+        on_progress: Progress,
+    ) -> Rows:
+        """The rows of some keys; those that a table lacks are made first."""
+        with table.locked():
+            known = table.known()
+            missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in known}
             if missing:
-                self._encode(missing, kind, shape, on_progress)
-                known = self._known(kind, shape)
-        dtype = KINDS[kind][1]
-        count = len(known)
-        store = (
-            np.memmap(self._file(kind), dtype, "r", shape=(count, *shape)) if count else np.empty((0, *shape), dtype)
-        )
-        return Rows(store, np.array([known[key] for key in keys], dtype=np.int64))
+                count, size = len(missing), _human(len(missing) * table.row_bytes)
+                _log.info(
+                    "%s: %d %s with %s go to %s (%s)", table.kind, count, what, self.encoder.tag, table.folder, size
+                )
+                table.append(missing, encode, self.batch_size, on_progress)
+                known = table.known()
+        return Rows(table.open(len(known)), np.array([known[key] for key in keys], dtype=np.int64))
 
-    def _shape(self, kind: str) -> tuple[int, ...]:
-        if kind == "embedding":
-            return (self.encoder.embedding_width,)
-        if not self.encoder.token_count:
-            raise CacheError(f"the encoder {self.encoder.name} gives no tokens: choose a head that reads its embedding")
-        return (self.encoder.token_count, self.encoder.token_width)
+    def _table(self, kind: str) -> FeatureTable:
+        folder = self.text_folder if kind in TEXT_KINDS else self.folder
+        if kind in ("embedding", "text_embedding"):
+            return FeatureTable(folder, kind, (self.encoder.embedding_width,), np.float32)
+        encoder = self.encoder
+        of_texts = (encoder.text_token_count, encoder.text_token_width)
+        shape = of_texts if kind == "text_tokens" else (encoder.token_count, encoder.token_width)
+        if not shape[0]:
+            raise CacheError(
+                f"the encoder {encoder.name} gives no {kind.replace('_', ' ')}: choose a head that reads its embedding"
+            )
+        return FeatureTable(folder, kind, shape, np.float16)
 
-    def _file(self, kind: str) -> Path:
-        return self.folder / f"{kind}.{KINDS[kind][0]}"
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        except OSError as error:
-            raise CacheError(f"cannot use the features cache {self.folder}: {error}") from error
-
-    def _known(self, kind: str, shape: tuple[int, ...]) -> dict[str, int]:
-        """Key to row, after cutting off what an interrupted writer left half done."""
-        rows, keys = self._file(kind), self.folder / f"{kind}.keys"
-        if not (rows.exists() and keys.exists()):
-            return {}
-        row_bytes = int(np.prod(shape)) * np.dtype(KINDS[kind][1]).itemsize
-        count = min(rows.stat().st_size // row_bytes, keys.stat().st_size // _KEY_BYTES)
-        for path, size in ((rows, count * row_bytes), (keys, count * _KEY_BYTES)):
-            if path.stat().st_size > size:
-                os.truncate(path, size)
-        return {key: row for row, key in enumerate(keys.read_text().split())}
-
-    def _encode(
-        self, missing: dict[str, Path], kind: str, shape: tuple[int, ...], on_progress: Callable[[int, int], None]
-    ) -> None:
-        size = len(missing) * int(np.prod(shape)) * np.dtype(KINDS[kind][1]).itemsize
-        _log.info(
-            "%s: %d images with %s go to %s (%s)", kind, len(missing), self.encoder.tag, self.folder, _human(size)
-        )
-        todo = list(missing.items())
-        with self._file(kind).open("ab") as rows, (self.folder / f"{kind}.keys").open("a") as keys:
-            for start in range(0, len(todo), self.batch_size):
-                batch = todo[start : start + self.batch_size]
-                pixels = np.stack([self._pixels(path) for _, path in batch])
-                rows.write(self._features(pixels, kind).astype(KINDS[kind][1]).tobytes())
-                rows.flush()
-                os.fsync(rows.fileno())
-                keys.write("".join(f"{key}\n" for key, _ in batch))
-                keys.flush()
-                on_progress(start + len(batch), len(todo))
+    @torch.inference_mode()
+    def _images(self, paths: Sequence[Path], kind: str) -> npt.NDArray[np.float32]:
+        pixels = torch.from_numpy(np.stack([self._pixels(path) for path in paths]))
+        embedding, tokens = self.encoder(pixels)
+        chosen: torch.Tensor = embedding if kind == "embedding" else tokens
+        features: npt.NDArray[np.float32] = chosen.float().numpy()
+        return features
 
     def _pixels(self, path: Path) -> npt.NDArray[np.uint8]:
         try:
@@ -173,11 +192,11 @@ class FeatureCache:
         except ImageError as error:
             raise CacheError(f"{path}: {error}; take it out of the data (`mlclip data` finds such files)") from error
 
-    @torch.inference_mode()
-    def _features(self, pixels: npt.NDArray[np.uint8], kind: str) -> npt.NDArray[np.float32]:
-        embedding, tokens = self.encoder(torch.from_numpy(pixels))
-        chosen: torch.Tensor = embedding if kind == "embedding" else tokens
-        features: npt.NDArray[np.float32] = chosen.float().numpy()
+    def _texts(self, texts: Sequence[str], kind: str) -> npt.NDArray[np.float32]:
+        encoder = self.encoder
+        made = encoder.encode_text(texts) if kind == "text_embedding" else encoder.encode_text_tokens(texts)[1]
+        made[[not text for text in texts]] = 0
+        features: npt.NDArray[np.float32] = made.numpy()
         return features
 
 

@@ -13,8 +13,10 @@ from mlclip.checkpoint import EncoderRef, Run
 from mlclip.data import Dataset
 from mlclip.encoders import Encoder
 from mlclip.errors import TrainError
-from mlclip.features import FeatureCache, Features
+from mlclip.features import TEXT_KINDS, FeatureCache, Features
+from mlclip.finetune import finetune
 from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts, build_head
+from mlclip.heads.siglip import SiglipHead
 from mlclip.metrics import Metrics, evaluate
 from mlclip.settings import TrainConfig
 from mlclip.thresholds import Mode, tune_thresholds
@@ -33,7 +35,7 @@ class ThresholdConfig:
 
     mode: Mode = "per_class"
     beta: float = 1.0
-    min_positives: int = 5
+    shrink: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def train_run(
 
     Args:
         dataset: images with labels and splits; its classes become the head's, in their order.
-        encoder: the frozen encoder.
+        encoder: the frozen encoder, or the one that `siglip` starts from.
         cache: its features cache.
         recipe: which head, and how.
         on_features: called with images done and to do while features are computed.
@@ -80,20 +82,18 @@ def train_run(
         TrainError: the head cannot be built for this encoder, or training fails.
     """
     head = untrained_head(recipe, dataset, encoder)
-    config = recipe.training or head.defaults
+    steps = config = recipe.training or head.defaults
+    history: list[Epoch] = []
+    if isinstance(head, SiglipHead):
+        encoder, history = finetune(
+            head, encoder, dataset, config, scratch=cache.root, on_images=on_features, on_epoch=on_epoch
+        )
+        cache, steps = cache.of(encoder), replace(config, epochs=0)
     texts = LabelTexts(dataset.classes, encoder.encode_text)
     train, validation = (
         examples(head, dataset.split(name), cache, on_progress=on_features) for name in ("train", "val")
     )
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(config.seed)
-            head.prepare(train, validation, texts, config.seed)
-    except ValueError as error:
-        raise TrainError(str(error)) from error
-    text = texts.encode([PROMPT.format(name) for name in dataset.classes]) if config.alignment_weight else None
-    history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
-    head.finish(validation)
+    history += fit_head(head, train, validation, texts, steps, on_epoch=on_epoch)
     scores = predict_scores(head, validation.features)
     thresholds = tune_thresholds(validation.targets, scores, **asdict(recipe.thresholds))
     best = max(history, key=lambda epoch: epoch.validation_map).number if history else 0
@@ -101,35 +101,85 @@ def train_run(
         head=head.requires_grad_(False),
         labels=dataset.classes,
         thresholds=thresholds,
-        encoder=EncoderRef.of(encoder),
+        encoder=EncoderRef.of(encoder, own=isinstance(head, SiglipHead)),
         training=asdict(config)
-        | {"thresholds": asdict(recipe.thresholds), "best_epoch": best, "epochs_run": len(history)},
+        | {"options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
+        | {"best_epoch": best, "epochs_run": len(history), "facts": head.facts()},
         metrics={"val": evaluate(validation.targets, scores, thresholds, classes=dataset.classes).to_dict()},
     )
+
+
+def fit_head(
+    head: Head,
+    train: Examples,
+    validation: Examples,
+    texts: LabelTexts,
+    config: TrainConfig,
+    *,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> list[Epoch]:
+    """Take a head, as built, through the rest of its life: prepare, gradient steps, finish.
+
+    Args:
+        head: changed in place.
+        train: R images.
+        validation: the images that decide when to stop.
+        texts: the labels as words.
+        config: settings of the training.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The epochs, in order; none where nothing is trained.
+
+    Raises:
+        TrainError: the data does not suit the head, or training fails.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(config.seed)
+            head.prepare(train, validation, texts, config.seed)
+    except ValueError as error:
+        raise TrainError(str(error)) from error
+    text = texts.encode([PROMPT.format(name) for name in texts.labels]) if config.alignment_weight else None
+    history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
+    head.finish(validation)
+    return history
 
 
 def evaluate_run(
     run: Run, dataset: Dataset, cache: FeatureCache, split: str = "test", *, on_features: Progress = _quiet
 ) -> Metrics:
     """Measure a run on a split; labels of the data that the run does not know are left aside."""
-    part = dataset.with_classes(run.labels).split(split)
+    cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split(split)
     scores = predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features))
     return evaluate(part.targets(), scores, run.thresholds, classes=run.labels)
 
 
 def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: ThresholdConfig) -> Run:
     """Choose a run's thresholds anew on the validation split."""
-    part = dataset.with_classes(run.labels).split("val")
+    cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split("val")
     scores = predict_scores(run.head, head_features(run.head, part, cache))
     thresholds = tune_thresholds(part.targets(), scores, **asdict(config))
     metrics = run.metrics | {"val": evaluate(part.targets(), scores, thresholds, classes=run.labels).to_dict()}
     return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
 
 
+def run_cache(run: Run, cache: FeatureCache) -> FeatureCache:
+    """The cache of the encoder that a run reads: the given one, or one beside it if that is another encoder's."""
+    return cache if cache.encoder.fingerprint == run.encoder.fingerprint else cache.of(run.encoder.load())
+
+
 def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Features:
     """The features that a head reads, for the items of a dataset."""
-    paths = [item.path for item in part.items]
-    return Features(tuple(cache.rows(paths, kind, on_progress=on_progress) for kind in head.inputs))
+    paths, texts = [item.path for item in part.items], [item.text for item in part.items]
+    return Features(
+        tuple(
+            cache.text_rows(texts, kind, on_progress=on_progress)
+            if kind in TEXT_KINDS
+            else cache.rows(paths, kind, on_progress=on_progress)
+            for kind in head.inputs
+        )
+    )
 
 
 def examples(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Examples:
@@ -144,7 +194,13 @@ def untrained_head(recipe: Recipe, dataset: Dataset, encoder: Encoder) -> Head:
     Raises:
         TrainError: no such head or option, or the encoder lacks what the head reads.
     """
-    shapes = FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
+    shapes = FeatureShapes(
+        encoder.embedding_width,
+        encoder.token_count,
+        encoder.token_width,
+        encoder.text_token_count,
+        encoder.text_token_width,
+    )
     if recipe.head not in HEADS:
         raise TrainError(f"unknown head {recipe.head!r}: choose one of {', '.join(HEADS)}")
     seed = (recipe.training or HEADS[recipe.head].defaults).seed

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata  # type: ignore[import-untyped]
-from sklearn.metrics import average_precision_score, ndcg_score  # type: ignore[import-untyped]
+from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]
 
 from mlclip.thresholds import select
 
@@ -134,7 +134,7 @@ def evaluate(
     selected = select(values, limits)
     present = truth.any(axis=0)
     precision, recall, f1, f2 = _rates(truth, selected, axis=0)
-    average_precision = [_average_precision(truth[:, n], values[:, n]) for n in range(len(names))]
+    average_precision = _average_precision(truth, values)
     roc_auc = _roc_auc(truth, values)
     per_class = tuple(
         ClassMetrics(
@@ -184,8 +184,8 @@ def mean_average_precision(targets: npt.NDArray[np.generic], scores: Scores) -> 
     Raises:
         ValueError: as for `evaluate`.
     """
-    truth, values, _, names = _checked(targets, scores, 0.5, None)
-    return _mean([_average_precision(truth[:, n], values[:, n]) for n in range(len(names))])
+    truth, values, _, _ = _checked(targets, scores, 0.5, None)
+    return _mean(_average_precision(truth, values))
 
 
 def _rates(truth: Bools, selected: Bools, axis: int | None) -> tuple[Floats, Floats, Floats, Floats]:
@@ -209,8 +209,20 @@ def _macro(rate: Floats, present: Bools) -> float:
     return float(rate[present].mean()) if present.any() else 0.0
 
 
-def _average_precision(truth: Bools, values: Floats) -> float | None:
-    return float(average_precision_score(truth, values)) if truth.any() else None
+def _average_precision(truth: Bools, values: Floats) -> list[float | None]:
+    """Per column, the mean over its true images of the precision where each is reached; ties are reached together.
+
+    Equal to scikit-learn's `average_precision_score`, but for all columns at once, as every epoch asks for it.
+    """
+    order = np.argsort(-values, axis=0, kind="stable")
+    ranked = np.take_along_axis(values, order, axis=0)
+    hits = np.cumsum(np.take_along_axis(truth, order, axis=0), axis=0, dtype=np.float64)
+    precision = hits / np.arange(1, len(truth) + 1)[:, None]
+    last_of_tie = np.vstack([ranked[1:] != ranked[:-1], np.ones((1, truth.shape[1]), dtype=np.bool_)])
+    before = np.maximum.accumulate(np.where(last_of_tie, hits, 0), axis=0)[:-1]
+    gained = hits - np.vstack([np.zeros((1, truth.shape[1])), before])
+    totals = np.where(last_of_tie, gained * precision, 0).sum(axis=0)
+    return [float(total / count) if count else None for total, count in zip(totals, hits[-1], strict=True)]
 
 
 def _roc_auc(truth: Bools, values: Floats) -> list[float | None]:

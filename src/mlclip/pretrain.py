@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mlclip.encoders import pixel_spec
+from mlclip.encoders import Encoder, open_clip_config, pixel_spec
 from mlclip.errors import EncoderError
 
 TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
@@ -114,7 +115,7 @@ def pretrain(
                 group["lr"] = config.lr * _schedule((epoch + batch / batches) / config.epochs, config.warmup)
             # the flash kernel's bfloat16 backward pass is several times slower on CPUs than plain attention
             with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-                image = model.encode_image(_jitter(images, model.visual.preprocess_cfg), normalize=True)  # type: ignore
+                image = model.encode_image(jitter(images, model.visual.preprocess_cfg), normalize=True)  # type: ignore
                 text = model.encode_text(tokenizer(captions), normalize=True)  # type: ignore[operator]
             loss = multi_positive_loss(image.float(), text.float(), positive, model.logit_scale.exp())  # type: ignore
             optimizer.zero_grad()
@@ -134,6 +135,14 @@ def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write the folder of an encoder that was loaded or trained, with its tokenizer where that comes as files."""
+    save(encoder.model, open_clip_config(encoder), folder)
+    tokenizer: Any = getattr(encoder.tokenizer, "tokenizer", None)
+    if hasattr(tokenizer, "save_pretrained"):  # a Hugging Face tokenizer: open_clip looks for it in the folder
+        tokenizer.save_pretrained(folder)
 
 
 def _schedule(progress: float, warmup: float) -> float:
@@ -172,7 +181,7 @@ class _Captioned(Dataset[Sample]):
         rng = np.random.default_rng((self.config.seed, epoch, index))
         picture = self.pictures[index]
         caption, said = draw_caption(picture, rng)
-        return _crop(self.images[index], self.size, self.config.smallest_crop, rng), caption, said, picture.facts
+        return random_crop(self.images[index], self.size, self.config.smallest_crop, rng), caption, said, picture.facts
 
 
 class _Epochs(Sampler[list[tuple[int, int]]]):
@@ -201,7 +210,7 @@ def draw_caption(picture: Picture, rng: np.random.Generator) -> tuple[str, froze
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(", ".join(words)), said
 
 
-def _crop(
+def random_crop(
     image: Image.Image, size: int, smallest: float, rng: np.random.Generator
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """A random part of the picture, resized to [S, S, 3] and mirrored half the time."""
@@ -220,7 +229,7 @@ def _collate(samples: list[Sample]) -> tuple[Tensor, list[str], Tensor]:
     return torch.from_numpy(np.stack(pixels)), list(captions), positive
 
 
-def _jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
+def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
     """Random brightness, contrast and saturation a picture, then normalisation: float32 [B, 3, S, S]."""
     images = pixels.permute(0, 3, 1, 2).float() / 255
     brightness, contrast, saturation = (1 + 0.3 * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)).unbind()

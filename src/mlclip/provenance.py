@@ -6,13 +6,14 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-LIBRARIES = ("torch", "onnxruntime", "numpy", "open_clip_torch")
+LIBRARIES = ("mlclip", "torch", "onnxruntime", "numpy", "scikit-learn", "open_clip_torch")
 
 
 def provenance() -> dict[str, Any]:
@@ -27,14 +28,23 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@cache
 def _commit() -> str:
+    """Of the repository that this file is tracked in; an installed copy has none."""
+
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:
+            return ""
         return done.stdout.strip()
 
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + (
-        "+" if git("status", "--porcelain", "--", ":/", ":!/benchmarks/results") else ""
-    )
+    if not git("ls-files", Path(__file__).name):
+        return "unknown"
+    changed = git("status", "--porcelain", "--", ":/", ":!/benchmarks/results")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def _processor() -> str:

@@ -3,8 +3,9 @@
 A label is selected where its score is greater than **or equal to** the threshold, in float32, as the served
 model does it. The search is exact: every distinct score is tried, by one sort, and no grid is laid.
 
-The threshold stands halfway between the lowest selected score and its lower neighbour, so that a difference
-in the last bits (another runtime, another device) moves no label across it.
+The best threshold stands halfway between the lowest selected score and its lower neighbour, so that a difference
+in the last bits (another runtime, another device) moves no label across it. A class's own is then moved towards
+the one of all classes, as far as its images are few.
 """
 
 from __future__ import annotations
@@ -24,37 +25,61 @@ def tune_thresholds(
     *,
     mode: Mode = "per_class",
     beta: float = 1.0,
-    min_positives: int = 5,
+    shrink: float = 10.0,
 ) -> npt.NDArray[np.float32]:
     """Find the thresholds that maximise F-beta on a validation split.
 
     `global` takes one threshold that maximises micro F-beta over all pairs of image and class. `per_class`
-    takes each class's own best; a class with fewer than `min_positives` true images gets the global
-    one, since a best point found on so few is luck. Of equally good thresholds the highest wins.
+    starts from each class's own best and moves it towards the global one, since a best point found on few
+    images is luck: with P true images, a class's threshold is (P · own + shrink · global) / (P + shrink). Of
+    equally good thresholds the highest wins.
+
+    Test F1 in %, micro / macro, of thresholds chosen on validation; mean of 18 pairs of eight label sets (24 to
+    500 labels, of clip art, emoji and composed scenes) and three heads (sigmoid, mld, neighbours), with validation
+    and test drawn anew for each of up to five seeds:
+
+    ====================================  ===========
+    one global threshold                  39.6 / 27.0
+    own, where 5 images have the label    31.4 / 29.3
+    own, where 20 images have it          37.9 / 27.8
+    shrink 5                              38.2 / 29.2
+    shrink 10, the default                39.0 / 28.8
+    shrink 20                             39.6 / 28.4
+    shrink 50                             39.9 / 27.9
+    ====================================  ===========
+
+    F2 says the same. Who asks for micro figures takes `global`; `per_class` is for rare classes, and the default
+    keeps most of what they gain at little cost to the frequent ones.
 
     Args:
         targets: 0 or 1, [R, N].
         scores: float32 or float64, [R, N], higher means more likely.
         mode: `per_class` or `global`.
         beta: recall counts beta times as much as precision; 1 gives F1, 2 gives F2.
-        min_positives: fewest true images for a threshold of one's own; at least 1 applies.
+        shrink: with so many true images, a class's threshold lies halfway between its own best and the global
+            one; 0 takes the own best of every class with a true image.
 
     Returns:
         float32 [N].
 
     Raises:
-        ValueError: shapes disagree, scores are float16 or not finite, no target is 1, beta is not positive.
+        ValueError: shapes disagree, scores are float16 or not finite, no target is 1, beta is not positive, or
+            shrink is negative.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if not shrink >= 0:
+        raise ValueError(f"shrink must be 0 or more, not {shrink}")
     truth, values = _checked(targets, scores)
     if truth.ndim != 2:
         raise ValueError(f"targets and scores must be [R, N], not {list(truth.shape)}")
     shared = best_threshold(truth.ravel(), values.ravel(), beta=beta)
     thresholds = np.full(truth.shape[1], shared, dtype=np.float32)
     if mode == "per_class":
-        for n in np.flatnonzero(truth.sum(axis=0) >= max(1, min_positives)):
-            thresholds[n] = best_threshold(truth[:, n], values[:, n], beta=beta)
+        positives = truth.sum(axis=0)
+        for n in np.flatnonzero(positives):
+            own = best_threshold(truth[:, n], values[:, n], beta=beta)
+            thresholds[n] = (positives[n] * float(own) + shrink * float(shared)) / (positives[n] + shrink)
     return thresholds
 
 

@@ -198,4 +198,5 @@ def _loss(
         return classify(first_output(head, features), targets, **config.loss_options)
     decoded = head.decode(*features)
     loss: Tensor = classify(head.readout(decoded), targets, **config.loss_options)
-    return loss + config.alignment_weight * alignment(decoded, targets)
+    loss = loss + config.alignment_weight * alignment(decoded, targets)
+    return loss

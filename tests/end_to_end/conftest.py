@@ -11,6 +11,7 @@ from mlclip_export import export_runs
 from mlclip_serve import Server
 
 from mlclip import FeatureCache, Recipe, heads, load_encoder, read_dataset, train_run
+from mlclip.data import k_shot
 from mlclip.heads.base import first_output, to_scores
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +37,11 @@ class Served:
 
     @torch.inference_mode()
     def expected(self, name, paths):
-        """Scores float32 [R, N] that this process computes for image files, from float32 features."""
+        """Scores float32 [R, N] that this process computes for image files without a text, from float32 features."""
         encoder, head = self.encoder(name), self.runs[name].head
         pixels = np.stack([to_pixels(path.read_bytes(), encoder.spec) for path in paths])
         features = dict(zip(("embedding", "tokens"), encoder(torch.from_numpy(pixels)), strict=True))
+        features["text_embedding"] = torch.zeros_like(features["embedding"])
         return to_scores(head, first_output(head, [features[kind] for kind in head.inputs])).numpy()
 
 
@@ -52,7 +54,9 @@ def trained(tmp_path_factory):
     runs = {}
     for name, head in heads.HEADS.items():
         quick = {"epochs": min(head.defaults.epochs, 8), **QUICK.get(name, {})}
-        runs[name] = train_run(dataset, encoder, cache, Recipe(name, training=replace(head.defaults, **quick)))
+        recipe = Recipe(name, training=replace(head.defaults, **quick))
+        some = k_shot(dataset, 2) if name == "siglip" else dataset  # the only one that trains its encoder
+        runs[name] = train_run(some, encoder, cache, recipe)
     return encoder, runs, [item.path for item in dataset.split("test").items]
 
 

@@ -136,6 +136,7 @@ def test_an_answer_names_the_references_behind_it(served):
     with Client(served.server.grpc_url, heads=(*named, "sigmoid"), explain=True) as client:
         predictions = list(client.classify_many(served.paths[:12]))
     for prediction in predictions:
+        assert prediction.error is None
         assert prediction.answers["sigmoid"].references is None
         for answer in (prediction.answers[name] for name in named):
             weights = [reference.weight for reference in answer.references]

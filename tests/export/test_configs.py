@@ -14,21 +14,27 @@ from mlclip_client.pixels import PixelSpec
 from mlclip_export import ConfigOptions, configs
 from mlclip_export.accelerators import Stamp
 from mlclip_export.configs import (
+    FirstSteps,
     combined_config,
     encoder_config,
     ensemble_config,
     head_config,
     preprocess_config,
+    text_encoder_config,
     threshold_config,
     to_text,
+    tokenize_config,
 )
-from mlclip_export.facts import EncoderFacts, HeadFacts, read_facts
+from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, read_facts
 from tritonclient.grpc import model_config_pb2 as pb
 
 SPEC = PixelSpec(32, "bicubic", "squash")
-ENCODER = EncoderFacts("nano", "0123456789abcdef", SPEC, 16, 5, 64, max_batch=8)
+TEXT = TextFacts("fedcba9876543210", 8, 32)
+ENCODER = EncoderFacts("nano", "0123456789abcdef", SPEC, 16, 5, 64, max_batch=8, text=TEXT)
 MLD = HeadFacts("mld", "nano", ("tokens",), ("cat", "Krähe", 'a "dog"'), (0.5, 0.25, 0.1), max_batch=8)
 SIGMOID = HeadFacts("sigmoid", "nano", ("embedding",), ("tree",), (0.75,), max_batch=4)
+FUSION = HeadFacts("fusion", "nano", ("embedding", "text_embedding"), ("tree",), (0.75,), max_batch=8)
+FIRST = FirstSteps("preprocess", "tokenize")
 OPTIONS = ConfigOptions(max_batch=8)
 STAMP = Stamp(3, "89abcdef")
 
@@ -58,10 +64,13 @@ def all_configs():
         "head_cpu": head_config(MLD, ENCODER, OPTIONS, "cpu", STAMP),
         "head_tensorrt_fp16": head_config(MLD, ENCODER, fp16, "tensorrt", STAMP),
         "threshold": threshold_config(MLD),
-        "ensemble": ensemble_config(MLD, ENCODER, "preprocess", "pixels"),
-        "ensemble_bytes": ensemble_config(MLD, ENCODER, "preprocess", "bytes"),
-        "combined": combined_config([MLD, SIGMOID], ENCODER, "preprocess", "pixels"),
-        "combined_bytes": combined_config([MLD, SIGMOID], ENCODER, "preprocess", "bytes"),
+        "ensemble": ensemble_config(MLD, ENCODER, FIRST, "pixels"),
+        "ensemble_bytes": ensemble_config(MLD, ENCODER, FIRST, "bytes"),
+        "ensemble_text_bytes": ensemble_config(FUSION, ENCODER, FIRST, "bytes"),
+        "tokenize": tokenize_config("tokenize", 8, 8),
+        "text_encoder_cuda": text_encoder_config(ENCODER, OPTIONS, "cuda", STAMP),
+        "combined": combined_config([MLD, SIGMOID], ENCODER, FIRST, "pixels"),
+        "combined_bytes": combined_config([MLD, SIGMOID], ENCODER, FIRST, "bytes"),
     }
 
 
@@ -137,7 +146,7 @@ def test_no_tensor_feeds_a_step_and_leaves_the_ensemble():
 
 
 def test_ensemble_takes_no_larger_batch_than_its_steps():
-    config = combined_config([MLD, SIGMOID], ENCODER, "preprocess", "pixels")
+    config = combined_config([MLD, SIGMOID], ENCODER, FIRST, "pixels")
     assert config.max_batch_size == SIGMOID.max_batch
 
 

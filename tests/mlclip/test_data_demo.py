@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlclip.data import prepare, read_dataset
+from mlclip.data import admit, read_dataset
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
@@ -22,7 +22,7 @@ def demo():
 
 
 def test_nothing_is_wrong_with_it():
-    prepared = prepare(DEMO / "data")
+    prepared = admit(DEMO / "data")
     assert prepared.report.problems == ()
     assert len(prepared.dataset) == 1187
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlclip.data import Dataset, Item, prepare, read_dataset, scan, validate, write_manifest
+from mlclip.data import Dataset, Item, admit, read_dataset, scan, validate, write_manifest
 from mlclip.errors import DataError
 
 
@@ -115,7 +115,7 @@ def make_set(folder, count=60):
 
 
 def test_prepared_data_has_splits_hashes_and_only_classes_that_can_be_learnt(tmp_path):
-    prepared = prepare(make_set(tmp_path), min_count=2, seed=3)
+    prepared = admit(make_set(tmp_path), min_count=2, seed=3)
     data = prepared.dataset
     assert not prepared.rejected
     assert data.classes == ("big", "blue", "green", "red")
@@ -129,18 +129,18 @@ def test_prepared_data_has_splits_hashes_and_only_classes_that_can_be_learnt(tmp
     again = read_dataset(out)
     assert (again.targets() == data.targets()).all()
     assert again.split_counts == data.split_counts
-    write_manifest(prepare(tmp_path, min_count=2, seed=3).dataset, tmp_path / "out" / "again.jsonl")
+    write_manifest(admit(tmp_path, min_count=2, seed=3).dataset, tmp_path / "out" / "again.jsonl")
     assert out.read_bytes() == (tmp_path / "out" / "again.jsonl").read_bytes()
 
 
 def test_unlabelled_images_stay_on_request(tmp_path):
-    prepared = prepare(make_set(tmp_path), keep_unlabelled=True)
+    prepared = admit(make_set(tmp_path), keep_unlabelled=True)
     assert len(prepared.dataset) == 60
     assert prepared.unlabelled == 0
 
 
 def test_broken_lines_are_rejected_and_the_rest_is_prepared(messy):
-    prepared = prepare(messy, fractions=(1, 0, 0))
+    prepared = admit(messy, fractions=(1, 0, 0))
     assert prepared.rejected
     assert {item.path.name for item in prepared.dataset.items} == {"a.png", "b.png"}
 
@@ -148,13 +148,13 @@ def test_broken_lines_are_rejected_and_the_rest_is_prepared(messy):
 def test_nothing_usable_says_what_was_wrong_first(tmp_path):
     (tmp_path / "m.csv").write_text("path,labels\ngone.png,cat\nalso.png,cat\n")
     with pytest.raises(DataError, match=r"no image is usable; 2 errors, the first: .*m\.csv:2: missing file"):
-        prepare(tmp_path / "m.csv")
+        admit(tmp_path / "m.csv")
     (tmp_path / "a.png").write_bytes(picture(0))
     (tmp_path / "m.csv").write_text("path,labels\na.png,\n")
     with pytest.raises(DataError, match="no image has a label"):
-        prepare(tmp_path / "m.csv")
+        admit(tmp_path / "m.csv")
 
 
 def test_a_min_count_that_nothing_reaches_is_refused(tmp_path):
     with pytest.raises(DataError, match="no label is on 99 training images"):
-        prepare(make_set(tmp_path), min_count=99)
+        admit(make_set(tmp_path), min_count=99)

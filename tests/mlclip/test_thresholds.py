@@ -72,27 +72,34 @@ def test_a_score_at_the_threshold_is_selected():
     ]
 
 
-def test_each_class_has_its_own_best_and_rare_ones_the_global():
+def graded(positives, size=200):
+    """Targets and scores [size, N] with so many true images a class, whose scores are a little higher."""
     random = np.random.default_rng(3)
-    targets = (random.random((200, 4)) < [0.5, 0.3, 0.2, 0.0]).astype(np.uint8)
-    targets[:3, 3] = 1
-    scores = random.random((200, 4), dtype=np.float32) + targets * np.float32(0.3)
-    thresholds = tune_thresholds(targets, scores, mode="per_class", beta=2, min_positives=5)
+    targets = np.zeros((size, len(positives)), dtype=np.uint8)
+    for n, count in enumerate(positives):
+        targets[random.permutation(size)[:count], n] = 1
+    return targets, random.random(targets.shape, dtype=np.float32) + targets * np.float32(0.3)
+
+
+def test_without_shrinking_each_class_has_its_own_best():
+    targets, scores = graded([100, 60, 3, 0])
+    thresholds = tune_thresholds(targets, scores, mode="per_class", beta=2, shrink=0)
     shared = best_threshold(targets.ravel(), scores.ravel(), beta=2)
     assert thresholds.dtype == np.float32
-    assert thresholds[3] == shared
-    assert thresholds[:3].tolist() == [best_threshold(targets[:, n], scores[:, n], beta=2) for n in range(3)]
+    assert thresholds.tolist() == [best_threshold(targets[:, n], scores[:, n], beta=2) for n in range(3)] + [shared]
     assert len(set(thresholds.tolist())) == 4
     assert tune_thresholds(targets, scores, mode="global", beta=2).tolist() == [shared] * 4
 
 
-def test_exactly_min_positives_is_enough_and_none_never_is():
-    targets = np.array([[1, 0], [1, 0], [0, 0]])
-    scores = np.array([[0.9, 0.1], [0.8, 0.95], [0.2, 0.3]])
-    own = tune_thresholds(targets, scores, min_positives=2)
-    assert own[0] == np.float32(0.5)
-    fallback = tune_thresholds(targets, scores, min_positives=0)
-    assert fallback[1] == best_threshold(targets.ravel(), scores.ravel())
+def test_the_fewer_images_the_nearer_to_the_global_threshold():
+    targets, scores = graded([100, 20, 1, 0])
+    shared = float(best_threshold(targets.ravel(), scores.ravel()))
+    own = [float(best_threshold(targets[:, n], scores[:, n])) for n in range(3)]
+    thresholds = tune_thresholds(targets, scores, shrink=20)
+    expected = [(100 * own[0] + 20 * shared) / 120, (own[1] + shared) / 2, (own[2] + 20 * shared) / 21, shared]
+    assert np.allclose(thresholds, expected, rtol=1e-6)
+    assert len(set(own)) == 3
+    assert np.allclose(tune_thresholds(targets, scores, shrink=1e9), shared, rtol=1e-5)
 
 
 def test_the_order_of_the_images_does_not_matter():
@@ -113,6 +120,7 @@ def test_the_order_of_the_images_does_not_matter():
         (np.zeros((2, 2)), np.ones((2, 2)), {}, "no positive target"),
         (np.ones((2, 2)), np.ones((2, 2)), {"beta": 0}, "beta must be positive"),
         (np.ones((2, 2)), np.ones((2, 2)), {"mode": "each"}, "per_class, global"),
+        (np.ones((2, 2)), np.ones((2, 2)), {"shrink": -1}, "0 or more"),
     ],
 )
 def test_what_makes_no_sense_is_refused(targets, scores, options, message):

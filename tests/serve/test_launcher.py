@@ -129,10 +129,10 @@ def test_verbose_shows_tritons_log(tiny_repository):
     assert "failed to load 'encoder' version 1" in run(tiny_repository, *FREE_PORTS, "--log-verbose=1").stderr
 
 
-def test_docker_prints_a_command_with_ports_mounts_and_pillow(tiny_repository):
+def test_docker_prints_a_command_with_ports_mounts_and_packages(tiny_repository):
     done = run(tiny_repository, "--docker", "--grpc-port=9001", "--model-config-name=cuda")
     assert done.returncode == 0
-    assert "Pillow must be in the image" in done.stdout
+    assert "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer\\n" in done.stdout
     command = done.stdout.splitlines()[-1].split()
     assert command[:2] == ["docker", "run"]
     for part in (

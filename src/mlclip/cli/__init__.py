@@ -7,10 +7,15 @@ import sys
 
 import typer
 
+from mlclip.cli.audit import audit
+from mlclip.cli.compare import compare
 from mlclip.cli.data import app as data
 from mlclip.cli.encode import encoders, features, pretrain
-from mlclip.cli.evaluate import evaluate, tune
-from mlclip.cli.train import train
+from mlclip.cli.evaluate import evaluate
+from mlclip.cli.heads import heads, recipes
+from mlclip.cli.references import references
+from mlclip.cli.train import OWN_OPTIONS, train
+from mlclip.cli.tune import tune
 from mlclip.console import run_app
 
 app = typer.Typer(
@@ -19,9 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Few-shot multi-label image classification on frozen CLIP.",
 )
+data.command()(audit)
 app.add_typer(data, name="data")
-for command in (features, pretrain, train, tune, encoders):
+for command in (features, pretrain, heads, recipes, tune, compare, encoders, references):
     app.command()(command)
+app.command(context_settings=OWN_OPTIONS)(train)
 app.command("eval")(evaluate)
 
 

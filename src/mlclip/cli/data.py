@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mlclip.cli.options import TopOption
+from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
 from mlclip.console import console, progress
-from mlclip.data import prepare, write_manifest
+from mlclip.data import (
+    Dataset,
+    Points,
+    Preparation,
+    admit,
+    k_shot,
+    prepare,
+    read_dataset,
+    write_changes,
+    write_manifest,
+)
+from mlclip.data.duplicate_pairs import points_from_pairs
+from mlclip.data.similarity import nearest
+from mlclip.encoders import DEFAULT_ENCODER
+from mlclip.errors import DataError
+from mlclip.features import DEFAULT_CACHE
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, prepare and audit labelled images.")
 
@@ -17,7 +33,7 @@ app = typer.Typer(no_args_is_help=True, help="Read, check, prepare and audit lab
 @app.command()
 def read(
     sources: Annotated[list[str], typer.Argument(help="Folder, manifest or COCO JSON; `val=PATH` sets a split.")],
-    out: Annotated[Path, typer.Option(help="Manifest to write: .jsonl, .csv or .parquet.")] = Path("manifest.jsonl"),
+    out: Annotated[Path, typer.Option(help="Manifest to write, JSON lines.")] = Path("manifest.jsonl"),
     labels: Annotated[Path | None, typer.Option(help="Labels file of a folder: path, labels.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder that image paths start from.")] = None,
     classes: Annotated[Path | None, typer.Option(help="File with the allowed classes, one a line.")] = None,
@@ -28,17 +44,132 @@ def read(
 ) -> None:
     """Read, check and split labelled images; write the manifest that training starts from."""
     with progress("checking images") as on_progress:
-        prepared = prepare(
+        admitted = admit(
             *sources, labels=labels, images=images, classes=classes, separator=separator, seed=seed,
             min_count=min_count, on_progress=on_progress,
         )  # fmt: skip
-    dataset = prepared.dataset
+    dataset = admitted.dataset
     if top is not None:
         dataset = dataset.with_classes(dataset.top(top)).labelled()
     write_manifest(dataset, out)
-    for line in prepared.lines():
-        console.print(line, highlight=False, markup=False)
+    _print(admitted.lines())
     kept = f" ({len(dataset):,} images with the {top} most frequent labels)" if top else ""
     console.print(f"wrote {out}{kept}")
-    if prepared.rejected:
+    if admitted.rejected:
         raise typer.Exit(3)
+
+
+@app.command("prepare")
+def prepare_data(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Manifest to write; its log goes to OUT.changes.jsonl.")] = Path(
+        "prepared.jsonl"
+    ),
+    duplicates: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Cosine similarities of suspected and certain duplicates; by default from pairs or groups."),
+    ] = None,
+    pairs: Annotated[Path | None, typer.Option(help="CSV of labelled pairs, as `mlclip data pairs` writes it.")] = None,
+    stratify: Annotated[str, typer.Option(help="`similarity` (ten quantiles) or `labels`.")] = "similarity",
+    min_count: Annotated[int, typer.Option(help="Drop labels with fewer training images; document 002 has 50.")] = 5,
+    resplit: Annotated[bool, typer.Option("--resplit", help="Do not keep the splits that the data has.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the 60/20/20 split.")] = 0,
+    block: Annotated[int, typer.Option(min=1, help="Images compared at a time; fewer need less memory.")] = 2048,
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    pretrained: PretrainedOption = None,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Drop near-duplicates, rare labels and what has no label, and split comparably (document 002, 3.1.2)."""
+    if stratify not in ("similarity", "labels"):
+        raise DataError(f"--stratify is similarity or labels, not {stratify}")
+    if duplicates and pairs:
+        raise DataError("give the thresholds or the pairs that tell them: --duplicates or --pairs")
+    dataset = read_dataset(*data)
+    store = feature_cache(encoder, pretrained, cache)
+    settings = Preparation(
+        stratify="labels" if stratify == "labels" else "similarity",
+        min_count=min_count, resplit=resplit, seed=seed, block=block,
+    )  # fmt: skip
+    with progress("encoding images") as on_progress:
+        store.rows([item.path for item in dataset.labelled().items], on_progress=on_progress)
+    points = Points(*duplicates) if duplicates else points_from_pairs(pairs, store.rows) if pairs else None
+    with progress("comparing images") as on_progress:
+        prepared = prepare(dataset, store.rows, points, settings, on_progress)
+    write_manifest(prepared.dataset, out)
+    log = out.with_suffix(".changes.jsonl")
+    write_changes(prepared.changes, log)
+    _print([*prepared.lines(), f"wrote {out}, and what was dropped and merged to {log}"])
+
+
+@app.command()
+def pairs(
+    data: DataOption,
+    answers: Annotated[Path, typer.Option(help="CSV of labelled pairs; new answers are added.")] = Path("pairs.csv"),
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Without asking: the thresholds so far.")] = True,
+    tolerance: Annotated[float, typer.Option(help="Both thresholds stand still within this over 10 answers.")] = 0.002,
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    pretrained: PretrainedOption = None,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Show similar images and ask whether they are the same, until the thresholds of duplicates stand still."""
+    from mlclip.cli.data_pairs import ask_for_pairs
+
+    dataset = read_dataset(*data).labelled()
+    store = feature_cache(encoder, pretrained, cache)
+    with progress("encoding images") as on_progress:
+        rows = store.rows([item.path for item in dataset.items], on_progress=on_progress)
+    if ask:
+        with progress("comparing images") as on_progress:
+            index, best = nearest(rows, on_progress=on_progress)
+        ask_for_pairs(dataset, index, best, answers, tolerance)
+    points = points_from_pairs(answers, store.rows)
+    _print([f"suspected duplicates from {points.suspected:.4f} on, certain ones from {points.certain:.4f} on"])
+
+
+@app.command()
+def shots(
+    data: DataOption,
+    k: Annotated[int, typer.Option("--k", min=1, help="Training images a class, about.")],
+    out: Annotated[Path | None, typer.Option(help="Manifest to write; by default K-shot.jsonl.")] = None,
+    top: TopOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+) -> None:
+    """Keep k training images a class, for few-shot studies; val and test stay whole."""
+    dataset = read_dataset(*data)
+    dataset = dataset if top is None else dataset.with_classes(dataset.top(top))
+    few = k_shot(dataset, k, seed)
+    target = out or Path(f"{k}-shot.jsonl")
+    write_manifest(few, target)
+    _print([_counts(few), f"wrote {target}"])
+
+
+@app.command()
+def openclipart(
+    out: Annotated[Path, typer.Option(help="Folder to write: images/, manifest.jsonl, changes.jsonl.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Folder of the two .deb files, or of their content; by default /usr/share or apt."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also pictures outside the published set.")] = False,
+) -> None:
+    """Rebuild the openclip data set from Debian's openclipart-svg and openclipart-png."""
+    from mlclip.data.openclipart import rebuild
+    from mlclip.data.openclipart_packages import find_tree
+
+    with tempfile.TemporaryDirectory() as work, progress("reading pictures") as on_progress:
+        rebuilt = rebuild(find_tree(source, Path(work)), out, everything=everything, on_progress=on_progress)
+    write_manifest(rebuilt.dataset, out / "manifest.jsonl")
+    write_changes(rebuilt.changes, out / "changes.jsonl")
+    _print([*rebuilt.lines(), f"wrote {out / 'manifest.jsonl'}"])
+    if rebuilt.missing:
+        raise typer.Exit(3)
+
+
+def _counts(dataset: Dataset) -> str:
+    splits = ", ".join(f"{name} {images:,}" for name, images in dataset.split_counts.items())
+    return f"{len(dataset):,} images: {splits}"
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

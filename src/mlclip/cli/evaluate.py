@@ -1,4 +1,4 @@
-"""`mlclip tune|eval`: thresholds and figures of a run."""
+"""`mlclip eval`: figures of a run."""
 
 from __future__ import annotations
 
@@ -6,37 +6,9 @@ from typing import Annotated
 
 import typer
 
-from mlclip.cli.options import (
-    BetaOption,
-    CacheOption,
-    ModeOption,
-    RunArgument,
-    RunDataOption,
-    run_data,
-    threshold_config,
-)
+from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress
 from mlclip.features import DEFAULT_CACHE
-
-
-def tune(
-    run: RunArgument,
-    data: RunDataOption = None,
-    thresholds: ModeOption = "per_class",
-    beta: BetaOption = 1.0,
-    cache: CacheOption = DEFAULT_CACHE,
-) -> None:
-    """Choose a run's thresholds anew on the validation split."""
-    from mlclip.checkpoint import load_run, save_run
-    from mlclip.features import FeatureCache
-    from mlclip.fit import retune_run
-
-    loaded = load_run(run)
-    data_set = run_data(loaded.training, data)
-    store = FeatureCache(loaded.encoder.load(), cache)
-    tuned = retune_run(loaded, data_set, store, threshold_config(thresholds, beta))
-    save_run(run, tuned)
-    console.print(metrics_table({f"{run.name}, val": tuned.metrics["val"]}))
 
 
 def evaluate(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlclip.cli.extend import extend as extend_command
 from mlclip.cli.options import (
     BetaOption,
     CacheOption,
@@ -28,6 +29,12 @@ from mlclip.encoders import DEFAULT_ENCODER
 from mlclip.errors import TrainError
 from mlclip.features import DEFAULT_CACHE
 
+if TYPE_CHECKING:
+    from mlclip.fit import Recipe
+
+ExtendOption = Annotated[
+    Path | None, typer.Option(help="Add the data's new classes to this run; its head and encoder are taken.")
+]
 OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -37,7 +44,11 @@ def train(
     head: Annotated[str, typer.Option(help="Which head; `mlclip heads` lists them with their own options.")] = "mld",
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder to write; by default runs/HEAD.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to write; by default runs/HEAD, runs/RECIPE, or RUN-extended.")
+    ] = None,
+    extend: ExtendOption = None,
+    recipe: Annotated[str | None, typer.Option(help="A document's own settings; `mlclip recipes` lists them.")] = None,
     top: TopOption = None,
     loss: Annotated[str | None, typer.Option(help="bce, focal, asl or apl.")] = None,
     loss_option: Annotated[list[str] | None, typer.Option(help="Such as gamma_neg=3; repeatable.")] = None,
@@ -54,28 +65,57 @@ def train(
     """Train a head on a frozen encoder and choose its thresholds; write a run folder."""
     from mlclip.checkpoint import save_run
     from mlclip.fit import Recipe, train_run
-    from mlclip.heads import HEADS
 
-    if head not in HEADS:
-        raise TrainError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
     settings = given(lr=lr, epochs=epochs, patience=patience, batch_size=batch_size, loss=loss, seed=seed,
                      alignment_weight=alignment_weight, loss_options=numbers(loss_option))  # fmt: skip
     options = own_options(context.args)
+    given_thresholds = _is_given(context, "thresholds") or _is_given(context, "beta")
+    limits = threshold_config(thresholds, beta) if given_thresholds else None
+    if extend is not None:
+        names = ("head", "encoder", "pretrained", "recipe")
+        fixed = [name for name in names if _is_given(context, name)] + list(options)
+        if fixed:
+            raise TrainError(f"--extend takes head, options and encoder from the run: leave --{fixed[0]} out")
+        extend_command(extend, data, top, settings, limits, cache, out)
+        return
+    if recipe is not None and _is_given(context, "head"):
+        raise TrainError(f"--recipe {recipe} brings its own head: leave --head out")
+    start = _start(recipe, head)
+    assert start.training is not None
     try:
-        training = replace(HEADS[head].defaults, **settings)
+        training = replace(start.training, **settings)
     except ValueError as error:
         raise TrainError(str(error)) from error
+    plan = Recipe(start.head, {**start.options, **options}, training, limits or start.thresholds)
     chosen = dataset(data, top)
     store = feature_cache(encoder, pretrained, cache)
     with progress("encoding images") as on_features:
         run = train_run(
-            chosen, store.encoder, store, Recipe(head, options, training, threshold_config(thresholds, beta)),
+            chosen, store.encoder, store, plan,
             on_features=on_features, on_epoch=lambda epoch: console.print(epoch_line(epoch)),
         )  # fmt: skip
-    folder = out or Path("runs") / head
-    save_run(folder, replace(run, training=run.training | {"data": [str(Path(d)) for d in data], "top": top}))
-    console.print(metrics_table({f"{head}, val": run.metrics["val"]}))
+    folder = out or Path("runs") / (recipe or head)
+    record = {"data": [str(Path(d)) for d in data], "top": top, "recipe": recipe}
+    save_run(folder, replace(run, training=run.training | record))
+    console.print(metrics_table({f"{folder.name}, val": run.metrics["val"]}))
     console.print(f"wrote {folder}")
+
+
+def _start(recipe: str | None, head: str) -> Recipe:
+    """What the command line's options change: a named recipe, or the head's defaults."""
+    from mlclip.fit import Recipe
+    from mlclip.heads import HEADS
+    from mlclip.recipes import find_recipe
+
+    if recipe is None and head not in HEADS:
+        raise TrainError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
+    start = Recipe(head) if recipe is None else find_recipe(recipe).recipe
+    return replace(start, training=start.training or HEADS[start.head].defaults)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def own_options(words: list[str]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Who trains, who validates, who tests; and samples of k images a class.
 
-Splits keep the share of every label: iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, "On the
-Stratification of Multi-Label Data", https://doi.org/10.1007/978-3-642-23808-6_10).
+Splits keep the share of every label, or of every stratum where strata are given: iterative stratification (Sechidis,
+Tsoumakas, Vlahavas 2011, "On the Stratification of Multi-Label Data", https://doi.org/10.1007/978-3-642-23808-6_10).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,14 @@ from mlclip.errors import DataError
 FRACTIONS = (0.6, 0.2, 0.2)
 
 
-def assign_splits(dataset: Dataset, fractions: tuple[float, float, float] = FRACTIONS, seed: int = 0) -> Dataset:
+def assign_splits(
+    dataset: Dataset,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    seed: int = 0,
+    *,
+    strata: npt.NDArray[np.int64] | None = None,
+    units: npt.NDArray[np.int64] | None = None,
+) -> Dataset:
     """Give a split to every item that has none.
 
     Items that have one keep it, with one exception: where every item has a split but nobody is in val (or
@@ -32,6 +40,8 @@ def assign_splits(dataset: Dataset, fractions: tuple[float, float, float] = FRAC
         dataset: at least as many groups as splits are asked for.
         fractions: shares of train, val and test; they are divided by their sum, and 0 leaves a split out.
         seed: the same seed and items give the same splits.
+        strata: int [R], 0 and up: spread these by the shares, instead of the labels.
+        units: int [R], equal for items that stay together; by default `together(dataset.items)`.
 
     Raises:
         DataError: fractions that make no sense, or too few images for them.
@@ -39,13 +49,14 @@ def assign_splits(dataset: Dataset, fractions: tuple[float, float, float] = FRAC
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or (shares < 0).any() or shares[0] == 0:
         raise DataError(f"fractions must be three shares such as 0.6 0.2 0.2, train above 0, not {fractions}")
-    units = _units(dataset.items)
+    units = together(dataset.items) if units is None else np.unique(units, return_inverse=True)[1]
     owned = _owned_splits(dataset.items, units)
     wanted = [name for name, share in zip(SPLITS, shares, strict=True) if share > 0]
     if None not in owned:
         wanted = [name for name in wanted if name == "train" or name not in owned]
         owned = [None if name == "train" and len(wanted) > 1 else name for name in owned]
-    given = _stratify(dataset, units, owned, wanted, shares[[SPLITS.index(name) for name in wanted]], seed)
+    traits = dataset.targets().astype(np.bool_) if strata is None else strata[:, None] == np.unique(strata)
+    given = _stratify(traits, units, owned, wanted, shares[[SPLITS.index(name) for name in wanted]], seed)
     items = [
         item if item.split and owned[unit] else replace(item, split=given[unit])
         for item, unit in zip(dataset.items, units, strict=True)
@@ -80,23 +91,35 @@ def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
     return replace(dataset, items=tuple(items))
 
 
-def _units(items: tuple[Item, ...]) -> npt.NDArray[np.intp]:
-    """Number the sets of items that must stay together, by group and by content: int [R]."""
-    first: dict[tuple[str, str], int] = {}
-    pairs = [(row, first.setdefault(key, row)) for row, item in enumerate(items) for key in _keys(item)]
+def together(items: Sequence[Item], sets: Iterable[int] | None = None) -> npt.NDArray[np.int64]:
+    """Number the sets of items that must stay together, by group and by content, in chains.
+
+    Args:
+        items: R of them.
+        sets: R numbers that bind items of one number together, too.
+
+    Returns:
+        int64 [R], from 0.
+    """
+    first: dict[tuple[str, str | int], int] = {}
+    numbers = repeat(None) if sets is None else sets
+    keys = (_keys(item, number) for item, number in zip(items, numbers, strict=False))
+    pairs = [(row, first.setdefault(key, row)) for row, its_keys in enumerate(keys) for key in its_keys]
     rows, columns = np.asarray(pairs, dtype=np.intp).reshape(-1, 2).T
     links = coo_array((np.ones(len(pairs), dtype=np.bool_), (rows, columns)), shape=(len(items),) * 2)
-    return np.asarray(connected_components(links, directed=False)[1], dtype=np.intp)
+    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
 
 
-def _keys(item: Item) -> Iterator[tuple[str, str]]:
+def _keys(item: Item, number: int | None) -> Iterator[tuple[str, str | int]]:
     if item.group is not None:
         yield "group", item.group
     if item.sha256 is not None:
         yield "sha256", item.sha256
+    if number is not None:
+        yield "set", int(number)
 
 
-def _owned_splits(items: tuple[Item, ...], units: npt.NDArray[np.intp]) -> list[str | None]:
+def _owned_splits(items: tuple[Item, ...], units: npt.NDArray[np.int64]) -> list[str | None]:
     """The split of each unit's first member that has one."""
     owned: list[str | None] = [None] * (int(units.max()) + 1 if len(units) else 0)
     for item, unit in zip(items, units, strict=True):
@@ -105,17 +128,17 @@ def _owned_splits(items: tuple[Item, ...], units: npt.NDArray[np.intp]) -> list[
 
 
 def _stratify(
-    dataset: Dataset,
-    units: npt.NDArray[np.intp],
+    traits: npt.NDArray[np.bool_],
+    units: npt.NDArray[np.int64],
     owned: list[str | None],
     wanted: list[str],
     shares: npt.NDArray[np.float64],
     seed: int,
 ) -> list[str]:
-    """A split for every unit: its own, or one drawn so that labels spread by the shares."""
-    labels = np.zeros((len(owned), len(dataset.classes)), dtype=np.bool_)
-    np.logical_or.at(labels, units, dataset.targets().astype(np.bool_))
+    """A split for every unit: its own, or one drawn so that traits, bool [R, *], spread by the shares."""
+    united = np.zeros((len(owned), traits.shape[1]), dtype=np.bool_)
+    np.logical_or.at(united, units, traits)
     free = [unit for unit, split in enumerate(owned) if split is None]
-    folds = IterativeStratification(labels[free], shares / shares.sum(), np.random.RandomState(seed))
+    folds = IterativeStratification(united[free], shares / shares.sum(), np.random.RandomState(seed))
     drawn = {unit: wanted[fold] for unit, fold in zip(free, folds, strict=True)}
     return [drawn.get(unit) or str(split) for unit, split in enumerate(owned)]

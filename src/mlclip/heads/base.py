@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from mlclip.features import Features
 from mlclip.settings import UNTRAINED, TrainConfig
+
+if TYPE_CHECKING:
+    from mlclip.heads.growth import Growth
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,17 @@ class LabelTexts:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers to search: from `low` to `high`, both included; `log` spreads them evenly in the logarithm."""
+    """Numbers to search: from `low` to `high`, both included; `log` spreads them evenly in the logarithm.
+
+    Where the option is a list of numbers, `each` names the entry of the head's `config`, itself a list, that has as
+    many items: `"weights": Range(0, 100, each="contexts")` is one weight a context.
+    """
 
     low: float
     high: float
     log: bool = False
     integer: bool = False
+    each: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,11 +109,13 @@ class Head(nn.Module):
             weight 0 where fewer than R' took part.
         config: keyword arguments that build this head again, plain JSON values; `classes` is N.
         reference_ids: names of the R images that the head keeps as references; empty where it keeps none.
+        growth_note: why the scores of old classes may move when the head is `extended`; empty where they stay.
     """
 
     name: ClassVar[str]
     defaults: ClassVar[TrainConfig] = UNTRAINED
     search: ClassVar[Mapping[str, Range | Choice]] = {}
+    growth_note: ClassVar[str] = ""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] = ("logits",)
     config: dict[str, Any]
@@ -135,6 +145,20 @@ class Head(nn.Module):
 
     def finish(self, validation: Examples) -> None:
         """Fit, after the last gradient step, what is fitted on validation images."""
+
+    def extended(self, growth: Growth) -> Self:
+        """This head with further classes behind its own; it stays as it is itself.
+
+        Scores of its own classes stay equal up to rounding, but where `growth_note` says why not.
+
+        Raises:
+            ValueError: the method takes no further classes, and why.
+        """
+        raise ValueError(f"{self.name} takes no further classes: train a new head on all labels")
+
+    def facts(self) -> dict[str, Any]:
+        """What a run should record of how this head was made, plain JSON values by name."""
+        return {}
 
     def reference_targets(self) -> Tensor:
         """Labels of the references, as zeros and ones: [R, N], in the order of `reference_ids`."""

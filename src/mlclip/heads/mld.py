@@ -7,7 +7,7 @@ Methods", III.D. There is no self-attention between queries, so cost grows with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,12 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlclip.alignment import PROMPT
+from mlclip.decoder import (
+    DecoderLayer,
+    SegmentedReadout,
+    TextQueries,
+    make_queries,
+    make_readout,
+    readout_parts,
+)
 from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts
+from mlclip.heads.growth import Growth, joined_rows
 from mlclip.settings import TrainConfig
 
 MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
 QUERIES = ("learned", "fixed", "text")
+SHARED = ("memory", "layers")
+"""What all queries go through."""
 
 
 class MLDecoder(Head):
@@ -40,6 +51,8 @@ class MLDecoder(Head):
         memory: `tokens` [B, T, W] behind a ReLU, or `pooled`: the embedding alone, no ReLU.
         readout: `groups` (the group layer) or `mean` (average over groups, then one linear layer).
         text_width: D of the class texts, for `queries="text"`.
+        segments: classes and groups of each part, where classes were added later: groups of one part know nothing of
+            the other parts' classes. None for one part.
     """
 
     name: ClassVar[str] = "mld"
@@ -66,6 +79,7 @@ class MLDecoder(Head):
         memory: str = "tokens",
         readout: str = "groups",
         text_width: int | None = None,
+        segments: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         _check(("memory", memory, MEMORIES), ("readout", readout, READOUTS), ("queries", queries, QUERIES))
@@ -79,14 +93,22 @@ class MLDecoder(Head):
             "classes": classes, "width": width, "groups": groups, "layers": layers,
             "attention_heads": attention_heads, "decoder_width": decoder_width, "hidden": hidden,
             "dropout": dropout, "queries": queries, "memory": memory, "readout": readout, "text_width": text_width,
+            "segments": segments,
         }  # fmt: skip
         self.inputs = ("tokens",) if memory == "tokens" else ("embedding",)
         self.memory = nn.Linear(width, decoder_width)
-        self.queries = _queries(queries, groups, decoder_width, text_width)
+        self.queries = make_queries(queries, groups, decoder_width, text_width)
         self.layers = nn.ModuleList(
             DecoderLayer(decoder_width, attention_heads, hidden, dropout) for _ in range(layers)
         )
-        self.readout = _readout("shared" if queries == "text" else readout, classes, groups, decoder_width)
+        kind = "shared" if queries == "text" else readout
+        if segments is None:
+            self.readout = make_readout(kind, classes, groups, decoder_width)
+            return
+        if (sum(part for part, _ in segments), sum(part for _, part in segments)) != (classes, groups):
+            raise ValueError(f"segments {segments} do not sum up to {classes} classes and {groups} groups")
+        parts = [make_readout(kind, classes, groups, decoder_width) for classes, groups in segments]
+        self.readout = SegmentedReadout(parts, [groups for _, groups in segments])
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, *, memory: str = "tokens", **options: Any) -> Self:
@@ -107,6 +129,49 @@ class MLDecoder(Head):
         if isinstance(self.queries, TextQueries):
             self.queries.text.copy_(texts.encode([PROMPT.format(label) for label in texts.labels]))
 
+    def extended(self, growth: Growth) -> Self:
+        """New queries and a readout of their own for the new classes; the decoder stays.
+
+        There are as many classes a group as before. Queries do not see each other, so old ones give what they gave,
+        and with `readout="mean"` each part averages its own groups. Text queries need no training: the new texts are
+        projected and read out as the old ones are. Where training is asked for, it moves these new texts only.
+        """
+        added, config = len(growth.new_labels), self.config
+        groups = -(-added * config["groups"] // config["classes"])
+        new = type(self)(**config | {"classes": added, "groups": groups, "segments": None})
+        shared = ("memory", "layers", "queries.project", "readout") if config["queries"] == "text" else SHARED
+        for name in shared:
+            new.get_submodule(name).load_state_dict(self.get_submodule(name).state_dict())
+            new.get_submodule(name).requires_grad_(False)
+        if isinstance(new.queries, TextQueries):
+            return self._with_texts(new, new.queries, growth)
+        growth.fit(new)
+        old = config["segments"] or [[config["classes"], config["groups"]]]
+        segments = [*old, [added, new.config["groups"]]]
+        classes, groups = (sum(part) for part in zip(*segments, strict=True))
+        whole = type(self)(**config | {"classes": classes, "groups": groups, "segments": segments})
+        for name in SHARED:
+            whole.get_submodule(name).load_state_dict(self.get_submodule(name).state_dict())
+        whole.queries.load_state_dict(joined_rows(self.queries.state_dict(), new.queries.state_dict()))
+        for number, part in enumerate([*readout_parts(self.readout), new.readout]):
+            readout_parts(whole.readout)[number].load_state_dict(part.state_dict())
+        return whole
+
+    def _with_texts(self, new: Self, queries: TextQueries, growth: Growth) -> Self:
+        """This head with the queries of another behind its own; they are trained before where that is asked for."""
+        if growth.training_asked:
+            queries.let_train()
+            growth.fit(new)
+        else:
+            labels = LabelTexts(growth.new_labels, growth.texts.encode)
+            new.prepare(growth.train, growth.validation, labels, seed=0)
+        classes = len(growth.texts.labels)
+        whole = type(self)(**self.config | {"classes": classes, "groups": classes})
+        name = "queries.text"
+        texts = torch.cat([self.state_dict()[name], new.state_dict()[name]])
+        whole.load_state_dict(self.state_dict() | {name: texts})
+        return whole
+
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [B, T, W] (or embedding [B, D] with `memory="pooled"`) to logits float32 [B, N]."""
         logits: Tensor = self.readout(self.decode(features))
@@ -122,167 +187,6 @@ class MLDecoder(Head):
         for layer in self.layers:
             target = layer(target, memory)
         return target
-
-
-class DecoderLayer(nn.Module):
-    """Post-norm decoder layer without self-attention; the residual of the removed self-attention stays."""
-
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width, eps=1e-5) for _ in range(3))
-        self.inner_dropout, self.residual_dropout = nn.Dropout(dropout), nn.Dropout(0.1)
-        for weight in (self.query.weight, *self.key_value.weight.chunk(2), self.out.weight):
-            nn.init.xavier_uniform_(weight)
-        for linear in (self.query, self.key_value, self.out):
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, target: Tensor, memory: Tensor) -> Tensor:
-        """Target [B or 1, K, E] reads memory [B, T, E]: [B, K, E]."""
-        target = self.norm1(target + self.residual_dropout(target))
-        target = self.norm2(target + self.residual_dropout(self._attend(target, memory)))
-        hidden = self.inner_dropout(F.relu(self.up(target)))
-        output: Tensor = self.norm3(target + self.residual_dropout(self.down(hidden)))
-        return output
-
-    def _attend(self, target: Tensor, memory: Tensor) -> Tensor:
-        query = self._split(self.query(target))
-        dropout = 0.1 if self.training else 0.0
-        if _few_queries(target.shape[1], self.heads, memory):
-            attended = self._attend_from_queries(query, memory, dropout)
-        else:
-            key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
-            query = query.expand(memory.shape[0], -1, -1, -1)
-            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        output: Tensor = self.out(attended.transpose(1, 2).flatten(2))
-        return output
-
-    def _attend_from_queries(self, query: Tensor, memory: Tensor, dropout: float) -> Tensor:
-        """The same attention with the projections moved to the side of the queries: [B, heads, K, E / heads].
-
-        (W q) . m = q . (W^T m), so keys and values of all T tokens need not be made. The keys' bias adds the same
-        to all logits of a query, which softmax does not see.
-        """
-        key, value = (weight.unflatten(0, (self.heads, -1)) for weight in self.key_value.weight.chunk(2))
-        bias = self.key_value.bias.chunk(2)[1].view(self.heads, 1, -1)
-        absorbed = _by_head(query, key * query.shape[-1] ** -0.5).flatten(1, 2)
-        shares = F.dropout((absorbed @ memory.transpose(1, 2)).softmax(dim=-1), dropout)
-        attended = _by_head((shares @ memory).unflatten(1, (self.heads, -1)), value.transpose(1, 2))
-        return attended + shares.sum(dim=-1).unflatten(1, (self.heads, -1)).unsqueeze(-1) * bias
-
-    def _split(self, x: Tensor) -> Tensor:
-        split: Tensor = x.reshape(*x.shape[:-1], self.heads, -1)
-        return split.transpose(1, 2)
-
-
-def _by_head(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply [B, heads, K, E] by each head's own weight [heads, E, F]: one product a head, all images in it."""
-    product = x.transpose(0, 1).flatten(1, 2) @ weight
-    return product.unflatten(1, (-1, x.shape[2])).transpose(0, 1)
-
-
-def _few_queries(queries: int, heads: int, memory: Tensor) -> bool:
-    """Whether projecting K queries costs less than projecting T tokens, in multiplications a layer."""
-    tokens, width = memory.shape[1:]
-    return queries * (width + heads * tokens) < tokens * (width + queries)
-
-
-class GroupLayer(nn.Module):
-    """Group k's output gives the logits of its own classes: [B, K, E] to [B, N] in one batched product.
-
-    Class n is slot n % f of group n // f with f = ceil(N / K). Where that layout would leave groups without a
-    class (N = 46, K = 45 has 22 of them), classes are spread evenly instead: the first N % K groups get one more.
-    """
-
-    index: Tensor | None
-
-    def __init__(self, classes: int, groups: int, width: int) -> None:
-        super().__init__()
-        self.classes = classes
-        factor = -(-classes // groups)
-        self.weight = nn.Parameter(torch.empty(groups, width, factor))
-        self.bias = nn.Parameter(torch.zeros(classes))
-        nn.init.xavier_normal_(self.weight)
-        dead_groups = -(-classes // factor) < groups
-        index = _spread(classes, groups, factor) if dead_groups else None
-        self.register_buffer("index", index, persistent=False)
-
-    def forward(self, decoded: Tensor) -> Tensor:
-        """Decoder output [B, K, E] to logits [B, N]."""
-        logits = torch.matmul(decoded.transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
-        logits = logits[:, : self.classes] if self.index is None else logits.index_select(1, self.index)
-        return logits + self.bias
-
-
-class MeanReadout(nn.Linear):
-    """Average over the groups, then one linear layer: [B, K, E] to [B, N]."""
-
-    def forward(self, decoded: Tensor) -> Tensor:
-        """Decoder output [B, K, E] to logits [B, N]."""
-        logits: Tensor = super().forward(decoded.mean(dim=1))
-        return logits
-
-
-class SharedReadout(nn.Linear):
-    """The same linear unit for every query: [B, N, E] to [B, N]."""
-
-    def forward(self, decoded: Tensor) -> Tensor:
-        """Decoder output [B, N, E] to logits [B, N]."""
-        logits: Tensor = super().forward(decoded).squeeze(-1)
-        return logits
-
-
-class LearnedQueries(nn.Module):
-    """K query vectors [K, E], trained or kept as drawn."""
-
-    def __init__(self, groups: int, width: int, learned: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(groups, width), requires_grad=learned)
-
-    def forward(self) -> Tensor:
-        """Queries [K, E]."""
-        return self.weight
-
-
-class TextQueries(nn.Module):
-    """One query a class: its text embedding [N, D], projected to E. Set `text` to add or replace classes."""
-
-    text: Tensor
-
-    def __init__(self, classes: int, text_width: int, width: int) -> None:
-        super().__init__()
-        self.register_buffer("text", torch.zeros(classes, text_width))
-        self.project = nn.Linear(text_width, width)
-
-    def forward(self) -> Tensor:
-        """Queries [N, E]."""
-        queries: Tensor = self.project(self.text)
-        return queries
-
-
-def _queries(kind: str, groups: int, width: int, text_width: int | None) -> nn.Module:
-    if kind != "text":
-        return LearnedQueries(groups, width, learned=kind == "learned")
-    if text_width is None:
-        raise ValueError("text queries need text_width, the width of the class texts' embeddings")
-    return TextQueries(groups, text_width, width)
-
-
-def _readout(kind: str, classes: int, groups: int, width: int) -> nn.Module:
-    if kind == "groups":
-        return GroupLayer(classes, groups, width)
-    return MeanReadout(width, classes) if kind == "mean" else SharedReadout(width, 1)
-
-
-def _spread(classes: int, groups: int, factor: int) -> Tensor:
-    """Where class n lies in the flattened [K * f] logits when classes are spread evenly: int64 [N]."""
-    base, more = divmod(classes, groups)
-    sizes = [base + (group < more) for group in range(groups)]
-    return torch.tensor([group * factor + slot for group, size in enumerate(sizes) for slot in range(size)])
 
 
 def _check(*options: tuple[str, str, tuple[str, ...]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from mlclip.heads.base import FeatureShapes, Head
+from mlclip.heads.base import Choice, FeatureShapes, Head, Range
+from mlclip.heads.growth import Growth, joined_rows
 from mlclip.settings import TrainConfig
 
 
@@ -23,6 +25,10 @@ class SigmoidHead(Head):
 
     name: ClassVar[str] = "sigmoid"
     defaults: ClassVar[TrainConfig] = TrainConfig(lr=1e-2, epochs=300, patience=30, batch_size=256, weight_decay=1e-5)
+    search: ClassVar[Mapping[str, Range | Choice]] = {
+        "training.lr": Range(1e-3, 1e-1, log=True),
+        "training.weight_decay": Range(1e-7, 1e-2, log=True),
+    }
 
     def __init__(self, classes: int, width: int, scale: float | None = None) -> None:
         super().__init__()
@@ -40,3 +46,11 @@ class SigmoidHead(Head):
         """Embedding float32 [B, D] to logits float32 [B, N]."""
         logits: Tensor = self.linear(embedding * self.scale)
         return logits
+
+    def extended(self, growth: Growth) -> Self:
+        """New rows of the layer, trained by themselves."""
+        new = type(self)(**self.config | {"classes": len(growth.new_labels)})
+        growth.fit(new)
+        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole.load_state_dict(joined_rows(self.state_dict(), new.state_dict()))
+        return whole

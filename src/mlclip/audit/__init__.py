@@ -1,0 +1,82 @@
+"""Label audit: which labels of a dataset do trained heads disagree with?
+
+Document 002 (Bynke 2022, "Multi-label image classification with language-image models", 6.3) proposes to rank images
+by how much models disagree with their labels, so that a person looks at the worst first.
+
+::
+
+    found = audit(dataset, encoder, cache, [Recipe("sigmoid"), Recipe("neighbors")])
+    write_sheet(Path("audit.csv"), dataset, found.doubts[:1000], found.suggested)
+    # a person fills in the column `decision`
+    corrected = apply_sheet(Path("audit.csv"), dataset).dataset
+
+    folds     scores from heads that have not seen the image
+    doubts    which labels look like errors, and how much
+    sheet     the list that a person goes through
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mlclip.audit.doubts import Doubt, LabelDoubts, by_label, find_doubts, need_cleanlab
+from mlclip.audit.folds import opinions
+from mlclip.audit.sheet import Applied, apply_sheet, write_sheet
+from mlclip.data import Dataset
+from mlclip.encoders import Encoder
+from mlclip.features import FeatureCache
+from mlclip.fit import Recipe
+
+__all__ = ["Applied", "Audit", "Doubt", "LabelDoubts", "apply_sheet", "audit", "write_sheet"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        doubts: labels of which the heads believe the opposite; missing and wrong ones in turn, each from the worst
+            on.
+        labels: how consistent each label is, the least consistent first.
+        suggested: bool [R, N]: labels that at least half of the heads would have given.
+    """
+
+    doubts: tuple[Doubt, ...]
+    labels: tuple[LabelDoubts, ...]
+    suggested: npt.NDArray[np.bool_]
+
+
+def audit(
+    dataset: Dataset,
+    encoder: Encoder,
+    cache: FeatureCache,
+    recipes: Sequence[Recipe],
+    folds: int = 5,
+    seed: int = 0,
+    *,
+    on_training: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
+    """Look for label errors in a dataset; its splits play no part, every image is judged.
+
+    Args:
+        dataset: R labelled images.
+        encoder: the frozen encoder.
+        cache: its features cache.
+        recipes: the heads to ask; two of different kinds see more than one.
+        folds: every head is trained so many times.
+        seed: seeds the folds.
+        on_training: called with trainings done and to do.
+
+    Raises:
+        DataError: fewer groups of images than folds.
+        TrainError: cleanlab is not installed, fewer than 3 folds, or training fails.
+    """
+    need_cleanlab()
+    heard = opinions(dataset, encoder, cache, recipes, folds, seed, on_training=on_training)
+    targets = dataset.targets()
+    doubts = find_doubts(targets, heard)
+    return Audit(tuple(doubts), tuple(by_label(targets, doubts)), heard.selected.mean(axis=0) >= 0.5)

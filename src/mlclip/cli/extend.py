@@ -1,0 +1,55 @@
+"""`mlclip train --extend RUN`: further classes for a trained head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlclip.cli.options import dataset
+from mlclip.console import console, epoch_line, metrics_table, progress
+from mlclip.errors import TrainError
+
+
+def extend(
+    folder: Path,
+    data: list[str],
+    top: int | None,
+    settings: dict[str, Any],
+    thresholds: Any,
+    cache: Path,
+    out: Path | None,
+) -> None:
+    """Add the data's new classes to a run; write a run folder of its own.
+
+    Args:
+        folder: the run's.
+        data: sources of labelled images.
+        top: keep only so many labels of the data.
+        settings: what was given of the training's settings; none leaves them to the run.
+        thresholds: a ThresholdConfig, or None for the run's own.
+        cache: folder of the features cache.
+        out: folder to write; None puts it beside the run's.
+    """
+    from mlclip.checkpoint import load_run, save_run
+    from mlclip.extend import extend_run, run_settings
+    from mlclip.features import FeatureCache
+
+    run = load_run(folder)
+    try:
+        training = replace(run_settings(run), **settings) if settings else None
+    except ValueError as error:
+        raise TrainError(str(error)) from error
+    store = FeatureCache(run.encoder.load(), cache)
+    with progress("encoding images") as on_features:
+        extension = extend_run(
+            run, dataset(data, top), store, training=training, thresholds=thresholds,
+            on_features=on_features, on_epoch=lambda epoch: console.print(epoch_line(epoch)),
+        )  # fmt: skip
+    target = out or folder.with_name(f"{folder.name}-extended")
+    sources = {"data": [str(Path(source)) for source in data], "top": None}
+    grown = replace(extension.run, training=extension.run.training | sources | {"extended_from": str(folder)})
+    save_run(target, grown)
+    console.print(metrics_table({f"{target.name}, val": grown.metrics["val"]}))
+    console.print(extension.line(), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"wrote {target}")

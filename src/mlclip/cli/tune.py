@@ -1,0 +1,107 @@
+"""`mlclip tune`: better thresholds, or better settings, for a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
+from mlclip.console import console, metrics_table, progress
+from mlclip.errors import TrainError
+from mlclip.features import DEFAULT_CACHE
+
+if TYPE_CHECKING:
+    from mlclip.tune import Search, Trial
+
+TRIALS = "trials.jsonl"
+
+
+def tune(
+    run: RunArgument,
+    data: RunDataOption = None,
+    thresholds: ModeOption = "per_class",
+    beta: Annotated[
+        float | None, typer.Option(help="Maximise F-beta; by default 1, and 2 with --search bayes, as its source does.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Search settings, too: bayes, grid or ladder.")] = None,
+    trials: Annotated[int, typer.Option(help="At most so many trials; bayes stops where the best ten agree.")] = 1000,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(help="Vary this, not what the head declares: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."),
+    ] = None,
+    figure: Annotated[str | None, typer.Option(help="f or map; by default f, and map with --search ladder.")] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="ladder: positives were left unlabelled, so move beta1 too.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder of a search; by default RUN-tuned.")] = None,
+    study: Annotated[Path | None, typer.Option(help="File of the trials; by default trials.jsonl in --out.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Choose a run's thresholds anew; with --search, train its head again with other settings and keep the best.
+
+    Both look at the validation split only. A search goes on from its trials when it is started again.
+    """
+    from mlclip.checkpoint import load_run, save_run
+    from mlclip.features import FeatureCache
+    from mlclip.fit import retune_run
+    from mlclip.tune import tune_run
+
+    loaded = load_run(run)
+    data_set = run_data(loaded.training, data)
+    store = FeatureCache(loaded.encoder.load(), cache)
+    if search is None:
+        tuned = retune_run(loaded, data_set, store, threshold_config(thresholds, beta or 1.0))
+        save_run(run, tuned)
+        console.print(metrics_table({f"{run.name}, val": tuned.metrics["val"]}))
+        return
+    how = _search(by=search, trials=trials, figure=figure, beta=beta, seed=seed, vary=vary, unlabelled=unlabelled)
+    folder = out or run.with_name(f"{run.name}-tuned")
+    with progress("trials") as on_trials, progress("encoding images") as on_features:
+        tuned = tune_run(
+            loaded, data_set, store, how, study or folder / TRIALS, threshold_config(thresholds, how.beta),
+            on_trial=_teller(on_trials, trials), on_features=on_features,
+        )  # fmt: skip
+    save_run(folder, tuned)
+    before = retune_run(loaded, data_set, store, threshold_config(thresholds, how.beta))
+    console.print(
+        metrics_table({f"{run.name}, val": before.metrics["val"], f"{folder.name}, val": tuned.metrics["val"]})
+    )
+    console.print(f"{tuned.training['search']['trials']:,} trials; wrote {folder}")
+
+
+def _search(*, by: str, figure: str | None, beta: float | None, vary: list[str] | None, **settings: Any) -> Search:
+    from mlclip.tune import Search
+
+    defaults = {"bayes": ("f", 2.0), "grid": ("f", 1.0), "ladder": ("map", 1.0)}.get(by, ("f", 1.0))
+    try:
+        return Search(
+            by=by,  # type: ignore[arg-type]
+            figure=figure or defaults[0],  # type: ignore[arg-type]
+            beta=defaults[1] if beta is None else beta,
+            vary=tuple(vary or ()),
+            **settings,
+        )
+    except ValueError as error:
+        raise TrainError(str(error)) from error
+
+
+def _teller(on_trials: Any, limit: int) -> Any:
+    """Print each trial that is better than all before, and move the bar."""
+    best = -1.0
+
+    def tell(trial: Trial) -> None:
+        nonlocal best
+        if trial.score > best:
+            best = trial.score
+            settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.settings.items())
+            console.print(f"trial {trial.number:3d}  {trial.score:.4f}  {settings}", highlight=False, markup=False)
+        on_trials(trial.number, limit)
+
+    return tell
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,112 @@
+"""Contexts that labels are put into, their weights, and translations: what the files say.
+
+A context is a text with one `{}` where the label goes, such as `a photo of a {}`. Where labels are translated, a
+context in front of which a language stands, `[de] ein Foto von {}`, takes that language's words, and `[labels]` takes
+the labels as they are; a context without one is used with every language in turn. So contexts of several languages
+stand side by side, each with a weight of its own, and tuning decides between them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlclip.errors import DataError
+
+FULL_WEIGHT = 100.0
+LABELS = "labels"
+"""Stands where a language may: the labels as they are."""
+_TAGGED = re.compile(r"\[([^\[\]\s]+)\] *(.*)", re.DOTALL)
+
+Words = Mapping[str, str]
+"""Label to its word in one language; labels that are missing stay as they are."""
+
+
+def read_contexts(path: Path) -> list[tuple[str, float]]:
+    """Read contexts and their weights.
+
+    The file has one context a line, UTF-8; behind a tab its weight may follow, 100 where it does not. Empty lines
+    and lines that start with `#` are left out.
+
+    Raises:
+        DataError: the file cannot be read, holds no context, or a weight is no number.
+    """
+    contexts = []
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            try:
+                contexts.append(split_weight(line))
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: {error}") from None
+    if not contexts:
+        raise DataError(f"{path} holds no context: write one a line, such as 'a photo of a {{}}'")
+    return contexts
+
+
+def read_translations(paths: Iterable[Path]) -> dict[str, Words]:
+    """Read translations, each file a JSON object.
+
+    A file `de.json` that maps labels to words gives the language `de`; one that maps languages to such objects
+    gives those.
+
+    Raises:
+        DataError: a file cannot be read, is no such object, or a language or label is given twice.
+    """
+    found: dict[str, Words] = {}
+    for path in paths:
+        try:
+            content = json.loads(_read(path), object_pairs_hook=_unique)
+        except ValueError as error:
+            raise DataError(f"{path} holds no translations: {error}") from error
+        if not isinstance(content, dict) or not content:
+            raise DataError(f"{path} holds no translations: write a JSON object from label to word")
+        languages = content if all(isinstance(value, dict) for value in content.values()) else {path.stem: content}
+        for language, words in languages.items():
+            if language in found:
+                raise DataError(f"{path}: the language {language!r} was given before: put its words into one file")
+            if not all(isinstance(word, str) and word for word in words.values()):
+                raise DataError(f"{path}: every label of {language!r} wants one word, a text that is not empty")
+            found[language] = words
+    return found
+
+
+def split_weight(line: str) -> tuple[str, float]:
+    """A context and its weight, which may follow behind a tab; 100 where it does not.
+
+    Raises:
+        ValueError: the weight is no number.
+    """
+    context, _, weight = (part.strip() for part in line.partition("\t"))
+    try:
+        return context, float(weight) if weight else FULL_WEIGHT
+    except ValueError:
+        raise ValueError(f"{weight!r} is no weight: give a number from 0 to 100") from None
+
+
+def split_language(context: str) -> tuple[str | None, str]:
+    """A context's language, None where it names none, and its text."""
+    tagged = _TAGGED.fullmatch(context)
+    return (tagged[1], tagged[2]) if tagged else (None, context)
+
+
+def is_language(name: str) -> bool:
+    """Whether a language may be called so: no space, no bracket, and not `labels`."""
+    return name != LABELS and _TAGGED.fullmatch(f"[{name}]") is not None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise ValueError(f"{twice!r} is given twice")
+    return dict(pairs)

@@ -1,0 +1,60 @@
+"""What cleaning a data set did to it: one entry for each image or label that was dropped or merged, and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlclip.errors import DataError
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the log.
+
+    Attributes:
+        action: `dropped` takes an image out, `merged` gives its labels to another one, `label dropped` takes a
+            label off every image.
+        what: the image's path, or the label.
+        reason: the same few words for the same cause, so that they can be counted.
+        partner: the image that stays in its place.
+        similarity: cosine similarity to the partner.
+        labels: the labels it had; of a merge, those that are new to the partner.
+        images: how many images carried a label that was dropped.
+    """
+
+    action: str
+    what: str
+    reason: str
+    partner: str | None = None
+    similarity: float | None = None
+    labels: tuple[str, ...] = ()
+    images: int | None = None
+
+    def to_json(self) -> str:
+        """One line; what does not apply is left out."""
+        fields = {name: value for name, value in vars(self).items() if value is not None and value != ()}
+        if self.similarity is not None:
+            fields["similarity"] = round(self.similarity, 6)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def reasons(changes: Iterable[Change], action: str = "dropped") -> dict[str, int]:
+    """How many entries of one action each reason has, in the order of their first appearance."""
+    return dict(Counter(change.reason for change in changes if change.action == action))
+
+
+def write_changes(changes: Iterable[Change], path: Path) -> None:
+    """Write the log as JSON lines.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{change.to_json()}\n" for change in changes), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

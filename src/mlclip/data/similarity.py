@@ -1,0 +1,160 @@
+"""Cosine similarities of every image with every other, a block at a time.
+
+R images have R x R similarities, which do not fit in memory when R is large. Everything here goes through them in
+blocks of at most `block` x `block` and keeps only a few numbers an image. Rows may be memory-mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array  # type: ignore[import-untyped]
+from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+BLOCK = 2048
+"""Rows a block: 2048 x 2048 similarities are 16 MB."""
+
+Vector = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+def quiet(done: int, total: int) -> None:
+    """Report no progress."""
+
+
+class Embeddings(Protocol):
+    """R rows of D numbers, read when indexed: an array, or `Rows` of the features cache."""
+
+    def __len__(self) -> int:
+        """R."""
+
+    def __getitem__(self, index: Index | slice, /) -> npt.NDArray[np.float32]:
+        """Rows as float32 [len(index), D], for a slice or an array of row numbers."""
+
+
+def similarity_blocks(
+    rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet
+) -> Iterator[tuple[int, int, npt.NDArray[np.float32]]]:
+    """Go through the upper half of all similarities, the diagonal's blocks included.
+
+    Yields:
+        The first row and first column of a block, and its similarities, float32 [<= block, <= block]. An image's
+        similarity to itself is -inf, so that it is nobody's neighbour.
+    """
+    total = len(rows)
+    for done, start in enumerate(range(0, total, block), start=1):
+        left = _unit(rows[start : start + block])
+        for other in range(start, total, block):
+            right = left if other == start else _unit(rows[other : other + block])
+            similarities = left @ right.T
+            if other == start:
+                np.fill_diagonal(similarities, -np.inf)
+            yield start, other, similarities
+        on_progress(done, -(-total // block))
+
+
+def nearest(rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet) -> tuple[Index, Vector]:
+    """The most similar other image of every image.
+
+    Returns:
+        Its row, int64 [R] (of equals the lowest; -1 where there is no other), and the similarity, float64 [R].
+    """
+    index = np.full(len(rows), -1, dtype=np.int64)
+    best = np.full(len(rows), -np.inf)
+
+    def take(start: int, other: int, similarities: npt.NDArray[np.float32]) -> None:
+        part = slice(start, start + len(similarities))
+        column = similarities.argmax(axis=1)
+        found = similarities[np.arange(len(similarities)), column]
+        better = found > best[part]
+        best[part] = np.where(better, found, best[part])
+        index[part] = np.where(better, column + other, index[part])
+
+    for start, other, similarities in similarity_blocks(rows, block, on_progress):
+        take(start, other, similarities)
+        if other != start:
+            take(other, start, similarities.T)
+    return index, best
+
+
+def clusters(
+    rows: Embeddings, thresholds: Sequence[float], block: int = BLOCK, on_progress: Progress = quiet
+) -> list[Index]:
+    """Number the sets of images that chains of similarities at or above a threshold hold together.
+
+    Args:
+        rows: R embeddings.
+        thresholds: cosine similarities, each giving a numbering of its own.
+        block: rows at a time.
+        on_progress: called with blocks done and blocks in all.
+
+    Returns:
+        int64 [R] a threshold, equal for images of one set.
+    """
+    numbers = [np.arange(len(rows)) for _ in thresholds]
+    for start, other, similarities in similarity_blocks(rows, block, on_progress):
+        for which, threshold in enumerate(thresholds):
+            left, right = np.nonzero(similarities >= threshold)
+            if len(left):
+                numbers[which] = _join(numbers[which], left + start, right + other)
+    return numbers
+
+
+def highest_softmax(
+    rows: Embeddings, temperature: float = 1.0, block: int = BLOCK, on_progress: Progress = quiet
+) -> Vector:
+    """Each image's highest value after a softmax over its similarities with all other images.
+
+    A measure of how many relevant examples an image has: many give a low value (document 002, 3.1.2).
+
+    Args:
+        rows: R embeddings.
+        temperature: factor on the similarities before the softmax; 1 is the document's.
+        block: rows at a time.
+        on_progress: called with blocks done and blocks in all.
+
+    Returns:
+        float64 [R]; 0 where there is no other image.
+    """
+    highest = np.full(len(rows), -np.inf)
+    total = np.zeros(len(rows))
+
+    def take(start: int, similarities: npt.NDArray[np.float32]) -> None:
+        part = slice(start, start + len(similarities))
+        scaled = temperature * similarities.astype(np.float64)
+        top = np.maximum(highest[part], scaled.max(axis=1))
+        known = np.isfinite(top)
+        base = np.where(known, top, 0.0)
+        total[part] = total[part] * np.exp(highest[part] - base) + np.exp(scaled - base[:, None]).sum(axis=1)
+        highest[part] = top
+
+    for start, other, similarities in similarity_blocks(rows, block, on_progress):
+        take(start, similarities)
+        if other != start:
+            take(other, similarities.T)
+    return np.divide(1.0, total, out=np.zeros(len(rows)), where=total > 0)
+
+
+def cosines(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Vector:
+    """Cosine similarity of each row with the same row of the other array, float64 [n]."""
+    similarities: Vector = np.einsum("nd,nd->n", _unit(left), _unit(right), dtype=np.float64)
+    return similarities
+
+
+def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    rows = np.asarray(rows, dtype=np.float32)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float32] = rows / np.maximum(length, np.finfo(np.float32).tiny)
+    return unit
+
+
+def _join(numbers: Index, left: Index, right: Index) -> Index:
+    """Put the sets of `left[n]` and `right[n]` together, for all n."""
+    size = len(numbers)
+    links = coo_array((np.ones(len(left), dtype=np.bool_), (numbers[left], numbers[right])), shape=(size, size))
+    joined = connected_components(links, directed=False)[1]
+    return np.asarray(joined[numbers], dtype=np.int64)

@@ -1,0 +1,288 @@
+"""Neighbour search: labels of the most similar reference images, weighted by a softmax of their similarities.
+
+Bynke 2022, "Multi-label image classification with language-image models" (master's thesis, NTNU; document 002),
+3.2.2; defaults from its Table 4.3, bounds of the search from 3.2.2. Nothing is trained: the references are the
+training images, and more can come and go at any time.
+
+A batch of B images against R references with N labels takes B·R float32 similarities and B·k·N labels of the k
+neighbours; no tensor of size B·R·N exists. At B = 32, R = 80,000, N = 159, k = 36 and D = 512, torch allocates 23 MB
+at most (measured) beside the 164 MB of references and their 13 MB of labels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range, batches, tensors
+from mlclip.heads.growth import Growth, joined_references
+from mlclip.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
+
+PROBES = 256
+"""So many validation images stay with an index, to measure its recall whenever it is made anew."""
+_log = logging.getLogger(__name__)
+
+Answer = tuple[Tensor, Tensor, Tensor]
+
+
+class NeighborSearch(Head):
+    """Scores are the weights of the neighbours that carry a label, summed.
+
+    Neighbours are the `max_neighbors` most similar references, ties by lowest index, without those whose similarity
+    times `temperature` lies more than `max_difference` below the best one's. Their weights are the softmax of these
+    scaled similarities.
+
+    Args:
+        classes: N.
+        width: D, the embedding's width.
+        temperature: factor on cosine similarities before the softmax; 0 lets all neighbours count alike.
+        max_difference: in scaled units.
+        max_neighbors: k.
+        index: None for exact search; `hnsw` or `ivf` for faiss, which finds nearly all neighbours and is quicker
+            where there are many references. Such a head cannot be a graph: a Python model serves it.
+        references: R.
+        index_bytes: size of the index.
+        probes: how many images its recall is measured on.
+        recall: recall@k against exact search on these, as measured when the index was made.
+
+    Attributes:
+        python_model: name of the Python model that serves this head, or None where a graph does.
+    """
+
+    name: ClassVar[str] = "neighbors"
+    growth_note: ClassVar[str] = "images that joined the references are neighbours now"
+    search: ClassVar[Mapping[str, Range]] = {
+        "temperature": Range(1.0, 200.0, log=True),
+        "max_difference": Range(0.5, 8.0),
+        "max_neighbors": Range(1, 200, log=True, integer=True),
+    }
+    python_model: str | None
+    labels: Tensor
+    features: Tensor
+    index_data: Tensor
+    probes: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        width: int,
+        *,
+        temperature: float = 68.566,
+        max_difference: float = 5.2568,
+        max_neighbors: int = 36,
+        index: str | None = None,
+        references: int = 0,
+        index_bytes: int = 0,
+        probes: int = 0,
+        recall: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.temperature, self.max_difference = float(temperature), float(max_difference)
+        self.max_neighbors, self.index = max_neighbors, index
+        self.python_model = None if index is None else "neighbors"
+        if not isinstance(max_neighbors, int) or max_neighbors < 1:
+            raise ValueError(f"max_neighbors must be a whole number of at least 1, not {max_neighbors!r}")
+        if min(self.temperature, self.max_difference) < 0:
+            raise ValueError(f"temperature and max_difference must not be below 0: {temperature}, {max_difference}")
+        if index is not None and index not in KINDS:
+            raise ValueError(f"index must be one of {', '.join(KINDS)}, not {index!r}")
+        self.inputs, self.outputs = ("embedding",), ("scores", "reference_index", "reference_weight")
+        self.config = {
+            "classes": classes, "width": width, "temperature": self.temperature,
+            "max_difference": self.max_difference, "max_neighbors": max_neighbors, "index": index,
+            "references": references, "index_bytes": index_bytes, "probes": probes, "recall": recall,
+        }  # fmt: skip
+        self.register_buffer("labels", torch.zeros(references, classes, dtype=torch.uint8))
+        if index is None:
+            self.register_buffer("features", torch.zeros(references, width))
+        else:
+            self.register_buffer("index_data", torch.zeros(index_bytes, dtype=torch.uint8))
+            self.register_buffer("probes", torch.zeros(probes, width))
+        self._opened: Any = None
+        self.register_load_state_dict_post_hook(_forget_index)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
+        """Build for an encoder's feature widths."""
+        return cls(classes, shapes.embedding_width, **options)
+
+    @property
+    def neighbors(self) -> int:
+        """How many neighbours an answer names: `max_neighbors`, or R where there are fewer."""
+        return min(self.max_neighbors, len(self.labels))
+
+    def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
+        """Keep the training images as references.
+
+        Raises:
+            ValueError: there is none.
+            TrainError: faiss is asked for and not installed.
+        """
+        if not len(train):
+            raise ValueError("neighbour search needs at least one training image")
+        vectors = torch.cat([tensors(train.features, part)[0] for part in batches(train.features)])
+        if self.index is not None:
+            queries = torch.from_numpy(validation.features[slice(PROBES)][0])
+            self.probes = F.normalize(queries, dim=1)
+            self.config["probes"] = len(queries)
+        self._keep(train.ids, F.normalize(vectors, dim=1), torch.from_numpy(train.targets))
+
+    def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
+        """The same head with other references; an index is made anew.
+
+        Args:
+            ids: R names.
+            features: float32 [R, D], L2-normalised; they are kept to the last bit.
+            targets: 0 or 1, [R, N]; N may differ from this head's.
+        """
+        config = self.config | {"classes": targets.shape[1], "references": 0, "index_bytes": 0}
+        head = type(self)(**{name: config[name] for name in self.config})
+        if self.index is not None:
+            head.probes = self.probes
+        head._keep(ids, features, targets)
+        return head.eval()
+
+    def extended(self, growth: Growth) -> Self:
+        """References get the new labels they have, and training images with a new label join them."""
+        features, targets = self.reference_features(), self.reference_targets()
+        return self.with_references(*joined_references(self.reference_ids, features, targets, growth, old_labels=True))
+
+    def facts(self) -> dict[str, Any]:
+        """Of an index: its kind, how hard it searches, and its recall@k against exact search."""
+        if self.index is None:
+            return {}
+        return {"index": self.index, "effort": effort_of(self._index()), "recall": self.config["recall"]}
+
+    def reference_features(self) -> Tensor:
+        """The references' embeddings, L2-normalised: float32 [R, D], in the order of `reference_ids`."""
+        return self.features if self.index is None else torch.from_numpy(index_vectors(self._index()))
+
+    def reference_targets(self) -> Tensor:
+        """Labels of the references: uint8 [R, N], 0 or 1, in the order of `reference_ids`."""
+        return self.labels
+
+    def forward(self, embedding: Tensor) -> Answer:
+        """Search.
+
+        Args:
+            embedding: float32 [B, D].
+
+        Returns:
+            scores float32 [B, N] in [0, 1]; reference_index int32 [B, k] and reference_weight float32 [B, k],
+            heaviest first, with weight 0 behind `max_difference`; k is `neighbors`.
+        """
+        queries = F.normalize(embedding, dim=1)
+        if self.index is not None:
+            return self._answer(*self._search(queries, self.neighbors))
+        return self._answer(*largest(queries @ self.features.T, self.neighbors))
+
+    def leave_one_out(self, embedding: Tensor, ids: Sequence[str]) -> Answer:
+        """Search for images that may be references themselves: each is left out of its own neighbours.
+
+        For tuning and audits, where references are evaluated against themselves; `forward` leaves nothing out.
+
+        Args:
+            embedding: float32 [B, D].
+            ids: B names; an image whose name is no reference's is searched for as in `forward`.
+
+        Returns:
+            As `forward`; scores are 0 where there is no other reference.
+        """
+        queries, rows = F.normalize(embedding, dim=1), _rows(self.reference_ids)
+        own = [rows.get(name, []) for name in ids]
+        if self.index is None:
+            similarity = queries @ self.features.T
+            for row, mine in zip(similarity, own, strict=True):
+                row[mine] = -torch.inf
+            return self._answer(*largest(similarity, self.neighbors))
+        spare = max(map(len, own), default=0)
+        similarity, index = self._search(queries, min(self.neighbors + spare, len(self.labels)))
+        for row, numbers, mine in zip(similarity, index, own, strict=True):
+            row[torch.isin(numbers, torch.tensor(mine, dtype=torch.int64))] = -torch.inf
+        similarity, order = similarity.sort(dim=1, descending=True, stable=True)
+        return self._answer(similarity[:, : self.neighbors], index.gather(1, order)[:, : self.neighbors])
+
+    def _answer(self, similarity: Tensor, index: Tensor) -> Answer:
+        weight = neighbor_weights(similarity, self.temperature, self.max_difference)
+        scores = torch.bmm(weight.unsqueeze(1), self.labels[index].float()).squeeze(1)
+        return scores.clamp(max=1.0), index.int(), weight
+
+    def _search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        similarity, index = search_index(self._index(), queries.numpy(), k)
+        return torch.from_numpy(similarity), torch.from_numpy(index)
+
+    def _index(self) -> Any:
+        if self._opened is None:
+            self._opened = unpack(self.index_data.numpy())
+        return self._opened
+
+    def _keep(self, ids: Sequence[str], vectors: Tensor, targets: Tensor) -> None:
+        self.reference_ids, self.labels = tuple(ids), targets.to(torch.uint8)
+        self.config |= {"references": len(ids)}
+        if self.index is None:
+            self.features = vectors
+            return
+        opened = build_index(self.index, vectors.numpy())
+        recall = tune_effort(opened, vectors.numpy(), self.probes.numpy(), self.neighbors)
+        self._opened, self.index_data = opened, torch.from_numpy(np.asarray(pack(opened)))
+        self.config |= {"index_bytes": len(self.index_data), "recall": recall}
+        _log.info(
+            "index %s: recall@%d against exact search %.4f on %d validation images (effort %d), %.1f MB",
+            self.index, self.neighbors, recall, len(self.probes), effort_of(opened), len(self.index_data) / 1e6,
+        )  # fmt: skip
+
+
+def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of each row, largest first, ties by lowest index.
+
+    ONNX's TopK is defined so; torch's leaves open which of equal values it takes, so that is put right here, for the
+    rows where a tie lies across the cut by a full sort.
+
+    Args:
+        values: float32 [B, R].
+        k: at most R.
+
+    Returns:
+        Values [B, k] and their indices int64 [B, k].
+    """
+    found, index = values.topk(k)
+    if torch.compiler.is_compiling():  # traced for ONNX
+        return found, index
+    cut = (values >= found[:, -1:]).sum(dim=1, dtype=torch.int32) > k
+    index[cut] = values[cut].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    index = index.sort(dim=1).values
+    found, order = values.gather(1, index).sort(dim=1, descending=True, stable=True)
+    return found, index.gather(1, order)
+
+
+def neighbor_weights(similarity: Tensor, temperature: float, max_difference: float) -> Tensor:
+    """Softmax of scaled similarities over the neighbours within `max_difference` of the best.
+
+    Args:
+        similarity: [B, k], largest first; -inf where there is no neighbour.
+        temperature: factor on similarities.
+        max_difference: in scaled units; a neighbour exactly so far away still counts.
+
+    Returns:
+        [B, k], rows sum to 1, or to 0 where there is no neighbour at all.
+    """
+    behind = (similarity[:, :1] - similarity) * temperature
+    weight = torch.where(behind <= max_difference, torch.exp(-behind), 0.0)
+    return weight / weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+
+
+def _forget_index(head: NeighborSearch, keys: Any) -> None:
+    head._opened = None
+
+
+def _rows(ids: Sequence[str]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(ids):
+        rows.setdefault(name, []).append(row)
+    return rows

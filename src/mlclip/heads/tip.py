@@ -1,0 +1,247 @@
+"""Tip-Adapter for several labels: zero-shot similarity and the labels of similar training images, added up.
+
+z = 100 cos(q, text) + α exp(-β (1 - F q)) L, with the query q, the training images' embeddings F [R, D] and their
+labels L [R, N]: Zhang et al. 2021, https://arxiv.org/abs/2111.03930, which document 002, 5.1, names as what would join
+labels' names and labelled images. The paper takes the best of the N logits; for several labels each needs a
+probability, so the scores are σ(a z + b). Without a and b all would lie at 1.
+
+Nothing is trained. What validation decides:
+
+* α and β, for the best mAP. α is searched as a share of the ratio of the two terms' spreads, since the right one
+  depends on β and on how many images vouch for a label by many powers of ten.
+* a and b, one pair for all classes, by logistic regression on all pairs of image and label. A pair a class would rest
+  on a handful of positives; what classes need beyond that, their thresholds give.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+from torch import Tensor
+
+from mlclip.contexts import Words
+from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, batches, tensors
+from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.zeroshot import untranslated_fact
+from mlclip.metrics import mean_average_precision
+from mlclip.wording import Wording
+
+BETAS = tuple(float(2**power) for power in range(9))
+SHARES = (0.0, *(2.0**power for power in range(-4, 6)))
+MOST_IMAGES = 5000
+"""So many validation images at most, evenly drawn, decide: four numbers need no more."""
+
+Array = npt.NDArray[np.float32]
+
+
+class TipAdapter(Head):
+    """Text and training images vote together.
+
+    `build` takes the options of `mlclip.wording.Wording.read` too.
+
+    Args:
+        classes: N.
+        width: D, the embedding's width.
+        contexts: C of them; see `mlclip.contexts`.
+        weights: one a context, 0 to 100.
+        translations: language to words.
+        alpha: α; None lets `finish` search it.
+        beta: β; None lets `finish` search it.
+        references: R, which `prepare` finds out.
+    """
+
+    name: ClassVar[str] = "tip"
+
+    text: Tensor
+    references: Tensor
+    labels: Tensor
+    alpha: Tensor
+    beta: Tensor
+    slope: Tensor
+    intercept: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        width: int,
+        *,
+        contexts: Sequence[str],
+        weights: Sequence[float],
+        translations: Mapping[str, Words],
+        alpha: float | None = None,
+        beta: float | None = None,
+        references: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or above and finite, not {value}")
+        self.wording = Wording(tuple(contexts), tuple(weights), translations)
+        self.config = {"classes": classes, "width": width} | self.wording.config
+        self.config |= {"alpha": alpha, "beta": beta, "references": references}
+        self.inputs = ("embedding",)
+        self._facts: dict[str, Any] = {}
+        self.register_buffer("text", torch.zeros(classes, width))
+        for name, value in (("alpha", alpha or 0.0), ("beta", beta or 0.0), ("slope", 1.0), ("intercept", 0.0)):
+            self.register_buffer(name, torch.tensor(float(value)))
+        self._keep(torch.zeros(references, width), torch.zeros(references, classes))
+
+    @classmethod
+    def build(
+        cls,
+        classes: int,
+        shapes: FeatureShapes,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        **options: Any,
+    ) -> Self:
+        """Build for an encoder's feature widths; files of contexts and translations are read here.
+
+        Raises:
+            DataError: a file cannot be read or used.
+            ValueError: contexts, weights and translations do not fit together, or a number is out of range.
+        """
+        return cls(classes, shapes.embedding_width, **Wording.read(**options).config, alpha=alpha, beta=beta)
+
+    def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
+        """Embed the labels, and keep the training images."""
+        self._facts = untranslated_fact(self.wording, texts.labels)
+        self.text.copy_(self.wording.embed(texts.labels, texts.encode))
+        (embedding,) = train.features[:]
+        self._keep(torch.from_numpy(embedding), torch.from_numpy(train.targets.astype(np.float32)))
+        self.reference_ids = train.ids
+
+    @torch.no_grad()
+    def finish(self, validation: Examples) -> None:
+        """Find α and β, where they are not given, then a and b."""
+        index = np.linspace(0, len(validation) - 1, min(len(validation), MOST_IMAGES)).astype(np.int64)
+        targets = validation.targets[index]
+        by_text = self._each(validation, index, self.by_text)
+
+        @cache
+        def by_images(beta: float) -> Array:
+            return self._each(validation, index, lambda embedding: self.by_images(embedding, beta))
+
+        alpha, beta = search(targets, by_text, by_images, self.config["alpha"], self.config["beta"])
+        slope, intercept = calibrate(targets, by_text + np.float32(alpha) * by_images(beta))
+        found = {"alpha": alpha, "beta": beta, "slope": slope, "intercept": intercept}
+        for name, value in found.items():
+            getattr(self, name).fill_(value)
+        self._facts |= found
+
+    def extended(self, growth: Growth) -> Self:
+        """The new labels' texts, and images that vouch for them; α, β, a and b stay.
+
+        Images that join vouch for their new labels alone, so the old classes' logits stay.
+        """
+        ids, references, labels = joined_references(
+            self.reference_ids, self.references, self.labels, growth, old_labels=False
+        )
+        whole = type(self)(**self.config | {"classes": len(growth.texts.labels), "references": len(ids)})
+        new = self.wording.embed(growth.new_labels, growth.texts.encode)
+        text = torch.cat([self.text, new])
+        whole.load_state_dict(self.state_dict() | {"text": text, "references": references, "labels": labels})
+        whole.reference_ids = ids
+        whole._facts = self._facts | untranslated_fact(self.wording, growth.texts.labels)
+        return whole
+
+    def facts(self) -> dict[str, Any]:
+        """What validation decided, and how many labels have no translation."""
+        return self._facts
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Embedding float32 [B, D] to logits a z + b, float32 [B, N]."""
+        z = self.by_text(embedding) + self.alpha * self.by_images(embedding, self.beta)
+        return self.slope * z + self.intercept
+
+    def by_text(self, embedding: Tensor) -> Tensor:
+        """100 cos(q, text): [B, D] to [B, N]."""
+        return 100 * embedding @ self.text.T
+
+    def by_images(self, embedding: Tensor, beta: float | Tensor) -> Tensor:
+        """exp(-β (1 - F q)) L: [B, D] to [B, N]."""
+        return torch.exp(beta * (embedding @ self.references.T - 1)) @ self.labels
+
+    def reference_targets(self) -> Tensor:
+        """Labels of the training images: [R, N]."""
+        return self.labels
+
+    def _keep(self, references: Tensor, labels: Tensor) -> None:
+        self.config["references"] = len(references)
+        self.register_buffer("references", references)
+        self.register_buffer("labels", labels)
+
+    @staticmethod
+    def _each(validation: Examples, index: npt.NDArray[np.int64], term: Callable[[Tensor], Tensor]) -> Array:
+        steps = [index[batch] for batch in batches(validation.features) if len(index[batch])]
+        return np.concatenate([term(*tensors(validation.features, step)).numpy() for step in steps])
+
+
+def search(
+    targets: npt.NDArray[np.uint8],
+    by_text: Array,
+    by_images: Callable[[float], Array],
+    alpha: float | None = None,
+    beta: float | None = None,
+) -> tuple[float, float]:
+    """Find α and β by turns, each on its grid, until neither makes mAP better.
+
+    Args:
+        targets: 0 or 1, [V, N]; at least one is 1.
+        by_text: float32 [V, N], the first term of z.
+        by_images: from β to the second term without α, float32 [V, N].
+        alpha: a value to keep.
+        beta: a value to keep.
+
+    Returns:
+        α and β.
+    """
+
+    def alpha_of(share: float, beta: float) -> float:
+        return share * float(by_text.std() / max(by_images(beta).std(), 1e-30)) if alpha is None else alpha
+
+    @cache
+    def quality(share: float, beta: float) -> float:
+        z = by_text + np.float32(alpha_of(share, beta)) * by_images(beta)
+        return mean_average_precision(targets, z) or 0.0
+
+    betas = BETAS if beta is None else (beta,)
+    shares = SHARES if alpha is None else (1.0,)
+    best = (1.0, betas[len(betas) // 2])
+    while True:
+        share = best[0]
+        beta = max(betas, key=lambda value: quality(share, value))
+        step = (max(shares, key=lambda value: quality(value, beta)), beta)
+        if not quality(*step) > quality(*best):
+            return alpha_of(*best), best[1]
+        best = step
+
+
+def calibrate(targets: npt.NDArray[np.uint8], z: Array) -> tuple[float, float]:
+    """Fit σ(a z + b) to the targets by logistic regression over all V x N pairs.
+
+    scikit-learn's default L2 penalty keeps a finite where z separates the pairs. a stays above 0, so that a label's
+    better images keep the higher scores even where z misleads over all labels together.
+
+    Args:
+        targets: 0 or 1, [V, N].
+        z: float32 [V, N].
+
+    Returns:
+        a and b.
+    """
+    values, truth = z.astype(np.float64).ravel(), targets.ravel()
+    mean, spread = values.mean(), values.std() or 1.0
+    if truth.min() == truth.max():
+        return 1 / spread, -mean / spread
+    model = LogisticRegression().fit(((values - mean) / spread)[:, None], truth)
+    slope = max(float(model.coef_[0, 0]), 1e-3) / spread
+    return slope, float(model.intercept_[0]) - slope * mean

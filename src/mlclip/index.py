@@ -1,0 +1,164 @@
+"""Approximate nearest neighbours with faiss, where exact search over all references takes too long.
+
+An index holds the references' unit vectors and finds those with the largest inner products, which are their cosine
+similarities. It is made by one thread, so equal vectors in equal order give equal bytes, and it travels as these
+bytes. How hard it searches (`efSearch` of a graph, `nprobe` of inverted lists) is part of it: `tune_effort` doubles
+that until the recall against exact search is high enough, and states it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlclip.errors import TrainError
+
+KINDS = ("hnsw", "ivf")
+TARGET_RECALL = 0.99
+_LINKS = 32
+_POINTS_A_LIST = 39  # faiss's own lower bound for k-means
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+def require_faiss() -> Any:
+    """Import faiss.
+
+    Raises:
+        TrainError: it is not installed; the message holds the pip command.
+    """
+    try:
+        return importlib.import_module("faiss")
+    except ModuleNotFoundError as error:
+        raise TrainError(
+            "this head searches with faiss, which is not installed: pip install 'mlclip[faiss]'"
+        ) from error
+
+
+def build_index(kind: str, vectors: Floats) -> Any:
+    """Make an index.
+
+    Args:
+        kind: `hnsw` (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320: a graph, 32 links a node, 80
+            candidates while it grows; quick to search, slow to make) or `ivf` (k-means puts vectors into about
+            4·√R lists, of which a query looks into a few; quick to make).
+        vectors: float32 [R, D], unit length; row r becomes number r.
+
+    Returns:
+        A faiss index for inner products.
+
+    Raises:
+        ValueError: no such kind.
+        TrainError: faiss is not installed.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"index must be one of {', '.join(KINDS)}, not {kind!r}")
+    faiss = require_faiss()
+    count, width = vectors.shape
+    lists = max(1, min(round(4 * count**0.5), count // _POINTS_A_LIST))
+    recipe = f"HNSW{_LINKS},Flat" if kind == "hnsw" else f"IVF{lists},Flat"
+    index = faiss.index_factory(width, recipe, faiss.METRIC_INNER_PRODUCT)
+    if kind == "hnsw":
+        index.hnsw.efConstruction = 80
+    else:
+        index.cp.min_points_per_centroid = 1  # so that it does not complain about few vectors
+    with _one_thread(faiss):
+        index.train(vectors)
+        index.add(vectors)
+    return index
+
+
+def tune_effort(index: Any, vectors: Floats, queries: Floats, k: int, target: float = TARGET_RECALL) -> float:
+    """Double the effort of an index until it finds enough of the nearest neighbours, or can do no more.
+
+    Args:
+        index: made of `vectors`; its effort is set.
+        vectors: float32 [R, D].
+        queries: float32 [Q, D], images that are no references.
+        k: neighbours that count.
+        target: recall that is enough.
+
+    Returns:
+        The recall@k: the share of the k nearest by exact search that the index finds too. Vectors as similar as the
+        k-th nearest (within 1e-6) count as found, since which of them is named is a matter of order.
+    """
+    exact, _ = require_faiss().knn(queries, vectors, k, metric=require_faiss().METRIC_INNER_PRODUCT)
+    effort, most = (max(k, 16), len(vectors)) if hasattr(index, "hnsw") else (1, index.nlist)
+    while True:
+        _set_effort(index, min(effort, most))
+        found, _ = search_index(index, queries, k)
+        recall = float((found >= exact[:, -1:] - 1e-6).mean())
+        if recall >= target or effort >= most:
+            return recall
+        effort *= 2
+
+
+def search_index(index: Any, queries: Floats, k: int) -> tuple[Floats, Integers]:
+    """Find neighbours, most similar first, ties by lowest number.
+
+    Args:
+        index: a faiss index.
+        queries: float32 [B, D], unit length.
+        k: at most R.
+
+    Returns:
+        Similarities float32 [B, k] and numbers int64 [B, k]; where fewer were found, -inf and 0.
+    """
+    similarity, number = index.search(np.ascontiguousarray(queries), k)
+    similarity = np.where(number < 0, np.float32(-np.inf), similarity)
+    order = np.lexsort((number, -similarity), axis=1)
+    rows = np.arange(len(order))[:, None]
+    return similarity[rows, order], np.maximum(number[rows, order], 0)
+
+
+def effort_of(index: Any) -> int:
+    """How hard an index searches: `efSearch` or `nprobe`."""
+    return int(index.hnsw.efSearch if hasattr(index, "hnsw") else index.nprobe)
+
+
+def pack(index: Any) -> npt.NDArray[np.uint8]:
+    """An index as the bytes of faiss's own file format, uint8 [M]."""
+    data: npt.NDArray[np.uint8] = require_faiss().serialize_index(index)
+    return data
+
+
+def unpack(data: npt.NDArray[np.uint8]) -> Any:
+    """The index that `pack` took apart.
+
+    Raises:
+        TrainError: faiss is not installed.
+    """
+    return require_faiss().deserialize_index(data)
+
+
+def index_vectors(index: Any) -> Floats:
+    """The vectors in an index as they went in: float32 [R, D]."""
+    if not hasattr(index, "hnsw"):
+        index = require_faiss().clone_index(index)
+        index.make_direct_map()
+    vectors: Floats = index.reconstruct_n(0, index.ntotal)
+    return vectors
+
+
+def _set_effort(index: Any, effort: int) -> None:
+    if hasattr(index, "hnsw"):
+        index.hnsw.efSearch = effort
+    else:
+        index.nprobe = effort
+
+
+@contextmanager
+def _one_thread(faiss: Any) -> Iterator[None]:
+    """More threads would put vectors into a graph in any order, and every index would be another."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,0 +1,122 @@
+"""Tuning: a run's head is trained again with other settings, and the best on the validation split is kept.
+
+::
+
+    tuned = tune_run(run, dataset, cache, Search("bayes"), Path("runs/neighbors-tuned/trials.jsonl"))
+
+    space                  what may be varied, and how it gets into a recipe
+    judge                  how good settings are
+    study                  the trials, kept in a file
+    bayes, grid, ladder    which settings are tried: documents 002, 000 and 001
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from mlclip.checkpoint import Run
+from mlclip.data import Dataset
+from mlclip.features import FeatureCache
+from mlclip.fit import Progress, ThresholdConfig, train_run
+from mlclip.settings import TrainConfig
+from mlclip.tune.bayes import optimise
+from mlclip.tune.grid import try_all
+from mlclip.tune.judge import Figure, Judge
+from mlclip.tune.ladder import climb, rungs
+from mlclip.tune.space import apply, base_recipe, space_of
+from mlclip.tune.study import Study, Trial
+
+__all__ = ["STRATEGIES", "Search", "Study", "Trial", "tune_run"]
+
+Strategy = Literal["bayes", "grid", "ladder"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How settings are searched.
+
+    Attributes:
+        by: `bayes`, `grid` or `ladder`.
+        trials: at most so many.
+        figure: what is maximised: `f`, micro F-beta at its best global threshold, or `map`, macro mAP.
+        beta: recall counts beta times as much as precision; document 002 searches by F2.
+        seed: seeds the search; trainings keep the run's own seed.
+        vary: what is varied instead of what the head declares; see `parse_range`.
+        unlabelled: for the ladder: positives were left unlabelled.
+    """
+
+    by: Strategy = "bayes"
+    trials: int = 1000
+    figure: Figure = "f"
+    beta: float = 2.0
+    seed: int = 0
+    vary: tuple[str, ...] = ()
+    unlabelled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.by not in STRATEGIES or self.figure not in get_args(Figure):
+            raise ValueError(f"search by {', '.join(STRATEGIES)} for f or map, not by {self.by} for {self.figure}")
+        if self.trials < 1 or not self.beta > 0:
+            raise ValueError(f"trials must be at least 1 and beta above 0, not {self.trials} and {self.beta:g}")
+
+
+def tune_run(
+    run: Run,
+    dataset: Dataset,
+    cache: FeatureCache,
+    search: Search,
+    study: Path,
+    thresholds: ThresholdConfig | None = None,
+    *,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+    on_features: Progress = lambda done, total: None,
+) -> Run:
+    """Search for better settings of a run's head, and train it with the best.
+
+    The test split is never looked at.
+
+    Args:
+        run: what the search starts from; what is not varied stays as it is.
+        dataset: what the run was trained on.
+        cache: features cache of the run's encoder.
+        search: how to search.
+        study: file of the trials; a search that was interrupted goes on from it.
+        thresholds: how the tuned run's thresholds are chosen; by default to maximise the search's F-beta.
+        on_trial: called after each new trial.
+        on_features: called with images done and to do while features are computed.
+
+    Returns:
+        The tuned run; `training["search"]` says what was found, and by what.
+
+    Raises:
+        TrainError: nothing can be searched, no settings worked, or `study` belongs to another search.
+        DataError: a split is empty.
+    """
+    base = base_recipe(run)
+    recipe = replace(base, thresholds=thresholds or ThresholdConfig(beta=search.beta))
+    data = dataset.with_classes(run.labels)
+    space = None if search.by == "ladder" else space_of(run, search.vary)
+    judge = Judge(recipe, data, cache.encoder, cache, search.figure, search.beta, on_features)
+    varied = rungs(recipe, search.unlabelled) if space is None else {name: asdict(v) for name, v in space.items()}
+    about = {
+        "search": search.by, "figure": search.figure, "beta": search.beta, "seed": search.seed, "space": varied,
+        "head": run.head_name, "options": recipe.options, "training": asdict(base.training or TrainConfig()),
+        "data": judge.fingerprint(),
+    }  # fmt: skip
+    trials = Study(study, about, judge, on_trial)
+    if space is None:
+        climb(trials, recipe, search.trials, search.unlabelled)
+    elif search.by == "grid":
+        try_all(trials, space, search.trials, search.seed)
+    else:
+        optimise(trials, space, search.trials, search.seed)
+    best = trials.best
+    tuned = train_run(data, cache.encoder, cache, apply(recipe, best.settings), on_features=on_features)
+    found = {"by": search.by, "figure": search.figure, "beta": search.beta, "trials": len(trials.trials)}
+    kept = {name: run.training[name] for name in ("data", "top") if name in run.training}
+    summary = found | {"score": best.score, "settings": best.settings}
+    return replace(tuned, training=tuned.training | kept | {"search": summary})

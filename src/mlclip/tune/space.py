@@ -1,0 +1,129 @@
+"""What a search varies: names, the values they may take, and how they get into a recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from mlclip.checkpoint import Run
+from mlclip.errors import TrainError
+from mlclip.fit import Recipe
+from mlclip.heads import Choice, Range
+from mlclip.settings import TrainConfig
+
+Space = Mapping[str, Range | Choice]
+Settings = dict[str, Any]
+"""Name to value: an option of the head, `training.NAME` or `training.loss_options.NAME`."""
+
+
+def base_recipe(run: Run) -> Recipe:
+    """The recipe that a run was trained by; a search starts from it.
+
+    Raises:
+        TrainError: the run does not say, or each trial would be a full fine-tune of an encoder.
+    """
+    if run.encoder.own:
+        raise TrainError(f"`{run.head_name}` trains its encoder, which takes too long to search: set options by hand")
+    options = run.training.get("options")
+    if options is None:
+        raise TrainError("this run does not say which options its head had: train it again, then tune it")
+    names = {field.name for field in fields(TrainConfig)}
+    training = TrainConfig(**{name: value for name, value in run.training.items() if name in names})
+    return Recipe(run.head_name, options, training)
+
+
+def apply(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Put settings into a recipe, over what it says itself.
+
+    Raises:
+        TypeError: training has no setting of that name.
+        ValueError: a value is out of range.
+    """
+    options, training = dict(recipe.options), recipe.training or TrainConfig()
+    for name, value in settings.items():
+        match name.split("."):
+            case ["training", "loss_options", key]:
+                training = replace(training, loss_options=training.loss_options | {key: value})
+            case ["training", key]:
+                training = replace(training, **{key: value})
+            case _:
+                options[name] = value
+    return replace(recipe, options=options, training=training)
+
+
+def space_of(run: Run, vary: Sequence[str] = ()) -> Space:
+    """What a search of this run varies: what its head declares, or what is named instead.
+
+    A range with `each` becomes one range an item: `weights[0]`, `weights[1]`, ...; `fold` joins their values.
+
+    Args:
+        run: any run of the head.
+        vary: `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=A,B,C`, as `parse_range` reads them.
+
+    Raises:
+        TrainError: nothing is declared and nothing named, or it cannot be read.
+    """
+    declared: Space = dict(parse_range(text) for text in vary) if vary else run.head.search
+    if not declared:
+        raise TrainError(f"`{run.head_name}` declares nothing to search: say what to vary, as --vary training.lr=A:B")
+    space: dict[str, Range | Choice] = {}
+    for name, values in declared.items():
+        if isinstance(values, Range) and values.each:
+            one = replace(values, each=None)
+            space |= {f"{name}[{n}]": one for n in range(len(run.head.config[values.each]))}
+        else:
+            space[name] = values
+    return space
+
+
+def fold(flat: Mapping[str, Any]) -> Settings:
+    """Join `name[0]`, `name[1]`, ... to lists: `{"weights[0]": 1, "weights[1]": 2}` is `{"weights": [1, 2]}`."""
+    settings: Settings = {}
+    for name, value in flat.items():
+        item = re.fullmatch(r"(.+)\[\d+\]", name)
+        if item:
+            settings.setdefault(item[1], []).append(value)
+        else:
+            settings[name] = value
+    return settings
+
+
+def unfold(settings: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """The reverse of `fold`, for the names of a space."""
+    flat = {}
+    for name in space:
+        item = re.fullmatch(r"(.+)\[(\d+)\]", name)
+        flat[name] = settings[item[1]][int(item[2])] if item else settings[name]
+    return flat
+
+
+def parse_range(text: str) -> tuple[str, Range | Choice]:
+    """Read `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=A,B,C`.
+
+    Two whole numbers make a range of whole numbers. The values of a choice are JSON where they can be read so.
+
+    Raises:
+        TrainError: it is neither.
+    """
+    name, _, values = text.partition("=")
+    ends = values.split(":")
+    try:
+        if len(ends) == 1 and name and values:
+            return name.replace("-", "_"), Choice(tuple(_value(value) for value in values.split(",")))
+        low, high = float(ends[0]), float(ends[1])
+        if not name or ends[2:] not in ([], ["log"]) or not low < high or (len(ends) == 3 and low <= 0):
+            raise ValueError
+        whole = all(isinstance(_value(end), int) for end in ends[:2])
+        return name.replace("-", "_"), Range(low, high, log=len(ends) == 3, integer=whole)
+    except (ValueError, IndexError):
+        raise TrainError(f"--vary {text!r}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log (above 0) or NAME=A,B,C") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

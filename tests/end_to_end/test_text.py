@@ -1,0 +1,161 @@
+"""Texts beside images, from the crawler's file of titles to labels, through a real Triton."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc as grpc
+from mlclip_client import Captioned, Client
+from mlclip_client.pixels import to_pixels
+from mlclip_export import export_runs
+from mlclip_serve import Server
+
+from mlclip import load_encoder
+from mlclip.checkpoint import EncoderRef, Run
+from mlclip.heads import FeatureShapes, build_head
+from mlclip.heads.base import first_output, to_scores
+
+LABELS = ("animal", "building", "flower")
+TEXTS = [
+    "a red flower",
+    None,
+    "caf\u00e9 &amp; \u201cquotes\u201d!!",
+    "",
+    "many words " * 40,
+    "\U0001f600 \u65e5\u672c\u8a9e",
+]
+DATA = Path(__file__).parents[2] / "demo" / "data"
+HEADS = {"sigmoid": {}, "fusion": {"text_dropout": 0.0}, "attentive": {"mode": "attention", "head": "gmlp"}}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder()
+
+
+@pytest.fixture(scope="module")
+def runs(encoder):
+    """One head without text and two with, all with random weights."""
+    shapes = FeatureShapes(
+        encoder.embedding_width,
+        encoder.token_count,
+        encoder.token_width,
+        encoder.text_token_count,
+        encoder.text_token_width,
+    )
+    made = {}
+    for seed, (name, options) in enumerate(HEADS.items()):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            head = build_head("sigmoid" if name == "sigmoid" else "fusion", len(LABELS), shapes, **options)
+        thresholds = np.full(len(LABELS), 0.5, dtype=np.float32)
+        made[name] = Run(head.eval().requires_grad_(False), LABELS, thresholds, EncoderRef.of(encoder))
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(encoder, runs, tmp_path_factory):
+    repository = tmp_path_factory.mktemp("texts") / "model_repository"
+    export_runs(runs, repository, encoders=[encoder])
+    with Server(repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def paths():
+    return sorted((DATA / "images").iterdir())[: len(TEXTS)]
+
+
+@torch.inference_mode()
+def expected(encoder, run, paths, texts):
+    """Scores float32 [R, N] that this process computes with open_clip's own tokenizer."""
+    pixels = np.stack([to_pixels(path.read_bytes(), encoder.spec) for path in paths])
+    embedding, tokens = encoder(torch.from_numpy(pixels))
+    text_embedding, text_tokens = encoder.encode_text_tokens([text or "" for text in texts])
+    present = torch.tensor([bool(text) for text in texts])
+    features = {"embedding": embedding, "tokens": tokens, "text_embedding": text_embedding * present[:, None],
+                "text_tokens": text_tokens * present[:, None, None]}  # fmt: skip
+    return to_scores(run.head, first_output(run.head, [features[kind] for kind in run.head.inputs])).numpy()
+
+
+@pytest.mark.parametrize("via", ["bytes", "pixels"])
+def test_texts_reach_the_heads_that_read_them(server, encoder, runs, paths, via):
+    with Client(server.grpc_url, heads=tuple(HEADS), via=via) as client:
+        assert {info.name: info.reads_text for info in client.asked_heads()} == {
+            "sigmoid": False, "fusion": True, "attentive": True,
+        }  # fmt: skip
+        items = [Captioned(path, text) for path, text in zip(paths, TEXTS, strict=True)]
+        predictions = list(client.classify_many(items))
+        assert [prediction.error for prediction in predictions] == [None] * len(paths)
+    for name, run in runs.items():
+        scores = np.stack([prediction.answers[name].scores for prediction in predictions])
+        np.testing.assert_allclose(scores, expected(encoder, run, paths, TEXTS), atol=1e-4)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_one_head_alone_with_and_without_a_text(server, encoder, runs, paths, head):
+    with Client(server.grpc_url, heads=(head,)) as client:
+        for text in ("a red flower", None):
+            scores = client.classify(paths[0], text).answers[head].scores
+            np.testing.assert_allclose(scores, expected(encoder, runs[head], paths[:1], [text])[0], atol=1e-4)
+
+
+def test_a_request_without_text_is_whole(server, encoder, runs, paths):
+    """As a client in another language may ask that knows nothing of texts; empty and missing are the same."""
+    picture = grpc.InferInput("image", [1, 1], "BYTES")
+    picture.set_data_from_numpy(np.array([[paths[0].read_bytes()]], dtype=np.object_))
+    text = grpc.InferInput("text", [1, 1], "BYTES")
+    text.set_data_from_numpy(np.array([[b""]], dtype=np.object_))
+    with grpc.InferenceServerClient(server.grpc_url) as client:
+        answers = [
+            client.infer("attentive_bytes", inputs, client_timeout=60).as_numpy("scores")
+            for inputs in ([picture], [picture, text])
+        ]
+    assert np.array_equal(*answers)
+    np.testing.assert_allclose(answers[0], expected(encoder, runs["attentive"], paths[:1], [None]), atol=1e-4)
+
+
+def test_heads_that_read_no_text_cost_no_text_encoder(server, paths):
+    def text_passes():
+        with grpc.InferenceServerClient(server.grpc_url) as client:
+            statistics = client.get_inference_statistics("text_encoder_mlclip-tiny")
+        return statistics.model_stats[0].inference_count
+
+    with Client(server.grpc_url, heads=("sigmoid",)) as one, Client(server.grpc_url, heads=tuple(HEADS)) as all_heads:
+        before = text_passes()
+        one.classify(paths[0], "a red flower")
+        assert text_passes() == before
+        all_heads.classify(paths[0], "a red flower")
+        assert text_passes() == before + 1
+
+
+def run_classify(server, *arguments):
+    command = [sys.executable, "-m", "mlclip_client.cli", "classify", "--url", server.grpc_url, "--out", "-"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_titles_come_from_a_file(server, encoder, runs, paths, suffix, tmp_path):
+    for path in paths:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rows = [(path.name, text) for path, text in zip(paths, TEXTS, strict=True) if text]
+    titles = tmp_path / f"titles{suffix}"
+    if suffix == ".csv":
+        titles.write_text("text,path\n" + "".join(f'"{text}",{name}\n' for name, text in rows))
+    else:
+        titles.write_text("".join(json.dumps({"path": name, "text": text}) + "\n" for name, text in rows))
+    done = run_classify(server, tmp_path, "--head", "fusion", "--texts", titles, "--scores")
+    assert done.returncode == 0, done.stderr
+    assert f"4 of the images have a text in {titles}, which has 4" in done.stderr
+    scores = [json.loads(line)["answers"]["fusion"]["all_scores"] for line in done.stdout.splitlines()]
+    np.testing.assert_allclose(scores, expected(encoder, runs["fusion"], paths, TEXTS), atol=1e-4)
+
+
+def test_titles_for_heads_that_read_none_are_wrong_usage(server, paths, tmp_path):
+    (tmp_path / "titles.csv").write_text("path,text\n")
+    done = run_classify(server, paths[0], "--head", "sigmoid", "--texts", tmp_path / "titles.csv")
+    assert (done.returncode, done.stderr) == (2, "error: --texts: no head among sigmoid reads text\n")

@@ -1,0 +1,99 @@
+"""The Python model that searches with faiss: runs on Python 3.10 and answers as the head does."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlclip_export import neighbors_model
+from mlclip_export.neighbors_model import TritonPythonModel, label_scores, nearest, neighbor_weights
+
+from mlclip.heads.neighbors import NeighborSearch
+
+R, D, N, K = 900, 16, 7, 12
+
+
+class _Backend:
+    """What the model takes of triton_python_backend_utils."""
+
+    class Tensor:
+        def __init__(self, name, value):
+            self.name, self.value = name, value
+
+        def as_numpy(self):
+            return self.value
+
+    class InferenceResponse:
+        def __init__(self, output_tensors=(), error=None):
+            self.tensors, self.error = output_tensors, error
+
+    @staticmethod
+    def get_input_tensor_by_name(request, name):
+        return request[name]
+
+
+def queries(seed, count):
+    return np.random.default_rng(seed).normal(size=(count, D)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=["hnsw", "ivf"])
+def head(request):
+    head = NeighborSearch(N, D, index=request.param, max_neighbors=K, temperature=8.0, max_difference=1.0)
+    head.probes = torch.nn.functional.normalize(torch.from_numpy(queries(2, 50)))
+    targets = torch.from_numpy((np.random.default_rng(3).random((R, N)) < 0.3).astype(np.uint8))
+    features = torch.nn.functional.normalize(torch.from_numpy(queries(1, R)))
+    return head.with_references(tuple(map(str, range(R))), features, targets)
+
+
+@pytest.fixture
+def model(head, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbors_model, "pb_utils", _Backend)
+    monkeypatch.setattr(neighbors_model, "__file__", str(tmp_path / "model.py"))
+    (tmp_path / "index.faiss").write_bytes(head.index_data.numpy().tobytes())
+    np.save(tmp_path / "labels.npy", head.labels.numpy())
+    parameters = {name: {"string_value": str(head.config[name])}
+                  for name in ("temperature", "max_difference", "max_neighbors")}  # fmt: skip
+    served = TritonPythonModel()
+    served.initialize({"model_config": json.dumps({"parameters": parameters})})
+    return served
+
+
+def test_the_source_is_python_3_10_and_imports_little():
+    source = ast.parse(Path(neighbors_model.__file__).read_text(), feature_version=(3, 10))
+    imported = {
+        name.name.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names
+    }
+    imported |= {node.module.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names <= {"numpy", "faiss", "triton_python_backend_utils"}
+
+
+def test_answers_are_those_of_the_head(model, head):
+    requests = [{"embedding": _Backend.Tensor("embedding", queries(seed, size))} for seed, size in ((5, 1), (6, 3))]
+    responses = model.execute(requests)
+    weights = []
+    for request, response in zip(requests, responses, strict=True):
+        assert [tensor.name for tensor in response.tensors] == list(head.outputs)
+        for tensor, expected in zip(response.tensors, head(torch.from_numpy(request["embedding"].value)), strict=True):
+            assert tensor.value.dtype == expected.numpy().dtype and tensor.value.shape == expected.shape
+            np.testing.assert_allclose(tensor.value, expected, atol=1e-6)
+        weights.append(response.tensors[2].value)
+    assert (np.concatenate(weights) == 0).any() and (np.concatenate(weights) > 0).sum() > 4
+
+
+def test_only_neighbours_within_the_difference_count_ties_by_lowest_number():
+    class Index:
+        def search(self, embedding, k):
+            assert np.linalg.norm(embedding) == pytest.approx(1)
+            return np.array([[0.5, 1.0, 0.75, 1.0, -3e38]], np.float32), np.array([[4, 9, 2, 3, -1]])
+
+    similarity, number = nearest(Index(), np.full((1, 4), 3, np.float32), 5)
+    assert number.tolist() == [[3, 9, 2, 4, 0]]
+    weight = neighbor_weights(similarity, 8.0, 2.0)
+    shares = np.exp([0, 0, -2.0]) / np.exp([0, 0, -2.0]).sum()
+    np.testing.assert_allclose(weight, [[*shares, 0, 0]], atol=1e-7)
+    labels = np.zeros((10, 2), np.uint8)
+    labels[[3, 2, 0], [0, 0, 1]] = 1
+    np.testing.assert_allclose(label_scores(labels, number, weight), [[shares[0] + shares[2], 0]], atol=1e-7)

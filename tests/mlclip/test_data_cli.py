@@ -1,0 +1,113 @@
+"""`mlclip data prepare|pairs|shots`: what a person types, what is written, what is asked."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from mlclip.cli import app
+from mlclip.cli.data_pairs import side_by_side
+from mlclip.data import read_dataset
+from mlclip.errors import DataError
+
+
+@pytest.fixture
+def manifest(pictures, tmp_path):
+    """90 pictures, each of the first 20 with a copy under another label, and one picture without a label."""
+    paths, labels = pictures
+    rows = [
+        {"path": str(path), "labels": list(names), "group": path.stem}
+        for path, names in zip(paths, labels, strict=True)
+    ]
+    for n in range(20):
+        copy = tmp_path / "copies" / f"copy{n}.png"
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(paths[n], copy)
+        rows.append({"path": str(copy), "labels": ["copied"], "group": paths[n].stem})
+    rows[50]["labels"] = []
+    for row in rows:
+        row["split"] = ("train", "val", "test")[int(row["group"]) % 3]
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Calls a `mlclip data` command in a folder of its own, with the encoder that ships."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(command, *arguments, encoder=True, **options):
+        extra = ["--cache", str(tmp_path / "features")] if encoder else []
+        return CliRunner().invoke(app, ["data", command, *map(str, arguments), *extra], **options)
+
+    return call
+
+
+def test_prepare_writes_the_data_its_log_and_the_summary(manifest, run, tmp_path):
+    result = run("prepare", "--data", manifest, "--duplicates", "0.9999", "0.9999999", "--min-count", 2)
+    assert result.exit_code == 0, result.output
+    dataset = read_dataset(tmp_path / "prepared.jsonl")
+    changes = [json.loads(line) for line in (tmp_path / "prepared.changes.jsonl").read_text().splitlines()]
+    dropped = [change for change in changes if change["action"] == "dropped"]
+    assert len(dataset) + len(dropped) == 110
+    assert f"{len(dataset)} images are left" in result.output
+    assert "110 images came in" in result.output
+    assert "dropped: 1 images, no label" in result.output
+    assert {"train", "val", "test"} == set(dataset.split_counts)
+    copies = [change for change in dropped if "copy" in change["what"]]
+    assert len(copies) == 20
+
+
+def test_prepare_takes_thresholds_from_labelled_pairs(manifest, run, pictures, tmp_path):
+    paths, _ = pictures
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["a", "b", "same"])
+        for n in range(10):
+            writer.writerow([paths[n], tmp_path / f"copies/copy{n}.png", "y"])
+            writer.writerow([paths[n], paths[n + 30], "n"])
+    result = run("prepare", "--data", manifest, "--pairs", "pairs.csv", "--stratify", "labels", "--min-count", 1)
+    assert result.exit_code == 0, result.output
+    said = run("pairs", "--data", manifest, "--answers", "pairs.csv", "--no-ask")
+    assert said.exit_code == 0, said.output
+    assert said.output.strip().removeprefix("suspected") in result.output
+
+
+def test_prepare_refuses_what_makes_no_sense(manifest, run):
+    both = run("prepare", "--data", manifest, "--duplicates", "0.9", "0.95", "--pairs", "pairs.csv")
+    assert isinstance(both.exception, DataError) and "--duplicates or --pairs" in str(both.exception)
+    neither = run("prepare", "--data", manifest, "--stratify", "size")
+    assert isinstance(neither.exception, DataError) and "similarity or labels, not size" in str(neither.exception)
+
+
+def test_pairs_shows_asks_stores_and_goes_on_where_it_was(manifest, run, tmp_path):
+    first = run("pairs", "--data", manifest, input="y\nn\nmaybe\ny\nq\n")
+    assert first.exit_code == 0, first.output
+    assert first.output.count("the same picture?") == 5
+    stored = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert stored[0] == "a,b,same" and [line[-1] for line in stored[1:]] == ["y", "n", "y"]
+    assert "suspected duplicates from" in first.output
+    second = run("pairs", "--data", manifest, input="n\nq\n")
+    again = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert second.exit_code == 0, second.output
+    assert again[:4] == stored and len(set(again)) == 5
+
+
+def test_a_pair_is_shown_in_coloured_blocks(pictures):
+    text = side_by_side(pictures[0][0], pictures[0][1])
+    lines = text.plain.splitlines()
+    assert len(lines) == 20 and all(line == "▀" * 82 for line in lines)
+    assert len({str(span.style) for span in text.spans}) > 10
+
+
+def test_shots_keeps_few_training_images_a_class(manifest, run, tmp_path):
+    result = run("shots", "--data", manifest, "--k", 3, encoder=False)
+    assert result.exit_code == 0, result.output
+    before, few = read_dataset(manifest), read_dataset(tmp_path / "3-shot.jsonl")
+    assert few.split_counts["train"] < before.split_counts["train"]
+    assert few.split_counts["test"] == before.split_counts["test"]
+    assert all(few.label_counts()[name] >= min(3, count) for name, count in before.label_counts().items())
+    assert f"{len(few)} images: train" in result.output

@@ -1,0 +1,132 @@
+"""Similarities in blocks: the same as all at once, in float64 loops, and in little memory."""
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from mlclip.data.similarity import clusters, cosines, highest_softmax, nearest, similarity_blocks
+
+
+def make(count=60, width=8, copies=6, seed=0):
+    """Random rows of any length, some of them near copies of others, far from any threshold used here."""
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(count, width))
+    for n in range(copies):
+        rows[-1 - n] = rows[n % 3] * 2 + random.normal(scale=0.05, size=width)
+    return rows.astype(np.float32)
+
+
+def table(rows):
+    """All cosine similarities as plain float64 loops, -inf for an image with itself."""
+    values = [[float(x) for x in row] for row in rows]
+    length = [math.sqrt(sum(x * x for x in row)) for row in values]
+    return [
+        [
+            -math.inf
+            if a == b
+            else sum(x * y for x, y in zip(values[a], values[b], strict=True)) / length[a] / length[b]
+            for b in range(len(values))
+        ]
+        for a in range(len(values))
+    ]
+
+
+@pytest.mark.parametrize("block", [1, 7, 30, 60, 1000])
+def test_blocks_give_what_all_at_once_gives(block):
+    rows = make()
+    full = np.array(table(rows))
+    found = np.full_like(full, np.nan)
+    for start, other, similarities in similarity_blocks(rows, block):
+        assert similarities.shape[0] <= block and similarities.shape[1] <= block
+        found[start : start + len(similarities), other : other + similarities.shape[1]] = similarities
+    upper = np.triu_indices(len(rows))
+    np.testing.assert_allclose(found[upper], full[upper], atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 7, 30, 60, 1000])
+def test_the_nearest_image_is_that_of_a_float64_loop(block):
+    rows = make()
+    full = table(rows)
+    index, best = nearest(rows, block)
+    assert index.tolist() == [max(range(len(row)), key=row.__getitem__) for row in full]
+    np.testing.assert_allclose(best, [max(row) for row in full], atol=1e-6)
+
+
+def test_of_equally_near_images_the_first_counts_whatever_the_block():
+    rows = np.eye(4, dtype=np.float32)[[0, 1, 1, 0, 1, 0]]
+    for block in (1, 2, 3, 6):
+        assert nearest(rows, block)[0].tolist() == [3, 2, 1, 0, 1, 0]
+
+
+def test_a_single_image_has_no_neighbour():
+    index, best = nearest(make(count=1, copies=0))
+    assert index.tolist() == [-1] and best.tolist() == [-math.inf]
+    assert highest_softmax(make(count=1, copies=0)).tolist() == [0]
+
+
+def chains(full, threshold):
+    """Sets held together by similarities of at least the threshold, by spreading a number until nothing changes."""
+    number = list(range(len(full)))
+    changed = True
+    while changed:
+        changed = False
+        for a in range(len(full)):
+            for b in range(len(full)):
+                if full[a][b] >= threshold and number[a] != number[b]:
+                    number[a] = number[b] = min(number[a], number[b])
+                    changed = True
+    return number
+
+
+@pytest.mark.parametrize("block", [1, 7, 30, 1000])
+def test_clusters_are_the_chains_of_similar_images(block):
+    rows = make()
+    full = table(rows)
+    for threshold, found in zip((0.6, 0.99), clusters(rows, (0.6, 0.99), block), strict=True):
+        expected = chains(full, threshold)
+        same = np.equal.outer(found, found)
+        np.testing.assert_array_equal(same, np.equal.outer(expected, expected))
+        assert 1 < len(set(expected)) < len(rows)
+
+
+def test_a_chain_over_blocks_is_one_cluster():
+    angles = np.deg2rad(np.arange(0, 90, 10))
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    (found,) = clusters(rows, [math.cos(math.radians(11))], block=2)
+    assert len(set(found.tolist())) == 1
+    (found,) = clusters(rows, [math.cos(math.radians(9))], block=2)
+    assert len(set(found.tolist())) == len(rows)
+
+
+@pytest.mark.parametrize("block", [1, 7, 30, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 100.0])
+def test_the_highest_softmax_is_that_of_a_float64_loop(block, temperature):
+    rows = make()
+    expected = []
+    for row in table(rows):
+        others = [temperature * value for value in row if value > -math.inf]
+        top = max(others)
+        expected.append(1 / sum(math.exp(value - top) for value in others))
+    np.testing.assert_allclose(highest_softmax(rows, temperature, block), expected, rtol=2e-4)
+
+
+def test_cosines_go_row_by_row():
+    left, right = make(seed=1), make(seed=2)
+    full = [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(left, right, strict=True)]
+    np.testing.assert_allclose(cosines(left, right), full, atol=1e-6)
+
+
+def test_rows_on_disk_are_compared_without_a_table_of_all_similarities(tmp_path):
+    count = 20_000
+    rows = np.memmap(tmp_path / "rows.f32", np.float32, "w+", shape=(count, 16))
+    rows[:] = np.random.default_rng(0).normal(size=rows.shape)
+    rows[-1] = rows[0]
+    tracemalloc.start()
+    (numbers,) = clusters(rows, [0.99999], 1024)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert numbers[-1] == numbers[0]
+    assert len(set(numbers.tolist())) == count - 1
+    assert peak < 30e6  # all similarities would be 1.6 GB

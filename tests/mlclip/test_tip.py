@@ -1,0 +1,173 @@
+"""Tip-Adapter for several labels, against float64 loops written from the formula."""
+
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mlclip_export.graphs import FILE, write_head
+
+from mlclip.checkpoint import load_run, save_run
+from mlclip.data import Dataset, Item, assign_splits
+from mlclip.features import FeatureCache, Features, Rows
+from mlclip.fit import Recipe, evaluate_run, train_run
+from mlclip.heads import Examples, FeatureShapes, LabelTexts, build_head
+from mlclip.heads.tip import BETAS, SHARES, calibrate, search
+from mlclip.metrics import mean_average_precision
+from mlclip.train import predict_scores
+
+WIDTH, CLASSES = 6, 3
+LABELS = ("dog", "playing card", "tree")
+
+
+def unit_rows(count, seed):
+    rows = np.random.default_rng(seed).normal(size=(count, WIDTH))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+TEXT = torch.from_numpy(unit_rows(CLASSES, seed=9))
+TEXTS = LabelTexts(
+    LABELS, lambda texts: torch.stack([TEXT[n] for n, label in enumerate(LABELS) for t in texts if label in t])
+)
+
+
+def examples(count, seed):
+    """Images whose labels depend on their embeddings, but not by way of the texts alone."""
+    embedding = unit_rows(count, seed)
+    targets = (embedding[:, :CLASSES] + 0.3 * embedding @ TEXT.numpy().T > 0.2).astype(np.uint8)
+    names = tuple(f"{seed}-{n}" for n in range(count))
+    return Examples(Features((Rows(embedding, np.arange(count)),)), targets, names)
+
+
+def fitted(**options):
+    head = build_head("tip", CLASSES, FeatureShapes(WIDTH, 0, 0), **options)
+    head.prepare(examples(40, 1), examples(30, 2), TEXTS, seed=0)
+    head.finish(examples(30, 2))
+    return head.eval()
+
+
+def z_of(image, references, labels, alpha, beta):
+    z = [100 * sum(a * b for a, b in zip(image, text, strict=True)) for text in TEXT.double().numpy()]
+    for reference, row in zip(references, labels, strict=True):
+        cosine = sum(a * b for a, b in zip(image, reference, strict=True))
+        for n in range(CLASSES):
+            z[n] += alpha * math.exp(-beta * (1 - cosine)) * row[n]
+    return z
+
+
+def test_logits_equal_a_float64_computation():
+    head, train, images = fitted(alpha=2.5, beta=5.5), examples(40, 1), unit_rows(4, seed=3)
+    references = train.features[:][0].astype(np.float64)
+    a, b = head.slope.item(), head.intercept.item()
+    expected = [
+        [a * z + b for z in z_of(image, references, train.targets, 2.5, 5.5)] for image in images.astype(np.float64)
+    ]
+    np.testing.assert_allclose(head(torch.from_numpy(images)).numpy(), expected, rtol=0, atol=1e-4)
+
+
+def test_alpha_0_is_calibrated_zero_shot():
+    head, images = fitted(alpha=0), torch.from_numpy(unit_rows(5, seed=3))
+    zero_shot = build_head("zeroshot", CLASSES, FeatureShapes(WIDTH, 0, 0))
+    zero_shot.prepare(None, None, TEXTS, seed=0)
+    cosine = 2 * zero_shot(images) - 1
+    torch.testing.assert_close(head(images), 100 * head.slope * cosine + head.intercept, rtol=0, atol=1e-4)
+
+
+def test_training_images_are_the_references():
+    head, train = fitted(), examples(40, 1)
+    assert head.reference_ids == train.ids
+    assert np.array_equal(head.reference_targets().numpy(), train.targets)
+
+
+def test_what_is_found_is_no_worse_than_any_neighbour_on_the_grid():
+    head, validation = fitted(), examples(30, 2)
+    images, found = torch.from_numpy(validation.features[:][0]), head.facts()
+    assert found == {
+        name: pytest.approx(getattr(head, name).item()) for name in ("alpha", "beta", "slope", "intercept")
+    }
+
+    def quality(alpha, beta):
+        z = head.by_text(images) + alpha * head.by_images(images, beta)
+        return mean_average_precision(validation.targets, z.numpy())
+
+    best = quality(found["alpha"], found["beta"])
+    spread = head.by_text(images).numpy().std()
+    share = found["alpha"] * head.by_images(images, found["beta"]).numpy().std() / spread
+    for other in SHARES:
+        assert best >= quality(other / share * found["alpha"], found["beta"]) - 1e-6
+    for beta in BETAS:
+        alpha = share * spread / head.by_images(images, beta).numpy().std()
+        assert best >= quality(alpha, beta) - 1e-6
+    assert best > quality(0, 1) + 0.05, "images must add to what texts know"
+
+
+def test_numbers_that_are_given_are_kept():
+    assert fitted(alpha=3, beta=7).facts() | {"slope": 0, "intercept": 0} == {
+        "alpha": 3, "beta": 7, "slope": 0, "intercept": 0,
+    }  # fmt: skip
+    assert fitted(beta=7).facts()["beta"] == 7
+    assert fitted(alpha=3).facts()["alpha"] == 3
+
+
+def test_the_search_turns_images_off_where_they_only_disturb():
+    rng = np.random.default_rng(5)
+    targets = (rng.random((60, 2)) < 0.3).astype(np.uint8)
+    alpha, _ = search(targets, targets * np.float32(10), lambda beta: rng.normal(size=(60, 2)).astype(np.float32))
+    assert alpha == 0
+
+
+def test_calibration_is_where_the_penalised_likelihood_is_flat():
+    """In units of z's standard deviation: sum (p - y) = 0 and sum (p - y) x + w = 0, scikit-learn's C being 1."""
+    rng = np.random.default_rng(6)
+    z = rng.normal(30, 4, size=(200, 3)).astype(np.float32)
+    targets = (rng.random((200, 3)) < 1 / (1 + np.exp(-(z - 33)))).astype(np.uint8)
+    slope, intercept = calibrate(targets, z)
+    mean, spread = z.astype(np.float64).mean(), z.astype(np.float64).std()
+    flat_w, flat_b = slope * spread, 0.0
+    for value, truth in zip(z.ravel().tolist(), targets.ravel().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-(slope * value + intercept)))
+        flat_w += (p - truth) * (value - mean) / spread
+        flat_b += p - truth
+    assert abs(flat_w) < 0.05 and abs(flat_b) < 0.05
+    assert slope == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize("kind", ["separable", "misleading", "all", "constant"])
+def test_calibration_keeps_the_order_and_stays_finite(kind):
+    z = np.linspace(-50, 50, 40, dtype=np.float32).reshape(20, 2)
+    targets = {"separable": z > 0, "misleading": z < 0, "all": z > -99, "constant": z > 0}[kind].astype(np.uint8)
+    slope, intercept = calibrate(targets, z * 0 + 3 if kind == "constant" else z)
+    assert 0 < slope < math.inf and math.isfinite(intercept)
+    if kind == "misleading":
+        assert 1 / (1 + math.exp(-intercept)) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("options", [{"alpha": -1}, {"beta": -1}, {"alpha": float("inf")}])
+def test_a_number_out_of_range_is_refused(options):
+    with pytest.raises(ValueError, match="must be 0 or above"):
+        build_head("tip", CLASSES, FeatureShapes(WIDTH, 0, 0), **options)
+
+
+def test_onnx_equals_torch(tmp_path):
+    head = fitted()
+    write_head(head, [torch.from_numpy(unit_rows(2, seed=0))], tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / FILE)
+    for batch in (1, 3, 8):
+        images = unit_rows(batch, seed=batch)
+        (logits,) = session.run(["logits"], {"embedding": images})
+        np.testing.assert_allclose(logits, head(torch.from_numpy(images)).numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_run_beats_zero_shot_and_reads_back(pictures, encoder, tmp_path):
+    paths, labels = pictures
+    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
+    dataset = assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
+    cache = FeatureCache(encoder, tmp_path / "features")
+    zero_shot, run = (train_run(dataset, encoder, cache, Recipe(name)) for name in ("zeroshot", "tip"))
+    quality = [evaluate_run(each, dataset, cache).mean_average_precision for each in (zero_shot, run)]
+    assert quality[1] > max(0.9, quality[0] + 0.1), "the encoder's weights are random: its texts know nothing"
+    save_run(tmp_path / "run", run)
+    again, rows = load_run(tmp_path / "run"), Features((cache.rows(paths),))
+    assert np.array_equal(predict_scores(again.head, rows), predict_scores(run.head, rows))
+    assert again.head.reference_ids == run.head.reference_ids
