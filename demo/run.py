@@ -131,7 +131,7 @@ CLOSING = f"""\
 Now with your own images (first: source .venv/bin/activate):
   mlclip-serve &                                        serve what was just trained
   mlclip-client classify FOLDER --head mld --out -      label a folder of images
-  mlclip data FOLDER --labels labels.csv --out own.jsonl
+  mlclip data read FOLDER --labels labels.csv --out own.jsonl
   mlclip train --data own.jsonl --head mld              train on your own labels
   mlclip eval runs/mld
   mlclip-export --head mld                              put it into model_repository/

@@ -58,12 +58,15 @@ def test_the_readme_has_the_commands_that_are_run_here():
         "make demo",
         "make test",
         "source .venv/bin/activate",
-        "mlclip data photos --labels labels.csv --out own.jsonl",
+        "mlclip data read photos --labels labels.csv --out own.jsonl",
         "mlclip train --data own.jsonl --head mld --out runs/own",
         "mlclip eval runs/own",
         "mlclip-export --run runs/own",
         "mlclip-serve",
         "mlclip-client classify photos --head own --out labels.parquet",
+        "mlclip compare --data own.jsonl --heads sigmoid,neighbors,zeroshot --seeds 1 --out comparison",
+        "mlclip data audit --data own.jsonl --out audit.csv",
+        "mlclip train --data own.jsonl --recipe 002-neighbors --out runs/search",
     ]
 
 
@@ -116,3 +119,13 @@ def test_own_data_from_manifest_to_labels(copy):
     rows = pq.read_table(copy / "labels.parquet").to_pylist()
     assert len(rows) == 300 and not any(row["error"] for row in rows)
     assert len({tuple(row["answers"]["own"]["labels"]) for row in rows}) > 5
+
+
+def test_heads_are_compared_and_labels_audited(copy):
+    """Runs on the manifest that the test above has made."""
+    for command in COMMANDS[9:]:
+        shell(command, copy)
+    report = (copy / "comparison" / "report.md").read_text()
+    assert all(name in report for name in ("sigmoid", "neighbors", "zeroshot"))
+    assert len((copy / "audit.csv").read_text().splitlines()) > 10
+    assert (copy / "runs" / "search" / "references.jsonl").is_file()

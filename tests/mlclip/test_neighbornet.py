@@ -13,6 +13,7 @@ from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
 from mlclip.errors import CheckpointError
 from mlclip.features import Features, Rows
 from mlclip.heads import Examples, FeatureShapes, NeighborSearch, build_head
+from mlclip.prototypes import make_prototypes
 from mlclip.settings import TrainConfig
 from mlclip.train import train_head
 
@@ -63,11 +64,13 @@ def test_scores_equal_an_independent_float64_computation(temperature):
     np.testing.assert_allclose(scores_of(head.double(), queries.astype(np.float64)), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"labels": "averaged"}, {"labels": "onehot", "grouping": "random"}])
-def test_scores_of_prototypes_equal_float64_too(options):
-    head, queries = prepared(prototypes=3, temperature=9.0, **options), unit_vectors(6, 2)
-    assert head.references.shape == (3 * CLASSES, WIDTH)
-    expected, _ = expected_scores(head.references.detach(), head.labels, queries, 9.0)
+@pytest.mark.parametrize("labels", ["averaged", "onehot"])
+@pytest.mark.parametrize("grouping", ["random", "kmeans"])
+def test_scores_of_prototypes_equal_float64_too(grouping, labels):
+    train, queries = examples(), unit_vectors(6, 2)
+    made = make_prototypes(train.features[:][0], train.targets, 3, grouping=grouping, labels=labels, seed=0)
+    head = prepared(train, prototypes=3, grouping=grouping, labels=labels, temperature=9.0)
+    expected, _ = expected_scores(made.vectors, made.labels, queries, 9.0)
     np.testing.assert_allclose(scores_of(head, queries), expected, rtol=0, atol=2e-5)
 
 
