@@ -15,13 +15,8 @@ from mlclip_export import preprocess_model, references_model
 from mlclip_export.accelerators import ONNX_VARIANTS, Stamp, Variant
 from mlclip_export.checked import CheckedGraphs
 from mlclip_export.configs import (
-    LABELS,
     ConfigOptions,
-    FirstSteps,
-    Via,
-    combined_config,
     encoder_config,
-    ensemble_config,
     head_config,
     preprocess_config,
     python_head_config,
@@ -30,6 +25,7 @@ from mlclip_export.configs import (
     threshold_config,
     tokenize_config,
 )
+from mlclip_export.ensembles import LABELS, FirstSteps, Via, combined_config, ensemble_config
 from mlclip_export.facts import Facts
 from mlclip_export.repository import CONFIG, Model
 from mlclip_export.tensorrt import build_plan

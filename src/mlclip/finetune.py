@@ -205,7 +205,7 @@ def draw_classes(
     room = min(len(absent), max(limit - len(present), 1))
     drawn = np.sort(rng.choice(absent, room, replace=False)) if room else absent
     weights = np.ones(len(present) + room, dtype=np.float32)
-    weights[len(present) :] = 1.0
+    weights[len(present) :] = len(absent) / max(room, 1)
     return np.concatenate([present, drawn]), weights
 
 

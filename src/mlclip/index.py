@@ -155,7 +155,7 @@ def _set_effort(index: Any, effort: int) -> None:
 
 @contextmanager
 def _one_thread(faiss: Any) -> Iterator[None]:
-    """More threads would put vectors into a graph in any order, and every index would be another."""
+    """More threads may put vectors into a graph in another order each time, which makes another graph."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

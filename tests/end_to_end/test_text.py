@@ -104,19 +104,46 @@ def test_one_head_alone_with_and_without_a_text(server, encoder, runs, paths, he
             np.testing.assert_allclose(scores, expected(encoder, runs[head], paths[:1], [text])[0], atol=1e-4)
 
 
-def test_a_request_without_text_is_whole(server, encoder, runs, paths):
-    """As a client in another language may ask that knows nothing of texts; empty and missing are the same."""
-    picture = grpc.InferInput("image", [1, 1], "BYTES")
-    picture.set_data_from_numpy(np.array([[paths[0].read_bytes()]], dtype=np.object_))
-    text = grpc.InferInput("text", [1, 1], "BYTES")
-    text.set_data_from_numpy(np.array([[b""]], dtype=np.object_))
+def tensor(name, data_type, value):
+    made = grpc.InferInput(name, list(value.shape), data_type)
+    made.set_data_from_numpy(value)
+    return made
+
+
+def a_text(words):
+    return tensor("text", "BYTES", np.array([[words.encode()]], dtype=np.object_))
+
+
+def a_picture(path, via, spec):
+    if via == "pixels":
+        return tensor("pixels", "UINT8", to_pixels(path.read_bytes(), spec)[None])
+    return tensor("image", "BYTES", np.array([[path.read_bytes()]], dtype=np.object_))
+
+
+def ask(server, model, inputs, output):
+    """One raw request, as any language can make it."""
     with grpc.InferenceServerClient(server.grpc_url) as client:
-        answers = [
-            client.infer("attentive_bytes", inputs, client_timeout=60).as_numpy("scores")
-            for inputs in ([picture], [picture, text])
-        ]
+        outputs = [grpc.InferRequestedOutput(output)]
+        return client.infer(model, inputs, outputs=outputs, client_timeout=60).as_numpy(output)
+
+
+def test_a_request_without_text_is_whole(server, encoder, runs, paths):
+    """As a client may ask that knows nothing of texts; empty and missing are the same."""
+    picture = a_picture(paths[0], "bytes", encoder.spec)
+    answers = [ask(server, "attentive_bytes", given, "scores") for given in ([picture], [picture, a_text("")])]
     assert np.array_equal(*answers)
     np.testing.assert_allclose(answers[0], expected(encoder, runs["attentive"], paths[:1], [None]), atol=1e-4)
+
+
+@pytest.mark.parametrize("text", [None, "a red flower"])
+@pytest.mark.parametrize("via", ["bytes", "pixels"])
+@pytest.mark.parametrize("head", HEADS)
+def test_any_one_head_of_the_combined_ensemble_answers(server, encoder, runs, paths, head, via, text):
+    """With and without a text, whether the one head reads it or not: Triton leaves out the other steps."""
+    inputs = [a_picture(paths[0], via, encoder.spec), *([a_text(text)] if text else [])]
+    model = "heads_mlclip-tiny" + ("_bytes" if via == "bytes" else "")
+    scores = ask(server, model, inputs, f"{head}_scores")
+    np.testing.assert_allclose(scores, expected(encoder, runs[head], paths[:1], [text]), atol=1e-4)
 
 
 def test_heads_that_read_no_text_cost_no_text_encoder(server, paths):

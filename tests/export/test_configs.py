@@ -14,10 +14,7 @@ from mlclip_client.pixels import PixelSpec
 from mlclip_export import ConfigOptions, configs
 from mlclip_export.accelerators import Stamp
 from mlclip_export.configs import (
-    FirstSteps,
-    combined_config,
     encoder_config,
-    ensemble_config,
     head_config,
     preprocess_config,
     text_encoder_config,
@@ -25,6 +22,7 @@ from mlclip_export.configs import (
     to_text,
     tokenize_config,
 )
+from mlclip_export.ensembles import FirstSteps, combined_config, ensemble_config
 from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, read_facts
 from tritonclient.grpc import model_config_pb2 as pb
 

@@ -108,10 +108,10 @@ def test_texts_go_where_they_are_read(repository):
     assert "text" not in inputs(repository, "sigmoid")
     steps = [step.model_name for step in read(repository, "fusion_bytes").ensemble_scheduling.step]
     assert steps == [
-        "preprocess",
-        "encoder_worded",
         "tokenize",
         "text_encoder_worded",
+        "preprocess",
+        "encoder_worded",
         "head_fusion",
         "threshold_fusion",
     ]

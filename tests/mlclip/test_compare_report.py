@@ -157,6 +157,10 @@ def test_curves_are_precision_at_the_threshold_that_first_reaches_a_recall(deriv
         assert derived.curves["twin"][position] == pytest.approx((selected & truth).sum() / selected.sum(), abs=1e-5)
 
 
+def test_a_curve_of_equal_scores_is_prevalence_throughout(derived, results):
+    np.testing.assert_allclose(derived.curves["label frequency"], results.targets().mean(), atol=1e-5)
+
+
 def test_a_comparison_without_a_method_has_no_interval_for_it():
     assert isinstance(compared(a=0.1), Comparison)
     assert compared(a=0.1).interval("nobody") is None

@@ -77,7 +77,7 @@ def test_of_suspected_duplicates_one_stays_and_only_certain_ones_give_their_labe
     labels = ["a", "a b", "c", "d"] + ["a"] * 8
     data, embed = make([0, 20, 25, 45, *spread(8)], labels)
     prepared = prepare(data, embed, POINTS, LOOSE)
-    # 1 has the most labels; 2 is 5 degrees from it, so certain; 0 is 20 degrees, 3 is chained to it over 2
+    # 1 has the most labels; 2 is 5 degrees from it, so certain; 0 and 3 are 20 and 25 degrees from it
     assert entries(prepared) == [
         ("0.jpg", "suspected near-duplicate", "1.jpg"),
         ("2.jpg", "certain near-duplicate", "1.jpg"),
@@ -93,12 +93,15 @@ def test_of_suspected_duplicates_one_stays_and_only_certain_ones_give_their_labe
     assert similarities["3.jpg"] == pytest.approx(np.cos(np.deg2rad(25)), abs=1e-6)
 
 
-def test_certain_duplicates_hold_in_chains_and_of_equals_the_first_stays():
-    data, embed = make([0, 8, 16, 24, *spread(8)], ["a", "b", "c", "d"] + ["a b c d"] * 8)
+def test_of_equals_the_first_stays_and_a_chain_does_not_collapse():
+    data, embed = make([0, 8, 20, 28, *spread(8)], ["a", "b", "c", "d"] + ["a b c d"] * 8)
     prepared = prepare(data, embed, POINTS, LOOSE)
-    assert names(prepared.dataset)[0] == "0"
-    assert prepared.dataset.items[0].labels == ("a", "b", "c", "d")
-    assert [change.labels for change in prepared.changes if change.action == "merged"] == [("b",), ("c",), ("d",)]
+    assert names(prepared.dataset)[:2] == ["0", "3"]  # 28 degrees from 0 is no duplicate of it, of 2 it would be
+    assert entries(prepared) == [
+        ("1.jpg", "certain near-duplicate", "0.jpg"),
+        ("2.jpg", "suspected near-duplicate", "0.jpg"),
+    ]
+    assert [item.labels for item in prepared.dataset.items[:2]] == [("a", "b"), ("d",)]
 
 
 def test_a_certain_duplicate_without_new_labels_is_dropped_without_a_merge():

@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from mlclip.data.near_duplicates import near_duplicates
 from mlclip.data.similarity import clusters, cosines, highest_softmax, nearest, similarity_blocks
 
 
@@ -98,6 +99,24 @@ def test_a_chain_over_blocks_is_one_cluster():
     assert len(set(found.tolist())) == 1
     (found,) = clusters(rows, [math.cos(math.radians(9))], block=2)
     assert len(set(found.tolist())) == len(rows)
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 1000])
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.99])
+def test_who_stays_is_what_a_float64_loop_chooses(block, threshold):
+    rows = make(count=50)
+    priority = np.random.default_rng(3).integers(0, 4, size=len(rows))
+    full = table(rows)
+    stays, expected = [], {}
+    for row in sorted(range(len(rows)), key=lambda row: (-priority[row], row)):
+        expected[row] = next((kept for kept in stays if full[row][kept] >= threshold), row)
+        if expected[row] == row:
+            stays.append(row)
+    partner, similarity = near_duplicates(rows, threshold, priority, block)
+    assert partner.tolist() == [expected[row] for row in range(len(rows))]
+    want = [1 if expected[row] == row else full[row][expected[row]] for row in range(len(rows))]
+    np.testing.assert_allclose(similarity, want, atol=1e-6)
+    assert 3 < len(stays) < len(rows)
 
 
 @pytest.mark.parametrize("block", [1, 7, 30, 1000])

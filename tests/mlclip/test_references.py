@@ -210,6 +210,28 @@ def test_an_edit_that_fails_leaves_the_folder_as_it_was(breaks, run, cache, late
     assert [path.name for path in folder.parent.iterdir()] == ["mine"]
 
 
+def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_place(run, cache, late, tmp_path, monkeypatch):
+    folder, rename = tmp_path / "runs" / "mine", Path.rename
+    save_run(folder, run)
+
+    def refuse(path, target):
+        if path.name == "new":
+            raise OSError("no permission")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(CheckpointError, match="cannot write the run folder .*: no permission"):
+        edit_run(folder, lambda run: append_references(run, late, cache))
+    assert same(load_run(folder), run)
+
+
+def test_an_edit_that_changes_nothing_writes_nothing(run, tmp_path):
+    save_run(tmp_path / "mine", run)
+    files = {path.name: path.stat().st_ino for path in (tmp_path / "mine").iterdir()}
+    edit_run(tmp_path / "mine", lambda run: run)
+    assert {path.name: path.stat().st_ino for path in (tmp_path / "mine").iterdir()} == files
+
+
 def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no run folder"):
         edit_run(tmp_path / "no" / "run", lambda run: run)

@@ -97,11 +97,14 @@ def _teller(on_trials: Any, limit: int) -> Any:
         if trial.score > best:
             best = trial.score
             settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.settings.items())
-            console.print(f"trial {trial.number:3d}  {trial.score:.4f}  {settings}", highlight=False, markup=False)
+            line = f"trial {trial.number:3d}  {trial.score:.4f}  {settings}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         on_trials(trial.number, limit)
 
     return tell
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -23,7 +23,7 @@ from mlclip.data.similarity import Embeddings, Index, Vector, cosines
 from mlclip.errors import DataError
 
 CHANCES = (0.01, 0.99)
-STRENGTH = 100.0
+STRENGTH = 1e4
 """Inverse of the L2 penalty on the slope: weak, but it keeps the slope finite where one similarity parts all pairs."""
 
 ASK_AT = (0.5, 0.176, 0.824)
@@ -67,7 +67,7 @@ class Curve:
 
 
 def fit_curve(similarities: npt.ArrayLike, same: npt.ArrayLike) -> Curve:
-    """Fit the logistic regression: L2 penalty 1/100 on the slope of the standardised similarity.
+    """Fit the logistic regression: L2 penalty of 1e-4 on the slope of the standardised similarity.
 
     Args:
         similarities: [n] cosine similarities of pairs.

@@ -3,9 +3,9 @@
 Images without labels go; of near-duplicates one stays; the rest is split with strata by how many relevant examples an
 image has; labels that too few training images carry go, and so do the images that then have none.
 
-What the document leaves open, and ours: near-duplicates are chained (connected components); the one with the most
-labels stays, of equals the first; "certain" duplicates are those that similarities above the second threshold chain to
-the one that stays; groups, and groups that a duplicate connects, are never split.
+What the document leaves open, and ours: of near-duplicates the one with the most labels stays, of equals the first; an
+image goes only for one that stays and that it is itself similar to, so chains do not collapse; its labels are merged
+where that similarity reaches the second threshold; groups, and groups that a duplicate connects, are never split.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ import numpy.typing as npt
 from mlclip.data.changes import Change, reasons
 from mlclip.data.dataset import Dataset, Item
 from mlclip.data.duplicate_pairs import Points, fit_curve, group_answers
+from mlclip.data.near_duplicates import near_duplicates
 from mlclip.data.problems import count
 from mlclip.data.similarity import (
     BLOCK,
     Embeddings,
     Index,
     Progress,
-    clusters,
-    cosines,
     highest_softmax,
     nearest,
     quiet,
@@ -93,7 +92,7 @@ class Prepared:
         return [
             f"{self.given:,} images came in",
             f"thresholds: suspected duplicates from {self.points.suspected:.4f} on, certain ones from "
-            f"{self.points.certain:.4f} on",
+            f"{self.points.certain:.4f} on{' (so none)' if self.points.certain > 1 else ''}",
             *(f"dropped: {images:,} images, {reason}" for reason, images in reasons(self.changes).items()),
             f"merged: {len({merge.partner for merge in merges}):,} images got labels of {len(merges):,} duplicates",
             *([f"largest set of near-duplicates: {largest + 1:,} images"] if largest else []),
@@ -181,24 +180,17 @@ def _drop_duplicates(
     """The data set with one image of each cluster, its rows, units of all rows, and what was dropped and merged."""
     if not points.suspected <= points.certain:
         raise DataError(f"the threshold of certain duplicates must not be below that of suspected ones: {points}")
-    suspected, certain = clusters(rows, points, block, on_progress)
-    members: dict[int, list[int]] = {}
-    for row, cluster in enumerate(suspected.tolist()):
-        members.setdefault(cluster, []).append(row)
     items, changes = list(dataset.items), []
-    stays = []
-    for group in members.values():
-        kept = max(group, key=lambda row: (len(items[row].labels), -row))
-        stays.append(kept)
-        for row in group:
-            if row != kept:
-                close = float(cosines(rows[row : row + 1], rows[kept : kept + 1])[0])
-                sure = bool(certain[row] == certain[kept])
-                items[kept], found = _merge(items[kept], items[row], close, sure)
-                changes += found
-    order = np.sort(np.array(stays, dtype=np.int64))
+    many = [len(item.labels) for item in items]
+    partner, similarities = near_duplicates(rows, points.suspected, many, block, on_progress)
+    for row, kept in enumerate(partner.tolist()):
+        if kept != row:
+            similarity = float(similarities[row])
+            items[kept], found = _merge(items[kept], items[row], similarity, similarity > 2)
+            changes += found
+    order = np.flatnonzero(partner == np.arange(len(rows)))
     left = replace(dataset, items=tuple(items[row] for row in order))
-    return left, order, together(dataset.items, suspected.tolist()), changes
+    return left, order, together(dataset.items, partner.tolist()), changes
 
 
 def _merge(kept: Item, dropped: Item, similarity: float, certain: bool) -> tuple[Item, list[Change]]:

@@ -47,9 +47,9 @@ def similarity_blocks(
     """
     total = len(rows)
     for done, start in enumerate(range(0, total, block), start=1):
-        left = _unit(rows[start : start + block])
+        left = unit(rows[start : start + block])
         for other in range(start, total, block):
-            right = left if other == start else _unit(rows[other : other + block])
+            right = left if other == start else unit(rows[other : other + block])
             similarities = left @ right.T
             if other == start:
                 np.fill_diagonal(similarities, -np.inf)
@@ -141,15 +141,16 @@ def highest_softmax(
 
 def cosines(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Vector:
     """Cosine similarity of each row with the same row of the other array, float64 [n]."""
-    similarities: Vector = np.einsum("nd,nd->n", _unit(left), _unit(right), dtype=np.float64)
+    similarities: Vector = np.einsum("nd,nd->n", unit(left), unit(right), dtype=np.float64)
     return similarities
 
 
-def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows of length 1, float32 [n, D]; zeros stay zeros."""
     rows = np.asarray(rows, dtype=np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: npt.NDArray[np.float32] = rows / np.maximum(length, np.finfo(np.float32).tiny)
-    return unit
+    normalised: npt.NDArray[np.float32] = rows / np.maximum(length, np.finfo(np.float32).tiny)
+    return normalised
 
 
 def _join(numbers: Index, left: Index, right: Index) -> Index:

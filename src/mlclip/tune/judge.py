@@ -85,7 +85,7 @@ class Judge:
     def fingerprint(self) -> str:
         """Hex digest of the data as a search sees it: file names, labels and splits, the encoder's features."""
         digest = hashlib.sha256(repr((self.encoder.fingerprint, self.dataset.classes)).encode())
-        for item in self.dataset.items:
+        for item in (*self.dataset.split("train").items, *self.dataset.split("val").items):
             digest.update(repr((item.path.name, item.labels, item.split)).encode())
         return digest.hexdigest()[:16]
 
