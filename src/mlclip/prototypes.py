@@ -1,8 +1,9 @@
 """Prototypes: each class's references averaged in groups, so that their number no longer grows with the data.
 
-Zhang et al. 2021, "Tip-Adapter", https://arxiv.org/abs/2111.03930, average random groups of a class's images. With
-several labels an image, it counts for each of its labels, and the labels of a group can be averaged as well; similar
-images can be grouped by clustering instead.
+Zhang et al. 2021, "Tip-Adapter", https://arxiv.org/abs/2111.03930, average random groups of a class's images. Bynke
+2022, "Multi-label image classification with language-image models" (master's thesis, NTNU; document 002), 3.2.3,
+extends that to several labels an image: it counts for each of them, the labels of a group can be averaged as well, and
+similar images can be grouped by clustering instead.
 """
 
 from __future__ import annotations

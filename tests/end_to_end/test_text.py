@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import tritonclient.grpc as grpc
@@ -18,6 +19,7 @@ from mlclip import load_encoder
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.heads import FeatureShapes, build_head
 from mlclip.heads.base import first_output, to_scores
+from mlclip.pretrain import save
 
 LABELS = ("animal", "building", "flower")
 TEXTS = [
@@ -33,8 +35,17 @@ HEADS = {"sigmoid": {}, "fusion": {"text_dropout": 0.0}, "attentive": {"mode": "
 
 
 @pytest.fixture(scope="module")
-def encoder():
-    return load_encoder()
+def encoder(tmp_path_factory):
+    """A small one with random weights; its tag is `worded`."""
+    vision = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8}
+    text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    preprocess = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    folder = tmp_path_factory.mktemp("encoders") / "worded"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save(open_clip.model.CLIP(**config), {"model_cfg": config, "preprocess_cfg": preprocess}, folder)
+    return load_encoder(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +152,7 @@ def test_a_request_without_text_is_whole(server, encoder, runs, paths):
 def test_any_one_head_of_the_combined_ensemble_answers(server, encoder, runs, paths, head, via, text):
     """With and without a text, whether the one head reads it or not: Triton leaves out the other steps."""
     inputs = [a_picture(paths[0], via, encoder.spec), *([a_text(text)] if text else [])]
-    model = "heads_mlclip-tiny" + ("_bytes" if via == "bytes" else "")
+    model = "heads_worded" + ("_bytes" if via == "bytes" else "")
     scores = ask(server, model, inputs, f"{head}_scores")
     np.testing.assert_allclose(scores, expected(encoder, runs[head], paths[:1], [text]), atol=1e-4)
 
@@ -149,7 +160,7 @@ def test_any_one_head_of_the_combined_ensemble_answers(server, encoder, runs, pa
 def test_heads_that_read_no_text_cost_no_text_encoder(server, paths):
     def text_passes():
         with grpc.InferenceServerClient(server.grpc_url) as client:
-            statistics = client.get_inference_statistics("text_encoder_mlclip-tiny")
+            statistics = client.get_inference_statistics("text_encoder_worded")
         return statistics.model_stats[0].inference_count
 
     with Client(server.grpc_url, heads=("sigmoid",)) as one, Client(server.grpc_url, heads=tuple(HEADS)) as all_heads:

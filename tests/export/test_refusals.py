@@ -7,6 +7,7 @@ from mlclip_export import ExportOptions, checked, export_runs, graphs, tensorrt
 
 from mlclip.encoders import load_encoder
 from mlclip.errors import CheckpointError, ExportError
+from mlclip.heads import Head
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 
@@ -122,7 +123,7 @@ def test_repository_with_a_broken_config(encoder, make_run, repository):
 
 
 def test_fixed_batch_is_noticed(tmp_path):
-    class Fixed(torch.nn.Module):
+    class Fixed(Head):
         inputs = ("embedding",)
 
         def forward(self, embedding):

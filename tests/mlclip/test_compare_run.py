@@ -22,7 +22,7 @@ from mlclip.compare.studies import STUDIES, few_shot
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.errors import ResultsError, TrainError
 from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, untrained_head
+from mlclip.fit import Recipe, ThresholdConfig, untrained_head
 from mlclip.heads import HEADS
 from mlclip.settings import UNTRAINED, TrainConfig
 
@@ -130,6 +130,9 @@ def test_a_method_without_randomness_runs_twice_and_no_more(results, dataset, st
     assert [task.variant for task in missing(tasks, lines)] == ["label frequency", "raw pixels"]
     lines[1]["scores"]["sha256"] = "other"
     assert [task.seed for task in missing(tasks, lines) if task.recipe] == [2, 3]
+    lines = [{**task.describe(), "scores": {"sha256": "same"}} for task in tasks if task.recipe and task.seed < 2]
+    changed = plan({"still": Recipe("sigmoid", training=UNTRAINED, thresholds=ThresholdConfig("global"))}, seeds=4)
+    assert [task.seed for task in missing(changed, lines) if task.recipe] == [0, 1, 2, 3]
     few = plan(still, seeds=4, shots=[1, None])
     lines = [{**task.describe(), "scores": {"sha256": "same"}} for task in few if task.recipe and task.seed < 2]
     todo = [(task.shots, task.seed) for task in missing(few, lines) if task.recipe]

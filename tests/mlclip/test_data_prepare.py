@@ -189,12 +189,12 @@ def test_groups_stay_in_one_split(stratify):
 def test_groups_that_a_duplicate_connects_stay_in_one_split():
     # 0 (group left) and 1 (group right) are one picture; 2 is of the left group, 3 of the right one
     degrees, groups = [0, 1, 60, 90, *spread(9)], ["left", "right", "left", "right", *map(str, range(9))]
-    data, embed = make(degrees, ["a"] * 13, group=groups)
-    for seed in range(12):
+    data, embed = make(degrees, ["a"] * 13, group=groups, split=[None, None, "test"] + [None] * 10)
+    for seed in range(4):
         prepared = prepare(data, embed, POINTS, replace(LOOSE, seed=seed))
         of = {item.path.stem: item.split for item in prepared.dataset.items}
         assert "1" not in of
-        assert of["0"] == of["2"] == of["3"]
+        assert of["0"] == of["2"] == of["3"] == "test"
 
 
 def test_splits_that_are_given_stay_unless_asked_otherwise():

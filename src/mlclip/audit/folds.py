@@ -20,7 +20,7 @@ from mlclip.data.splits import together
 from mlclip.encoders import Encoder
 from mlclip.errors import DataError, TrainError
 from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, head_features, train_run
+from mlclip.fit import Recipe, head_features, run_cache, train_run
 from mlclip.thresholds import select
 from mlclip.train import predict_scores
 
@@ -80,8 +80,9 @@ def opinions(
         part = replace(dataset, items=tuple(items))
         for head, recipe in enumerate(recipes):
             run = train_run(part, encoder, cache, recipe)
+            own = run_cache(run, cache)
             judged, found = (
-                predict_scores(run.head, head_features(run.head, part.split(name), cache)) for name in ("val", "test")
+                predict_scores(run.head, head_features(run.head, part.split(name), own)) for name in ("val", "test")
             )
             probabilities[head, scored] = calibrated(found, judged, part.split("val").targets())
             selected[head, scored] = select(found, run.thresholds)

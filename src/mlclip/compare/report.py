@@ -26,7 +26,7 @@ Points below the highest figure, with 95 % intervals that hold for all pairs of 
 two cannot be told apart here."""
 COSTS = "Means over seeds, on cached features, thresholds included; encoding and testing are not."
 CURVES = """\
-All pairs of picture and label. The dot is where the thresholds stand: off the curve, since they differ by label."""
+All pairs of picture and label. The dot is where the thresholds stand: not on the curve, since they differ by label."""
 SHOTS = f"""\
 Of every label about k training pictures are kept, and about k validation pictures, since who has so few has no more to
 validate with; each seed draws others, the same for every method. Test pictures are all there. {MARK} marks what cannot

@@ -52,16 +52,15 @@ class Task:
 
     def describe(self) -> Line:
         """The task as its raw line carries it, plain JSON values."""
-        recipe = None
+        recipe: dict[str, Any] = {"thresholds": asdict(self.recipe.thresholds if self.recipe else ThresholdConfig())}
         if self.recipe is not None and self.recipe.training is not None:
-            recipe = {
+            recipe |= {
                 "head": self.recipe.head,
-                "options": dict(self.recipe.options),
+                "options": self.recipe.options,
                 "training": asdict(self.recipe.training),
-                "thresholds": asdict(self.recipe.thresholds),
             }
         line = {"variant": self.variant, "shots": self.shots, "seed": self.seed, "recipe": recipe}
-        plain: Line = json.loads(json.dumps(line))  # tuples become lists, as they will when read back
+        plain: Line = json.loads(json.dumps(line, default=dict))  # as it will be when read back: tuples become lists
         return plain
 
 
@@ -175,12 +174,16 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
 def _settled(task: Task, lines: Sequence[Line]) -> bool:
     if task.shots is not None or task.recipe is None or task.recipe.training is None or task.recipe.training.epochs:
         return False
-    digests = [
-        line["scores"]["sha256"]
-        for line in lines
-        if line["variant"] == task.variant and line["shots"] is None and "scores" in line
-    ]
+    own = _unseeded(task.describe())
+    digests = [line["scores"]["sha256"] for line in lines if "scores" in line and _unseeded(line) == own]
     return len(digests) > 1 and len(set(digests)) == 1
+
+
+def _unseeded(line: Line) -> tuple[str, int | None, Line]:
+    recipe = line["recipe"]
+    if "training" in recipe:
+        recipe = {**recipe, "training": {**recipe["training"], "seed": None}}
+    return line["variant"], line["shots"], recipe
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def _drop_duplicates(
     for row, kept in enumerate(partner.tolist()):
         if kept != row:
             similarity = float(similarities[row])
-            items[kept], found = _merge(items[kept], items[row], similarity, similarity > 2)
+            items[kept], found = _merge(items[kept], items[row], similarity, similarity >= points.certain)
             changes += found
     order = np.flatnonzero(partner == np.arange(len(rows)))
     left = replace(dataset, items=tuple(items[row] for row in order))
