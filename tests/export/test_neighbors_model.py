@@ -71,7 +71,7 @@ def test_the_source_is_python_3_10_and_imports_little():
 
 
 def test_answers_are_those_of_the_head(model, head):
-    requests = [{"embedding": _Backend.Tensor("embedding", queries(seed, size))} for seed, size in ((5, 1), (6, 3))]
+    requests = [{"embedding": _Backend.Tensor("embedding", queries(seed, size))} for seed, size in ((5, 2), (6, 3))]
     responses = model.execute(requests)
     weights = []
     for request, response in zip(requests, responses, strict=True):

@@ -62,7 +62,7 @@ def read(
 @app.command("prepare")
 def prepare_data(
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Manifest to write; its log goes to OUT.changes.jsonl.")] = Path(
+    out: Annotated[Path, typer.Option(help="Manifest to write; its log goes beside it, as .changes.jsonl.")] = Path(
         "prepared.jsonl"
     ),
     duplicates: Annotated[

@@ -5,7 +5,10 @@ public domain. Which of the pictures were published, and who trains, validates a
 cannot be repeated, so `openclipart_published.tsv` lists it, and by default just those pictures are made.
 `everything=True` adds all others, but for three series that were thinned, split 60/20/20 by a hash of the group.
 
-The rules were recovered from what was published; the README of this folder says how far they agree with it.
+The rules follow the set's description and were measured against its published copy: all 3,691 pictures come out with
+the same bytes, splits and groups, 3,686 of them with the same labels (12,509 of 12,515 labels, none too many; icons
+whose twins were thinned away miss one or two), and the 80 most frequent training labels are the same in the same
+order. Decoding the two largest pictures takes about 2 GB of memory.
 """
 
 from __future__ import annotations

@@ -50,9 +50,6 @@ class NeighborSearch(Head):
         index_bytes: size of the index.
         probes: how many images its recall is measured on.
         recall: recall@k against exact search on these, as measured when the index was made.
-
-    Attributes:
-        python_model: name of the Python model that serves this head, or None where a graph does.
     """
 
     name: ClassVar[str] = "neighbors"
@@ -62,7 +59,6 @@ class NeighborSearch(Head):
         "max_difference": Range(0.5, 8.0),
         "max_neighbors": Range(1, 200, log=True, integer=True),
     }
-    python_model: str | None
     labels: Tensor
     features: Tensor
     index_data: Tensor
@@ -85,7 +81,6 @@ class NeighborSearch(Head):
         super().__init__()
         self.temperature, self.max_difference = float(temperature), float(max_difference)
         self.max_neighbors, self.index = max_neighbors, index
-        self.python_model = None if index is None else "neighbors"
         if not isinstance(max_neighbors, int) or max_neighbors < 1:
             raise ValueError(f"max_neighbors must be a whole number of at least 1, not {max_neighbors!r}")
         if min(self.temperature, self.max_difference) < 0:
