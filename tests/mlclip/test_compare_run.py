@@ -225,9 +225,19 @@ def test_pixel_floor_against_a_plain_loop(dataset):
 
 
 def test_every_head_but_those_left_out_is_in_the_study_of_heads():
-    assert set(variants_of("heads")) == set(HEADS) - {"siglip"}
+    assert set(variants_of("heads")) == set(HEADS) - {"siglip"} | {"fusion, no texts"}
     assert set(variants_of("heads", ["mld"])) == {"mld"}
     assert {recipe.head for recipe in variants_of("losses", ["sigmoid"]).values()} == {"sigmoid"}
+
+
+def test_fusion_is_also_asked_without_the_texts_that_it_learned_from(results, dataset, store):
+    titled = replace(dataset, items=tuple(replace(item, text=" ".join(item.labels)) for item in dataset.items))
+    training = TrainConfig(lr=5e-3, epochs=20, patience=20)
+    variants = {name: replace(recipe, training=training) for name, recipe in variants_of("heads", ["fusion"]).items()}
+    read, unread = measured(plan(variants, seeds=1), results, titled, store)[-2:]
+    assert read["val"] == unread["val"], "both were trained and tuned alike"
+    assert read["test"]["mean_average_precision"] != unread["test"]["mean_average_precision"]
+    assert missing(plan(variants, seeds=1), results.lines()) == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mlclip.compare.floors import FLOORS, Floor
 from mlclip.compare.results import Line, Results, TestScores, key_of
-from mlclip.compare.studies import few_shot
+from mlclip.compare.studies import WITHOUT_TEXTS, few_shot
 from mlclip.data import Dataset
 from mlclip.data.read import parse_source
 from mlclip.errors import MlclipError
@@ -43,12 +43,14 @@ class Task:
         recipe: what to train, with its seed; None for a floor.
         shots: training images a class; None for all.
         seed: of the training and of the sample.
+        texts: whether test pictures keep their texts.
     """
 
     variant: str
     recipe: Recipe | None
     shots: int | None
     seed: int
+    texts: bool = True
 
     def describe(self) -> Line:
         """The task as its raw line carries it, plain JSON values."""
@@ -59,6 +61,8 @@ class Task:
                 "options": self.recipe.options,
                 "training": asdict(self.recipe.training),
             }
+        if not self.texts:
+            recipe["texts"] = False
         line = {"variant": self.variant, "shots": self.shots, "seed": self.seed, "recipe": recipe}
         plain: Line = json.loads(json.dumps(line, default=dict))  # as it will be when read back: tuples become lists
         return plain
@@ -70,7 +74,10 @@ def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None]
     for seed in range(seeds):
         for k in shots:
             tasks += [Task(name, None, k, seed) for name in FLOORS if k is not None or seed == 0]
-            tasks += [Task(name, _seeded(recipe, seed), k, seed) for name, recipe in variants.items()]
+            tasks += [
+                Task(name, _seeded(recipe, seed), k, seed, texts=name not in WITHOUT_TEXTS)
+                for name, recipe in variants.items()
+            ]
     return tasks
 
 
@@ -206,7 +213,7 @@ def _measure(
     else:
         fitted = _fit_head(task.recipe, part, store, lambda epoch: on_epoch(task, epoch))
     seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
-    test = part.split("test")
+    test = part.split("test") if task.texts else _without_texts(part.split("test"))
     outcome = TestScores(fitted.score(test), fitted.thresholds)
     tested = evaluate(test.targets(), outcome.scores, outcome.thresholds).to_dict()
     line = {
@@ -217,6 +224,10 @@ def _measure(
         "test": _columns(tested),
     }
     return line, outcome
+
+
+def _without_texts(dataset: Dataset) -> Dataset:
+    return replace(dataset, items=tuple(replace(item, text=None) for item in dataset.items))
 
 
 def _fit_floor(floor: Floor, part: Dataset) -> _Fitted:

@@ -14,6 +14,9 @@ from mlclip.heads import HEADS
 LEFT_OUT = ("siglip",)
 """Not in `heads` unless it is named: it trains the encoder, so no features cache serves it."""
 
+WITHOUT_TEXTS = ("fusion, no texts",)
+"""Variants that are trained with texts and asked without any, as for pictures whose titles nobody knows."""
+
 LOSS_SETTINGS: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "bce": ("bce", {}),
     "focal": ("focal", {"gamma": 2}),
@@ -31,7 +34,7 @@ def _loss(head: str, loss: str, options: Mapping[str, Any]) -> Recipe:
 
 
 STUDIES: Mapping[str, Mapping[str, Recipe]] = {
-    "heads": {name: Recipe(name) for name in HEADS},
+    "heads": {name: Recipe(name) for name in HEADS} | {name: Recipe("fusion") for name in WITHOUT_TEXTS},
     "losses": {
         f"{head}, {title}": _loss(head, loss, options)
         for head in ("sigmoid", "mld")
