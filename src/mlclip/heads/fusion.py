@@ -60,7 +60,7 @@ class FusionHead(Head):
         classes: int,
         width: int,
         *,
-        mode: str = "concat",
+        mode: str = "gated",
         head: str = "mlp",
         hidden: int = 256,
         dropout: float = 0.3,
