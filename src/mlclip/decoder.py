@@ -28,7 +28,10 @@ class DecoderLayer(nn.Module):
 
     def forward(self, target: Tensor, memory: Tensor) -> Tensor:
         """Target [B or 1, K, E] reads memory [B, T, E]: [B, K, E]."""
-        target = self.norm1(target + self.residual_dropout(target))
+        return self.read(self.norm1(target + self.residual_dropout(target)), memory)
+
+    def read(self, target: Tensor, memory: Tensor) -> Tensor:
+        """What follows where a self-attention may have been: the same shapes."""
         target = self.norm2(target + self.residual_dropout(self._attend(target, memory)))
         hidden = self.inner_dropout(F.relu(self.up(target)))
         output: Tensor = self.norm3(target + self.residual_dropout(self.down(hidden)))

@@ -1,0 +1,152 @@
+"""Heads of random weights, as they would come out of training, and what they cost on paper.
+
+Speed does not depend on what the weights are, only on their number; label sets and references are drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mlclip.encoders import Encoder
+from mlclip.features import Features, Rows
+from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts
+from mlclip_bench.scaling.cases import ENCODER, REFERENCES, SELF_ATTENTION, Case
+from mlclip_bench.scaling.reference import self_attention_decoder
+
+LABELS_PER_ROW = 3
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a case costs before anything runs.
+
+    Attributes:
+        parameters: numbers that the graph holds, references and label sets included.
+        flops: of one image, a multiplication and an addition counted as two.
+        activation_bytes: of one image: the two largest intermediate results together.
+    """
+
+    parameters: int
+    flops: int
+    activation_bytes: int
+
+    def bytes_at(self, batch: int) -> int:
+        """Estimated memory of a process that runs a batch: weights, and two results that live at once."""
+        return _FLOAT * self.parameters + batch * self.activation_bytes
+
+
+def shapes_of(encoder: Encoder) -> FeatureShapes:
+    """Widths of an encoder's features, without its text tower."""
+    return FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
+
+
+def on_paper(case: Case, shapes: FeatureShapes, encoder: Encoder) -> Paper:
+    """Count parameters, FLOPs and the largest results, without memory for them where a head's work allows it."""
+    if case.kind == ENCODER:
+        module: nn.Module = encoder
+    elif case.kind in REFERENCES:  # how they search depends on what they hold
+        module = build(case, shapes)
+    else:
+        with torch.device("meta"):
+            module = _skeleton(case, shapes).to("meta")
+    module.eval().requires_grad_(False)
+    tensors = [*module.parameters(), *module.buffers()]
+    inputs = [part.to(tensors[0].device) for part in example(case, module, shapes, 1, encoder)]
+    sizes = _Sizes()
+    with torch.no_grad(), sizes, FlopCounterMode(display=False) as flops:
+        module(*inputs)
+    return Paper(sum(tensor.numel() for tensor in tensors), flops.get_total_flops(), sum(sorted(sizes.seen)[-2:]))
+
+
+def build(case: Case, shapes: FeatureShapes) -> Head:
+    """A head of random weights, ready to be exported.
+
+    Raises:
+        ValueError: the encoder lacks what the head reads.
+    """
+    torch.manual_seed(0)
+    head = _skeleton(case, shapes)
+    generator = np.random.default_rng(0)
+    train = _examples(head, case, shapes, generator)
+    head.prepare(train, train, LabelTexts(_names(case.classes), lambda texts: _directions(len(texts), shapes)), seed=0)
+    return head.eval()
+
+
+def example(case: Case, module: nn.Module, shapes: FeatureShapes, batch: int, encoder: Encoder) -> list[Tensor]:
+    """Random inputs of a case's graph: features as an encoder gives them, or pixels."""
+    generator = torch.Generator().manual_seed(batch)
+    if case.kind == ENCODER:
+        size = encoder.spec.size
+        return [torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=generator)]
+    assert isinstance(module, Head)
+    widths = {
+        "embedding": (shapes.embedding_width,),
+        "tokens": (shapes.token_count, shapes.token_width),
+        "text_embedding": (shapes.embedding_width,),
+    }
+    drawn = {name: torch.randn(batch, *widths[name], generator=generator) for name in module.inputs}
+    return [drawn[name] if name == "tokens" else F.normalize(drawn[name], dim=-1) for name in module.inputs]
+
+
+class _Sizes(TorchDispatchMode):
+    """Note down the bytes of every result."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[int] = [0, 0]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not func.is_view:
+            self.seen.append(result.numel() * result.element_size())
+        return result
+
+
+def _skeleton(case: Case, shapes: FeatureShapes) -> Head:
+    if case.kind == SELF_ATTENTION:
+        return self_attention_decoder(case.classes, shapes)
+    options = {"powerset": {"sets": case.rows}, "mld": {"groups": case.groups}}.get(case.kind, {})
+    return HEADS[case.kind].build(case.classes, shapes, **options)
+
+
+def _examples(head: Head, case: Case, shapes: FeatureShapes, generator: np.random.Generator) -> Examples:
+    rows = max(case.rows, 1)
+    widths = {"tokens": (shapes.token_count, shapes.token_width)}
+    drawn = [_unit(generator, (rows, *widths.get(name, (shapes.embedding_width,)))) for name in head.inputs]
+    tables = tuple(Rows(table, np.arange(rows)) for table in drawn)
+    return Examples(Features(tables), _label_rows(rows, case.classes, generator), _names(rows))
+
+
+def _label_rows(rows: int, classes: int, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Distinct rows of zeros and ones: [rows, classes], about `LABELS_PER_ROW` ones each."""
+    targets = np.zeros((0, classes), dtype=np.uint8)
+    while len(targets) < rows:
+        more = (generator.random((rows, classes)) < min(LABELS_PER_ROW / classes, 0.5)).astype(np.uint8)
+        targets = np.unique(np.concatenate([targets, more]), axis=0)
+    chosen: npt.NDArray[np.uint8] = generator.permutation(targets)[:rows]
+    return chosen
+
+
+def _unit(generator: np.random.Generator, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    drawn = generator.standard_normal(shape, dtype=np.float32)
+    unit: npt.NDArray[np.float32] = drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+    return unit
+
+
+def _directions(count: int, shapes: FeatureShapes) -> Tensor:
+    return F.normalize(torch.randn(count, shapes.embedding_width), dim=-1)
+
+
+def _names(count: int) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(count))

@@ -1,0 +1,135 @@
+"""What is measured: series of cases over the number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlclip.errors import ResultsError
+from mlclip.heads import HEADS
+
+SELF_ATTENTION = "self-attention"
+"""The decoder as it was before ML-Decoder: self-attention between N queries. It exists in this bench only."""
+ENCODER = "encoder"
+HEADS_BY_DEFAULT = ("sigmoid", "mld", SELF_ATTENTION, "powerset", "zeroshot", "neighbornet")
+REFERENCES = ("knn1", "neighbors", "neighbornet", "classnet", "tip")
+"""Heads that keep references; their number is part of the case."""
+CLAIMED_SETS = {80: 234_581}
+"""Label sets that "CLIP-based Few-Shot Multi-Label Classification Methods" claims for COCO's 80 classes: more than
+COCO has images, so they cannot have been observed."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One graph: a head of random weights, or the encoder.
+
+    Attributes:
+        kind: a name in HEADS, `SELF_ATTENTION` or `ENCODER`.
+        classes: N; 0 for the encoder.
+        groups: K of `mld`; 0 for all others.
+        rows: label sets of `powerset`, references of the neighbour heads; 0 for all others.
+    """
+
+    kind: str
+    classes: int = 0
+    groups: int = 0
+    rows: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its name in raw lines and files."""
+        numbers = {"n": self.classes, "k": self.groups, "r": self.rows}
+        return "-".join([self.kind, *(f"{letter}{number}" for letter, number in numbers.items() if number)])
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of the picture: one method over N.
+
+    Attributes:
+        title: what people read.
+        claim: how its cost is said to grow.
+        cases: one a number of classes, ascending.
+    """
+
+    title: str
+    claim: str
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Left:
+    """A point that is not measured, and why."""
+
+    title: str
+    classes: int
+    why: str
+
+
+def plan(
+    classes: Sequence[int],
+    groups: Sequence[int | None],
+    heads: Sequence[str],
+    label_sets: Mapping[int, int],
+    references: int,
+) -> tuple[list[Series], list[Left]]:
+    """The series of a run.
+
+    Args:
+        classes: N, ascending.
+        groups: K of `mld`; None for K = N. K is never above N.
+        heads: names in HEADS but `siglip`, or `SELF_ATTENTION`.
+        label_sets: how many sets data shows, by N.
+        references: R of the neighbour heads.
+
+    Returns:
+        The series, and the points for which there is nothing to measure.
+
+    Raises:
+        ResultsError: an unknown head, or one that is no graph over an encoder's features.
+    """
+    series, left = [], []
+    for head in heads:
+        _check(head)
+        if head == "mld":
+            series += [_mld(classes, count) for count in groups]
+        elif head == SELF_ATTENTION:
+            cases = tuple(Case(head, n) for n in classes)
+            series.append(Series("decoder with self-attention, K = N", "O(N²)", cases))
+        elif head == "powerset":
+            series += _powersets(classes, label_sets)
+            left += [
+                Left("powerset", n, "no data shows its label sets: --label-sets takes a manifest of yours")
+                for n in classes
+                if n not in label_sets
+            ]
+        elif head in REFERENCES:
+            cases = tuple(Case(head, n, rows=references) for n in classes)
+            series.append(Series(f"{head}, {references:,} references", "O(R · N)", cases))
+        else:
+            series.append(Series(head, "O(N)", tuple(Case(head, n) for n in classes)))
+    return series, left
+
+
+def _mld(classes: Sequence[int], groups: int | None) -> Series:
+    cases = tuple(Case("mld", n, groups=min(groups or n, n)) for n in classes)
+    if groups is None:
+        return Series("mld, K = N", "O(N)", cases)
+    return Series(f"mld, K = {groups}", "O(K)", cases)
+
+
+def _powersets(classes: Sequence[int], label_sets: Mapping[int, int]) -> list[Series]:
+    seen = tuple(Case("powerset", n, rows=label_sets[n]) for n in classes if n in label_sets)
+    claimed = tuple(Case("powerset", n, rows=CLAIMED_SETS[n]) for n in classes if n in CLAIMED_SETS)
+    series = [
+        Series("powerset, label sets of real data", "O(S · N)", seen),
+        Series("powerset, 234,581 sets as claimed for COCO", "O(S · N)", claimed),
+    ]
+    return [one for one in series if one.cases]
+
+
+def _check(head: str) -> None:
+    if head == "siglip":
+        raise ResultsError("siglip trains its own encoder and adds one product to it: the encoder's line is its cost")
+    if head not in HEADS and head != SELF_ATTENTION:
+        raise ResultsError(f"unknown head {head!r}: choose of {', '.join((*HEADS, SELF_ATTENTION))}")

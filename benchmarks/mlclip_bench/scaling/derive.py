@@ -1,0 +1,183 @@
+"""Figures from raw lines: latencies with intervals, growth, ratios, break-even. Nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlclip.errors import ResultsError
+from mlclip_bench.scaling.cases import ENCODER
+from mlclip_bench.scaling.results import Line, Raw
+from mlclip_bench.scaling.rounds import ACCURACY, Point
+from mlclip_bench.scaling.statistics import Estimate, break_even, exponent, latency, ratio
+
+FILE = "scaling.json"
+EXPONENT_TO = 1000
+"""The growth exponent is fitted up to this N, where there are two N up to it; a second one is fitted over all N."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Latency of a point, in milliseconds.
+
+    Attributes:
+        latency: geometric mean over rounds of each round's median call, with its 95 % interval.
+        p95: of all calls.
+        dispersion: half of the distance between the quartiles of all calls, as a share of their median.
+        rounds, calls: how many.
+    """
+
+    latency: Estimate
+    p95: float
+    dispersion: float
+    rounds: int
+    calls: int
+
+    @property
+    def stable(self) -> bool:
+        """Whether half of the interval is below `ACCURACY` of the latency."""
+        return self.rounds > 1 and (self.latency.high - self.latency.low) / 2 < ACCURACY * self.latency.value
+
+
+class Derived:
+    """What a run says.
+
+    Args:
+        raw: its lines.
+
+    Attributes:
+        raw: the same.
+        spreads: latency of each point.
+        titles: of the series, in order.
+
+    Raises:
+        ResultsError: nothing was measured yet.
+    """
+
+    def __init__(self, raw: Raw) -> None:
+        self.raw = raw
+        self.asked: Line = raw.setting["asked"]
+        self._rounds = raw.medians()
+        if not self._rounds:
+            raise ResultsError(f"{raw.folder} holds no measured point yet: go on with --resume")
+        self.spreads = {point: _spread(raw, point, medians) for point, medians in self._rounds.items()}
+        self.graphs = {line["case"]: line for line in raw.of("graph")}
+        self._series = {one["title"]: {int(n): key for n, key in one["cases"].items()} for one in self.asked["series"]}
+        self.titles = list(self._series)
+        self.claims = {one["title"]: one["claim"] for one in self.asked["series"]}
+
+    def cases(self, title: str) -> dict[int, str]:
+        """Keys of a series' cases by N."""
+        return self._series[title]
+
+    def rounds(self, title: str, batch: int) -> dict[int, list[float]]:
+        """Medians of the rounds of a series' measured points, seconds, by N."""
+        points = {n: Point(key, batch) for n, key in self._series[title].items()}
+        return {n: self._rounds[point] for n, point in points.items() if point in self._rounds}
+
+    def spread(self, title: str, classes: int, batch: int) -> Spread:
+        """Latency of a series' measured point."""
+        return self.spreads[Point(self._series[title][classes], batch)]
+
+    def encoder(self, batch: int) -> Spread | None:
+        """The encoder's latency."""
+        return self.spreads.get(Point(ENCODER, batch))
+
+    def end_to_end(self, key: str, batch: int) -> Estimate | None:
+        """Encoder and head one after the other, milliseconds: the sum of both, intervals added."""
+        head, encoder = self.spreads.get(Point(key, batch)), self.encoder(batch)
+        if head is None or encoder is None:
+            return None
+        parts = (head.latency, encoder.latency)
+        return Estimate(sum(p.value for p in parts), sum(p.low for p in parts), sum(p.high for p in parts))
+
+    def growth(self, title: str, batch: int) -> dict[str, Any]:
+        """Exponents, ratios and break-even of a series, plain JSON values; empty with fewer than two N."""
+        rounds = self.rounds(title, batch)
+        if len(rounds) < 2:
+            return {}
+        smallest = min(rounds)
+        near = {n: part for n, part in rounds.items() if n <= EXPONENT_TO}
+        found: dict[str, Any] = {
+            "ratios": {f"{n}/{smallest}": _plain(ratio(rounds[n], rounds[smallest])) for n in rounds if n > smallest}
+        }
+        if len(near) > 1:
+            found["exponent"] = {"from": smallest, "to": max(near), **_plain(exponent(near))}
+        if max(rounds) > EXPONENT_TO:
+            found["exponent_of_all"] = {"from": smallest, "to": max(rounds), **_plain(exponent(rounds))}
+        encoder = self.encoder(batch)
+        if encoder is not None:
+            means = {n: latency(part).value * 1e3 for n, part in rounds.items()}
+            meeting = break_even(means, encoder.latency.value)
+            found["break_even"] = {"classes": meeting.classes, "extrapolated": meeting.extrapolated}
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        batches = self.asked["batches"]
+        return {
+            "setting": {name: value for name, value in self.raw.setting.items() if name != "kind"},
+            "encoder": {
+                batch: self._point(ENCODER, batch) for batch in batches if Point(ENCODER, batch) in self.spreads
+            },
+            "series": [
+                {
+                    "title": title,
+                    "claim": self.claims[title],
+                    "points": [
+                        {"classes": n, **self._point(key, batch)}
+                        for n, key in self.cases(title).items()
+                        for batch in batches
+                        if Point(key, batch) in self.spreads
+                    ],
+                    "growth": {batch: self.growth(title, batch) for batch in batches},
+                }
+                for title in self.titles
+            ],
+            "left": [{k: v for k, v in line.items() if k != "kind"} for line in self.raw.of("left")],
+            "ended": bool(self.raw.of("end")),
+        }
+
+    def save(self) -> None:
+        """Write `scaling.json`."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        (self.raw.folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+    def _point(self, key: str, batch: int) -> dict[str, Any]:
+        spread, graph = self.spreads[Point(key, batch)], self.graphs.get(key, {})
+        whole = None if key == ENCODER else self.end_to_end(key, batch)
+        return {
+            "case": key,
+            "batch": batch,
+            "latency_ms": _plain(spread.latency),
+            "p95_ms": spread.p95,
+            "dispersion": spread.dispersion,
+            "images_per_second": 1e3 * batch / spread.latency.value,
+            "end_to_end_ms": _plain(whole) if whole else None,
+            "end_to_end_images_per_second": 1e3 * batch / whole.value if whole else None,
+            "peak_bytes": graph.get("peak_bytes", {}).get(str(batch)),
+            "stable": spread.stable,
+            "rounds": spread.rounds,
+            "calls": spread.calls,
+            **{name: value for name, value in graph.items() if name not in ("kind", "case", "peak_bytes")},
+        }
+
+
+def _spread(raw: Raw, point: Point, medians: Sequence[float]) -> Spread:
+    lines = [line for line in raw.of("round") if (line["case"], line["batch"]) == (point.case, point.batch)]
+    calls = np.concatenate([line["seconds"] for line in lines]) * 1e3
+    low, middle, high, p95 = np.quantile(calls, [0.25, 0.5, 0.75, 0.95])
+    return Spread(latency(medians).scaled(1e3), float(p95), float((high - low) / 2 / middle), len(medians), len(calls))
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    known = np.isfinite(estimate.high)
+    return {
+        "value": estimate.value,
+        "low": estimate.low if known else None,
+        "high": estimate.high if known else None,
+    }

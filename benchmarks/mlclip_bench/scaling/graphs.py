@@ -1,0 +1,92 @@
+"""Cases become ONNX files, each compared with torch before any clock runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from mlclip_export.graphs import FILE, ServedEncoder, encoder_outputs, write_encoder, write_head
+from mlclip_export.parity import compare, refuse_if_apart
+from torch import nn
+
+from mlclip.encoders import Encoder
+from mlclip.heads import FeatureShapes, Head
+from mlclip_bench.scaling.build import Paper, build, example
+from mlclip_bench.scaling.cases import ENCODER, Case
+
+TOLERANCE = 1e-4
+CHECKED_BATCHES = (1, 3)
+"""Batches that are compared; graphs are traced with two images."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported case.
+
+    Attributes:
+        file: the ONNX file; its weights lie beside it.
+        file_bytes: of both together.
+        export_seconds: from a head in memory to its files; the comparison with torch is not in it.
+        difference: largest absolute difference of onnxruntime's output from torch's.
+        parameters, flops: see `Paper`.
+    """
+
+    file: Path
+    file_bytes: int
+    export_seconds: float
+    difference: float
+    parameters: int
+    flops: int
+
+    def to_dict(self) -> dict[str, float]:
+        """Its facts as plain JSON values, without the place of the file."""
+        facts: dict[str, float] = asdict(self)
+        del facts["file"]
+        return facts
+
+
+def write_graph(case: Case, paper: Paper, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
+    """Export a case and compare it with torch.
+
+    Args:
+        case: what to export.
+        paper: what it costs on paper.
+        shapes: of the encoder's features.
+        encoder: measured itself, and the source of the shapes.
+        root: existing folder; the graph gets one of its own in it.
+
+    Raises:
+        ExportError: torch cannot export it, or onnxruntime computes something else.
+        ValueError: the encoder lacks what the head reads.
+    """
+    folder = root / case.key
+    folder.mkdir(exist_ok=True)
+    module: Encoder | Head = encoder if case.kind == ENCODER else build(case, shapes)
+    started = time.perf_counter()
+    if isinstance(module, Head):
+        write_head(module, example(case, module, shapes, 2, encoder), folder)
+    else:
+        write_encoder(module, folder)
+    seconds = time.perf_counter() - started
+    difference = _difference(case, module, shapes, encoder, folder / FILE)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return Graph(folder / FILE, size, seconds, difference, paper.parameters, paper.flops)
+
+
+def _difference(case: Case, module: Encoder | Head, shapes: FeatureShapes, encoder: Encoder, file: Path) -> float:
+    served: nn.Module = module if isinstance(module, Head) else ServedEncoder(module)
+    inputs = module.inputs if isinstance(module, Head) else ("pixels",)
+    outputs = module.outputs if isinstance(module, Head) else encoder_outputs(shapes.token_count > 0)
+    pairs = []
+    for batch in CHECKED_BATCHES:
+        given = example(case, module, shapes, batch, encoder)
+        with torch.no_grad():
+            found = served(*given)
+        tensors = found if isinstance(found, tuple) else (found,)
+        feeds = {name: tensor.numpy() for name, tensor in zip(inputs, given, strict=True)}
+        pairs.append((feeds, {name: tensor.numpy() for name, tensor in zip(outputs, tensors, strict=True)}))
+    differences = compare(case.key, file, pairs)
+    refuse_if_apart(differences, TOLERANCE)
+    return max(difference.value for difference in differences if difference.output != "reference_index")

@@ -1,0 +1,164 @@
+"""The picture of a run, as PNG and SVG: latency over the number of classes, head alone and with the encoder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlclip.errors import ResultsError
+from mlclip_bench.scaling.derive import Derived
+from mlclip_bench.scaling.statistics import Estimate, latency
+
+NAME = "scaling"
+INK, FAINT = "#333333", "#B5B5B5"
+COLOURS = {
+    "mld, K = N": "#8CBFE6",
+    "mld": "#0072B2",
+    "decoder with self-attention": "#D55E00",
+    "powerset": "#CC79A7",
+    "sigmoid": "#555555",
+    "zeroshot": "#009E73",
+}
+OTHER = "#999999"
+_GAP = 0.055
+"""Smallest distance of two labels, as a share of the axis."""
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#999999",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "mlclip",
+}
+
+
+def draw(derived: Derived, batch: int) -> list[Path]:
+    """Draw one batch size: the files `scaling.png` and `scaling.svg`.
+
+    Raises:
+        ResultsError: the folder is not writable.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.8), layout="constrained")
+        alone, whole = figure.subplots(1, 2)
+        _draw_alone(alone, derived, batch)
+        _draw_whole(whole, derived, batch)
+        asked = derived.asked
+        encoder = asked["encoder"]
+        figure.supxlabel(
+            f"{derived.raw.setting['machine']}, {asked['threads']} threads, {asked['through']}, batch {batch}; "
+            f"encoder {encoder['tag']}, T = {encoder['T']}, E = {encoder['W']}, 2 decoder layers. "
+            "Bars: 95 % intervals. Hollow: not stable.",
+            fontsize=7.5, x=0.01, ha="left",
+        )  # fmt: skip
+        files = [(derived.raw.folder / NAME).with_suffix(suffix) for suffix in (".png", ".svg")]
+        try:
+            figure.savefig(files[0], dpi=160)
+            figure.savefig(files[1], metadata={"Date": None})
+        except OSError as error:
+            raise ResultsError(f"{derived.raw.folder}: cannot be written: {error.strerror}") from error
+        return files
+
+
+def _draw_alone(axes: Axes, derived: Derived, batch: int) -> None:
+    ends: list[tuple[str, float, float, str]] = []
+    for title in derived.titles:
+        points = {n: latency(part).scaled(1e3) for n, part in derived.rounds(title, batch).items()}
+        stable = {n: derived.spread(title, n, batch).stable for n in points}
+        ends += _line(axes, title, points, stable)
+    encoder = derived.encoder(batch)
+    axes.set_title("head alone: milliseconds a batch", loc="left")
+    axes.set(xscale="log", yscale="log")
+    if encoder is not None:
+        axes.axhline(encoder.latency.value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate(
+            "the encoder", (0, encoder.latency.value), xycoords=("axes fraction", "data"),
+            xytext=(3, 3), textcoords="offset points", fontsize=8,
+        )  # fmt: skip
+    _guides(axes, derived)
+    _finish(axes, derived, ends)
+
+
+def _draw_whole(axes: Axes, derived: Derived, batch: int) -> None:
+    ends: list[tuple[str, float, float, str]] = []
+    for title in derived.titles:
+        wholes = {n: derived.end_to_end(key, batch) for n, key in derived.cases(title).items()}
+        points = {
+            n: Estimate(*(1e3 * batch / value for value in (whole.value, whole.high, whole.low)))
+            for n, whole in wholes.items()
+            if whole is not None
+        }
+        stable = {n: derived.spread(title, n, batch).stable for n in points}
+        ends += _line(axes, title, points, stable)
+    axes.set_title("encoder and head: images a second", loc="left")
+    axes.set(xscale="log")
+    axes.set_ylim(bottom=0)
+    _finish(axes, derived, ends)
+
+
+def _line(
+    axes: Axes, title: str, points: dict[int, Estimate], stable: dict[int, bool]
+) -> list[tuple[str, float, float, str]]:
+    if not points:
+        return []
+    colour = next((colour for name, colour in COLOURS.items() if title.startswith(name)), OTHER)
+    style = "--" if title.startswith("mld, K = 1") else "-"
+    sizes = sorted(points)
+    values = [points[n].value for n in sizes]
+    axes.plot(sizes, values, color=colour, linewidth=1.6, linestyle=style)
+    for n in sizes:
+        point = points[n]
+        if math.isfinite(point.high) and point.low > 0:
+            axes.plot([n, n], [point.low, point.high], color=colour, linewidth=1)
+        axes.plot(n, point.value, "o", color=colour if stable[n] else "white", markeredgecolor=colour, markersize=4)
+    return [(title, sizes[-1], values[-1], colour)]
+
+
+def _guides(axes: Axes, derived: Derived) -> None:
+    """Faint lines of slope 0, 1 and 2 through one point, as the growth that is claimed."""
+    smallest, largest = min(derived.asked["classes"]), max(derived.asked["classes"])
+    if smallest == largest:
+        return
+    low, high = axes.get_ylim()
+    for slope, name in ((0, "O(1)"), (1, "O(N)"), (2, "O(N²)")):
+        start = low * 1.3
+        end = start * (largest / smallest) ** slope
+        cut = largest if end <= high else smallest * (high / start) ** (1 / slope)
+        axes.plot([smallest, cut], [start, min(end, high)], color=FAINT, linewidth=0.8, linestyle=":", zorder=0)
+        axes.annotate(name, (cut, min(end, high)), color="#888888", fontsize=7, ha="right", va="bottom")
+    axes.set_ylim(low, high)
+
+
+def _finish(axes: Axes, derived: Derived, ends: list[tuple[str, float, float, str]]) -> None:
+    """Ticks at the N that were measured, and each line's name at its end, moved apart where they would meet."""
+    sizes = derived.asked["classes"]
+    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("classes N")
+    axes.set_xlim(min(sizes) * 0.9, max(sizes) * 1.1)
+    to_share = axes.transData + axes.transAxes.inverted()
+    placed = sorted((to_share.transform((x, y))[1], to_share.transform((x, y))[0], title, c) for title, x, y, c in ends)
+    heights = _apart(np.array([height for height, *_ in placed]))
+    for (height, x, title, colour), at in zip(placed, heights, strict=True):
+        axes.annotate(
+            title, (x, height), xytext=(1.03, at), xycoords="axes fraction", textcoords="axes fraction",
+            color=colour, fontsize=7.5, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        )  # fmt: skip
+
+
+def _apart(heights: Any) -> Any:
+    """Move sorted heights up so that none is nearer than `_GAP` to the one below, then all back to their middle."""
+    moved = heights.astype(float).copy()
+    for place in range(1, len(moved)):
+        moved[place] = max(moved[place], moved[place - 1] + _GAP)
+    excess = max(0.0, moved[-1] - 1.0) if len(moved) else 0.0
+    return moved - excess

@@ -1,0 +1,123 @@
+"""Raw lines of a run: one JSON object a line, written as soon as it is known, in `results.jsonl`.
+
+Kinds of lines: `setting` (first: what was asked, commit, machine), `graph` (facts of a case, once it is loaded), `left`
+(a point that is not measured, and why), `round` (one turn of one point, every call), `end`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlclip.errors import ResultsError
+from mlclip_bench.scaling.cases import Left, Series
+from mlclip_bench.scaling.rounds import Point
+
+FILE = "results.jsonl"
+Line = dict[str, Any]
+KEPT_CALLS = 200
+"""Of a turn with more calls than this, every so many are kept, evenly."""
+
+
+class Raw:
+    """The raw lines of one folder.
+
+    Args:
+        folder: made with the first line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[Line] = self._read()
+
+    def start(self, asked: Mapping[str, Any], where: Mapping[str, Any], resume: bool) -> None:
+        """Write the setting, or go on with a run of the same.
+
+        Args:
+            asked: what decides what is measured, plain JSON values.
+            where: commit, machine and versions.
+            resume: whether the folder may hold a part of this run.
+
+        Raises:
+            ResultsError: the folder holds a run and `resume` is false, or a run of something else.
+        """
+        if not self.lines:
+            self.append({"kind": "setting", "asked": dict(asked), **where})
+        elif not resume:
+            raise ResultsError(f"{self.folder} holds a run: --resume goes on with it, --out names another folder")
+        elif self.setting["asked"] != json.loads(json.dumps(asked)):
+            other = [name for name in asked if self.setting["asked"].get(name) != json.loads(json.dumps(asked[name]))]
+            raise ResultsError(
+                f"{self.folder} holds a run with another {', '.join(other)}: ask for the same, or give another --out"
+            )
+
+    @property
+    def setting(self) -> Line:
+        """The first line.
+
+        Raises:
+            ResultsError: there is none.
+        """
+        if not self.lines or self.lines[0].get("kind") != "setting":
+            raise ResultsError(f"{self.folder} holds no run of mlclip-bench: measure with --out {self.folder}")
+        return self.lines[0]
+
+    def of(self, kind: str) -> list[Line]:
+        """All lines of a kind."""
+        return [line for line in self.lines if line["kind"] == kind]
+
+    def add_left(self, left: Left) -> None:
+        """Note down a point that is not measured."""
+        line = {"kind": "left", "title": left.title, "classes": left.classes, "why": left.why}
+        if line not in self.lines:
+            self.append(line)
+
+    def add_round(self, point: Point, number: int, calls: Sequence[float]) -> None:
+        """Note down a turn: seconds a call."""
+        seconds = [float(f"{value:.4g}") for value in calls[:: -(-len(calls) // KEPT_CALLS)]]
+        line = {"kind": "round", "case": point.case, "batch": point.batch, "round": number, "seconds": seconds}
+        self.append(line)
+
+    def append(self, line: Line) -> None:
+        """Write a line.
+
+        Raises:
+            ResultsError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise ResultsError(f"cannot write {self.folder / FILE}: {error.strerror}") from error
+        self.lines.append(line)
+
+    def medians(self) -> dict[Point, list[float]]:
+        """Each point's rounds: the median of their calls, seconds."""
+        found: dict[Point, list[float]] = {}
+        for line in self.of("round"):
+            found.setdefault(Point(line["case"], line["batch"]), []).append(statistics.median(line["seconds"]))
+        return found
+
+    def _read(self) -> list[Line]:
+        path = self.folder / FILE
+        if not path.exists():
+            return []
+        whole, _, broken = path.read_text(encoding="utf-8").rpartition("\n")
+        if broken:  # the process was killed while it wrote
+            path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except json.JSONDecodeError as error:
+            raise ResultsError(f"{path} is no file of mlclip-bench ({error}): give another --out") from error
+
+
+def series_line(series: Sequence[Series]) -> list[Line]:
+    """The series as the setting carries them."""
+    return [
+        {"title": one.title, "claim": one.claim, "cases": {str(case.classes): case.key for case in one.cases}}
+        for one in series
+    ]

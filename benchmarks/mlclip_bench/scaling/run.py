@@ -1,0 +1,201 @@
+"""A whole run: choose what fits into memory, export, load, take turns."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from mlclip_export.graphs import FILE
+
+from mlclip.encoders import DEFAULT_ENCODER, RANDOM, Encoder, load_encoder
+from mlclip.errors import ExportError
+from mlclip.provenance import provenance
+from mlclip_bench.scaling.build import Paper, on_paper, shapes_of
+from mlclip_bench.scaling.cases import ENCODER, Case, Left, Series, plan
+from mlclip_bench.scaling.graphs import write_graph
+from mlclip_bench.scaling.pool import Pool
+from mlclip_bench.scaling.results import Raw, series_line
+from mlclip_bench.scaling.rounds import Patience, Point, take_turns
+
+MEMORY_SHARE = 0.8
+"""Of the memory that is free when the run starts, for all graphs together."""
+GRAPHS = "graphs"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run measures.
+
+    Attributes:
+        classes: N, ascending.
+        groups: K of `mld`; None for K = N.
+        heads: see `cases.plan`.
+        batches: images a call, ascending.
+        encoder: an open_clip name; its weights are random unless `pretrained` names some.
+        pretrained: see `load_encoder`.
+        label_sets: sets that data shows, by N, and `label_sets_of`, the name of that data.
+        label_sets_of: see `label_sets`.
+        references: of the neighbour heads.
+        threads: of onnxruntime.
+        minutes: no round starts that would end later, but the first three.
+    """
+
+    classes: tuple[int, ...]
+    groups: tuple[int | None, ...]
+    heads: tuple[str, ...]
+    batches: tuple[int, ...]
+    encoder: str
+    pretrained: str | None
+    label_sets: Mapping[int, int]
+    label_sets_of: str
+    references: int
+    threads: int
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to call while a run goes on.
+
+    Attributes:
+        step: with what is being done, the steps done and all steps.
+        turn: see `take_turns`.
+    """
+
+    step: Callable[[str, int, int], None]
+    turn: Callable[[int, int, int], None]
+
+
+def run(settings: Settings, folder: Path, watch: Watch, *, resume: bool = False) -> Raw:
+    """Measure, or go on measuring, all points of a run.
+
+    Args:
+        settings: what to measure.
+        folder: for raw lines; graphs lie in it until the run has ended.
+        watch: is told of progress.
+        resume: go on with what the folder holds.
+
+    Raises:
+        MlclipError: settings that make no sense, a graph that differs from torch, or a folder that cannot be used.
+    """
+    clock, until = time.monotonic, time.monotonic() + 60 * settings.minutes
+    raw = Raw(folder)
+    encoder = _encoder(settings)
+    series, left = plan(settings.classes, settings.groups, settings.heads, settings.label_sets, settings.references)
+    raw.start(_asked(settings, series, encoder), provenance(), resume)
+    for one in left:
+        raw.add_left(one)
+    papers = _papers(series, encoder, raw, watch)
+    points = _fitting(papers, settings.batches, raw, series)
+    with Pool(_files(points, folder / GRAPHS), settings.threads) as pool:
+        _load(points, papers, encoder, raw, pool, folder / GRAPHS, watch)
+        medians = raw.medians()
+        take_turns(
+            points,
+            pool.measure,
+            {point: medians.get(point, []) for point in points},
+            Patience(until=until),
+            clock,
+            raw.add_round,
+            watch.turn,
+        )
+    raw.append({"kind": "end"})
+    shutil.rmtree(folder / GRAPHS, ignore_errors=True)
+    return raw
+
+
+def _encoder(settings: Settings) -> Encoder:
+    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
+    own_weights = settings.encoder == DEFAULT_ENCODER or Path(settings.encoder).is_dir()
+    return load_encoder(settings.encoder, settings.pretrained or (None if own_weights else RANDOM))
+
+
+def _asked(settings: Settings, series: Sequence[Series], encoder: Encoder) -> dict[str, Any]:
+    shapes = shapes_of(encoder)
+    return {
+        "classes": settings.classes,
+        "batches": settings.batches,
+        "through": "onnxruntime",
+        "threads": settings.threads,
+        "encoder": {
+            "tag": encoder.tag,
+            "size": encoder.spec.size,
+            "D": shapes.embedding_width,
+            "T": shapes.token_count,
+            "W": shapes.token_width,
+        },
+        "references": settings.references,
+        "label_sets_of": settings.label_sets_of,
+        "series": series_line(series),
+    }
+
+
+def _papers(series: Sequence[Series], encoder: Encoder, raw: Raw, watch: Watch) -> dict[Case, Paper]:
+    """All cases with their costs on paper; what the encoder cannot feed is left out."""
+    shapes, papers = shapes_of(encoder), {Case(ENCODER): on_paper(Case(ENCODER), shapes_of(encoder), encoder)}
+    for one in series:
+        for case in one.cases:
+            watch.step(f"counting {one.title}", 0, 0)
+            try:
+                papers[case] = on_paper(case, shapes, encoder)
+            except ValueError as error:
+                raw.add_left(Left(one.title, case.classes, str(error)))
+    return papers
+
+
+def _fitting(papers: Mapping[Case, Paper], batches: Sequence[int], raw: Raw, series: Sequence[Series]) -> list[Point]:
+    """The points that fit into memory together, the small ones first; for the others, how much they would need."""
+    free = MEMORY_SHARE * psutil.virtual_memory().available
+    titles = {case.key: one.title for one in series for case in one.cases}
+    used: dict[str, int] = {}
+    points = []
+    needs = [(paper.bytes_at(batch), case.key, batch) for case, paper in papers.items() for batch in batches]
+    classes = {case.key: case.classes for case in papers}
+    for need, key, batch in sorted(needs):
+        if sum(used.values()) - used.get(key, 0) + need <= free:
+            used[key] = need
+            points.append(Point(key, batch))
+        else:
+            why = f"batch {batch} needs about {need / 2**30:.1f} GiB beside the others, {free / 2**30:.1f} GiB are free"
+            raw.add_left(Left(titles.get(key, key), classes[key], why))
+    return sorted(points)
+
+
+def _files(points: Sequence[Point], root: Path) -> dict[str, Path]:
+    return {point.case: root / point.case / FILE for point in points}
+
+
+def _load(
+    points: Sequence[Point],
+    papers: Mapping[Case, Paper],
+    encoder: Encoder,
+    raw: Raw,
+    pool: Pool,
+    root: Path,
+    watch: Watch,
+) -> None:
+    """Export what is not there yet, and start a process for each graph."""
+    root.mkdir(parents=True, exist_ok=True)
+    known = {line["case"] for line in raw.of("graph")}
+    cases = [case for case in papers if case.key in pool.files]
+    for number, case in enumerate(cases):
+        watch.step(f"exporting {case.key}", number, len(cases))
+        facts: dict[str, Any] = {}
+        if case.key not in known or not pool.files[case.key].exists():
+            try:
+                facts = write_graph(case, papers[case], shapes_of(encoder), encoder, root).to_dict()
+            except ValueError as error:
+                raise ExportError(f"{case.key}: {error}") from error
+        worker = pool.load(case.key)
+        if case.key not in known:
+            watch.step(f"warming up {case.key}", number, len(cases))
+            batches = [point.batch for point in points if point.case == case.key]
+            raw.append(
+                {"kind": "graph", "case": case.key, **facts, **worker.loaded, "peak_bytes": worker.peaks(batches)}
+            )
