@@ -16,7 +16,7 @@ from mlclip.console import console, run_app
 from mlclip.errors import ResultsError
 
 if TYPE_CHECKING:
-    from mlclip_bench.scaling.run import Watch
+    from mlclip_bench.scaling.run import Through, Watch
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,6 +34,7 @@ def scaling(
         Path | None, typer.Option(help="Data whose label sets `powerset` gets; else the project's counts.")
     ] = None,
     references: Annotated[int, typer.Option(min=32, help="Of the neighbour heads.")] = 10_000,
+    through: Annotated[str, typer.Option(help="`ort`: graphs alone; `triton`: a real server.")] = "ort",
     threads: Annotated[int, typer.Option(min=0, help="Of onnxruntime; 0 takes all cores.")] = 0,
     minutes: Annotated[float, typer.Option(min=0, help="No round starts that ends later; three always run.")] = 9,
     out: Annotated[Path, typer.Option(help="Folder for raw lines, figures, pictures and report.")] = Path(
@@ -62,6 +63,7 @@ def scaling(
             label_sets=sets,
             label_sets_of=source,
             references=references,
+            through=_through(through),
             threads=threads or os.cpu_count() or 1,
             minutes=minutes,
         )
@@ -122,6 +124,13 @@ def _groups(words: str) -> tuple[int | None, ...]:
     numbers = _numbers("--groups", ",".join(word for word in given if word != "full") or "1")
     chosen = numbers if set(given) != {"full"} else ()
     return (*chosen, *((None,) if "full" in given else ()))
+
+
+def _through(word: str) -> Through:
+    found: dict[str, Through] = {"ort": "onnxruntime", "triton": "triton"}
+    if word not in found:
+        raise ResultsError(f"--through wants ort or triton, not {word!r}")
+    return found[word]
 
 
 def _heads(words: str) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from mlclip.heads import HEADS
 SELF_ATTENTION = "self-attention"
 """The decoder as it was before ML-Decoder: self-attention between N queries. It exists in this bench only."""
 ENCODER = "encoder"
+WHOLE = "encoder+"
+"""Begins the key of a head that is asked for behind the encoder."""
 HEADS_BY_DEFAULT = ("sigmoid", "mld", SELF_ATTENTION, "powerset", "zeroshot", "neighbornet")
 REFERENCES = ("knn1", "neighbors", "neighbornet", "classnet", "tip")
 """Heads that keep references; their number is part of the case."""

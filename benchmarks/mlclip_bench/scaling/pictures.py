@@ -54,7 +54,7 @@ def draw(derived: Derived, batch: int) -> list[Path]:
         asked = derived.asked
         encoder = asked["encoder"]
         figure.supxlabel(
-            f"{derived.raw.setting['machine']}, {asked['threads']} threads, {asked['through']}, batch {batch}; "
+            f"{derived.raw.setting['machine']}, through {asked['through']}, batch {batch}; "
             f"encoder {encoder['tag']}, T = {encoder['T']}, E = {encoder['W']}, 2 decoder layers. "
             "Bars: 95 % intervals. Hollow: not stable.",
             fontsize=7.5, x=0.01, ha="left",
@@ -151,7 +151,8 @@ def _finish(axes: Axes, derived: Derived, ends: list[tuple[str, float, float, st
         axes.annotate(
             title, (x, height), xytext=(1.03, at), xycoords="axes fraction", textcoords="axes fraction",
             color=colour, fontsize=7.5, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3,
+                "relpos": (0, 0.5)},
         )  # fmt: skip
 
 

@@ -8,24 +8,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import psutil
-from mlclip_export.graphs import FILE
+from typing import Any, Literal
 
 from mlclip.encoders import DEFAULT_ENCODER, RANDOM, Encoder, load_encoder
-from mlclip.errors import ExportError
 from mlclip.provenance import provenance
 from mlclip_bench.scaling.build import Paper, on_paper, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, Case, Left, Series, plan
-from mlclip_bench.scaling.graphs import write_graph
-from mlclip_bench.scaling.pool import Pool
+from mlclip_bench.scaling.memory import fitting
 from mlclip_bench.scaling.results import Raw, series_line
-from mlclip_bench.scaling.rounds import Patience, Point, take_turns
+from mlclip_bench.scaling.rounds import Patience, take_turns
+from mlclip_bench.scaling.sources import Parts, in_process
+from mlclip_bench.scaling.triton import served
 
-MEMORY_SHARE = 0.8
-"""Of the memory that is free when the run starts, for all graphs together."""
 GRAPHS = "graphs"
+Through = Literal["onnxruntime", "triton"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,8 @@ class Settings:
         label_sets: sets that data shows, by N, and `label_sets_of`, the name of that data.
         label_sets_of: see `label_sets`.
         references: of the neighbour heads.
-        threads: of onnxruntime.
+        through: `onnxruntime`, in processes of our own, or `triton`.
+        threads: of onnxruntime; a Triton server follows its repository.
         minutes: no round starts that would end later, but the first three.
     """
 
@@ -55,6 +52,7 @@ class Settings:
     label_sets: Mapping[int, int]
     label_sets_of: str
     references: int
+    through: Through
     threads: int
     minutes: float
 
@@ -92,13 +90,13 @@ def run(settings: Settings, folder: Path, watch: Watch, *, resume: bool = False)
     for one in left:
         raw.add_left(one)
     papers = _papers(series, encoder, raw, watch)
-    points = _fitting(papers, settings.batches, raw, series)
-    with Pool(_files(points, folder / GRAPHS), settings.threads) as pool:
-        _load(points, papers, encoder, raw, pool, folder / GRAPHS, watch)
+    parts = Parts(fitting(papers, settings.batches, raw, series), papers, encoder, raw, folder / GRAPHS, watch.step)
+    source = served(parts) if settings.through == "triton" else in_process(parts, settings.threads)
+    with source as (points, measure):
         medians = raw.medians()
         take_turns(
             points,
-            pool.measure,
+            measure,
             {point: medians.get(point, []) for point in points},
             Patience(until=until),
             clock,
@@ -121,8 +119,8 @@ def _asked(settings: Settings, series: Sequence[Series], encoder: Encoder) -> di
     return {
         "classes": settings.classes,
         "batches": settings.batches,
-        "through": "onnxruntime",
-        "threads": settings.threads,
+        "through": settings.through,
+        "threads": settings.threads if settings.through == "onnxruntime" else None,
         "encoder": {
             "tag": encoder.tag,
             "size": encoder.spec.size,
@@ -147,55 +145,3 @@ def _papers(series: Sequence[Series], encoder: Encoder, raw: Raw, watch: Watch) 
             except ValueError as error:
                 raw.add_left(Left(one.title, case.classes, str(error)))
     return papers
-
-
-def _fitting(papers: Mapping[Case, Paper], batches: Sequence[int], raw: Raw, series: Sequence[Series]) -> list[Point]:
-    """The points that fit into memory together, the small ones first; for the others, how much they would need."""
-    free = MEMORY_SHARE * psutil.virtual_memory().available
-    titles = {case.key: one.title for one in series for case in one.cases}
-    used: dict[str, int] = {}
-    points = []
-    needs = [(paper.bytes_at(batch), case.key, batch) for case, paper in papers.items() for batch in batches]
-    classes = {case.key: case.classes for case in papers}
-    for need, key, batch in sorted(needs):
-        if sum(used.values()) - used.get(key, 0) + need <= free:
-            used[key] = need
-            points.append(Point(key, batch))
-        else:
-            why = f"batch {batch} needs about {need / 2**30:.1f} GiB beside the others, {free / 2**30:.1f} GiB are free"
-            raw.add_left(Left(titles.get(key, key), classes[key], why))
-    return sorted(points)
-
-
-def _files(points: Sequence[Point], root: Path) -> dict[str, Path]:
-    return {point.case: root / point.case / FILE for point in points}
-
-
-def _load(
-    points: Sequence[Point],
-    papers: Mapping[Case, Paper],
-    encoder: Encoder,
-    raw: Raw,
-    pool: Pool,
-    root: Path,
-    watch: Watch,
-) -> None:
-    """Export what is not there yet, and start a process for each graph."""
-    root.mkdir(parents=True, exist_ok=True)
-    known = {line["case"] for line in raw.of("graph")}
-    cases = [case for case in papers if case.key in pool.files]
-    for number, case in enumerate(cases):
-        watch.step(f"exporting {case.key}", number, len(cases))
-        facts: dict[str, Any] = {}
-        if case.key not in known or not pool.files[case.key].exists():
-            try:
-                facts = write_graph(case, papers[case], shapes_of(encoder), encoder, root).to_dict()
-            except ValueError as error:
-                raise ExportError(f"{case.key}: {error}") from error
-        worker = pool.load(case.key)
-        if case.key not in known:
-            watch.step(f"warming up {case.key}", number, len(cases))
-            batches = [point.batch for point in points if point.case == case.key]
-            raw.append(
-                {"kind": "graph", "case": case.key, **facts, **worker.loaded, "peak_bytes": worker.peaks(batches)}
-            )
