@@ -1,42 +1,10 @@
-"""Small real pieces for the library's tests: pictures on disk and an encoder folder with random weights."""
-
-import json
+"""Small real pieces for the library's tests: pictures on disk."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mlclip.encoders import load_encoder
-from mlclip.pretrain import new_model, save
-
-ARCHITECTURE = {
-    "model_cfg": {
-        "embed_dim": 24,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
-}
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (250, 250, 250)}
-
-
-@pytest.fixture(scope="session")
-def architecture(tmp_path_factory):
-    path = tmp_path_factory.mktemp("architecture") / "open_clip_config.json"
-    path.write_text(json.dumps(ARCHITECTURE))
-    return path
-
-
-@pytest.fixture(scope="session")
-def encoder_folder(tmp_path_factory, architecture):
-    folder = tmp_path_factory.mktemp("encoders") / "small"
-    save(new_model(architecture, seed=3)[0], ARCHITECTURE, folder)
-    return folder
-
-
-@pytest.fixture
-def encoder(encoder_folder):
-    return load_encoder(str(encoder_folder))
 
 
 @pytest.fixture(scope="session")

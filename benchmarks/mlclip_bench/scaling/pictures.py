@@ -91,17 +91,19 @@ def _draw_whole(axes: Axes, derived: Derived, batch: int) -> None:
     ends: list[tuple[str, float, float, str]] = []
     for title in derived.titles:
         wholes = {n: derived.end_to_end(key, batch) for n, key in derived.cases(title).items()}
-        points = {
-            n: Estimate(*(1e3 * batch / value for value in (whole.value, whole.high, whole.low)))
-            for n, whole in wholes.items()
-            if whole is not None
-        }
+        points = {n: _rate(whole, batch) for n, whole in wholes.items() if whole is not None}
         stable = {n: derived.spread(title, n, batch).stable for n in points}
         ends += _line(axes, title, points, stable)
     axes.set_title("encoder and head: images a second", loc="left")
     axes.set(xscale="log")
     axes.set_ylim(bottom=0)
     _finish(axes, derived, ends)
+
+
+def _rate(milliseconds: Estimate, batch: int) -> Estimate:
+    """Images a second."""
+    ends = [1e3 * batch / value if value else math.inf for value in (milliseconds.high, milliseconds.low)]
+    return Estimate(1e3 * batch / milliseconds.value, *ends)
 
 
 def _line(
@@ -131,7 +133,7 @@ def _guides(axes: Axes, derived: Derived) -> None:
     for slope, name in ((0, "O(1)"), (1, "O(N)"), (2, "O(N²)")):
         start = low * 1.3
         end = start * (largest / smallest) ** slope
-        cut = largest if end <= high else smallest * (high / start) ** (1 / slope)
+        cut = largest if end <= high or not slope else smallest * (high / start) ** (1 / slope)
         axes.plot([smallest, cut], [start, min(end, high)], color=FAINT, linewidth=0.8, linestyle=":", zorder=0)
         axes.annotate(name, (cut, min(end, high)), color="#888888", fontsize=7, ha="right", va="bottom")
     axes.set_ylim(low, high)

@@ -41,6 +41,11 @@ class Worker:
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def run(self, batch: int, seconds: float) -> list[float]:
         """Time calls of one batch size for some seconds, at least one call; seconds a call."""
         times: list[float] = self._ask(batch=batch, seconds=seconds)["seconds"]

@@ -179,8 +179,8 @@ def _notes(derived: Derived) -> Iterator[str]:
             "images, so nobody can have observed them; the line shows what they would cost."
         ),
         "self-attention": (
-            "The decoder with self-attention differs from `mld, K = N` in the self-attention only. onnxruntime computes "
-            "the first layer's once when it loads the graph, as its queries do not depend on the image."
+            "The decoder with self-attention differs from `mld, K = N` in the self-attention only. onnxruntime "
+            "computes the first layer's once when it loads the graph, as its queries do not depend on the image."
         ),
     }
     yield "\n## What stands behind a line\n"

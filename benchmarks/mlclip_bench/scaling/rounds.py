@@ -71,16 +71,17 @@ def take_turns(
     took: dict[Point, float] = {}
     while open_points := [point for point in points if not settled(medians[point], patience)]:
         number = 1 + min(len(medians[point]) for point in open_points)
-        expected = sum(took.get(point, 0.0) for point in open_points)
+        turns = [point for point in open_points if len(medians[point]) < number]  # an interrupted round is completed
+        expected = sum(took.get(point, 0.0) for point in turns)
         if number > patience.fewest and clock() + expected > patience.until:
             return
-        random.Random(number).shuffle(open_points)
-        for done, point in enumerate(open_points):
-            on_turn(number, done, len(open_points))
+        random.Random(number).shuffle(turns)
+        for done, point in enumerate(turns):
+            on_turn(number, done, len(turns))
             started = clock()
             calls = measure(point, patience.turn)
             took[point] = clock() - started
-            record(point, len(medians[point]) + 1, calls)
+            record(point, number, calls)
             medians[point].append(statistics.median(calls))
 
 

@@ -57,11 +57,11 @@ def exponent(rounds: Mapping[int, Sequence[float]], seed: int = 0) -> Estimate:
     """
     sizes = np.log(sorted(rounds))
     logs = [np.log(rounds[n]) for n in sorted(rounds)]
-    drawn = _resampled_means(logs, seed)
-    slopes = [np.polyfit(sizes, means, 1)[0] for means in drawn]
-    fitted = np.polyfit(sizes, [part.mean() for part in logs], 1)[0]
+    weights = (sizes - sizes.mean()) / ((sizes - sizes.mean()) ** 2).sum()
+    fitted = float(weights @ [part.mean() for part in logs])
+    slopes = _resampled_means(logs, seed) @ weights
     low, high = np.quantile(slopes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(fitted), float(low), float(high))
+    return Estimate(fitted, float(low), float(high))
 
 
 def ratio(dividend: Sequence[float], divisor: Sequence[float]) -> Estimate:
@@ -120,8 +120,12 @@ def _meeting(latencies: Mapping[int, float], lower: int, upper: int, encoder: fl
 
 
 def _resampled_means(logs: Sequence[Floats], seed: int) -> Floats:
-    """Means of resampled rounds: [RESAMPLES, len(logs)]."""
+    """Means of resampled rounds: [RESAMPLES, len(logs)].
+
+    Of S rounds S - 1 are drawn, so that the variance of the mean comes out unbiased (Rao and Wu 1988,
+    https://doi.org/10.1080/01621459.1988.10478591); a single round stays as it is.
+    """
     generator = np.random.default_rng(seed)
-    means = [part[generator.integers(0, len(part), (RESAMPLES, len(part)))].mean(axis=1) for part in logs]
+    means = [part[generator.integers(0, len(part), (RESAMPLES, max(len(part) - 1, 1)))].mean(axis=1) for part in logs]
     drawn: Floats = np.stack(means, axis=1)
     return drawn

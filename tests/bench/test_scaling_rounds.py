@@ -1,0 +1,69 @@
+import itertools
+
+import pytest
+from mlclip_bench.scaling.rounds import Patience, Point, take_turns
+
+
+class Machine:
+    """A machine with a clock of its own: a call of a point takes what `costs` says, in turn."""
+
+    def __init__(self, costs):
+        self.now, self.turns = 0.0, []
+        self.costs = {point: itertools.cycle(costs) for point, costs in costs.items()}
+
+    def measure(self, point, seconds):
+        took = next(self.costs[point])
+        self.now += took
+        self.turns.append(point)
+        return [took]
+
+
+STEADY, JUMPY = Point("steady", 8), Point("jumpy", 8)
+COSTS = {STEADY: [1.0], JUMPY: [1.0, 3.0]}
+
+
+def run(machine, patience, medians=None, points=(STEADY, JUMPY), **more):
+    medians = {point: [] for point in points} if medians is None else medians
+    recorded = []
+    take_turns(
+        points, machine.measure, medians, patience, lambda: machine.now,
+        lambda point, number, calls: recorded.append((point, number)), **more,
+    )  # fmt: skip
+    return medians, recorded
+
+
+def test_what_is_stable_stops_and_the_rest_goes_on():
+    medians, recorded = run(Machine(COSTS), Patience(most=20))
+    assert len(medians[STEADY]) == 5
+    assert len(medians[JUMPY]) == 20
+    assert recorded.count((JUMPY, 20)) == 1
+
+
+def test_all_points_take_a_turn_in_each_round():
+    machine = Machine({Point(name, 1): [1.0] for name in "abcdef"})
+    run(machine, Patience(), points=list(machine.costs))
+    rounds = [machine.turns[start : start + 6] for start in range(0, 30, 6)]
+    assert all(set(turns) == set(machine.costs) for turns in rounds)
+    assert len({tuple(turns) for turns in rounds}) > 1, "the order changes"
+
+
+def test_no_round_starts_that_would_end_too_late_but_the_first_three():
+    medians, _ = run(Machine(COSTS), Patience(until=13.0))
+    assert [len(rounds) for rounds in medians.values()] == [4, 4], "a fifth one would end after 13 s"
+    medians, _ = run(Machine(COSTS), Patience(until=0.0))
+    assert [len(rounds) for rounds in medians.values()] == [3, 3]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped():
+    machine, medians = Machine(COSTS), {STEADY: [], JUMPY: []}
+
+    def interrupt(number, done, total):
+        if (number, done) == (3, 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(machine, Patience(), medians, on_turn=interrupt)
+    assert sorted(len(rounds) for rounds in medians.values()) == [2, 3]
+    _, recorded = run(machine, Patience(most=6), medians)
+    assert [number for _, number in recorded][:3] == [3, 4, 4], "the interrupted round is completed first"
+    assert [len(rounds) for rounds in medians.values()] == [5, 6]
