@@ -77,6 +77,18 @@ def scaling(
     _derive(out)
 
 
+@app.command()
+def tables(
+    files: Annotated[list[Path], typer.Argument(help="Markdown files with `<!-- NAME -->` … `<!-- end -->`.")],
+    results: Annotated[Path, typer.Option(help="The committed results.")] = Path("benchmarks/results"),
+) -> None:
+    """Write the tables of README files anew from measured results."""
+    from mlclip_bench.readme import write_tables
+
+    changed = write_tables(files, results)
+    console.print(f"changed: {', '.join(map(str, changed)) or 'nothing'}", soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line."""
     run_app(app)

@@ -25,6 +25,8 @@ from mlclip_bench.scaling.reference import self_attention_decoder
 
 LABELS_PER_ROW = 3
 _FLOAT = 4
+_ARENA = 4
+"""How many times as much memory onnxruntime takes for results as the largest ones need: its arena grows by doubling."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Paper:
     activation_bytes: int
 
     def bytes_at(self, batch: int) -> int:
-        """Estimated memory of a process that runs a batch: weights, and two results that live at once."""
-        return _FLOAT * self.parameters + batch * self.activation_bytes
+        """Estimated memory of a process that runs a batch: weights and results."""
+        return _FLOAT * self.parameters + _ARENA * batch * self.activation_bytes
 
 
 def shapes_of(encoder: Encoder) -> FeatureShapes:

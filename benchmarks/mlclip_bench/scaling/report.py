@@ -88,7 +88,13 @@ def _claims(derived: Derived, batch: int) -> Iterator[str]:
         most, least = (int(n) for n in name.split("/"))
         graphs = [derived.graphs.get(derived.cases(title)[n], {}) for n in (least, most)]
         flops, held = (_ratio(graphs, key) for key in ("flops", "parameters"))
-        verdict = _verdict(derived.claims[title], growth["exponent"])
+        groups = [int(key.rpartition("-k")[2]) for key in derived.cases(title).values() if "-k" in key]
+        clamped = derived.claims[title] == "O(K)" and min(groups) < max(groups)
+        verdict = (
+            f", with K growing from {min(groups)} to {max(groups)}"
+            if clamped
+            else _verdict(derived.claims[title], growth["exponent"])
+        )
         yield (
             f"* {title}, claimed {derived.claims[title]}: exponent {_exponent(growth)}{verdict}. From N = {least:,} to "
             f"{most:,} it takes {_times(growth['ratios'][name])} the time for {flops} the FLOPs and {held} the weights."

@@ -1,0 +1,184 @@
+"""The tables of the READMEs, written from benchmarks/results, so that no figure in them was typed.
+
+A table stands between the lines `<!-- NAME -->` and `<!-- end -->` of a Markdown file, NAME a key of TABLES.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlclip.compare.figures import DECISIONS, RANKING, cell
+from mlclip.compare.floors import FLOORS
+from mlclip.compare.results import Line, Results
+from mlclip.errors import ResultsError
+from mlclip.heads import HEADS
+from mlclip_bench.scaling.derive import FILE as SCALING
+
+Rows = Sequence[Sequence[str]]
+_BLOCK = re.compile(r"(?P<start><!-- (?P<name>[a-z0-9 ]+) -->\n)(?P<table>.*?)(?P<end><!-- end -->)", re.DOTALL)
+_SET = re.compile(r"(?P<set>[a-z]+)-top(?P<top>\d+)")
+BATCH = "8"
+
+
+def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
+    """Write the tables of some Markdown files anew.
+
+    Args:
+        files: Markdown with blocks.
+        results: the folder benchmarks/results.
+
+    Returns:
+        The files that changed.
+
+    Raises:
+        ResultsError: a block has an unknown name, or the results that it needs are not there.
+    """
+    changed = []
+    for file in files:
+        before = file.read_text(encoding="utf-8")
+        after = _BLOCK.sub(lambda found: f"{found['start']}{_table(found['name'], results)}\n{found['end']}", before)
+        if after != before:
+            file.write_text(after, encoding="utf-8")
+            changed.append(file)
+    return changed
+
+
+def _table(name: str, results: Path) -> str:
+    if name not in TABLES:
+        raise ResultsError(f"no table is called {name!r}: choose of {', '.join(TABLES)}")
+    return TABLES[name](results)
+
+
+def heads(results: Path, title: str) -> str:
+    """A figure of every method on every data set."""
+    folders = sorted((folder for folder in results.iterdir() if _SET.fullmatch(folder.name)), key=_order)
+    columns = [_SET.sub(r"\g<set> \g<top>", folder.name) for folder in folders]
+    by_folder = [_values(Results(folder).lines(), title, lambda line: line["variant"]) for folder in folders]
+    known = [name for values in by_folder for name in values]
+    names = [*(name for name in _VARIANTS if name in known), *(name for name in reversed(FLOORS) if name in known)]
+    return _lay_out(
+        [f"test {title}", *columns],
+        [[_called(name), *(cell(title, values.get(name, [])) for values in by_folder)] for name in names],
+    ) + _from([line for folder in folders for line in Results(folder).lines()])
+
+
+def losses(results: Path) -> str:
+    """Test mAP and micro F1 of the heads that take any loss."""
+    lines = Results(results / "openclip-top46-losses").lines()
+    titles = ("mAP", "F1 micro", "F1 macro")
+    figures = {title: _values(lines, title, lambda line: line["variant"]) for title in titles}
+    names = [name for name in figures["mAP"] if name not in FLOORS]
+    rows = [[name, *(cell(title, figures[title][name]) for title in titles)] for name in names]
+    return _lay_out(["openclip 46", *titles], rows) + _from(lines)
+
+
+def shots(results: Path) -> str:
+    """Test mAP against the number of training images a label."""
+    lines = Results(results / "openclip-top46-shots").lines()
+    values = _values(lines, "mAP", lambda line: (line["variant"], line["shots"]))
+    counts = sorted({k for _, k in values}, key=lambda k: (k is None, k or 0))
+    names = [name for name in (*_VARIANTS, *reversed(FLOORS)) if any(one == name for one, _ in values)]
+    rows = [[_called(name), *(cell("mAP", values.get((name, k), [])) for k in counts)] for name in names]
+    return _lay_out(["test mAP", *("all" if k is None else str(k) for k in counts)], rows) + _from(lines)
+
+
+def rarity(results: Path) -> str:
+    """Mean average precision of labels with few and with many test images."""
+    lines = [line for line in Results(results / "openclip-top500").lines() if "error" not in line]
+    bins = {"1 to 2": (1, 2), "3 to 5": (3, 5), "6 to 15": (6, 15), "16 and more": (16, 10**9)}
+    positives = np.array(lines[0]["test"]["per_class"]["positives"])
+    masks = {title: (low <= positives) & (positives <= high) for title, (low, high) in bins.items()}
+    rows = [["labels", *(str(mask.sum()) for mask in masks.values())]]
+    for name in (*_VARIANTS, *reversed(FLOORS)):
+        for line in lines:
+            if line["variant"] == name:
+                precision = np.array(line["test"]["per_class"]["average_precision"], dtype=float)
+                rows.append([_called(name), *(f"{100 * precision[mask].mean():.1f}" for mask in masks.values())])
+    return _lay_out(["mAP of labels with so many test images", *bins], rows) + _from(lines)
+
+
+def scaling(results: Path) -> str:
+    """Cost of each head at each number of classes."""
+    figures = json.loads((results / "scaling" / SCALING).read_text(encoding="utf-8"))
+    asked = figures["setting"]["asked"]
+    sizes = asked["classes"]
+    rows = []
+    for one in figures["series"]:
+        points = {point["classes"]: point for point in one["points"] if str(point["batch"]) == BATCH}
+        growth = one["growth"].get(BATCH, {})
+        if points:
+            rows.append([one["title"], *(_cost(points.get(n)) for n in sizes), _slope(growth), _service(points)])
+    encoder = figures["encoder"][BATCH]
+    title = f"ms a batch of {BATCH}, head alone"
+    table = _lay_out([title, *(f"N = {n:,}" for n in sizes), "exponent", "images/s with encoder"], rows)
+    spec, setting = asked["encoder"], figures["setting"]
+    return (
+        f"{table}\n\nThe encoder ({spec['tag']}, T = {spec['T']}, E = {spec['W']}) takes "
+        f"{encoder['latency_ms']['value']:.0f} ms, {encoder['images_per_second']:.1f} images/s. "
+        f"Commit {setting['commit']}, {setting['machine']}, {asked['threads']} threads.\n"
+    )
+
+
+def _values(lines: Iterable[Line], title: str, key: Callable[[Line], Any]) -> dict[Any, list[float | None]]:
+    """A figure's values over seeds, by whatever `key` takes from a line; one where all seeds gave the same."""
+    get = {**RANKING, **DECISIONS}[title]
+    found: dict[Any, list[float | None]] = {}
+    for line in lines:
+        if "error" not in line:
+            found.setdefault(key(line), []).append(get(line["test"]))
+    return {name: values[:1] if len(set(values)) == 1 else values for name, values in found.items()}
+
+
+def _from(lines: Sequence[Line]) -> str:
+    """Where figures come from: commits and machines."""
+    commits = list(dict.fromkeys(line["commit"] for line in lines))
+    machines = list(dict.fromkeys(line["machine"] for line in lines))
+    return f"\n\nCommit{'s' if len(commits) > 1 else ''} {', '.join(commits)}; {'; '.join(machines)}.\n"
+
+
+def _lay_out(titles: Sequence[str], rows: Rows) -> str:
+    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _order(folder: Path) -> tuple[int, int]:
+    found = _SET.fullmatch(folder.name)
+    assert found is not None
+    return ("openclip", "emojikw", "scenes").index(found["set"]), int(found["top"])
+
+
+def _called(name: str) -> str:
+    return f"`{name}`" if name in HEADS else name
+
+
+def _cost(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return "-"
+    return f"{point['latency_ms']['value']:.3g}{'' if point['stable'] else ' ~'}"
+
+
+def _slope(growth: Mapping[str, Any]) -> str:
+    found = growth.get("exponent_of_all") or growth.get("exponent")
+    return f"{found['value']:.2f}" if found else "-"
+
+
+def _service(points: Mapping[int, Mapping[str, Any]]) -> str:
+    rates = [point["end_to_end_images_per_second"] for point in points.values()]
+    return " … ".join(dict.fromkeys(f"{rate:.3g}" for rate in (max(rates), min(rates)) if rate))
+
+
+_VARIANTS = [name for head in HEADS for name in ([head, "fusion, no texts"] if head == "fusion" else [head])]
+TABLES: Mapping[str, Callable[[Path], str]] = {
+    "heads map": lambda results: heads(results, "mAP"),
+    "heads f1": lambda results: heads(results, "F1 micro"),
+    "rarity": rarity,
+    "losses": losses,
+    "shots": shots,
+    "scaling": scaling,
+}
