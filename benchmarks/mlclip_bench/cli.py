@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mlclip.console import console, run_app
 from mlclip.errors import ResultsError
+from mlclip_bench.load.cli import load
 
 if TYPE_CHECKING:
     from mlclip_bench.scaling.run import Through, Watch
@@ -87,6 +88,9 @@ def tables(
 
     changed = write_tables(files, results)
     console.print(f"changed: {', '.join(map(str, changed)) or 'nothing'}", soft_wrap=True)
+
+
+app.command("load")(load)
 
 
 def main() -> None:

@@ -1,0 +1,139 @@
+"""What is measured: levels of load, how long each is measured, what is asked and with which images."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlclip_client.catalog import Via
+from mlclip_client.files import Walk, find_images
+from mlclip_client.pixels import ImageError, decode
+
+from mlclip.errors import MlclipError
+
+MOST_IMAGES = 512
+"""So many images are kept in memory and sent again and again, in an order drawn anew each round."""
+
+
+class LoadError(MlclipError):
+    """The server, its heads or the images cannot be used for a measurement of load."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """So many askers, each of which sends its next image when the answer to the last one is there."""
+
+    concurrency: int
+
+    def __str__(self) -> str:
+        return f"concurrency {self.concurrency}"
+
+
+@dataclass(frozen=True)
+class Open:
+    """Images that come at random moments, so many a second, whether or not the server keeps up."""
+
+    rate: float
+
+    def __str__(self) -> str:
+        return f"{self.rate:g} images/s"
+
+
+Load = Closed | Open
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a level is measured.
+
+    Attributes:
+        window: seconds that a window lasts at least.
+        requests: images that a window holds at least.
+        warmup: seconds under load before the first window.
+        windows: a level that is not stable after so many is given up as unstable.
+    """
+
+    window: float = 5.0
+    requests: int = 100
+    warmup: float = 2.0
+    windows: int = 10
+
+    def seconds(self, load: Open) -> float:
+        """How long a window lasts where the rate is given."""
+        return max(self.window, self.requests / load.rate)
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is sent.
+
+    Attributes:
+        files: the bytes of each.
+        rejected: how many files cannot be decoded and are left out.
+    """
+
+    files: tuple[bytes, ...]
+    rejected: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """Count, mean size and digest, as plain JSON values."""
+        digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in self.files))
+        size = sum(map(len, self.files))
+        return {"count": len(self.files), "mean_bytes": size // len(self.files), "sha256": digest.hexdigest()}
+
+
+def read_images(
+    paths: Sequence[Path], seed: int, most: int = MOST_IMAGES, on_image: Callable[[int, int], None] | None = None
+) -> Images:
+    """Read images into memory, at most `most` of them, chosen at random.
+
+    Args:
+        paths: files and folders.
+        seed: of the choice.
+        most: how many.
+        on_image: told (done, total).
+
+    Raises:
+        LoadError: a path does not exist, or none holds an image that can be decoded.
+    """
+    for path in paths:
+        if not path.exists():
+            raise LoadError(f"no such file or folder: {path}; name images with --images")
+    found = sorted(find_images(paths, Walk()))
+    chosen = random.Random(seed).sample(found, min(most, len(found)))
+    files = []
+    for done, path in enumerate(chosen, start=1):
+        try:
+            data = path.read_bytes()
+            decode(data)
+            files.append(data)
+        except (ImageError, OSError):
+            pass
+        if on_image is not None:
+            on_image(done, len(chosen))
+    if not files:
+        raise LoadError(f"no image in {', '.join(map(str, paths))}; name images with --images")
+    return Images(tuple(files), rejected=len(chosen) - len(files))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of the server.
+
+    Attributes:
+        heads: names of the heads.
+        via: who decodes the images.
+        timeout: deadline of each request, in seconds.
+        target: seconds that 99 of 100 answers may take; None: no target.
+        seed: of arrivals and of the images' order.
+    """
+
+    heads: tuple[str, ...]
+    via: Via = "bytes"
+    timeout: float = 30.0
+    target: float | None = 0.2
+    seed: int = 0

@@ -1,0 +1,151 @@
+"""The picture of a load measurement, as PNG and SVG: throughput above, latency below; closed loop left, open right.
+
+Full dots are stable levels, hollow ones are not. The same two blues as in the project's other pictures, so that
+colour-blind people see what others see; grey is what was asked for, not what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from mlclip.compare.pictures import INK, STYLE
+from mlclip.errors import ResultsError
+from mlclip_bench.load.derive import Row, closed_rows, open_rows
+from mlclip_bench.load.search import bracket
+
+DARK, LIGHT, GREY = "#0072B2", "#56B4E9", "#999999"
+_WIDE, _NARROW = 9.5, 5.2
+
+
+def draw(rows: Sequence[Row], target: float | None, folder: Path) -> list[Path]:
+    """Write `load.png` and `load.svg`.
+
+    Args:
+        rows: what was measured.
+        target: the latency target in seconds, or None.
+        folder: where to.
+
+    Raises:
+        ResultsError: the folder is not writable.
+    """
+    sides = [side for side in (closed_rows(rows), open_rows(rows)) if any(row.total.answered for row in side)]
+    if not sides:
+        return []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDE if len(sides) == 2 else _NARROW, 6.2), layout="constrained")
+        grid = figure.subplots(2, len(sides), squeeze=False, sharex="col", sharey="row")
+        for (above, below), side in zip(grid.T, sides, strict=True):
+            known = [row for row in side if row.total.answered]
+            closed = side is sides[0] and bool(closed_rows(side))
+            _throughput(above, known, closed)
+            _latency(below, known, target, closed)
+        figure.supxlabel(
+            "Full dots: three windows agree within 10 %. Hollow: they never did. Latency of the open loop counts from "
+            "the moment at which an image came.",
+            fontsize=8, x=0.01, ha="left",
+        )  # fmt: skip
+        paths = [folder / f"load.{kind}" for kind in ("png", "svg")]
+        try:
+            figure.savefig(paths[0], dpi=150)
+            figure.savefig(paths[1], metadata={"Date": None})
+        except OSError as error:
+            raise ResultsError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return paths
+
+
+def _throughput(axes: Axes, rows: Sequence[Row], closed: bool) -> None:
+    levels = [row.level for row in rows]
+    values = [row.total.throughput for row in rows]
+    if not closed:
+        axes.plot([0, max(levels)], [0, max(levels)], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            "all that come", (0.4 * max(levels), 0.4 * max(levels)), xytext=(-8, 4), textcoords="offset points",
+            ha="right", color="#777777", fontsize=8,
+        )  # fmt: skip
+    _line(axes, rows, levels, values, DARK)
+    axes.set_title(
+        "Closed loop: each asker awaits its answer" if closed else "Open loop: images come at random", loc="left"
+    )
+    axes.set_ylim(bottom=0)
+    _scale(axes, rows, closed)
+    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel("answered, images/s")
+
+
+def _latency(axes: Axes, rows: Sequence[Row], target: float | None, closed: bool) -> None:
+    levels = [row.level for row in rows]
+    middle, high = ([1000 * (row.percentile(percent) or 0.0) for row in rows] for percent in (50, 99))
+    axes.fill_between(levels, middle, high, color=LIGHT, alpha=0.18, linewidth=0)
+    _line(axes, rows, levels, high, DARK)
+    _line(axes, rows, levels, middle, LIGHT)
+    _label(axes, levels[-1], high[-1], "p99", DARK, 4)
+    _label(axes, levels[-1], middle[-1], "p50", LIGHT, -4)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_minor_formatter(FuncFormatter(_minor))
+    _scale(axes, rows, closed)
+    axes.set_xlabel("images under way at once" if closed else "images/s that come")
+    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel("latency, ms")
+    if target is not None and not closed:
+        _target(axes, rows, target)
+
+
+def _target(axes: Axes, rows: Sequence[Row], target: float) -> None:
+    axes.axhline(1000 * target, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.annotate(
+        f"target {1000 * target:g} ms", (0, 1000 * target), xycoords=("axes fraction", "data"),
+        xytext=(4, 3), textcoords="offset points", color="#777777", fontsize=8,
+    )  # fmt: skip
+    low = bracket(rows, target).low
+    if low is not None:
+        axes.axvline(low.level, color=DARK, linewidth=1, zorder=0)
+        right = low.level < 0.4 * max(row.level for row in rows)
+        axes.annotate(
+            f"{low.level:g} images/s hold it", (low.level, 1), xycoords=("data", "axes fraction"),
+            xytext=(5 if right else -5, -9), textcoords="offset points", color=DARK, fontsize=8,
+            ha="left" if right else "right",
+        )  # fmt: skip
+
+
+def _line(axes: Axes, rows: Sequence[Row], levels: Sequence[float], values: Sequence[float], color: str) -> None:
+    axes.plot(levels, values, color=color, linewidth=1.6)
+    for row, level, value in zip(rows, levels, values, strict=True):
+        axes.plot(level, value, "o", markersize=5.5, color=color, markerfacecolor=color if row.stable else "white")
+
+
+def _scale(axes: Axes, rows: Sequence[Row], closed: bool) -> None:
+    axes.grid(axis="y", color="#EEEEEE", linewidth=0.8)
+    axes.set_axisbelow(True)
+    if closed:
+        levels = [row.level for row in rows]
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(levels[0] / 1.3, levels[-1] * 1.6)
+        axes.set_xticks(levels, [f"{level:g}" for level in levels])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(left=0)
+        axes.set_xlim(right=1.1 * max(row.level for row in rows))
+
+
+def _label(axes: Axes, x: float, y: float, text: str, color: str, up: int) -> None:
+    axes.annotate(
+        text, (x, y), xytext=(7, up), textcoords="offset points", va="center", fontsize=8,
+        color=color if color != LIGHT else INK, annotation_clip=False,
+    )  # fmt: skip
+
+
+def _plain(value: float, position: Any) -> str:
+    return f"{value:g}"
+
+
+def _minor(value: float, position: Any) -> str:
+    """Of the minor ticks only 2 and 5 are worth a number."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

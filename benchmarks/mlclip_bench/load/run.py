@@ -1,0 +1,139 @@
+"""Measure one level of load and say everything about it in one line of plain JSON values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import tritonclient.grpc.aio as triton
+from mlclip_client import AsyncClient, ClientError
+from tritonclient.utils import InferenceServerException
+
+from mlclip.provenance import provenance
+from mlclip_bench.load.define import Closed, Images, Load, LoadError, Pace, Questions
+from mlclip_bench.load.generate import Measured, generate
+from mlclip_bench.load.resources import Usage, cores_and_memory, read_usage
+from mlclip_bench.load.statistics import Statistics, difference, read_statistics
+from mlclip_bench.load.store import Line
+from mlclip_bench.load.target import CHANNEL, Target
+from mlclip_bench.load.windows import CONSECUTIVE, Window, is_stable
+
+_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The server's own counters and what it uses, at one moment."""
+
+    statistics: Statistics
+    usage: Usage
+
+
+def setting_of(target: Target, questions: Questions, images: Images, pace: Pace) -> Line:
+    """What must be the same for levels to stand in one table, as plain JSON values."""
+    settings = asdict(replace(questions, target=None))
+    del settings["target"]
+    return {
+        "server": target.name,
+        "started_here": target.pid is not None,
+        "contents": {name: target.contents[name] for name in sorted(target.contents)},
+        "questions": settings | {"heads": list(questions.heads)},
+        "images": images.describe(),
+        "pace": asdict(pace),
+        "machine": provenance()["machine"],
+    }
+
+
+def measure(
+    load: Load,
+    target: Target,
+    questions: Questions,
+    images: Images,
+    pace: Pace,
+    *,
+    purpose: str,
+    on_window: Callable[[Window], None] | None = None,
+) -> Line:
+    """Put one level of load on a server.
+
+    Args:
+        load: how much.
+        target: the server.
+        questions: what is asked.
+        images: what is sent.
+        pace: how long.
+        purpose: `sweep`, or `search` for a probe on the way to the highest rate.
+        on_window: told of every window.
+
+    Returns:
+        A line for the store.
+
+    Raises:
+        LoadError: the server's statistics cannot be read.
+    """
+    base = read_usage(target.pid, None)
+    messages: dict[str, str] = {}
+    try:
+        measured = asyncio.run(_measure(load, target, questions, images, pace, messages, on_window))
+    except* (InferenceServerException, LoadError) as errors:
+        raise LoadError(f"the server's statistics cannot be read: {_first(errors)}") from errors
+    counted = measured.windows[-CONSECUTIVE:]
+    readings = measured.observed[-len(counted) - 1 :]
+    models = difference(readings[0].statistics, readings[-1].statistics)
+    return {
+        "mode": "closed" if isinstance(load, Closed) else "open",
+        "level": load.concurrency if isinstance(load, Closed) else load.rate,
+        "purpose": purpose,
+        "target": questions.target,
+        "stable": is_stable(measured.windows),
+        "windows": [window.to_dict() for window in measured.windows],
+        "unanswered": measured.unanswered,
+        "messages": messages,
+        "models": {name: asdict(counters) for name, counters in models.items()},
+        "ensembles": {name: list(steps) for name, steps in target.ensembles.items()},
+        "resources": cores_and_memory([reading.usage for reading in readings]) | {"client_rss_before": base.client_rss},
+        "setting": setting_of(target, questions, images, pace),
+        "provenance": provenance(),
+    }
+
+
+async def _measure(
+    load: Load,
+    target: Target,
+    questions: Questions,
+    images: Images,
+    pace: Pace,
+    messages: dict[str, str],
+    on_window: Callable[[Window], None] | None,
+) -> Measured[Reading]:
+    client = AsyncClient(target.url, heads=questions.heads, timeout=questions.timeout, via=questions.via)
+    statistics = triton.InferenceServerClient(target.url, channel_args=CHANNEL)
+
+    async def ask(image: bytes) -> str | None:
+        try:
+            await client.classify(image)
+        except ClientError as error:
+            messages[error.kind] = str(error)
+            return error.kind
+        return None
+
+    async def observe() -> Reading:
+        reply = await statistics.get_inference_statistics(client_timeout=_TIMEOUT)
+        usage = await asyncio.to_thread(read_usage, target.pid, target.metrics)
+        return Reading(read_statistics(reply), usage)
+
+    try:
+        return await generate(
+            load, ask, images.files, pace, questions.seed, observe, target=questions.target, on_window=on_window
+        )
+    finally:
+        await client.close()
+        await statistics.close()
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,98 @@
+"""The highest rate that holds a latency target: which rate to try next, and between which two it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mlclip_bench.load.derive import Row
+
+PRECISION = 0.05
+MOST_PROBES = 10
+_GROW, _SHRINK, _GIVE_UP = 1.5, 0.5, 50
+
+
+class Verdict(StrEnum):
+    """What a level says about the target."""
+
+    HOLDS = "holds"
+    OVER = "over the target"
+    ERRORS = "errors"
+    UNSTABLE = "unstable"
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Between which rates the highest one lies that holds.
+
+    Attributes:
+        low: the highest rate that held; None where none did.
+        high: the lowest rate above it that did not; None where all held.
+        contradictions: rates below `low` that did not hold.
+    """
+
+    low: Row | None
+    high: Row | None
+    contradictions: tuple[Row, ...]
+
+
+def judge(row: Row, target: float) -> Verdict:
+    """Say whether a rate holds: 99 of 100 answers within the target, no error, and three windows that agree.
+
+    Args:
+        row: of the open loop.
+        target: in seconds.
+    """
+    if row.errors:
+        return Verdict.ERRORS
+    latency = row.percentile(99)
+    if latency is None or latency > target:
+        return Verdict.OVER
+    return Verdict.HOLDS if row.stable else Verdict.UNSTABLE
+
+
+def bracket(rows: Sequence[Row], target: float) -> Bracket:
+    """Find the two rates."""
+    held = [row for row in rows if judge(row, target) is Verdict.HOLDS]
+    low = max(held, key=lambda row: row.level, default=None)
+    failed = [row for row in rows if judge(row, target) is not Verdict.HOLDS]
+    above = [row for row in failed if low is None or row.level > low.level]
+    return Bracket(
+        low=low,
+        high=min(above, key=lambda row: row.level, default=None),
+        contradictions=tuple(row for row in failed if low is not None and row.level < low.level),
+    )
+
+
+def next_rate(rows: Sequence[Row], target: float, start: float) -> float | None:
+    """Give the rate to try next, or None where the answer is known well enough.
+
+    Args:
+        rows: all levels of the open loop so far.
+        target: in seconds.
+        start: the rate to begin with.
+
+    Returns:
+        Between the bracket's rates; above all, where all held; below all, where none did. None once the two are
+        within 5 %, after ten probes, and where even a fiftieth of `start` does not hold.
+    """
+    if sum(row.purpose == "search" for row in rows) >= MOST_PROBES:
+        return None
+    found = bracket(rows, target)
+    if found.low is None and found.high is None:
+        return _round(start)
+    if found.low is None:
+        assert found.high is not None
+        lower = found.high.level * _SHRINK
+        return _round(lower) if lower >= start / _GIVE_UP else None
+    if found.high is None:
+        return _round(found.low.level * _GROW)
+    low, high = found.low.level, found.high.level
+    middle = _round((low + high) / 2)
+    return middle if high > low * (1 + PRECISION) and low < middle < high else None
+
+
+def _round(rate: float) -> float:
+    """Three digits are enough."""
+    return float(f"{rate:.3g}")

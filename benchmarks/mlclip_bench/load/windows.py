@@ -1,0 +1,154 @@
+"""Windows of a measurement, the latencies in each, and when three of them count as stable.
+
+The rule is perf_analyzer's: of the last three windows, the largest throughput and the largest mean latency are at
+most 10 % above the smallest (https://github.com/triton-inference-server/perf_analyzer, docs/cli.md,
+`--stability-percentage`). Answers belong to the window in which they come, whenever they were asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+TOLERANCE = 0.1
+CONSECUTIVE = 3
+_STEP = math.log(1.01)
+
+
+class Histogram:
+    """Latencies in bins that grow by 1 %, so that any percentile is known to half a percent.
+
+    Args:
+        counts: bin -> how many; bin b stands for 1.01**b microseconds.
+    """
+
+    def __init__(self, counts: Mapping[int, int] | None = None) -> None:
+        self.counts = Counter(dict(counts or {}))
+
+    def add(self, seconds: float) -> None:
+        """Count a latency."""
+        self.counts[round(math.log(max(seconds * 1e6, 1.0)) / _STEP)] += 1
+
+    def total(self) -> int:
+        """How many latencies it holds."""
+        return self.counts.total()
+
+    def percentile(self, percent: float) -> float | None:
+        """The latency in seconds that stands at perf_analyzer's rank, p / 100 (n - 1) rounded; None of nothing."""
+        rank = int(percent / 100 * (self.total() - 1) + 0.5)
+        for number in sorted(self.counts):
+            rank -= self.counts[number]
+            if rank < 0:
+                return math.exp(number * _STEP) / 1e6
+        return None
+
+
+@dataclass(frozen=True)
+class Window:
+    """What came back within one window.
+
+    Attributes:
+        seconds: how long it lasted.
+        latency_sum: of its answers, in seconds.
+        histogram: of the same latencies.
+        errors: kind -> how many requests ended with it.
+        lag_sum: by how many seconds the generator was late, summed over its wake-ups.
+        wakes: how many those were.
+    """
+
+    seconds: float
+    latency_sum: float = 0.0
+    histogram: Histogram = field(default_factory=Histogram, compare=False)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    lag_sum: float = 0.0
+    wakes: int = 0
+
+    @property
+    def answered(self) -> int:
+        """How many answers came."""
+        return self.histogram.total()
+
+    @property
+    def throughput(self) -> float:
+        """Answers a second."""
+        return self.answered / self.seconds
+
+    @property
+    def mean_latency(self) -> float | None:
+        """In seconds; None where no answer came."""
+        return self.latency_sum / self.answered if self.answered else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON values."""
+        return {
+            "seconds": round(self.seconds, 6),
+            "answered": self.answered,
+            "latency_sum": round(self.latency_sum, 6),
+            "histogram": {str(number): self.histogram.counts[number] for number in sorted(self.histogram.counts)},
+            "errors": dict(self.errors),
+            "lag_sum": round(self.lag_sum, 6),
+            "wakes": self.wakes,
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Window:
+        """The reverse of `to_dict`."""
+        return Window(
+            seconds=values["seconds"],
+            latency_sum=values["latency_sum"],
+            histogram=Histogram({int(number): count for number, count in values["histogram"].items()}),
+            errors=values["errors"],
+            lag_sum=values["lag_sum"],
+            wakes=values["wakes"],
+        )
+
+
+def merge(windows: Iterable[Window]) -> Window:
+    """Several windows as one."""
+    windows = list(windows)
+    counts: Counter[int] = Counter()
+    errors: Counter[str] = Counter()
+    for window in windows:
+        counts.update(window.histogram.counts)
+        errors.update(window.errors)
+    return Window(
+        seconds=sum(window.seconds for window in windows),
+        latency_sum=sum(window.latency_sum for window in windows),
+        histogram=Histogram(counts),
+        errors=dict(errors),
+        lag_sum=sum(window.lag_sum for window in windows),
+        wakes=sum(window.wakes for window in windows),
+    )
+
+
+def is_stable(windows: Sequence[Window]) -> bool:
+    """Tell whether the last three windows agree in throughput and in mean latency."""
+    last = windows[-CONSECUTIVE:]
+    latencies = [window.mean_latency for window in last]
+    known = [latency for latency in latencies if latency is not None]
+    if len(known) < CONSECUTIVE:
+        return False
+    throughputs = [window.throughput for window in last]
+    return all(max(values) <= (1 + TOLERANCE) * min(values) for values in (throughputs, known))
+
+
+def is_settled(windows: Sequence[Window], target: float | None) -> bool:
+    """Tell whether more windows would change nothing.
+
+    That is so when the last three are stable, when all three miss the target, or when nothing but errors comes.
+
+    Args:
+        windows: so far.
+        target: seconds that the 99th percentile may be; None where nothing is decided by it.
+    """
+    if windows and not windows[-1].answered and windows[-1].errors:
+        return True
+    last = windows[-CONSECUTIVE:]
+    if len(last) == CONSECUTIVE and target is not None:
+        percentiles = [window.histogram.percentile(99) for window in last]
+        if all(value is not None and value > target for value in percentiles):
+            return True
+    return is_stable(windows)

@@ -1,0 +1,181 @@
+"""The search for the highest rate, the sweep around it, and the store that it fills."""
+
+import json
+
+import pytest
+from mlclip_bench.load.define import Closed, LoadError, Open
+from mlclip_bench.load.derive import rows_of
+from mlclip_bench.load.report import say_bracket
+from mlclip_bench.load.search import MOST_PROBES, Verdict, bracket, judge, next_rate
+from mlclip_bench.load.store import Store, key_of
+from mlclip_bench.load.sweep import Plan, run_plan
+
+from mlclip.errors import ResultsError
+
+TARGET = 0.2
+
+
+@pytest.fixture
+def probe(make_window, make_line):
+    """Make the row of a rate whose latency is always the same."""
+
+    def make(rate, latency, *, stable=True, errors=None, purpose="search"):
+        windows = [make_window([latency * factor] * 50, 5.0, errors) for factor in (1, 1 if stable else 0.5, 1)]
+        return rows_of([make_line(Open(rate), windows, purpose=purpose)])[0]
+
+    return make
+
+
+def queue(rate, most=41.0):
+    """Latency of a queue whose server does `most` a second: 50 ms alone, ever more towards `most`."""
+    return 0.05 / (1 - rate / most) if rate < most else 60.0
+
+
+def test_a_rate_holds_when_it_is_in_time_without_errors_and_stable(probe):
+    assert judge(probe(1, 0.19), TARGET) is Verdict.HOLDS
+    assert judge(probe(1, 0.21), TARGET) is Verdict.OVER
+    assert judge(probe(1, 0.19, errors={"server": 1}), TARGET) is Verdict.ERRORS
+    assert judge(probe(1, 0.19, stable=False), TARGET) is Verdict.UNSTABLE
+    assert judge(probe(1, 0.21, stable=False), TARGET) is Verdict.OVER
+
+
+@pytest.mark.parametrize("start", [1.0, 10.0, 28.0, 35.0, 200.0])
+def test_bisection_closes_in_on_the_highest_rate_from_anywhere(probe, start):
+    """With 50 / (1 - r/41) ms, 200 ms are reached at 30.75 images/s."""
+    rows = []
+    while (rate := next_rate(rows, TARGET, start)) is not None:
+        assert rate not in [row.level for row in rows], "measured twice"
+        rows.append(probe(rate, queue(rate)))
+    found = bracket(rows, TARGET)
+    if len(rows) < MOST_PROBES:
+        assert found.low.level <= 30.75 * 1.005 and found.high.level >= 30.75 * 0.995
+        assert found.high.level <= found.low.level * 1.05 + 1e-9
+    else:
+        assert start == 1.0, "so far below that ten probes do not suffice"
+        assert found.low is not None
+
+
+def test_known_rates_of_the_sweep_narrow_the_search(probe):
+    rows = [probe(rate, queue(rate), purpose="sweep") for rate in (10.0, 28.0, 32.0, 36.0)]
+    assert next_rate(rows, TARGET, 25.0) == 30.0
+
+
+def test_a_target_below_the_fastest_answer_is_given_up(probe):
+    rows = []
+    while (rate := next_rate(rows, 0.01, 20.0)) is not None:
+        rows.append(probe(rate, queue(rate)))
+    assert [row.level for row in rows] == [20.0, 10.0, 5.0, 2.5, 1.25, 0.625]
+    assert bracket(rows, 0.01).low is None
+    assert say_bracket(bracket(rows, 0.01), 0.01).startswith("No rate was found that holds")
+
+
+def test_an_unstable_rate_bounds_the_search_and_is_named(probe):
+    rows = [probe(10.0, 0.1), probe(20.0, 0.1, stable=False)]
+    assert next_rate(rows, TARGET, 10.0) == 15.0
+    assert "20 images/s (unstable, p99 100 ms) did not" in say_bracket(bracket(rows, TARGET), TARGET)
+
+
+def test_a_lower_rate_that_failed_is_said_to_contradict(probe):
+    rows = [probe(10.0, 0.3), probe(20.0, 0.1), probe(21.0, 0.3)]
+    found = bracket(rows, TARGET)
+    assert (found.low.level, found.high.level) == (20.0, 21.0)
+    assert [row.level for row in found.contradictions] == [10.0]
+    assert "10 images/s (over the target, p99 299 ms) did not hold either" in say_bracket(found, TARGET)
+    assert next_rate(rows, TARGET, 10.0) is None
+
+
+@pytest.fixture
+def measure(make_window, make_line):
+    """Measures nothing, but says what a queue would."""
+
+    class Measure:
+        def __init__(self):
+            self.loads = []
+
+        def __call__(self, load, purpose):
+            self.loads.append(load)
+            if isinstance(load, Closed):
+                windows = [make_window([0.1] * min(200, 50 * load.concurrency), 5.0)] * 3
+            else:
+                windows = [make_window([queue(load.rate)] * 50, 5.0)] * 3
+            return make_line(load, windows, purpose=purpose)
+
+    return Measure()
+
+
+def run(plan, folder, measure):
+    rows = []
+    run_plan(plan, Store(folder), measure, rows.append)
+    return rows
+
+
+def test_a_plan_sweeps_then_searches_by_what_the_closed_loop_reached(measure, tmp_path):
+    rows = run(Plan((1, 2, 4, 8), None, TARGET), tmp_path, measure)
+    swept = [Closed(1), Closed(2), Closed(4), Closed(8), Open(10.0), Open(20.0), Open(30.0), Open(36.0)]
+    assert [row.load for row in rows if row.purpose == "sweep"] == swept
+    assert {row.level for row in rows if row.purpose == "search"} == {33.0, 31.5}
+    assert [row.load for row in rows] == measure.loads
+
+
+def test_a_plan_without_a_target_only_sweeps(measure, tmp_path):
+    assert [row.load for row in run(Plan((2,), (5.0, 7.0), None), tmp_path, measure)] == [
+        Closed(2),
+        Open(5.0),
+        Open(7.0),
+    ]
+
+
+def test_what_was_stopped_is_gone_on_with(measure, tmp_path):
+    def stopped(load, purpose):
+        if load == Open(20.0):
+            raise KeyboardInterrupt
+        return measure(load, purpose)
+
+    plan = Plan((1, 4), (10.0, 20.0), TARGET)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, tmp_path, stopped)
+    assert [key_of(line) for line in Store(tmp_path).lines()] == [("closed", 1), ("closed", 4), ("open", 10.0)]
+    first = list(measure.loads)
+    rows = run(plan, tmp_path, measure)
+    assert rows[0].load == Open(20.0)
+    assert not set(first) & {row.load for row in rows}
+
+
+def test_a_server_without_an_answer_ends_the_plan_with_its_reason_and_keeps_the_line(measure, tmp_path, make_window):
+    def silent(load, purpose):
+        line = measure(load, purpose)
+        line["windows"] = [make_window([], 5.0, {"unavailable": 9}).to_dict()]
+        line["messages"] = {"unavailable": "no server answers"}
+        return line
+
+    with pytest.raises(LoadError, match="no answer at concurrency 1: unavailable: no server answers"):
+        run(Plan((1, 2), None, TARGET), tmp_path, silent)
+    assert len(Store(tmp_path).lines()) == 1
+
+
+def test_half_a_line_is_forgotten_and_written_over(measure, tmp_path):
+    store = Store(tmp_path)
+    store.append(measure(Closed(1), "sweep"))
+    with store.path.open("a") as file:
+        file.write('{"mode": "closed", "lev')
+    assert len(store.lines()) == 1
+    store.append(measure(Closed(2), "sweep"))
+    assert [line["level"] for line in store.lines()] == [1, 2]
+    assert len([json.loads(row) for row in store.path.read_text().splitlines()]) == 2
+
+
+def test_measured_levels_are_neither_overwritten_nor_mixed(measure, tmp_path):
+    store, line = Store(tmp_path), measure(Closed(1), "sweep")
+    store.check(line["setting"], resume=False)
+    store.append(line)
+    store.check(line["setting"], resume=True)
+    with pytest.raises(ResultsError, match="holds 1 levels: --resume goes on"):
+        store.check(line["setting"], resume=False)
+    with pytest.raises(ResultsError, match="measured with another images, questions: name a new --out"):
+        store.check(line["setting"] | {"images": {"count": 1}, "questions": {}}, resume=True)
+
+
+def test_a_line_that_is_no_level_is_named(tmp_path):
+    (tmp_path / "load.jsonl").write_text('{"mode": "closed"}\n')
+    with pytest.raises(ResultsError, match=r"load.jsonl:1: not a level"):
+        Store(tmp_path).lines()
