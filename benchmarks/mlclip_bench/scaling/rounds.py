@@ -38,7 +38,7 @@ class Patience:
         until: when to start no further round, in seconds of `clock`.
     """
 
-    turn: float = 0.05
+    turn: float = 0.25
     fewest: int = 3
     steady: int = 5
     most: int = 40

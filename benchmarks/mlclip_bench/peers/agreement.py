@@ -1,0 +1,50 @@
+"""Do two programs give the same vectors? Three figures, since one can be fooled.
+
+Vectors of a network with random weights all lie close together, so that a plain cosine is near 1 whatever the
+images. Cosines of what is left when the base's mean is taken off are not, and tell a wrong picture or a wrong
+activation at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+FLOOR = 0.95
+"""Lowest centred cosine that still counts as the same vectors: other libraries resize pictures a little otherwise."""
+
+
+def compare(vectors: Floats, base: Floats) -> dict[str, float | bool]:
+    """Compare vectors of the same images, in the same order.
+
+    Args:
+        vectors: float32 [n, D], of any length.
+        base: float32 [n, D].
+
+    Returns:
+        `cosine`: the lowest over images. `centred_cosine`: the lowest, with the mean of the base's unit vectors
+        taken off both. `own`: the share of images whose nearest base vector is their own (or the same as their
+        own, where two files show one picture). `agree`: `centred_cosine` is at least FLOOR.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if vectors.shape != base.shape:
+        raise ValueError(f"vectors have shape {vectors.shape}, the base's {base.shape}")
+    ours, theirs = _unit(vectors.astype(np.float64)), _unit(base.astype(np.float64))
+    mean = theirs.mean(axis=0)
+    ours_left, theirs_left = _unit(ours - mean), _unit(theirs - mean)
+    near = ours_left @ theirs_left.T
+    own = np.diagonal(near)
+    return {
+        "cosine": float((ours * theirs).sum(axis=1).min()),
+        "centred_cosine": float(own.min()),
+        "own": float((own >= near.max(axis=1) - 1e-9).mean()),
+        "agree": bool(own.min() >= FLOOR),
+    }
+
+
+def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    unit: npt.NDArray[np.float64] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -1,0 +1,99 @@
+"""Who is measured: for each peer what it is, what is installed for it, and the script that drives it.
+
+Versions are pinned, and torch is the same for all, so that two runs measure the same programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlclip.errors import MlclipError
+
+SCRIPTS = Path(__file__).parent / "scripts"
+TORCH = ("torch==2.14.1", "torchvision==0.29.1")
+
+
+class PeerError(MlclipError):
+    """A peer cannot be installed, loaded or used; the message is one line, often the peer's own."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Something that turns image files into vectors or labels.
+
+    Attributes:
+        name: short name, also of its environment's folder.
+        title: what it is, for people.
+        script: the file with its `load(settings)`; see `scripts/speak.py`.
+        requirements: what pip installs into an environment of its own; empty: it runs in this one.
+        served: it asks the model server, which is started for it.
+        vectors: it gives vectors, which are compared with the others'.
+    """
+
+    name: str
+    title: str
+    script: Path
+    requirements: tuple[str, ...] = ()
+    served: bool = False
+    vectors: bool = True
+
+
+BASE = "open_clip"
+"""The peer that all others are stated in multiples of."""
+CLIENT = "mlclip-triton"
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        Peer(
+            BASE,
+            "open_clip and PyTorch, a plain loop",
+            SCRIPTS / "run_open_clip.py",
+            ("open_clip_torch==3.3.0", *TORCH),
+        ),
+        Peer(
+            "sentence-transformers",
+            "sentence-transformers' CLIP",
+            SCRIPTS / "run_sentence_transformers.py",
+            ("sentence-transformers[image]==6.2.0", "transformers==5.23.0", *TORCH),
+        ),
+        Peer(
+            "infinity",
+            "infinity-emb's CLIP, its Python engine",
+            SCRIPTS / "run_infinity.py",
+            ("infinity-emb[torch,vision]==0.0.78", "aiohttp==3.14.5", "transformers==4.47.1", "optimum==1.27.0", *TORCH),
+        ),
+        Peer("mlclip-onnx", "mlclip's pixels and ONNX encoder, in one process", SCRIPTS / "run_onnx.py"),
+        Peer(CLIENT, "mlclip's client and Triton, with labels", SCRIPTS / "run_served.py", served=True),
+        Peer(
+            "perf-analyzer",
+            "NVIDIA's perf_analyzer on the same server",
+            SCRIPTS / "run_perf_analyzer.py",
+            ("perf-analyzer==2.60.0",),
+            served=True,
+            vectors=False,
+        ),
+        Peer(
+            "perf-analyzer-2.48",
+            "the same, as tritonclient 2.48 still carried it",
+            SCRIPTS / "run_perf_analyzer.py",
+            ("tritonclient==2.48.0", "nvidia-cuda-runtime-cu12==12.9.79"),
+            served=True,
+            vectors=False,
+        ),
+    )
+}
+
+
+def choose(names: str | None) -> tuple[Peer, ...]:
+    """Give the peers of a comma-separated list, in the order of PEERS; all for None.
+
+    Raises:
+        PeerError: a name is unknown.
+    """
+    wanted = set(PEERS) if names is None else {name.strip() for name in names.split(",")}
+    unknown = sorted(wanted - set(PEERS))
+    if unknown:
+        raise PeerError(f"no peer is called {', '.join(unknown)}: choose from {', '.join(PEERS)}")
+    return tuple(peer for name, peer in PEERS.items() if name in wanted)
