@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlclip.console import console, run_app
 from mlclip.errors import ResultsError
 from mlclip_bench.load.cli import load
+from mlclip_bench.peers.cli import peers
 
 if TYPE_CHECKING:
     from mlclip_bench.scaling.run import Through, Watch
@@ -91,6 +92,7 @@ def tables(
 
 
 app.command("load")(load)
+app.command("peers")(peers)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from mlclip.compare.figures import DECISIONS, RANKING, cell
 from mlclip.compare.floors import FLOORS
 from mlclip.compare.results import Line, Results
+from mlclip.compare.studies import WITHOUT_TEXTS
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip_bench.scaling.derive import FILE as SCALING
@@ -61,7 +62,7 @@ def heads(results: Path, title: str) -> str:
     columns = [_SET.sub(r"\g<set> \g<top>", folder.name) for folder in folders]
     by_folder = [_values(Results(folder).lines(), title, lambda line: line["variant"]) for folder in folders]
     known = [name for values in by_folder for name in values]
-    names = [*(name for name in _VARIANTS if name in known), *(name for name in reversed(FLOORS) if name in known)]
+    names = [name for name in _ROWS if name in known]
     return _lay_out(
         [f"test {title}", *columns],
         [[_called(name), *(cell(title, values.get(name, [])) for values in by_folder)] for name in names],
@@ -83,7 +84,7 @@ def shots(results: Path) -> str:
     lines = Results(results / "openclip-top46-shots").lines()
     values = _values(lines, "mAP", lambda line: (line["variant"], line["shots"]))
     counts = sorted({k for _, k in values}, key=lambda k: (k is None, k or 0))
-    names = [name for name in (*_VARIANTS, *reversed(FLOORS)) if any(one == name for one, _ in values)]
+    names = [name for name in _ROWS if any(one == name for one, _ in values)]
     rows = [[_called(name), *(cell("mAP", values.get((name, k), [])) for k in counts)] for name in names]
     return _lay_out(["test mAP", *("all" if k is None else str(k) for k in counts)], rows) + _from(lines)
 
@@ -95,7 +96,7 @@ def rarity(results: Path) -> str:
     positives = np.array(lines[0]["test"]["per_class"]["positives"])
     masks = {title: (low <= positives) & (positives <= high) for title, (low, high) in bins.items()}
     rows = [["labels", *(str(mask.sum()) for mask in masks.values())]]
-    for name in (*_VARIANTS, *reversed(FLOORS)):
+    for name in _ROWS:
         for line in lines:
             if line["variant"] == name:
                 precision = np.array(line["test"]["per_class"]["average_precision"], dtype=float)
@@ -173,7 +174,10 @@ def _service(points: Mapping[int, Mapping[str, Any]]) -> str:
     return " … ".join(dict.fromkeys(f"{rate:.3g}" for rate in (max(rates), min(rates)) if rate))
 
 
-_VARIANTS = [name for head in HEADS for name in ([head, "fusion, no texts"] if head == "fusion" else [head])]
+_ROWS = [
+    *(name for head in HEADS for name in ([head, *WITHOUT_TEXTS] if head == "fusion" else [head])),
+    *reversed(list(FLOORS)),
+]
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "heads map": lambda results: heads(results, "mAP"),
     "heads f1": lambda results: heads(results, "F1 micro"),

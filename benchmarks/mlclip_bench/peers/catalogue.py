@@ -62,7 +62,13 @@ PEERS: dict[str, Peer] = {
             "infinity",
             "infinity-emb's CLIP, its Python engine",
             SCRIPTS / "run_infinity.py",
-            ("infinity-emb[torch,vision]==0.0.78", "aiohttp==3.14.5", "transformers==4.47.1", "optimum==1.27.0", *TORCH),
+            (
+                "infinity-emb[torch,vision]==0.0.78",
+                "aiohttp==3.14.5",
+                "transformers==4.47.1",
+                "optimum==1.27.0",
+                *TORCH,
+            ),
         ),
         Peer("mlclip-onnx", "mlclip's pixels and ONNX encoder, in one process", SCRIPTS / "run_onnx.py"),
         Peer(CLIENT, "mlclip's client and Triton, with labels", SCRIPTS / "run_served.py", served=True),
@@ -76,7 +82,7 @@ PEERS: dict[str, Peer] = {
         ),
         Peer(
             "perf-analyzer-2.48",
-            "the same, as tritonclient 2.48 still carried it",
+            "NVIDIA's perf_analyzer 2.48 (from tritonclient) on the same server",
             SCRIPTS / "run_perf_analyzer.py",
             ("tritonclient==2.48.0", "nvidia-cuda-runtime-cu12==12.9.79"),
             served=True,
