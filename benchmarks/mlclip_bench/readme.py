@@ -161,7 +161,8 @@ def _called(name: str) -> str:
 def _cost(point: Mapping[str, Any] | None) -> str:
     if point is None:
         return "-"
-    return f"{point['latency_ms']['value']:.3g}{'' if point['stable'] else ' ~'}"
+    value = point["latency_ms"]["value"]
+    return f"{f'{value:,.0f}' if value >= 100 else f'{value:.3g}'}{'' if point['stable'] else ' ~'}"
 
 
 def _slope(growth: Mapping[str, Any]) -> str:
