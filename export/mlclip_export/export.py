@@ -143,11 +143,14 @@ def _references(runs: Mapping[str, Run]) -> dict[str, EncoderRef]:
     references: dict[str, EncoderRef] = {}
     for name, run in runs.items():
         reference = references.setdefault(run.encoder.tag, run.encoder)
-        if reference.fingerprint != run.encoder.fingerprint:
+        text_towers = {reference.text_fingerprint, run.encoder.text_fingerprint} - {None}
+        if reference.fingerprint != run.encoder.fingerprint or len(text_towers) > 1:
             raise ExportError(
                 f"head {name} was trained on other weights of {run.encoder.tag} than the other heads: train them "
                 "on one encoder, or export to another --out"
             )
+        if reference.text_fingerprint is None:
+            references[run.encoder.tag] = run.encoder
     return references
 
 
@@ -176,7 +179,7 @@ def _made_before(repository: Path, before: Facts) -> dict[str, Path]:
 
 def _load(reference: EncoderRef, loaded: Sequence[Encoder]) -> Encoder:
     for encoder in loaded:
-        if encoder.tag == reference.tag and encoder.fingerprint == reference.fingerprint:
+        if encoder.tag == reference.tag and reference.fits(encoder):
             return encoder
     return reference.load()
 

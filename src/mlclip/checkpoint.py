@@ -38,9 +38,11 @@ class EncoderRef:
         name: what `load_encoder` is asked for; for an encoder trained with the run, a folder inside the run's.
         pretrained: what else it is asked for.
         tag: the encoder's name in files and in the model repository.
-        fingerprint: of its weights and preprocessing.
+        fingerprint: of its image tower's weights and preprocessing.
         spec: the pixels it wants.
         own: it was trained with the run, and its folder lies in the run's.
+        text_fingerprint: of its text tower's weights, for heads that use it; None for others, and in run folders of
+            versions that did not note it.
         source: where a run's own encoder is now: itself, after training, or its folder, once the run was read.
     """
 
@@ -50,20 +52,27 @@ class EncoderRef:
     fingerprint: str
     spec: PixelSpec
     own: bool = False
+    text_fingerprint: str | None = None
     source: Encoder | Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, encoder: Encoder, *, own: bool = False) -> EncoderRef:
-        """Describe a loaded encoder; `own` says that it was trained with the run."""
+    def of(cls, encoder: Encoder, *, own: bool = False, text_tower: bool = False) -> EncoderRef:
+        """Describe a loaded encoder; `own`: it was trained with the run, `text_tower`: the head uses that, too."""
+        words = encoder.text_fingerprint if text_tower else None
         if own:
-            return cls(OWN_ENCODER, None, encoder.tag, encoder.fingerprint, encoder.spec, True, encoder)
-        return cls(encoder.name, encoder.pretrained, encoder.tag, encoder.fingerprint, encoder.spec)
+            return cls(OWN_ENCODER, None, encoder.tag, encoder.fingerprint, encoder.spec, True, words, encoder)
+        return cls(encoder.name, encoder.pretrained, encoder.tag, encoder.fingerprint, encoder.spec, False, words)
+
+    def fits(self, encoder: Encoder) -> bool:
+        """Whether a loaded encoder gives the features that the head was trained on."""
+        return encoder.fingerprint == self.fingerprint and self._fits_texts(encoder)
 
     def load(self) -> Encoder:
         """Load it.
 
         Raises:
-            CheckpointError: the encoder of that name has other weights or preprocessing now.
+            CheckpointError: the encoder of that name has other weights or preprocessing now, or another text tower
+                and the head uses it.
             EncoderError: it cannot be loaded.
         """
         if isinstance(self.source, Encoder):
@@ -75,7 +84,15 @@ class EncoderRef:
                 f"the encoder {self.name!r} is not the one this head was trained on (fingerprint "
                 f"{encoder.fingerprint}, expected {self.fingerprint}): train the head again or restore the encoder"
             )
+        if not self._fits_texts(encoder):
+            raise CheckpointError(
+                f"the encoder {self.name!r} has another text tower than the one this head was trained on (fingerprint "
+                f"{encoder.text_fingerprint}, expected {self.text_fingerprint}): train the head again or restore it"
+            )
         return encoder
+
+    def _fits_texts(self, encoder: Encoder) -> bool:
+        return self.text_fingerprint is None or self.text_fingerprint == encoder.text_fingerprint
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ trained is trained on the new classes alone; see each head's `extended` for what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ def extend_run(
         dataset: images with labels and splits. An image without a new label counts as one that does not have it.
             Labels that the run knows are not trained again; they only enter the figures.
         cache: features of the run's encoder.
-        training: settings for the new classes' training. None takes the run's own, or no training where the method
+        training: settings for the new classes' training. None takes `run_settings`, or no training where the method
             needs none: text queries, `zeroshot`, `siglip`, neighbours.
         thresholds: how the new classes' thresholds are chosen; None as the run's were. Classes that no validation
             image has get the median of the old ones.
@@ -154,8 +155,12 @@ def _new_thresholds(
     targets, scores = validation.targets[:, known:], scores[:, known:]
     if not targets.any():
         return np.full(targets.shape[1], median, dtype=np.float32)
-    chosen = asdict(config) if config else run.training.get("thresholds", {})
-    return np.where(targets.any(axis=0), tune_thresholds(targets, scores, **chosen), median).astype(np.float32)
+    chosen = asdict(config) if config else _known(ThresholdConfig, run.training.get("thresholds") or {})
+    try:
+        found = tune_thresholds(targets, scores, **chosen)
+    except (ValueError, TypeError) as error:
+        raise TrainError(f"the run's way to choose thresholds works no more: give --thresholds ({error})") from error
+    return np.where(targets.any(axis=0), found, median).astype(np.float32)
 
 
 def _new_classes(part: Examples, known: int) -> Examples:
@@ -163,6 +168,24 @@ def _new_classes(part: Examples, known: int) -> Examples:
 
 
 def run_settings(run: Run) -> TrainConfig:
-    """The settings that a run was trained by."""
-    names = {field.name for field in fields(TrainConfig)}
-    return TrainConfig(**{name: value for name, value in run.training.items() if name in names})
+    """The settings that a run was trained by, with the learning rate that suits its further classes."""
+    settings = recorded_training(run)
+    return replace(settings, lr=settings.lr * run.head.growth_rate)
+
+
+def recorded_training(run: Run) -> TrainConfig:
+    """The settings that a run was trained by; settings that are not known any more are left aside.
+
+    Raises:
+        TrainError: a value is not known any more.
+    """
+    try:
+        return TrainConfig(**_known(TrainConfig, run.training))
+    except (ValueError, TypeError) as error:
+        raise TrainError(f"the settings that this run was trained by work no more: train it again ({error})") from error
+
+
+def _known(settings: type[TrainConfig | ThresholdConfig], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run recorded, without what an earlier version had and this one has not."""
+    names = {field.name for field in fields(settings)}
+    return {name: value for name, value in recorded.items() if name in names}

@@ -101,7 +101,7 @@ def train_run(
         head=head.requires_grad_(False),
         labels=dataset.classes,
         thresholds=thresholds,
-        encoder=EncoderRef.of(encoder, own=isinstance(head, SiglipHead)),
+        encoder=EncoderRef.of(encoder, own=isinstance(head, SiglipHead), text_tower=head.uses_text_tower),
         training=asdict(config)
         | {"options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
         | {"best_epoch": best, "epochs_run": len(history), "facts": head.facts()},
@@ -166,7 +166,7 @@ def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: Threshol
 
 def run_cache(run: Run, cache: FeatureCache) -> FeatureCache:
     """The cache of the encoder that a run reads: the given one, or one beside it if that is another encoder's."""
-    return cache if cache.encoder.fingerprint == run.encoder.fingerprint else cache.of(run.encoder.load())
+    return cache if run.encoder.fits(cache.encoder) else cache.of(run.encoder.load())
 
 
 def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Features:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from mlclip.checkpoint import Run, load_run, save_run
+from mlclip.checkpoint import REFERENCES, Run, load_run, save_run
 from mlclip.data import Dataset, Item
 from mlclip.errors import CheckpointError, DataError
 from mlclip.features import FeatureCache, Features
@@ -80,6 +80,7 @@ def explain(run: Run, features: Features) -> list[tuple[Evidence, ...]]:
     """
     if "reference_index" not in run.head.outputs:
         raise CheckpointError(f"this {run.head_name} names no references: use neighbors or knn1")
+    _check_names(run)
     targets = run.head.reference_targets()
 
     def evidence(index: int, weight: float) -> Evidence:
@@ -230,9 +231,18 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _keeper(run: Run) -> KeepsReferences:
+    if "reference_index" in run.head.outputs:
+        _check_names(run)
     if not isinstance(run.head, KeepsReferences) or not run.head.reference_ids:
         raise CheckpointError(f"this {run.head_name} keeps no references that could change: use neighbors or knn1")
     return run.head
+
+
+def _check_names(run: Run) -> None:
+    """Refuse references without names: their file was lost, or cut."""
+    names, references = len(run.head.reference_ids), len(run.head.reference_targets())
+    if names != references:
+        raise CheckpointError(f"this run names {names:,} of its {references:,} references: restore its {REFERENCES}")
 
 
 def _newcomers(run: Run, dataset: Dataset) -> list[Item]:

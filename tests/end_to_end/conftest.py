@@ -12,13 +12,15 @@ from mlclip_serve import Server
 
 from mlclip import FeatureCache, Recipe, heads, load_encoder, read_dataset, train_run
 from mlclip.data import k_shot
-from mlclip.heads.base import first_output, to_scores
+from mlclip.heads.base import to_scores
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "demo" / "data" / "manifest.jsonl"
 HEADS = tuple(heads.HEADS)
 QUICK = {"mld": {"lr": 1e-3, "epochs": 2}, "siglip": {"epochs": 1}}
 """Settings that make some trainings quicker; all others stop after 8 epochs."""
+INDEXED = "neighbors_hnsw"
+"""One more: `neighbors` with a faiss index, which a Python model serves."""
 
 
 @dataclass
@@ -35,14 +37,19 @@ class Served:
         """The encoder that a head reads."""
         return self.encoders[self.runs[name].encoder.tag]
 
-    @torch.inference_mode()
     def expected(self, name, paths):
         """Scores float32 [R, N] that this process computes for image files without a text, from float32 features."""
+        return to_scores(self.runs[name].head, self.outputs(name, paths)[0]).numpy()
+
+    @torch.inference_mode()
+    def outputs(self, name, paths):
+        """All that a head gives in this process for image files without a text, from float32 features."""
         encoder, head = self.encoder(name), self.runs[name].head
         pixels = np.stack([to_pixels(path.read_bytes(), encoder.spec) for path in paths])
         features = dict(zip(("embedding", "tokens"), encoder(torch.from_numpy(pixels)), strict=True))
         features["text_embedding"] = torch.zeros_like(features["embedding"])
-        return to_scores(head, first_output(head, [features[kind] for kind in head.inputs])).numpy()
+        output = head(*(features[kind] for kind in head.inputs))
+        return output if isinstance(output, tuple) else (output,)
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +64,7 @@ def trained(tmp_path_factory):
         recipe = Recipe(name, training=replace(head.defaults, **quick))
         some = k_shot(dataset, 2) if name == "siglip" else dataset  # the only one that trains its encoder
         runs[name] = train_run(some, encoder, cache, recipe)
+    runs[INDEXED] = train_run(dataset, encoder, cache, Recipe("neighbors", {"index": "hnsw"}))
     return encoder, runs, [item.path for item in dataset.split("test").items]
 
 

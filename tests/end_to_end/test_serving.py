@@ -19,7 +19,8 @@ from PIL import Image
 
 from mlclip import heads
 
-HEADS = tuple(heads.HEADS)
+INDEXED = "neighbors_hnsw"
+HEADS = (*heads.HEADS, INDEXED)
 OUTPUTS = ("scores", "selected", "top_index", "top_score", "embedding_out")
 
 
@@ -132,7 +133,7 @@ def test_all_heads_of_an_encoder_cost_one_encoder_pass(served):
 def test_an_answer_names_the_references_behind_it(served):
     """Weights and labels of the named references give the scores again."""
     named = tuple(name for name in HEADS if "reference_index" in served.runs[name].head.outputs)
-    assert {"knn1", "neighbors"} <= set(named)
+    assert {"knn1", "neighbors", INDEXED} <= set(named)
     with Client(served.server.grpc_url, heads=(*named, "sigmoid"), explain=True) as client:
         predictions = list(client.classify_many(served.paths[:12]))
     for prediction in predictions:
@@ -142,9 +143,27 @@ def test_an_answer_names_the_references_behind_it(served):
             weights = [reference.weight for reference in answer.references]
             assert weights == sorted(weights, reverse=True)
             assert {reference.id for reference in answer.references} <= set(served.runs[answer.head].head.reference_ids)
-        for answer in (prediction.answers["knn1"], prediction.answers["neighbors"]):
+        for answer in (prediction.answers[name] for name in ("knn1", "neighbors", INDEXED)):
             scores = [sum(r.weight for r in answer.references if label in r.labels) for label in answer.labels]
             np.testing.assert_allclose(answer.scores, scores, atol=1e-4)
+
+
+def test_a_faiss_index_answers_through_its_own_model(served):
+    """The scores and the very references, with their weights, that this process finds."""
+    run, paths = served.runs[INDEXED], served.paths[:40]
+    assert run.head.config["index"] == "hnsw"
+    with grpc.InferenceServerClient(served.server.grpc_url) as raw:
+        config = raw.get_model_config(f"head_{INDEXED}", as_json=True)["config"]
+    assert config["backend"] == "python", "no graph holds an index"
+    with Client(served.server.grpc_url, heads=(INDEXED,), explain=True) as client:
+        answers = [prediction.answers[INDEXED] for prediction in client.classify_many(paths)]
+    scores, index, weight = (part.numpy() for part in served.outputs(INDEXED, paths))
+    np.testing.assert_allclose([answer.scores for answer in answers], scores, atol=1e-4)
+    for answer, rows, weights in zip(answers, index, weight, strict=True):
+        found = {run.head.reference_ids[row]: share for row, share in zip(rows, weights, strict=True)}
+        assert answer.references
+        for reference in answer.references:
+            assert reference.weight == pytest.approx(found[reference.id], abs=1e-4)
 
 
 def test_a_head_nobody_asks_for_is_not_run(served):

@@ -1,5 +1,7 @@
 """What cannot be served rightly is refused with one clear line, and nothing is written."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,15 @@ def test_two_heads_of_one_tag_on_other_weights(encoder, make_encoder, make_run, 
     other = make_encoder("nano", seed=1)
     runs = {"one": make_run(encoder), "two": make_run(other)}
     refused("trained on other weights of nano", runs, repository, encoders=[encoder, other])
+
+
+def test_heads_that_use_other_text_towers_than_the_encoder_has(encoder, make_run, repository):
+    """The image tower is the same: only what the runs note of the text tower tells them apart."""
+    plain = make_run(encoder)
+    one, two = (replace(plain, encoder=replace(plain.encoder, text_fingerprint=digit * 16)) for digit in "12")
+    refused("trained on other weights of nano", {"one": one, "two": two}, repository, encoders=[encoder])
+    runs = {"plain": plain, "worded": one}
+    refused("nano' has another text tower than", runs, repository, error=CheckpointError, encoders=[encoder])
 
 
 def test_new_encoder_under_a_head_that_stays(encoder, make_encoder, make_run, repository):

@@ -266,6 +266,12 @@ def test_the_published_set_is_rebuilt_rule_by_rule(tree, tmp_path):
     assert len(why) + len(rebuilt.dataset) == files
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_published_pictures_are_in_the_split_that_the_list_names(tree, tmp_path, split):
+    rebuilt = rebuild(tree, tmp_path / "out", published=dict.fromkeys(PUBLISHED, split))
+    assert rebuilt.dataset.split_counts == {split: 4}
+
+
 def test_everything_adds_the_others_and_keeps_groups_in_one_split(tree, tmp_path):
     rebuilt = rebuild(tree, tmp_path / "out", published=PUBLISHED, everything=True)
     items = {item.path.stem: item for item in rebuilt.dataset.items}

@@ -1,11 +1,21 @@
+import json
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import open_clip
 import pytest
 import torch
 from mlclip_client.pixels import PixelSpec
+from safetensors.torch import load_file, save_file
 
+from mlclip.checkpoint import EncoderRef, load_run, save_run
+from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders import DEFAULT_ENCODER, load_encoder
-from mlclip.errors import EncoderError
+from mlclip.errors import CheckpointError, EncoderError
+from mlclip.features import TEXT_KINDS, FeatureCache, Features, Rows
+from mlclip.fit import Recipe, train_run
+from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
 
 
 def random_pixels(size, count=2):
@@ -74,6 +84,64 @@ def test_fingerprint_follows_weights_and_preprocessing(encoder, encoder_folder, 
     changed = load_encoder(str(encoder_folder))
     changed.visual.ln_post.bias.data[0] += 1e-3
     assert changed.fingerprint != encoder.fingerprint
+
+
+def other_text_tower(folder, changed):
+    """Copy an encoder's folder, with other weights of its text tower; the image tower stays."""
+    shutil.copytree(folder, changed)
+    weights = load_file(changed / "open_clip_model.safetensors")
+    save_file(weights | {"text_projection": weights["text_projection"] * 2}, changed / "open_clip_model.safetensors")
+    return load_encoder(str(changed))
+
+
+def test_another_text_tower_is_noticed_by_heads_that_use_it(encoder, encoder_folder, tmp_path):
+    other = other_text_tower(encoder_folder, tmp_path / "other")
+    assert other.fingerprint == encoder.fingerprint
+    plain, worded = EncoderRef.of(encoder), EncoderRef.of(encoder, text_tower=True)
+    assert plain.fits(other) and plain.fits(encoder) and worded.fits(encoder) and not worded.fits(other)
+    assert worded.load().text_fingerprint == encoder.text_fingerprint
+    assert replace(plain, name=other.name).load().text_fingerprint == other.text_fingerprint
+    with pytest.raises(CheckpointError, match="has another text tower than the one this head was trained on") as error:
+        replace(worded, name=other.name).load()
+    assert "\n" not in str(error.value)
+
+
+def test_runs_of_heads_that_use_texts_note_the_text_tower(encoder, pictures, tmp_path):
+    paths, labels = pictures
+    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
+    dataset = assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
+    cache = FeatureCache(encoder, tmp_path / "features")
+    notes = {name: train_run(dataset, encoder, cache, Recipe(name)) for name in ("zeroshot", "knn1")}
+    assert notes["zeroshot"].encoder.text_fingerprint == encoder.text_fingerprint
+    assert notes["knn1"].encoder.text_fingerprint is None
+    save_run(tmp_path / "run", notes["zeroshot"])
+    assert load_run(tmp_path / "run").encoder == notes["zeroshot"].encoder
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["encoder"]["text_fingerprint"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    older = load_run(tmp_path / "run").encoder
+    assert older.text_fingerprint is None and older.load().fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in HEADS), ("mld", {"queries": "text"})])
+def test_every_head_says_whether_it_uses_the_text_tower(name, options):
+    """Those that ask for texts when they are prepared, or read texts with the images."""
+    asked = []
+
+    def encode(texts):
+        asked.extend(texts)
+        return torch.nn.functional.normalize(torch.ones(len(texts), 8), dim=1)
+
+    head = build_head(name, 2, FeatureShapes(8, 3, 8, 5, 8), **options)
+    rng = np.random.default_rng(0)
+    tables = tuple(
+        Rows(rng.normal(size=(6, 3, 8) if kind.endswith("tokens") else (6, 8)).astype(np.float32), np.arange(6))
+        for kind in head.inputs
+    )
+    images = Examples(Features(tables), rng.integers(0, 2, (6, 2), dtype=np.uint8), tuple("abcdef"))
+    with torch.no_grad():
+        head.prepare(images, images, LabelTexts(("x", "y"), encode), 0)
+    assert head.uses_text_tower == bool(asked or set(TEXT_KINDS) & set(head.inputs))
 
 
 def test_random_weights_are_the_same_every_time():

@@ -1,18 +1,21 @@
 """Label sets as classes, against float64 loops written from the formulas."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from mlclip_export.graphs import FILE, write_head
+from typer.testing import CliRunner
 
 from mlclip.checkpoint import load_run, save_run
-from mlclip.data import Dataset, Item, assign_splits
+from mlclip.cli import app
+from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.features import FeatureCache, Features, Rows
 from mlclip.fit import Recipe, evaluate_run, train_run
-from mlclip.heads import Examples, FeatureShapes, LabelTexts, build_head
+from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.powerset import PowersetHead, Unseen
 from mlclip.settings import TrainConfig
 from mlclip.train import predict_scores
@@ -140,3 +143,27 @@ def test_a_trained_run_tells_colours_apart_and_reads_back(pictures, encoder, tmp
     assert np.array_equal(predict_scores(again.head, rows), predict_scores(run.head, rows))
     assert again.head.unseen(dataset.split("train").targets()) == Unseen(0, 0)
     assert again.head.config == run.head.config
+
+
+def test_eval_says_how_many_label_sets_the_run_never_saw(pictures, encoder, tmp_path):
+    splits = ("train", "train", "val", "test")
+    pairs = list(zip(*pictures, strict=True))
+    items = [
+        Item(path, names, split="test" if "green" in names else splits[n % 4]) for n, (path, names) in enumerate(pairs)
+    ]
+    dataset = Dataset(tuple(items), ("blue", "green", "red", "white"))
+    write_manifest(dataset, tmp_path / "data.jsonl")
+    known = {item.labels for item in items if item.split == "train"}
+    test = [item.labels for item in items if item.split == "test"]
+    new = [names for names in test if names not in known]
+    assert 1 < len(set(new)) < len(set(test)) and len(new) < len(test)
+    cache = FeatureCache(encoder, tmp_path / "features")
+    words = ["--data", str(tmp_path / "data.jsonl"), "--cache", str(cache.root)]
+    for head in ("powerset", "knn1"):
+        training = replace(HEADS[head].defaults, epochs=min(1, HEADS[head].defaults.epochs))
+        save_run(tmp_path / head, train_run(dataset, encoder, cache, Recipe(head, {}, training)))
+        result = CliRunner().invoke(app, ["eval", str(tmp_path / head), *words], catch_exceptions=False)
+        assert result.exit_code == 0
+        sets = f"{len(set(new))} of the {len(set(test))} label sets of test were not in training"
+        said = f"{sets}, on {len(new)} of {len(test)} images"
+        assert (said in " ".join(result.output.split())) == (head == "powerset")

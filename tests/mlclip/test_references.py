@@ -164,6 +164,29 @@ def test_a_head_without_references_says_which_have_them(dataset, encoder, cache,
             use()
 
 
+@pytest.mark.parametrize("lost", ["all", "some"])
+def test_references_whose_names_were_lost_are_refused(lost, run, cache, late, tmp_path):
+    save_run(tmp_path, run)
+    file, count = tmp_path / "references.jsonl", len(run.head.reference_ids)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("" if lost == "all" else "".join(lines[:-1]))
+    named = 0 if lost == "all" else count - 1
+    run = load_run(tmp_path)
+    for use in (
+        lambda: append_references(run, late, cache),
+        lambda: remove_references(run, ["a"]),
+        lambda: explain(run, examples(run.head, late, cache).features),
+    ):
+        with pytest.raises(CheckpointError, match=f"names {named} of its {count} references: restore its references"):
+            use()
+
+
+def test_prototypes_are_no_references_that_could_change(dataset, encoder, cache, late):
+    run = train_run(dataset, encoder, cache, Recipe("neighbornet", {"prototypes": 2}))
+    with pytest.raises(CheckpointError, match="this neighbornet keeps no references that could change"):
+        append_references(run, late, cache)
+
+
 def test_an_explanation_names_what_the_scores_are_made_of(dataset, encoder, cache):
     run = train_run(dataset, encoder, cache, Recipe("neighbors", {"max_neighbors": 7, "max_difference": 0.05}))
     test = dataset.split("test")

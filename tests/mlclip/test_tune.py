@@ -321,6 +321,27 @@ def test_every_declared_search_can_be_searched(name, dataset, encoder, cache, tm
     assert tuned.training["search"]["settings"].keys() == settings.keys()
 
 
+@pytest.mark.parametrize("head", ["zeroshot", "tip"])
+def test_files_of_contexts_need_not_be_there_any_more(head, dataset, encoder, cache, tmp_path, monkeypatch):
+    """The run keeps what they said: a search may start from another folder."""
+    words = {"red": "rot", "green": "gr\u00fcn", "blue": "blau", "white": "wei\u00df"}
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    (tmp_path / "there" / "contexts.txt").write_text("a photo of {}\t12.345\n[labels] {}\n")
+    (tmp_path / "there" / "de.json").write_text(json.dumps(words))
+    options = {"contexts": "contexts.txt", "translations": "de.json", "keep_labels": True}
+    run = train_run(dataset, encoder, cache, Recipe(head, options))
+    monkeypatch.chdir(tmp_path)
+    tuned = tuned_by(Search("bayes", trials=2, vary=("training.seed=0:9",)), run, dataset, cache, tmp_path)
+    wording = {name: run.head.config[name] for name in ("contexts", "weights", "translations")}
+    assert wording == {
+        "contexts": ["[labels] a photo of {}", "[de] a photo of {}", "[labels] {}"],
+        "weights": [12.345, 12.345, 100.0], "translations": {"de": words},
+    }  # fmt: skip
+    assert {name: tuned.head.config[name] for name in wording} == wording
+    assert torch.equal(tuned.head.text, run.head.text)
+
+
 def test_what_cannot_be_tuned_says_so(run, dataset, cache, tmp_path):
     training = {name: value for name, value in run.training.items() if name != "options"}
     with pytest.raises(TrainError, match="does not say which options"):

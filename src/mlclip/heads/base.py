@@ -109,17 +109,21 @@ class Head(nn.Module):
             weight 0 where fewer than R' took part.
         config: keyword arguments that build this head again, plain JSON values; `classes` is N.
         reference_ids: names of the R images that the head keeps as references; empty where it keeps none.
+        uses_text_tower: label texts are in its weights, or it reads texts; another text tower would not fit it.
+        growth_rate: factor on a run's learning rate when it is extended: what is trained then alone takes larger steps.
         growth_note: why the scores of old classes may move when the head is `extended`; empty where they stay.
     """
 
     name: ClassVar[str]
     defaults: ClassVar[TrainConfig] = UNTRAINED
     search: ClassVar[Mapping[str, Range | Choice]] = {}
+    growth_rate: ClassVar[float] = 1.0
     growth_note: ClassVar[str] = ""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] = ("logits",)
     config: dict[str, Any]
     reference_ids: tuple[str, ...] = ()
+    uses_text_tower: bool = False
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:

@@ -46,6 +46,7 @@ class FusionHead(Head):
     """
 
     name: ClassVar[str] = "fusion"
+    uses_text_tower = True
     defaults: ClassVar[TrainConfig] = TrainConfig(lr=1e-3, epochs=100, patience=15, weight_decay=1e-5)
     search: ClassVar[Mapping[str, Range | Choice]] = {
         "mode": Choice(MODES),

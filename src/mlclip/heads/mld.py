@@ -57,6 +57,7 @@ class MLDecoder(Head):
 
     name: ClassVar[str] = "mld"
     defaults: ClassVar[TrainConfig] = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+    growth_rate: ClassVar[float] = 10.0
     search: ClassVar[Mapping[str, Choice]] = {
         "attention_heads": Choice((2, 4, 8)),
         "dropout": Choice((0.1, 0.3, 0.5)),
@@ -96,6 +97,7 @@ class MLDecoder(Head):
             "segments": segments,
         }  # fmt: skip
         self.inputs = ("tokens",) if memory == "tokens" else ("embedding",)
+        self.uses_text_tower = queries == "text"
         self.memory = nn.Linear(width, decoder_width)
         self.queries = make_queries(queries, groups, decoder_width, text_width)
         self.layers = nn.ModuleList(

@@ -43,6 +43,7 @@ class SiglipHead(Head):
     """
 
     name: ClassVar[str] = "siglip"
+    uses_text_tower = True
     defaults: ClassVar[TrainConfig] = TrainConfig(lr=5e-5, epochs=80, patience=10, batch_size=64)
     trains_encoder: ClassVar[bool] = True
 

@@ -58,6 +58,7 @@ class TipAdapter(Head):
     """
 
     name: ClassVar[str] = "tip"
+    uses_text_tower = True
 
     text: Tensor
     references: Tensor

@@ -34,6 +34,7 @@ class ZeroShot(Head):
     """
 
     name: ClassVar[str] = "zeroshot"
+    uses_text_tower = True
     search: ClassVar[Mapping[str, Range]] = {"weights": Range(0, 100, each="contexts")}
 
     text: Tensor

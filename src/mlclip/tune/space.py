@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from mlclip.checkpoint import Run
 from mlclip.errors import TrainError
+from mlclip.extend import recorded_training
 from mlclip.fit import Recipe
 from mlclip.heads import Choice, Range
 from mlclip.settings import TrainConfig
@@ -30,9 +31,18 @@ def base_recipe(run: Run) -> Recipe:
     options = run.training.get("options")
     if options is None:
         raise TrainError("this run does not say which options its head had: train it again, then tune it")
-    names = {field.name for field in fields(TrainConfig)}
-    training = TrainConfig(**{name: value for name, value in run.training.items() if name in names})
-    return Recipe(run.head_name, options, training)
+    return Recipe(run.head_name, _without_files(options, run.head.config), recorded_training(run))
+
+
+def _without_files(options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that name files of contexts or translations, with what the run keeps of these files instead."""
+    kept = dict(options)
+    if {"contexts", "translations"} & options.keys():
+        pairs = zip(config["contexts"], config["weights"], strict=True)
+        kept["contexts"] = [f"{context}\t{weight!r}" for context, weight in pairs]
+    if "translations" in options:
+        kept["translations"] = config["translations"]
+    return kept
 
 
 def apply(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
