@@ -69,8 +69,8 @@ def _get(address: str, port: int, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(address, port, timeout=_HTTP_TIMEOUT)
     with contextlib.closing(connection):
         connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
+        with connection.getresponse() as response:
+            return response.status, response.read()
 
 
 def _configs(client: triton.InferenceServerClient, deadline: float) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -61,7 +62,8 @@ class Worker:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # what it had not read yet
+                    pipe.close()
 
     def _ask(self, **line: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None

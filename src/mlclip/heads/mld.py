@@ -58,6 +58,8 @@ class MLDecoder(Head):
     name: ClassVar[str] = "mld"
     defaults: ClassVar[TrainConfig] = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
     growth_rate: ClassVar[float] = 10.0
+    """Ten of openclip's 46 classes, added later, reach 39.5 % mAP on validation with 1, 45.6 % with 3 and 49.4 % with
+    10 times the run's rate (two choices of the ten); trained with the others from the start, 53.6 %."""
     search: ClassVar[Mapping[str, Choice]] = {
         "attention_heads": Choice((2, 4, 8)),
         "dropout": Choice((0.1, 0.3, 0.5)),
