@@ -15,10 +15,11 @@ import numpy as np
 
 from mlclip.compare.figures import DECISIONS, RANKING, cell
 from mlclip.compare.floors import FLOORS
-from mlclip.compare.results import Line, Results
+from mlclip.compare.results import Results
 from mlclip.compare.studies import WITHOUT_TEXTS
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
+from mlclip.json_lines import Line
 from mlclip_bench.scaling.derive import FILE as SCALING
 
 Rows = Sequence[Sequence[str]]
@@ -60,13 +61,14 @@ def heads(results: Path, title: str) -> str:
     """A figure of every method on every data set."""
     folders = sorted((folder for folder in results.iterdir() if _SET.fullmatch(folder.name)), key=_order)
     columns = [_SET.sub(r"\g<set> \g<top>", folder.name) for folder in folders]
-    by_folder = [_values(Results(folder).lines(), title, lambda line: line["variant"]) for folder in folders]
+    lines = [Results(folder).lines() for folder in folders]
+    by_folder = [_values(part, title, lambda line: line["variant"]) for part in lines]
     known = [name for values in by_folder for name in values]
     names = [name for name in _ROWS if name in known]
     return _lay_out(
         [f"test {title}", *columns],
         [[_called(name), *(cell(title, values.get(name, [])) for values in by_folder)] for name in names],
-    ) + _from([line for folder in folders for line in Results(folder).lines()])
+    ) + _from([line for part in lines for line in part])
 
 
 def losses(results: Path) -> str:

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mlclip.console import console, progress
+from mlclip.json_lines import Line
 from mlclip_bench.load.define import Images, Load, LoadError, Pace, Questions, read_images
 from mlclip_bench.load.derive import Row, open_rows, rows_of
 from mlclip_bench.load.search import bracket
-from mlclip_bench.load.store import Line, Store
+from mlclip_bench.load.store import Store
 from mlclip_bench.load.sweep import Plan, run_plan
 from mlclip_bench.load.windows import Window
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlclip.errors import ResultsError
+from mlclip.json_lines import Line
 from mlclip_bench.load.derive import PERCENTILES, Row, closed_rows, open_rows
 from mlclip_bench.load.search import Bracket, bracket, judge
-from mlclip_bench.load.store import Line
 
 _MIB = 2**20
 _ALONE = 0.25

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 from mlclip.errors import ResultsError
+from mlclip.json_lines import Line, append_line, read_lines
 
-Line = dict[str, Any]
 Key = tuple[str, float]
 
 
@@ -35,20 +32,7 @@ class Store:
         Raises:
             ResultsError: the file cannot be read, or a line other than an unfinished last one is no JSON.
         """
-        try:
-            text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise ResultsError(f"{self.path}: cannot be read: {error}") from error
-        found: dict[Key, Line] = {}
-        for number, row in enumerate(text.splitlines(keepends=True), start=1):
-            if not row.endswith("\n"):  # a writer that was killed leaves half a line
-                continue
-            try:
-                line = json.loads(row)
-                found[key_of(line)] = line
-            except (ValueError, KeyError, TypeError) as error:
-                raise ResultsError(f"{self.path}:{number}: not a level ({error!r}): take the line out") from error
-        return list(found.values())
+        return list({key_of(line): line for line in read_lines(self.path, "level", key_of)}.values())
 
     def check(self, setting: Line, resume: bool) -> None:
         """Refuse to mix or to overwrite.
@@ -72,13 +56,4 @@ class Store:
         Raises:
             ResultsError: the folder is not writable.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b") as file:
-                written = self.path.read_bytes()
-                file.truncate(written.rfind(b"\n") + 1)
-                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise ResultsError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
+        append_line(self.path, line)

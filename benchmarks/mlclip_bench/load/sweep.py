@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mlclip.json_lines import Line
 from mlclip_bench.load.define import Closed, Load, LoadError, Open
 from mlclip_bench.load.derive import Row, capacity, open_rows, rows_of
 from mlclip_bench.load.search import next_rate
-from mlclip_bench.load.store import Line, Store, key_of
+from mlclip_bench.load.store import Store, key_of
 
 AUTO = (0.25, 0.5, 0.75, 0.9)
 """Shares of the closed loop's highest throughput that `--rates auto` tries."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip.errors import ResultsError
-from mlclip_bench.peers.raw import Line, Raw
+from mlclip.json_lines import Line
+from mlclip_bench.peers.raw import Raw
 
 RESAMPLES = 10_000
 LEVEL = 0.95

@@ -6,13 +6,11 @@ base's) and `time` (one peer's seconds in one round).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mlclip.errors import ResultsError
-
-Line = dict[str, Any]
+from mlclip.json_lines import Line, append_line, read_lines
 
 
 class Raw:
@@ -33,12 +31,7 @@ class Raw:
             ResultsError: the folder is not writable.
         """
         line = {"kind": kind, **values}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise ResultsError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
+        append_line(self.path, line)
         return line
 
     def lines(self) -> list[Line]:
@@ -47,17 +40,6 @@ class Raw:
         Raises:
             ResultsError: there is no such file, or a line is broken.
         """
-        try:
-            rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ResultsError(f"{self.path}: cannot be read ({error}): measure first, without --derive") from error
-        lines: list[Line] = []
-        for number, row in enumerate(rows, start=1):
-            if row.endswith("\n"):
-                try:
-                    line = json.loads(row)
-                    line["kind"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise ResultsError(f"{self.path}:{number}: not a result ({error!r}): take the line out") from error
-                lines.append(line)
-        return lines
+        if not self.path.exists():
+            raise ResultsError(f"{self.path}: there is no such file: measure first, without --derive")
+        return read_lines(self.path, "result", lambda line: line["kind"])

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mlclip.errors import ResultsError
+from mlclip.json_lines import Line
 from mlclip_bench.scaling.cases import ENCODER, WHOLE
-from mlclip_bench.scaling.results import Line, Raw
+from mlclip_bench.scaling.results import Raw
 from mlclip_bench.scaling.rounds import ACCURACY, Point
 from mlclip_bench.scaling.statistics import Estimate, break_even, exponent, latency, ratio
 

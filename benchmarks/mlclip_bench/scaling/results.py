@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mlclip.errors import ResultsError
+from mlclip.json_lines import Line, append_line, read_lines
 from mlclip_bench.scaling.cases import Left, Series
 from mlclip_bench.scaling.rounds import Point
 
 FILE = "results.jsonl"
-Line = dict[str, Any]
 KEPT_CALLS = 200
 """Of a turn with more calls than this, every so many are kept, evenly."""
 
@@ -31,7 +31,7 @@ class Raw:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lines: list[Line] = self._read()
+        self.lines = read_lines(folder / FILE, "line of mlclip-bench", lambda line: line["kind"])
 
     def start(self, asked: Mapping[str, Any], where: Mapping[str, Any], resume: bool) -> None:
         """Write the setting, or go on with a run of the same.
@@ -87,12 +87,7 @@ class Raw:
         Raises:
             ResultsError: the folder cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise ResultsError(f"cannot write {self.folder / FILE}: {error.strerror}") from error
+        append_line(self.folder / FILE, line)
         self.lines.append(line)
 
     def medians(self) -> dict[Point, list[float]]:
@@ -101,18 +96,6 @@ class Raw:
         for line in self.of("round"):
             found.setdefault(Point(line["case"], line["batch"]), []).append(statistics.median(line["seconds"]))
         return found
-
-    def _read(self) -> list[Line]:
-        path = self.folder / FILE
-        if not path.exists():
-            return []
-        whole, _, broken = path.read_text(encoding="utf-8").rpartition("\n")
-        if broken:  # the process was killed while it wrote
-            path.write_text(whole + "\n" if whole else "", encoding="utf-8")
-        try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except json.JSONDecodeError as error:
-            raise ResultsError(f"{path} is no file of mlclip-bench ({error}): give another --out") from error
 
 
 def series_line(series: Sequence[Series]) -> list[Line]:

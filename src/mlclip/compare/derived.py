@@ -15,9 +15,10 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve  # type: ignore[import-untyped]
 
 from mlclip.compare.floors import FLOORS
-from mlclip.compare.results import Line, Results, TestScores, key_of
+from mlclip.compare.results import Results, TestScores, key_of
 from mlclip.compare.statistics import FIGURES, LEVEL, RESAMPLES, Comparison, Targets, compare_methods
 from mlclip.errors import ResultsError
+from mlclip.json_lines import Line
 
 Shots = int | None
 RECALLS = np.linspace(0, 1, 101)

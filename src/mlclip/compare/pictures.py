@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from mlclip.compare.derived import RECALLS, Derived, is_floor
 from mlclip.compare.figures import DECISIONS, RANKING, Get
 from mlclip.compare.floors import CHANCE
-from mlclip.compare.results import Line, Results
+from mlclip.compare.results import Results
 from mlclip.errors import ResultsError
+from mlclip.json_lines import Line
 
 INK, FAINT = "#333333", "#D8D8D8"
 BARS = {"leading": "#56B4E9", "other": "#CBE4F5", "floor": "#D5D5D5"}

@@ -8,8 +8,6 @@ the last counts.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip.errors import ResultsError
+from mlclip.json_lines import Line, append_line, read_lines
 
-Line = dict[str, Any]
 Key = tuple[str, int | None, int]
 SETTING: Mapping[str, Callable[[Line], object]] = {
     "variants (another study)": lambda line: line["study"],
@@ -70,19 +68,7 @@ class Results:
         Raises:
             ResultsError: the file cannot be read, or a line other than an unfinished last one is no JSON.
         """
-        try:
-            text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise ResultsError(f"{self.path}: cannot be read: {error}") from error
-        found: dict[Key, Line] = {}
-        for number, row in enumerate(text.splitlines(keepends=True), start=1):
-            if row.endswith("\n"):  # a writer that was killed leaves half a line
-                try:
-                    line = json.loads(row)
-                    found[key_of(line)] = line
-                except (ValueError, KeyError, TypeError) as error:
-                    raise ResultsError(f"{self.path}:{number}: not a result ({error!r}): take the line out") from error
-        return list(found.values())
+        return list({key_of(line): line for line in read_lines(self.path, "result", key_of)}.values())
 
     def check(self, setting: Line) -> None:
         """Refuse to mix: every line must come from the same study, data and encoder.
@@ -110,14 +96,9 @@ class Results:
             if outcome is not None:
                 line = line | {"scores": {"file": _file_name(line), "sha256": _digest(outcome)}}
                 self._save(line["scores"]["file"], scores=outcome.scores, thresholds=outcome.thresholds)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b") as file:
-                _cut_unfinished(file.fileno(), self.path)
-                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise ResultsError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
+        append_line(self.path, line)
         return line
 
     def scores(self, line: Line) -> TestScores | None:
@@ -191,10 +172,3 @@ def _digest(outcome: TestScores) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _cut_unfinished(descriptor: int, path: Path) -> None:
-    written = path.read_bytes()
-    whole = written.rfind(b"\n") + 1
-    if whole < len(written):
-        os.ftruncate(descriptor, whole)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip.compare.floors import FLOORS, Floor
-from mlclip.compare.results import Line, Results, TestScores, key_of
+from mlclip.compare.results import Results, TestScores, key_of
 from mlclip.compare.studies import WITHOUT_TEXTS, few_shot
 from mlclip.data import Dataset
 from mlclip.data.read import parse_source
@@ -26,6 +26,7 @@ from mlclip.errors import MlclipError
 from mlclip.features import FeatureCache
 from mlclip.fit import Recipe, ThresholdConfig, examples, head_features, run_cache, train_run, untrained_head
 from mlclip.heads import HEADS
+from mlclip.json_lines import Line
 from mlclip.metrics import evaluate
 from mlclip.provenance import provenance
 from mlclip.thresholds import tune_thresholds

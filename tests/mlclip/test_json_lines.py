@@ -1,0 +1,33 @@
+import pytest
+
+from mlclip.errors import ResultsError
+from mlclip.json_lines import append_line, read_lines
+
+
+def read(path):
+    return read_lines(path, "thing", lambda line: line["name"])
+
+
+def test_lines_come_back_whatever_their_words_hold(tmp_path):
+    path, lines = tmp_path / "new" / "lines.jsonl", [{"name": "a\u2028b"}, {"name": "c\nd"}, {"name": "\u00e9"}]
+    assert read(path) == []
+    for line in lines:
+        append_line(path, line)
+    assert read(path) == lines
+
+
+def test_half_a_line_does_not_count_and_gives_way_to_the_next(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    append_line(path, {"name": 1})
+    with path.open("a") as file:
+        file.write('{"name": 2')
+    assert read(path) == [{"name": 1}]
+    append_line(path, {"name": 3})
+    assert read(path) == [{"name": 1}, {"name": 3}]
+
+
+def test_a_broken_line_is_named_with_its_place(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"name": 1}\n{"other": 2}\n')
+    with pytest.raises(ResultsError, match=r"lines.jsonl:2: not a thing .*take the line out"):
+        read(path)
