@@ -93,7 +93,7 @@ def make_line():
                 "started_here": True,
                 "questions": {"heads": ["mld"], "via": "bytes", "timeout": 30.0, "seed": 0},
                 "images": {"count": 5, "mean_bytes": 4000, "sha256": "0" * 64},
-                "pace": {"window": 5.0, "requests": 100, "warmup": 2.0, "windows": 10},
+                "pace": {"window": 5.0, "requests": 100, "arrivals": 300, "warmup": 2.0, "windows": 10},
             },
             "provenance": {"commit": "abc1234", "machine": "two cores", "time": "2026-01-02T03:04:05+00:00"},
         }

@@ -9,7 +9,7 @@ from mlclip_bench.load.generate import generate, poisson_moments
 from mlclip_bench.load.windows import is_stable, merge
 from scipy import stats
 
-PACE = Pace(window=10.0, requests=1, warmup=1.0, windows=5)
+PACE = Pace(window=10.0, requests=1, arrivals=1, warmup=1.0, windows=5)
 IMAGES = (b"a", b"b", b"c")
 
 
@@ -141,7 +141,7 @@ def test_a_dead_server_ends_the_level_at_once(run_virtual):
 
 
 def test_a_window_lasts_until_it_holds_enough_images(run_virtual):
-    pace = Pace(window=1.0, requests=40, warmup=0.0, windows=3)
+    pace = Pace(window=1.0, requests=40, arrivals=40, warmup=0.0, windows=3)
     closed = run_level(run_virtual, Closed(1), one_at_a_time(0.1), pace)
     assert [window.seconds for window in closed.windows] == pytest.approx([4.0] * 3, abs=0.11)
     opened = run_level(run_virtual, Open(10.0), one_at_a_time(0.01), pace)

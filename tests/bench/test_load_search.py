@@ -19,8 +19,12 @@ TARGET = 0.2
 def probe(make_window, make_line):
     """Make the row of a rate whose latency is always the same."""
 
-    def make(rate, latency, *, stable=True, errors=None, purpose="search"):
-        windows = [make_window([latency * factor] * 50, 5.0, errors) for factor in (1, 1 if stable else 0.5, 1)]
+    def make(rate, latency, *, others=None, share=1.0, errors=None, purpose="search"):
+        count = max(1, round(share * rate * 5))
+        windows = [
+            make_window([each] * count, count / (share * rate), errors)
+            for each in (latency, others or latency, latency)
+        ]
         return rows_of([make_line(Open(rate), windows, purpose=purpose)])[0]
 
     return make
@@ -31,12 +35,19 @@ def queue(rate, most=41.0):
     return 0.05 / (1 - rate / most) if rate < most else 60.0
 
 
-def test_a_rate_holds_when_it_is_in_time_without_errors_and_stable(probe):
+def test_a_rate_holds_when_it_is_in_time_without_errors_and_keeps_up(probe):
     assert judge(probe(1, 0.19), TARGET) is Verdict.HOLDS
     assert judge(probe(1, 0.21), TARGET) is Verdict.OVER
     assert judge(probe(1, 0.19, errors={"server": 1}), TARGET) is Verdict.ERRORS
-    assert judge(probe(1, 0.19, stable=False), TARGET) is Verdict.UNSTABLE
-    assert judge(probe(1, 0.21, stable=False), TARGET) is Verdict.OVER
+    assert judge(probe(100, 0.19, share=0.95), TARGET) is Verdict.HOLDS
+    assert judge(probe(100, 0.19, share=0.85), TARGET) is Verdict.BEHIND
+    assert judge(probe(100, 0.1, others=0.21), TARGET) is Verdict.OVER, "in each window"
+
+
+def test_a_rate_far_below_the_target_holds_however_much_its_latency_varies(probe):
+    row = probe(100, 0.05, others=0.02)
+    assert not row.stable
+    assert judge(row, TARGET) is Verdict.HOLDS
 
 
 @pytest.mark.parametrize("start", [1.0, 10.0, 28.0, 35.0, 200.0])
@@ -69,10 +80,10 @@ def test_a_target_below_the_fastest_answer_is_given_up(probe):
     assert say_bracket(bracket(rows, 0.01), 0.01).startswith("No rate was found that holds")
 
 
-def test_an_unstable_rate_bounds_the_search_and_is_named(probe):
-    rows = [probe(10.0, 0.1), probe(20.0, 0.1, stable=False)]
+def test_a_rate_that_falls_behind_bounds_the_search_and_is_named(probe):
+    rows = [probe(10.0, 0.1), probe(20.0, 0.1, share=0.8)]
     assert next_rate(rows, TARGET, 10.0) == 15.0
-    assert "20 images/s (unstable, p99 100 ms) did not" in say_bracket(bracket(rows, TARGET), TARGET)
+    assert "20 images/s (falls behind, p99 100 ms) did not" in say_bracket(bracket(rows, TARGET), TARGET)
 
 
 def test_a_lower_rate_that_failed_is_said_to_contradict(probe):
@@ -97,7 +108,7 @@ def measure(make_window, make_line):
             if isinstance(load, Closed):
                 windows = [make_window([0.1] * min(200, 50 * load.concurrency), 5.0)] * 3
             else:
-                windows = [make_window([queue(load.rate)] * 50, 5.0)] * 3
+                windows = [make_window([queue(load.rate)] * round(5 * load.rate), 5.0)] * 3
             return make_line(load, windows, purpose=purpose)
 
     return Measure()

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from mlclip_bench.load.windows import Histogram, Window, is_settled, is_stable, merge
+from mlclip_bench.load.windows import Histogram, Window, holds, is_settled, is_stable, merge
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 100, 1001])
@@ -72,13 +72,27 @@ def test_a_window_comes_back_from_json(make_window):
     assert back.histogram.counts == window.histogram.counts
 
 
-def test_a_level_is_settled_once_stable_or_over_the_target_or_broken(make_window):
+def test_a_level_is_settled_once_stable_or_broken(make_window):
+    assert not is_settled([make_window([latency] * 10) for latency in (0.3, 0.5, 0.9)])
+    assert is_settled([make_window([0.1] * 10)] * 3)
+    assert is_settled([make_window([], errors={"unavailable": 50})])
+    assert not is_settled([make_window([0.1], errors={"server": 50})])
+    assert not is_settled([make_window([])]), "silent, but perhaps only slow"
+
+
+def test_a_level_of_the_open_loop_is_settled_once_three_windows_say_the_same_of_the_target(make_window):
     rising = [make_window([latency] * 10) for latency in (0.3, 0.5, 0.9)]
-    assert not is_settled(rising, None)
-    assert not is_settled(rising, 0.4), "the first window held it"
-    assert is_settled(rising, 0.2)
-    assert not is_settled(rising[:2], 0.2)
-    assert is_settled([make_window([0.1] * 10)] * 3, None)
-    assert is_settled([make_window([], errors={"unavailable": 50})], None)
-    assert not is_settled([make_window([0.1], errors={"server": 50})], None)
-    assert not is_settled([make_window([])], None), "silent, but perhaps only slow"
+    assert not is_settled(rising, 10.0, 0.4), "the first window held it"
+    assert is_settled(rising, 10.0, 0.2)
+    assert is_settled(rising, 10.0, 1.0)
+    assert not is_settled(rising[:2], 10.0, 0.2)
+    assert not is_settled(rising, 10.0, None)
+
+
+def test_a_window_holds_in_time_without_errors_and_when_it_keeps_up(make_window):
+    assert holds(make_window([0.1] * 100), 100.0, 0.1005)
+    assert not holds(make_window([0.1] * 98 + [0.3] * 2), 100.0, 0.2)
+    assert holds(make_window([0.1] * 99 + [0.3]), 100.0, 0.2)
+    assert not holds(make_window([0.1] * 90), 100.0, 0.2)
+    assert not holds(make_window([0.1] * 100, errors={"server": 1}), 100.0, 0.2)
+    assert not holds(make_window([]), 1.0, 0.2)

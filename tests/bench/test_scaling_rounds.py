@@ -19,7 +19,7 @@ class Machine:
 
 
 STEADY, JUMPY = Point("steady", 8), Point("jumpy", 8)
-COSTS = {STEADY: [1.0], JUMPY: [1.0, 3.0]}
+COSTS = {STEADY: [0.1], JUMPY: [0.1, 0.3]}
 
 
 def run(machine, patience, medians=None, points=(STEADY, JUMPY), **more):
@@ -40,7 +40,7 @@ def test_what_is_stable_stops_and_the_rest_goes_on():
 
 
 def test_all_points_take_a_turn_in_each_round():
-    machine = Machine({Point(name, 1): [1.0] for name in "abcdef"})
+    machine = Machine({Point(name, 1): [0.1] for name in "abcdef"})
     run(machine, Patience(), points=list(machine.costs))
     rounds = [machine.turns[start : start + 6] for start in range(0, 30, 6)]
     assert all(set(turns) == set(machine.costs) for turns in rounds)
@@ -48,8 +48,8 @@ def test_all_points_take_a_turn_in_each_round():
 
 
 def test_no_round_starts_that_would_end_too_late_but_the_first_three():
-    medians, _ = run(Machine(COSTS), Patience(until=13.0))
-    assert [len(rounds) for rounds in medians.values()] == [4, 4], "a fifth one would end after 13 s"
+    medians, _ = run(Machine(COSTS), Patience(until=1.3))
+    assert [len(rounds) for rounds in medians.values()] == [4, 4], "a fifth one would end after 1.3 s"
     medians, _ = run(Machine(COSTS), Patience(until=0.0))
     assert [len(rounds) for rounds in medians.values()] == [3, 3]
 
@@ -67,3 +67,17 @@ def test_an_interrupted_run_goes_on_where_it_stopped():
     _, recorded = run(machine, Patience(most=6), medians)
     assert [number for _, number in recorded][:3] == [3, 4, 4], "the interrupted round is completed first"
     assert [len(rounds) for rounds in medians.values()] == [5, 6]
+
+
+def test_slow_points_take_part_in_every_fourth_round_after_the_third():
+    costs = {Point("quick", 1): [0.1, 0.4], Point("slow", 1): [2.0, 3.0]}
+    _, recorded = run(Machine(costs), Patience(most=12), points=list(costs))
+    assert [number for point, number in recorded if point.case == "quick"] == list(range(1, 13))
+    assert [number for point, number in recorded if point.case == "slow"][:6] == [1, 2, 3, 7, 11, 15]
+
+
+def test_a_slow_point_goes_on_in_its_own_round_after_an_interruption():
+    quick, slow = Point("quick", 1), Point("slow", 1)
+    machine, medians = Machine({quick: [0.1, 0.4], slow: [2.0, 3.0]}), {quick: [0.1, 0.4] * 4, slow: [2.0, 3.0, 2.0]}
+    _, recorded = run(machine, Patience(most=10), medians, points=[quick, slow])
+    assert recorded[:3] == [(slow, 7), (quick, 9), (quick, 10)]

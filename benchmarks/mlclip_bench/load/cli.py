@@ -54,7 +54,12 @@ def load(
     via: Annotated[Literal["bytes", "pixels"], typer.Option(help="Who decodes: server or client.")] = "bytes",
     timeout: Annotated[float, typer.Option(min=0.001, help="Deadline of each request, in seconds.")] = 30.0,
     window: Annotated[float, typer.Option(min=0.1, help="Seconds that a window lasts at least.")] = 5.0,
-    window_requests: Annotated[int, typer.Option(min=1, help="Images that a window holds at least.")] = 100,
+    window_requests: Annotated[
+        int, typer.Option(min=1, help="Images that a closed loop's window holds at least.")
+    ] = 100,
+    window_arrivals: Annotated[
+        int, typer.Option(min=1, help="Images that come in an open loop's window at least.")
+    ] = 300,
     warmup: Annotated[float, typer.Option(min=0, help="Seconds of load before the first window.")] = 2.0,
     max_windows: Annotated[int, typer.Option(min=3, help="Unstable after so many, a level is given up.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of arrivals and of the images' order.")] = 0,
@@ -71,7 +76,7 @@ def load(
     store = Store(out)
     if derive:
         return _derive(store, target)
-    pace = Pace(window, window_requests, warmup, max_windows)
+    pace = Pace(window, window_requests, window_arrivals, warmup, max_windows)
     if not resume:
         store.check({}, resume)
     with progress("reading images") as on_image:

@@ -52,19 +52,21 @@ class Pace:
 
     Attributes:
         window: seconds that a window lasts at least.
-        requests: images that a window holds at least.
+        requests: images that a window of the closed loop holds at least.
+        arrivals: images that a window of the open loop holds at least: its 99th percentile decides.
         warmup: seconds under load before the first window.
         windows: a level that is not stable after so many is given up as unstable.
     """
 
     window: float = 5.0
     requests: int = 100
+    arrivals: int = 300
     warmup: float = 2.0
     windows: int = 10
 
     def seconds(self, load: Open) -> float:
         """How long a window lasts where the rate is given."""
-        return max(self.window, self.requests / load.rate)
+        return max(self.window, self.arrivals / load.rate)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Row:
         purpose: `sweep` or `search`.
         stable: whether the three agreed.
         windows: how many it took.
+        last: the three.
         total: the three as one.
         unanswered: requests under way at the end.
         models: `name/version` -> what Triton counted.
@@ -36,6 +37,7 @@ class Row:
     purpose: str
     stable: bool
     windows: int
+    last: tuple[Window, ...]
     total: Window
     unanswered: int
     models: Mapping[str, Counters]
@@ -113,6 +115,7 @@ def _row(line: Line) -> Row:
         purpose=line["purpose"],
         stable=is_stable(windows),
         windows=len(windows),
+        last=tuple(windows[-CONSECUTIVE:]),
         total=merge(windows[-CONSECUTIVE:]),
         unanswered=line["unanswered"],
         models={name: Counters(**counters) for name, counters in line["models"].items()},

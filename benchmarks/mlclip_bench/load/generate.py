@@ -68,7 +68,7 @@ async def generate(
         pace: how long windows are and how many there may be.
         seed: of the images' order and of the arrivals.
         observe: reads the server's own counters, at every window's edge.
-        target: see `is_settled`; it ends no closed loop.
+        target: see `is_settled`.
         on_window: told of every window.
     """
     tally, random = _Tally(), np.random.default_rng([seed, *_words(load)])
@@ -89,7 +89,8 @@ async def generate(
         await asyncio.sleep(pace.warmup)
         tally.cut()
         observed = [await observe()]
-        while len(windows) < pace.windows and not is_settled(windows, target if isinstance(load, Open) else None):
+        rate = load.rate if isinstance(load, Open) else None
+        while len(windows) < pace.windows and not is_settled(windows, rate, target):
             await tally.window(load, pace)
             windows.append(tally.cut())
             observed.append(await observe())

@@ -92,7 +92,8 @@ def _head(lines: Sequence[Line]) -> str:
     return (
         f"Heads {', '.join(asked['heads'])} of `{Path(setting['server']).name}` ({place}), asked by the asyncio client "
         f"via {asked['via']}; {images['count']} images of {images['mean_bytes'] / 1000:.1f} kB in the mean. Windows of "
-        f"at least {pace['window']:g} s and {pace['requests']} images. Client's machine: {last['machine']}; "
+        f"at least {pace['window']:g} s and {pace['requests']} images (open loop {pace['arrivals']}). "
+        f"Client's machine: {last['machine']}; "
         f"commit {commits}, {last['time'][:10]}.\n"
     )
 

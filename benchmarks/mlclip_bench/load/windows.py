@@ -135,20 +135,33 @@ def is_stable(windows: Sequence[Window]) -> bool:
     return all(max(values) <= (1 + TOLERANCE) * min(values) for values in (throughputs, known))
 
 
-def is_settled(windows: Sequence[Window], target: float | None) -> bool:
+def holds(window: Window, rate: float, target: float) -> bool:
+    """Tell whether a window of the open loop holds a target: in time, without an error, and keeping up.
+
+    Args:
+        window: what came back.
+        rate: images a second that came; answers may be 10 % fewer, since some are still under way at the end.
+        target: seconds that 99 of 100 answers may take.
+    """
+    high = window.histogram.percentile(99)
+    keeps_up = window.throughput * (1 + TOLERANCE) >= rate
+    return high is not None and high <= target and keeps_up and not window.errors
+
+
+def is_settled(windows: Sequence[Window], rate: float | None = None, target: float | None = None) -> bool:
     """Tell whether more windows would change nothing.
 
-    That is so when the last three are stable, when all three miss the target, or when nothing but errors comes.
+    That is so when the last three are stable, when all three hold the target or none does, or when nothing but
+    errors comes.
 
     Args:
         windows: so far.
-        target: seconds that the 99th percentile may be; None where nothing is decided by it.
+        rate: images a second that come; None in the closed loop.
+        target: see `holds`; None where there is none.
     """
     if windows and not windows[-1].answered and windows[-1].errors:
         return True
     last = windows[-CONSECUTIVE:]
-    if len(last) == CONSECUTIVE and target is not None:
-        percentiles = [window.histogram.percentile(99) for window in last]
-        if all(value is not None and value > target for value in percentiles):
-            return True
+    if len(last) == CONSECUTIVE and rate is not None and target is not None:
+        return len({holds(window, rate, target) for window in last}) == 1
     return is_stable(windows)

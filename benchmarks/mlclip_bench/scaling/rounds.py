@@ -32,14 +32,19 @@ class Patience:
 
     Attributes:
         turn: seconds of a turn; one call at least.
-        fewest: rounds that always run.
+        fewest: rounds that always run, with all points.
+        dear: seconds a call from which a point takes part in every `seldom`-th round only, after the first `fewest`:
+            a few slow points would leave no time to know the many quick ones well.
+        seldom: see `dear`.
         steady: rounds before a point may count as stable.
         most: rounds after which an unstable point is left as it is.
         until: when to start no further round, in seconds of `clock`.
     """
 
-    turn: float = 0.25
+    turn: float = 0.1
     fewest: int = 3
+    dear: float = 0.5
+    seldom: int = 4
     steady: int = 5
     most: int = 40
     until: float = float("inf")
@@ -56,8 +61,9 @@ def take_turns(
 ) -> None:
     """Measure in rounds.
 
-    In each round every point that is not stable yet has one turn, in an order of its own, so that what the machine
-    does meanwhile falls on all alike. A round is not started where time would run out within it, but `fewest` are.
+    In each round every point that is due and not stable yet has one turn, in an order of its own, so that what the
+    machine does meanwhile falls on all alike. A round is not started where time would run out within it, but `fewest`
+    are.
 
     Args:
         points: what to measure.
@@ -70,8 +76,9 @@ def take_turns(
     """
     took: dict[Point, float] = {}
     while open_points := [point for point in points if not settled(medians[point], patience)]:
-        number = 1 + min(len(medians[point]) for point in open_points)
-        turns = [point for point in open_points if len(medians[point]) < number]  # an interrupted round is completed
+        due = {point: next_round(medians[point], patience) for point in open_points}
+        number = min(due.values())
+        turns = [point for point in open_points if due[point] == number]  # an interrupted round is completed
         expected = sum(took.get(point, 0.0) for point in turns)
         if number > patience.fewest and clock() + expected > patience.until:
             return
@@ -83,6 +90,14 @@ def take_turns(
             took[point] = clock() - started
             record(point, number, calls)
             medians[point].append(statistics.median(calls))
+
+
+def next_round(medians: Sequence[float], patience: Patience) -> int:
+    """The number of the round, from 1, in which a point is due."""
+    done = len(medians)
+    if done < patience.fewest or medians[-1] < patience.dear:
+        return done + 1
+    return patience.fewest + patience.seldom * (done - patience.fewest + 1)
 
 
 def settled(medians: Sequence[float], patience: Patience) -> bool:
