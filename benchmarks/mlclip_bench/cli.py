@@ -91,6 +91,19 @@ def tables(
     console.print(f"changed: {', '.join(map(str, changed)) or 'nothing'}", soft_wrap=True)
 
 
+@app.command()
+def agree(
+    first: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    second: Annotated[Path, typer.Argument(help="Folder of a run of the same.")],
+) -> None:
+    """Say whether two runs agree within their intervals."""
+    from mlclip_bench.scaling.agreement import compare
+    from mlclip_bench.scaling.derive import Derived
+    from mlclip_bench.scaling.results import Raw
+
+    console.print(str(compare(Derived(Raw(first)), Derived(Raw(second)))), highlight=False, soft_wrap=True)
+
+
 app.command("load")(load)
 app.command("peers")(peers)
 

@@ -20,6 +20,12 @@ from mlclip.compare.studies import WITHOUT_TEXTS
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
+from mlclip_bench.load.define import Closed
+from mlclip_bench.load.derive import open_rows, rows_of
+from mlclip_bench.load.report import say_bracket
+from mlclip_bench.load.search import bracket
+from mlclip_bench.load.store import Store
+from mlclip_bench.peers.derive import FILE as PEERS
 from mlclip_bench.scaling.derive import FILE as SCALING
 
 Rows = Sequence[Sequence[str]]
@@ -128,6 +134,42 @@ def scaling(results: Path) -> str:
     )
 
 
+def peers(results: Path) -> str:
+    """The same images through what people would use instead."""
+    figures = json.loads((results / "peers" / PEERS).read_text(encoding="utf-8"))
+    rows = []
+    for peer in figures["peers"].values():
+        if peer["images_per_second"] is not None:
+            ratio = peer["ratio"]
+            interval = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+            rows.append([peer["title"], f"{peer['images_per_second']['median']:.1f}", interval])
+    setting = figures["setting"]
+    source = {name: setting["provenance"][name] for name in ("commit", "machine")}
+    table = _lay_out([f"{setting['encoder']['tag']}, from files", "images/s", "ratio to the plain loop"], rows)
+    return table + _from([source])
+
+
+def load(results: Path) -> str:
+    """A served repository under load, in the order in which load grows, and the rate that holds a target."""
+    lines = Store(results / "load").lines()
+    rows = [row for row in rows_of(lines) if row.purpose == "sweep"]
+    table = _lay_out(
+        ["load", "answered/s", "p50 ms", "p99 ms", "server's cores"],
+        [
+            [
+                str(row.load) + ("" if isinstance(row.load, Closed) else " come"),
+                f"{row.total.throughput:.1f}",
+                *(f"{1000 * (row.percentile(percent) or 0):.0f}" for percent in (50, 99)),
+                f"{row.resources['server_cores'] or 0:.2f}",
+            ]
+            for row in rows
+        ],
+    )
+    target = next(line["target"] for line in lines if line["target"])
+    answer = say_bracket(bracket(open_rows(rows_of(lines)), target), target)
+    return f"{table}\n\n{answer}{_from([line['provenance'] for line in lines])}"
+
+
 def _values(lines: Iterable[Line], title: str, key: Callable[[Line], Any]) -> dict[Any, list[float | None]]:
     """A figure's values over seeds, by whatever `key` takes from a line; one where all seeds gave the same."""
     get = {**RANKING, **DECISIONS}[title]
@@ -188,4 +230,6 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "losses": losses,
     "shots": shots,
     "scaling": scaling,
+    "load": load,
+    "peers": peers,
 }

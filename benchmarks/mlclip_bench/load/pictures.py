@@ -47,7 +47,7 @@ def draw(rows: Sequence[Row], target: float | None, folder: Path) -> list[Path]:
             _throughput(above, known, closed)
             _latency(below, known, target, closed)
         figure.supxlabel(
-            "Full dots: three windows agree within 10 %. Hollow: they never did. Latency of the open loop counts from "
+            "Full dots: three windows agree within 10 %. Hollow: they did not. Latency of the open loop counts from "
             "the moment at which an image came.",
             fontsize=8, x=0.01, ha="left",
         )  # fmt: skip

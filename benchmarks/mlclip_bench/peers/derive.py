@@ -13,6 +13,7 @@ from mlclip.errors import ResultsError
 from mlclip.json_lines import Line
 from mlclip_bench.peers.raw import Raw
 
+FILE = "peers.json"
 RESAMPLES = 10_000
 LEVEL = 0.95
 UNSTABLE = 0.05
@@ -32,7 +33,7 @@ def derive(raw: Raw) -> dict[str, Any]:
         ResultsError: there are no raw lines, or none of a setting.
     """
     derived = derived_from(raw.lines())
-    (raw.folder / "peers.json").write_text(json.dumps(derived, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (raw.folder / FILE).write_text(json.dumps(derived, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return derived
 
 

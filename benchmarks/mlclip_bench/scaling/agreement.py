@@ -1,0 +1,88 @@
+"""Whether two runs say the same.
+
+A shared machine is faster in one quarter of an hour than in the next, for everything alike, and the rounds of one run
+cannot know that. So growth, which compares points of the same rounds, must agree as it is, and latencies must agree
+after the factor between the two runs is taken off: the median over all points of how much longer the second took.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mlclip.errors import ResultsError
+from mlclip_bench.scaling.derive import Derived
+from mlclip_bench.scaling.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What two runs have in common.
+
+    Attributes:
+        factor: how many times as long the second run took, in the median over points.
+        points: how many points both measured.
+        apart: points whose intervals do not meet after the factor -> how many times as long beyond it.
+        growths: how many exponents and ratios both have.
+        grown_apart: those whose intervals do not meet -> their values.
+    """
+
+    factor: float
+    points: int
+    apart: dict[str, float]
+    growths: int
+    grown_apart: dict[str, tuple[float, float]]
+
+    def __str__(self) -> str:
+        same = self.growths - len(self.grown_apart)
+        lines = [
+            f"the second run took {self.factor:.2f} times as long; after that "
+            f"{self.points - len(self.apart)} of {self.points} latencies agree within their intervals",
+            *(f"  {name}: {beyond:.2f} times as long beyond it" for name, beyond in self.apart.items()),
+            f"{same} of {self.growths} exponents and ratios of growth agree as they are",
+            *(f"  {name}: {one:.2f} and {two:.2f}" for name, (one, two) in self.grown_apart.items()),
+        ]
+        return "\n".join(lines)
+
+
+def compare(first: Derived, second: Derived) -> Agreement:
+    """Compare what two runs measured.
+
+    Raises:
+        ResultsError: they have no point in common.
+    """
+    common = [point for point in first.spreads if point in second.spreads]
+    if not common:
+        raise ResultsError(f"{first.raw.folder} and {second.raw.folder} have no measured point in common")
+    pairs = {f"{p.case}, batch {p.batch}": (first.spreads[p].latency, second.spreads[p].latency) for p in common}
+    factor = math.exp(statistics.median(math.log(two.value / one.value) for one, two in pairs.values()))
+    apart = {
+        name: two.value / one.value / factor for name, (one, two) in pairs.items() if not _meet(one.scaled(factor), two)
+    }
+    growths, other = dict(_growths(first)), dict(_growths(second))
+    both = {name: (growths[name], other[name]) for name in growths if name in other}
+    grown_apart = {name: (one.value, two.value) for name, (one, two) in both.items() if not _meet(one, two)}
+    return Agreement(factor, len(common), apart, len(both), grown_apart)
+
+
+def _growths(run: Derived) -> Iterator[tuple[str, Estimate]]:
+    for title in run.titles:
+        for batch in run.asked["batches"]:
+            found = run.growth(title, batch)
+            for kind in ("exponent", "exponent_of_all"):
+                if kind in found:
+                    yield f"{title}, batch {batch}, {kind}", _estimate(found[kind])
+            for sizes, values in found.get("ratios", {}).items():
+                yield f"{title}, batch {batch}, {sizes}", _estimate(values)
+
+
+def _estimate(values: dict[str, Any]) -> Estimate:
+    low, high = values["low"], values["high"]
+    return Estimate(values["value"], 0.0 if low is None else low, math.inf if high is None else high)
+
+
+def _meet(one: Estimate, two: Estimate) -> bool:
+    return max(one.low, two.low) <= min(one.high, two.high)
