@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
+import csv
 import sys
 import warnings
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mlclip_client.bulk import DONE, FAILED, REJECTED, USAGE, Tally, write_rows
+from mlclip_client import options
+from mlclip_client.bulk import run_job, run_stream
 from mlclip_client.client import Client
-from mlclip_client.errors import ClientError, UnknownHead
-from mlclip_client.files import Walk, find_images
-from mlclip_client.outputs import check_target, open_writer
-from mlclip_client.rows import RowOptions, schema
+from mlclip_client.events import logged
+from mlclip_client.inputs import InputOptions
+from mlclip_client.jobs.cli import retry_failed, status
+from mlclip_client.near import first_alike, read_embeddings
+from mlclip_client.outputs import check_target
+from mlclip_client.report.cli import report
+from mlclip_client.rows import RowOptions
 from mlclip_client.session import MAX_BYTES
-from mlclip_client.texts import Texts
+from mlclip_client.settings import Asking, Wanted, Watching
 from mlclip_client.values import HeadInfo
 
 _PIPE_WIDTH = 160
@@ -35,73 +36,105 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Url = Annotated[str, typer.Option(help="Triton's gRPC endpoint, host:port.")]
-Timeout = Annotated[float, typer.Option(min=0.001, help="Deadline of each request, in seconds.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")]
 
 
 @app.command()
 def classify(
-    paths: Annotated[list[Path], typer.Argument(help="Image files, and folders to search for them.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, globs, tars, manifests (.parquet, .csv, .jsonl), lists (.txt), URLs, s3://..., or - "
+            "for paths and URLs on stdin."
+        ),
+    ] = None,
     head: Annotated[list[str] | None, typer.Option(help="A head to ask; repeat for several.")] = None,
-    out: Annotated[str, typer.Option(help="A .parquet or .jsonl file, or - for stdout.")] = "labels.parquet",
-    url: Url = "127.0.0.1:8001",
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 32,
-    timeout: Timeout = 30.0,
-    via: Annotated[Literal["bytes", "pixels"], typer.Option(help="Who decodes: server or client.")] = "bytes",
+    out: Annotated[
+        str | None, typer.Option(help="A .parquet or .jsonl file, or - for stdout. [default: labels.parquet]")
+    ] = None,
+    job: Annotated[
+        Path | None, typer.Option(help="Folder of a job: survives being killed, goes on, and can be shared.")
+    ] = None,
+    url: options.Url = "127.0.0.1:8001",
+    concurrency: options.Concurrency = 32,
+    timeout: options.Timeout = 30.0,
+    patience: options.Patience = 60.0,
+    via: options.Via = "bytes",
     top_k: Annotated[int, typer.Option(min=0, help="Best labels to list, selected or not.")] = 5,
     scores: Annotated[bool, typer.Option("--scores", help="Also write the scores of all classes.")] = False,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="Also write image embeddings.")] = False,
     explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Also write the reference images behind each answer."),
+        bool, typer.Option("--explain", help="Also write the reference images behind each answer.")
     ] = False,
     texts: Annotated[
-        Path | None,
-        typer.Option(help="Titles for heads that read text: .csv or .jsonl with `path` and `text`."),
+        Path | None, typer.Option(help="Titles for heads that read text: .csv or .jsonl with `path` and `text`.")
     ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The manifests' column of paths, URLs or bytes, where it is not obvious.")
+    ] = None,
+    null: Annotated[bool, typer.Option("--null", help="Lists have NULs between names, as of find -print0.")] = False,
     max_bytes: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = MAX_BYTES,
-    debug: Debug = False,
+    download_seconds: options.DownloadSeconds = 30.0,
+    per_host: options.PerHost = 4,
+    private: options.Private = False,
+    ignore_robots: options.IgnoreRobots = False,
+    proxy: options.Proxy = None,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a job's shard.")] = 1000,
+    max_failures: options.MaxFailures = 1000,
+    metrics_port: options.MetricsPort = None,
+    metrics_host: options.MetricsHost = "127.0.0.1",
+    log: options.Log = None,
+    debug: options.Debug = False,
 ) -> None:
-    """Label images and write one row each; images that fail get a row with their error.
+    """Label images and write one row each; inputs that fail get a row with their error.
 
-    Exit code: 0 all labelled, 1 the server failed, 2 wrong usage, 3 some images could not be used.
+    With --job, the same command goes on with what was stopped; several may work on one job.
+    Exit code: 0 all labelled, 1 the server failed, 2 wrong usage, 3 some inputs could not be used.
     """
-    options = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings, explain=explain)
-    with _reported(debug):
-        check_target(out)
-        walk, known = Walk(), None if texts is None else Texts(texts)
-        images = _some_images(paths, walk)
-        with Client(
-            url,
-            heads=head or None,
-            timeout=timeout,
-            via=via,
-            embeddings=embeddings,
-            explain=explain,
-            max_bytes=max_bytes,
-        ) as client:
-            asked = client.asked_heads()
-            if known is not None and not any(info.reads_text for info in asked):
-                raise ValueError(f"--texts: no head among {', '.join(info.name for info in asked)} reads text")
-            items = images if known is None else known.join(images)
-            predictions = client.classify_many(items, concurrency=concurrency)
-            with open_writer(out, schema(asked, options)) as write, _progress() as (progress, task):
-                tally = write_rows(
-                    predictions,
-                    write,
-                    options,
-                    lambda tally: progress.update(task, advance=1, errors=tally.errors),
-                )
-        if known is not None:
-            _say(f"{known.used:,} of the images have a text in {texts}, which has {len(known):,}")
-        raise typer.Exit(_conclude(tally, walk, out))
+    columns = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings, explain=explain)
+    limits = options.limits(max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy)
+    asking = Asking(options.split_urls(url), timeout, patience, concurrency, via)
+    watching = Watching(metrics_port, metrics_host)
+    with options.reported(debug), logged(log):
+        names = _names(paths, job)
+        wanted = Wanted(names, tuple(head) if head else None, columns, InputOptions(column, null), limits, texts)
+        if job is None:
+            out = out or "labels.parquet"
+            check_target(out)
+            summary = run_stream(wanted, asking, watching, out)
+        else:
+            if out is not None:
+                check_target(out)
+            summary = run_job(job, wanted, asking, watching, shard_rows, max_failures)
+        raise typer.Exit(options.conclude(summary, job, out))
+
+
+app.command()(status)
+app.command("retry-failed")(retry_failed)
+app.command()(report)
 
 
 @app.command()
-def heads(url: Url = "127.0.0.1:8001", timeout: Timeout = 30.0, debug: Debug = False) -> None:
+def duplicates(
+    labels: Annotated[Path, typer.Argument(help="Rows with embeddings: a Parquet file, or a folder of them.")],
+    cosine: Annotated[float, typer.Option(min=-1, max=1, help="From which cosine on two pictures are alike.")] = 0.97,
+    out: Annotated[Path, typer.Option(help="A CSV file: path, like.")] = Path("duplicates.csv"),
+    debug: options.Debug = False,
+) -> None:
+    """List pictures that resemble an earlier one, by their embeddings."""
+    with options.reported(debug):
+        paths, embeddings = read_embeddings(labels)
+        pairs = [(row, like) for row, like in enumerate(first_alike(embeddings, cosine)) if row != like]
+        with out.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "like"))
+            writer.writerows((paths[row], paths[like]) for row, like in pairs)
+        options.say(f"{len(pairs):,} of {len(paths):,} pictures resemble an earlier one; written to {out}")
+
+
+@app.command()
+def heads(url: options.Url = "127.0.0.1:8001", timeout: options.Timeout = 30.0, debug: options.Debug = False) -> None:
     """List the heads that a server serves."""
-    with _reported(debug), Client(url, timeout=timeout) as client:
+    with options.reported(debug), Client(options.split_urls(url), timeout=timeout) as client:
         table = Table("head", "classes", "encoder", "image size", "thresholds", "version", "first labels")
         for info in client.heads():
             table.add_row(*_head_cells(info))
@@ -115,30 +148,10 @@ def main() -> None:
     app()
 
 
-def _some_images(paths: list[Path], walk: Walk) -> Iterator[Path]:
-    for path in paths:
-        if not path.exists() and not path.is_symlink():
-            raise ValueError(f"no such file or folder: {path}")
-    images = find_images(paths, walk)
-    first = next(images, None)
-    if first is None:
-        raise ClientError(f"no images found; {_left_alone(walk)}")
-    return chain([first], images)
-
-
-def _conclude(tally: Tally, walk: Walk, out: str) -> int:
-    _say(f"{tally}; {_left_alone(walk)}" + ("" if out == "-" else f"; written to {out}"))
-    if tally.failed:
-        _say(f"error: the server did not answer for every image: {tally.last_failure}")
-    if tally.interrupted:
-        _say("error: interrupted; the output holds the rows up to here")
-    code = tally.exit_code()
-    return REJECTED if code == DONE and walk.unreadable else code
-
-
-def _left_alone(walk: Walk) -> str:
-    text = f"{walk.left_alone:,} other files left alone"
-    return "; folder not readable: ".join([text, *walk.unreadable])
+def _names(paths: list[str] | None, job: Path | None) -> tuple[str, ...]:
+    if not paths and (job is None or not (job / "job.json").exists()):
+        raise ValueError("name inputs: files, folders, manifests, URLs, or - for stdin")
+    return tuple(paths or ())
 
 
 def _head_cells(info: HeadInfo) -> tuple[str, ...]:
@@ -152,35 +165,6 @@ def _head_cells(info: HeadInfo) -> tuple[str, ...]:
         info.version,
         ", ".join(info.labels[:3]) + (", ..." if len(info.labels) > 3 else ""),
     )
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[tuple[Progress, TaskID]]:
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} images, {task.fields[errors]:,} with an error"),
-        TaskProgressColumn(show_speed=True),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        yield progress, progress.add_task("classify", total=None, errors=0)
-
-
-@contextlib.contextmanager
-def _reported(debug: bool) -> Iterator[None]:
-    """Every foreseen error becomes one line and an exit code."""
-    try:
-        yield
-    except (UnknownHead, ValueError, ClientError, OSError) as error:
-        if debug or isinstance(error, BrokenPipeError):
-            raise
-        _say(f"error: {error}")
-        raise typer.Exit(USAGE if isinstance(error, UnknownHead | ValueError) else FAILED) from error
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
 
 
 if __name__ == "__main__":

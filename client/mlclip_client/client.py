@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
+from mlclip_client.balance import Balanced
 from mlclip_client.catalog import Via
 from mlclip_client.images import Captioned, ImageLike
 from mlclip_client.session import MAX_BYTES, Options, Session, in_order
@@ -22,11 +23,13 @@ class Client:
     """Asks a Triton server for the labels of images; may be used from several threads.
 
     Nothing is sent before the first question. Every request has a deadline, so nothing here waits for ever.
+    `transport.endpoints` tells which servers answer, `transport.retries` how many requests were sent again.
 
     Args:
-        url: host:port of the server's gRPC endpoint.
+        url: host:port of the server's gRPC endpoint, or several that serve the same models: see `balance`.
         heads: names of the heads to ask; None: the only head that the server has.
         timeout: deadline of each request, in seconds.
+        patience: seconds in which a request is sent again while no server answers or all are busy.
         via: `bytes` lets the server decode images, `pixels` decodes them here, to the same pixels.
         embeddings: also fetch each image's embedding.
         explain: also fetch the reference images behind each answer, from heads that have some.
@@ -42,18 +45,19 @@ class Client:
 
     def __init__(
         self,
-        url: str = "127.0.0.1:8001",
+        url: str | Sequence[str] = "127.0.0.1:8001",
         *,
         heads: Sequence[str] | None = None,
         timeout: float = 30.0,
+        patience: float = 0.0,
         via: Via = "bytes",
         embeddings: bool = False,
         explain: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         options = _options(heads, timeout, Options(None, via, embeddings, explain, max_bytes))
-        self._transport = BlockingTransport(url, timeout)
-        self._session = Session(options, self._transport)
+        self.transport = Balanced({one: BlockingTransport(one, timeout) for one in _urls(url)}, patience)
+        self._session = Session(options, self.transport)
 
     def heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that the server serves, by name."""
@@ -111,7 +115,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._transport.close()
+        for transport in self.transport.transports():
+            transport.close()
 
     def __enter__(self) -> Client:
         return self
@@ -130,18 +135,19 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str = "127.0.0.1:8001",
+        url: str | Sequence[str] = "127.0.0.1:8001",
         *,
         heads: Sequence[str] | None = None,
         timeout: float = 30.0,
+        patience: float = 0.0,
         via: Via = "bytes",
         embeddings: bool = False,
         explain: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         options = _options(heads, timeout, Options(None, via, embeddings, explain, max_bytes))
-        self._transport = AsyncTransport(url, timeout)
-        self._session = Session(options, self._transport)
+        self.transport = Balanced({one: AsyncTransport(one, timeout) for one in _urls(url)}, patience)
+        self._session = Session(options, self.transport)
 
     async def heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that the server serves, by name."""
@@ -189,7 +195,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._transport.close()
+        for transport in self.transport.transports():
+            await transport.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -198,6 +205,13 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _urls(url: str | Sequence[str]) -> tuple[str, ...]:
+    urls = (url,) if isinstance(url, str) else tuple(dict.fromkeys(url))
+    if not urls:
+        raise ValueError("name at least one endpoint, host:port")
+    return urls
 
 
 def _options(heads: Sequence[str] | None, timeout: float, options: Options) -> Options:

@@ -3,11 +3,14 @@
     ClientError
     ├── BadImage            decode       this image cannot be used; the others can
     │   ├── TooLarge        too large    the file is over `max_bytes`
-    │   └── Unreadable      read         the file cannot be read: gone, no permission, not a regular file
+    │   ├── Unreadable      read         the file cannot be read: gone, no permission, not a regular file
+    │   └── DownloadFailed  download     the address gives no file: refused, gone, too slow, or asks not to be indexed
     ├── UnknownHead         head         the server does not have that head (the message lists what it has)
     ├── ServerUnavailable   unavailable  nobody answers at the address, or the connection broke
     ├── DeadlineExceeded    deadline     no answer within `timeout`
-    └── ServerError         server       the server refused, failed, or answered something unexpected
+    ├── ServerBusy          busy         the server has no room for another request
+    ├── ServerError         server       the server refused, failed, or answered something unexpected
+    └── JobError            job          the folder of a job cannot be used, or the job is stopped
 
 Wrong arguments are `ValueError`, as everywhere in Python.
 """
@@ -50,6 +53,12 @@ class Unreadable(BadImage):
     kind = "read"
 
 
+class DownloadFailed(BadImage):
+    """The file behind an address cannot be fetched, or may not be."""
+
+    kind = "download"
+
+
 class UnknownHead(ClientError):
     """The server does not serve the head that was asked for, or none was named and there are several."""
 
@@ -68,10 +77,22 @@ class DeadlineExceeded(ClientError):
     kind = "deadline"
 
 
+class ServerBusy(ClientError):
+    """The server has no room for another request now."""
+
+    kind = "busy"
+
+
 class ServerError(ClientError):
     """The server refused or failed, or its answer is not what its configuration promises."""
 
     kind = "server"
+
+
+class JobError(ClientError):
+    """The folder of a job cannot be used as asked, or the job was stopped; what it has done is kept."""
+
+    kind = "job"
 
 
 def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
@@ -88,6 +109,8 @@ def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
         return BadImage(reason)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"no answer from {url} within {timeout:g} s; raise the timeout or ask for less")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return ServerBusy(f"{url} has no room for another request: {details}")
     if code in _LOST:
         return ServerUnavailable(f"no server answers at {url}: {details}")
     return ServerError(f"{url} answered {code.name}: {details}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,14 +18,19 @@ class Walk:
     """Counts what a walk passed by; complete when the walk has ended.
 
     Attributes:
-        left_alone: files in folders whose suffix is not one of an image.
+        left_alone: files whose suffix is not one of an image, in folders and archives.
         unreadable: folders that could not be listed, with the reason.
     """
 
     left_alone: int = 0
     unreadable: list[str] = field(default_factory=list)
 
+    def leave(self, name: str) -> None:
+        """Count a file that is left alone."""
+        self.left_alone += 1
 
+
+@functools.cache
 def image_suffixes() -> frozenset[str]:
     """Give the suffixes, with dot and in lower case, of the formats that `pixels` reads."""
     known = set(formats())
@@ -41,32 +47,56 @@ def find_images(paths: Iterable[Path], walk: Walk) -> Iterator[Path]:
         paths: files and folders.
         walk: receives the counts.
     """
-    suffixes = image_suffixes()
     seen: set[tuple[int, int]] = set()
     for path in paths:
-        if path.is_dir():
-            yield from _walk(path, suffixes, seen, walk)
+        if os.path.isdir(path):
+            yield from find_in_folder(path, walk, seen)
         else:
             yield path
 
 
-def _walk(folder: Path, suffixes: frozenset[str], seen: set[tuple[int, int]], walk: Walk) -> Iterator[Path]:
+def find_in_folder(folder: Path, walk: Walk, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Find the images below one folder; see `find_images`.
+
+    Args:
+        folder: where to look.
+        walk: receives the counts.
+        seen: device and inode of the folders that were read already; grows.
+    """
+    suffixes = image_suffixes()
+    open_folders = [(folder, iter(_entries(folder, walk, seen)))]
+    while open_folders:  # not by recursion: folders may lie deeper than Python's stack is high
+        parent, entries = open_folders[-1]
+        for name, is_folder in entries:
+            path = parent / name
+            if is_folder:
+                open_folders.append((path, iter(_entries(path, walk, seen))))
+                break
+            if path.suffix.lower() in suffixes:
+                yield path
+            else:
+                walk.leave(name)
+        else:
+            open_folders.pop()
+
+
+def _entries(folder: Path, walk: Walk, seen: set[tuple[int, int]]) -> list[tuple[str, bool]]:
+    """Name of every entry, and whether it is a folder; nothing for a folder seen before or not readable."""
     try:
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in seen:
-            return
+            return []
         seen.add(identity)
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+            return sorted((entry.name, _is_folder(entry)) for entry in listing)
     except OSError as error:
         walk.unreadable.append(f"{folder}: {error.strerror}")
-        return
-    for entry in entries:
-        path = folder / entry.name
-        if entry.is_dir():
-            yield from _walk(path, suffixes, seen, walk)
-        elif path.suffix.lower() in suffixes:
-            yield path
-        else:
-            walk.left_alone += 1
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: it becomes a row when it is read
+        return False

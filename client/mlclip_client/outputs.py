@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.rows import plain
+from mlclip_client.rows import Row, plain, with_vectors
 
-WriteRow = Callable[[dict[str, Any]], None]
+WriteRow = Callable[[Row], None]
 ROW_GROUP_BYTES = 16 * 2**20
 _ROW_GROUP_ROWS = 1024
 
@@ -54,7 +54,7 @@ def open_writer(out: str, schema: pa.Schema) -> Iterator[WriteRow]:
         yield _json_writer(sys.stdout)
         return
     path = Path(out)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         if path.suffix == ".parquet":
             with _parquet_writer(temporary, schema) as write:
                 yield write
@@ -64,19 +64,25 @@ def open_writer(out: str, schema: pa.Schema) -> Iterator[WriteRow]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path whose file takes the place of `path` when the block ends, for good; not if it raises."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename, too, outlasts a loss of power
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _json_writer(file: TextIO) -> WriteRow:
-    def write(row: dict[str, Any]) -> None:
+    def write(row: Row) -> None:
         file.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
         file.flush()
 
@@ -86,19 +92,19 @@ def _json_writer(file: TextIO) -> WriteRow:
 @contextlib.contextmanager
 def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
     """Collect rows into row groups of at most 1,024 rows, fewer when rows are wide: memory stays flat."""
-    waiting: list[dict[str, Any]] = []
+    waiting: list[Row] = []
     limit = _ROW_GROUP_ROWS
     with pq.ParquetWriter(path, schema) as writer:
 
         def flush() -> None:
             nonlocal limit
             if waiting:
-                table = pa.Table.from_pylist(waiting, schema=schema)
+                table = pa.Table.from_pylist(with_vectors(waiting, schema), schema=schema)
                 limit = max(1, min(_ROW_GROUP_ROWS, ROW_GROUP_BYTES * len(waiting) // max(1, table.nbytes)))
                 writer.write_table(table)
                 waiting.clear()
 
-        def write(row: dict[str, Any]) -> None:
+        def write(row: Row) -> None:
             waiting.append(row)
             if len(waiting) >= limit:
                 flush()

@@ -1,4 +1,4 @@
-"""Predictions as rows: what the output files hold. README.md documents the columns."""
+"""Rows: what the output files hold. README.md documents the columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 
+from mlclip_client.errors import BadImage, ClientError
 from mlclip_client.values import Answer, HeadInfo, Prediction
+
+Row = dict[str, Any]
+REJECTED_KINDS = frozenset({"decode", "too large", "read", "download"})
+"""Kinds of errors that lie in the input; the others lie in the server or the way there."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +49,52 @@ def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
     answer += [("labels_sha256", pa.string()), ("model", pa.string()), ("version", pa.string())]
     columns = [
         pa.field("path", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("error_kind", pa.string()),
         pa.field("error", pa.string()),
         pa.field("answers", pa.struct([pa.field(head.name, pa.struct(answer)) for head in heads])),
+        pa.field("seconds", pa.float32()),
     ]
-    if options.embeddings:  # no fixed-size list: Arrow's readers up to 25 refuse Parquet with a null one
-        columns.append(pa.field("embedding", pa.list_(pa.float32())))
+    if options.embeddings:
+        columns.append(pa.field("embedding", pa.list_(pa.float32(), heads[0].embedding_size), nullable=False))
     return pa.schema(columns)
 
 
-def to_row(prediction: Prediction, options: RowOptions) -> dict[str, Any]:
-    """Turn a prediction into a row; vectors stay numpy arrays."""
-    error = prediction.error
-    row: dict[str, Any] = {
-        "path": None if prediction.source is None else _printable(prediction.source),
-        "error": None if error is None else f"{error.kind}: {_printable(str(error))}",
-        "answers": {name: _answer(answer, options) for name, answer in prediction.answers.items()} or None,
-    }
-    if options.embeddings:
-        row["embedding"] = prediction.embedding
-    return row
+def finding(prediction: Prediction, options: RowOptions) -> Row:
+    """The part of a row that all inputs with the same bytes share, where there is an answer.
+
+    Vectors stay numpy arrays.
+    """
+    answers = {name: _answer(answer, options) for name, answer in prediction.answers.items()}
+    found: Row = {**_error(None), "answers": answers}
+    return found | ({"embedding": prediction.embedding} if options.embeddings else {})
+
+
+def failure(error: ClientError, options: RowOptions) -> Row:
+    """The same for an input without an answer."""
+    return {**_error(error), "answers": None, **({"embedding": None} if options.embeddings else {})}
+
+
+def to_row(path: str, found: Row, *, sha256: str | None = None, size: int | None = None, seconds: float = 0.0) -> Row:
+    r"""Complete a row.
+
+    Args:
+        path: of the input; bytes that are no UTF-8 are written as `\xNN`.
+        found: see `finding`.
+        sha256: of the input's bytes, in hex digits; None where they could not be read.
+        size: how many bytes.
+        seconds: from the first byte read to the answer, waiting included.
+    """
+    return {"path": printable(path), "sha256": sha256, "bytes": size, **found, "seconds": np.float32(seconds)}
+
+
+def with_vectors(rows: Sequence[Row], schema: pa.Schema) -> list[Row]:
+    """Give rows without an embedding one of NaN: Arrow's readers up to 25 refuse Parquet with null fixed-size lists."""
+    if "embedding" not in schema.names:
+        return list(rows)
+    missing = np.full(schema.field("embedding").type.list_size, np.nan, np.float32)
+    return [row if row.get("embedding") is not None else row | {"embedding": missing} for row in rows]
 
 
 def plain(value: Any) -> Any:
@@ -73,12 +105,35 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
         return [float(str(item)) for item in value]
+    if isinstance(value, np.floating):
+        return float(str(value))
     return value
 
 
-def _answer(answer: Answer, options: RowOptions) -> dict[str, Any]:
+def printable(text: str) -> str:
+    """Write what a file name holds that is no UTF-8 as a backslash, x and two hex digits a byte."""
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can write it
+        data = text.encode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "backslashreplace")
+
+
+def rejected(row: Row) -> bool:
+    """Whether a row has an error that lies in its input."""
+    return row["error_kind"] in REJECTED_KINDS
+
+
+def _error(error: ClientError | None) -> Row:
+    if error is None:
+        return {"error_kind": None, "error": None}
+    assert isinstance(error, BadImage) == (error.kind in REJECTED_KINDS), error.kind
+    return {"error_kind": error.kind, "error": printable(str(error))}
+
+
+def _answer(answer: Answer, options: RowOptions) -> Row:
     best = {"": answer.chosen(), "top_": answer.top(options.top_k)}
-    row: dict[str, Any] = {}
+    row: Row = {}
     for prefix, pairs in best.items():
         row[f"{prefix}labels"] = [label for label, _ in pairs]
         row[f"{prefix}scores"] = _vector([score for _, score in pairs])
@@ -91,8 +146,3 @@ def _answer(answer: Answer, options: RowOptions) -> dict[str, Any]:
 
 def _vector(values: list[float]) -> npt.NDArray[np.float32]:
     return np.array(values, dtype=np.float32)
-
-
-def _printable(text: str) -> str:
-    """Write what a file name holds that is no UTF-8 as a backslash, x and two hex digits a byte."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")

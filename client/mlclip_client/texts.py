@@ -6,9 +6,10 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from mlclip_client.images import Captioned
+from mlclip_client.inputs.item import Item
 
 
 class Texts:
@@ -39,12 +40,12 @@ class Texts:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def join(self, images: Iterable[Path]) -> Iterator[Captioned]:
-        """Give each image its text, if there is one."""
-        for image in images:
-            text = self._texts.get(_key(image))
+    def join(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Give each file its text, if there is one."""
+        for item in items:
+            text = self._texts.get(_key(Path(item.place))) if item.kind == "file" else None
             self.used += text is not None
-            yield Captioned(image, text)
+            yield item if text is None else replace(item, text=text)
 
 
 def _key(path: Path) -> str:

@@ -10,6 +10,7 @@ from several threads, while gRPC channels are.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +25,9 @@ _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # a crawler's web proxy is not the way to its own server
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's own would leave a server alone for two minutes
 ]
 
 
@@ -35,6 +39,9 @@ class Transport(Protocol):
 
     async def work(self, function: Callable[[], T]) -> T:
         """Run a function that reads files or computes."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; less where the transport is closed meanwhile."""
 
 
 class BlockingTransport:
@@ -49,6 +56,7 @@ class BlockingTransport:
         self._url, self._timeout = url, timeout
         self._channel = grpc.insecure_channel(url, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._closed = threading.Event()
 
     async def call(self, rpc: str, request: Any) -> Any:
         """Send a request, wait for its reply."""
@@ -61,8 +69,13 @@ class BlockingTransport:
         """Run the function here."""
         return function()
 
+    async def pause(self, seconds: float) -> None:
+        """Hold the thread that calls."""
+        self._closed.wait(seconds)
+
     def close(self) -> None:
         """Close the channel; calls under way fail."""
+        self._closed.set()
         self._channel.close()
 
 
@@ -92,6 +105,10 @@ class AsyncTransport:
     async def work(self, function: Callable[[], T]) -> T:
         """Run the function in asyncio's thread pool."""
         return await asyncio.to_thread(function)
+
+    async def pause(self, seconds: float) -> None:
+        """Let others run meanwhile."""
+        await asyncio.sleep(seconds)
 
     async def close(self) -> None:
         """Close the channel; calls under way fail."""

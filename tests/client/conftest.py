@@ -355,3 +355,23 @@ def folder(tmp_path, files):
         name = f"{number:02}.{('png', 'jpg')[number % 2]}"
         (root / name if number < 20 else root / "sub" / name).write_bytes(data)
     return root
+
+
+@pytest.fixture(scope="session")
+def assert_same_rows():
+    """Compare tables of rows: all must be equal, but seconds, and the last digits of scores, which batches move."""
+
+    def leaves(row):
+        answers = {head: dict(answer) for head, answer in (row["answers"] or {}).items()}
+        scores = [answer.pop(name) for answer in answers.values() for name in ("scores", "top_scores")]
+        rest = {name: value for name, value in row.items() if name not in ("answers", "seconds")}
+        return [rest, answers, [len(part) for part in scores]], [score for part in scores for score in part]
+
+    def check(found, wanted):
+        assert len(found) == len(wanted)
+        for row, other in zip(found, wanted, strict=True):
+            (exact, scores), (other_exact, other_scores) = leaves(row), leaves(other)
+            assert exact == other_exact
+            assert np.allclose(scores, other_scores, rtol=0, atol=1e-6)
+
+    return check

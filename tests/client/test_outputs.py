@@ -10,31 +10,37 @@ from mlclip_client import outputs
 from mlclip_client.errors import BadImage
 from mlclip_client.outputs import check_target, open_writer
 from mlclip_client.pixels import PixelSpec
-from mlclip_client.rows import RowOptions, plain, schema, to_row
+from mlclip_client.rows import RowOptions, failure, finding, plain, schema, to_row
 from mlclip_client.values import Answer, HeadInfo, Prediction
+
+DIGEST = "e3b0c442" * 8
 
 HEAD = HeadInfo("mld", ("a", "b", "c"), "hash", (0.5,) * 3, "tiny", PixelSpec(8), 2, "4", "0.1.0")
 ALL = RowOptions(top_k=2, scores=True, embeddings=True)
 
 
-def answered(source="x.png", scores=(0.1, 0.9, 0.7)):
+def answered(source="x.png", scores=(0.1, 0.9, 0.7), options=ALL):
     values = np.array(scores, np.float32)
     answer = Answer("mld", HEAD.labels, values, values >= 0.5, "hash", "mld_bytes", "4")
-    return Prediction(source, {"mld": answer}, np.array([0.6, 0.8], np.float32))
+    prediction = Prediction(None, {"mld": answer}, np.array([0.6, 0.8], np.float32))
+    return to_row(source, finding(prediction, options), sha256=DIGEST, size=40, seconds=0.25)
 
 
-def failed(source="y.png"):
-    return Prediction(source, {}, error=BadImage("the file is empty"))
+def failed(source="y.png", error="the file is empty"):
+    return to_row(source, failure(BadImage(error), ALL), sha256=DIGEST, size=0, seconds=0.125)
 
 
-def write(path, predictions, options=ALL):
-    with open_writer(str(path), schema([HEAD], options)) as write_row:
-        for prediction in predictions:
-            write_row(to_row(prediction, options))
+def write(path, rows):
+    with open_writer(str(path), schema([HEAD], ALL)) as write_row:
+        for row in rows:
+            write_row(row)
 
 
 WANTED = {
     "path": "x.png",
+    "sha256": DIGEST,
+    "bytes": 40,
+    "error_kind": None,
     "error": None,
     "answers": {
         "mld": {
@@ -48,9 +54,19 @@ WANTED = {
             "version": "4",
         }
     },
+    "seconds": 0.25,
     "embedding": [0.6, 0.8],
 }
-WANTED_FAILURE = {"path": "y.png", "error": "decode: the file is empty", "answers": None, "embedding": None}
+WANTED_FAILURE = {
+    "path": "y.png",
+    "sha256": DIGEST,
+    "bytes": 0,
+    "error_kind": "decode",
+    "error": "the file is empty",
+    "answers": None,
+    "seconds": 0.125,
+    "embedding": None,
+}
 
 
 def test_jsonl_row_holds_everything_and_short_exact_numbers(tmp_path):
@@ -68,13 +84,15 @@ def test_parquet_holds_the_same_rows(tmp_path):
         for name, values in row.items():
             if isinstance(values, list) and isinstance(values[0], float):
                 row[name] = plain(np.array(values, np.float32))
-    assert (first, second) == (WANTED, WANTED_FAILURE)
+    assert first == WANTED
+    assert np.isnan(second.pop("embedding")).tolist() == [True, True], "readers refuse null ones of a fixed size"
+    assert second == {name: value for name, value in WANTED_FAILURE.items() if name != "embedding"}
 
 
 def test_columns_come_on_request():
     assert "embedding" not in schema([HEAD], RowOptions()).names
-    row = to_row(answered(), RowOptions(top_k=1))
-    assert set(row) == {"path", "error", "answers"}
+    row = answered(options=RowOptions(top_k=1))
+    assert set(row) == {"path", "sha256", "bytes", "error_kind", "error", "answers", "seconds"}
     assert row["answers"]["mld"]["top_labels"] == ["b"]
     assert "all_scores" not in row["answers"]["mld"]
 
@@ -115,7 +133,7 @@ def test_file_appears_whole_or_not_at_all(tmp_path, name):
     path.write_text("older result")
     with pytest.raises(RuntimeError), open_writer(str(path), schema([HEAD], ALL)) as write_row:
         for _ in range(2000):
-            write_row(to_row(answered(), ALL))
+            write_row(answered())
         assert path.read_text() == "older result", "nothing is replaced before the end"
         raise RuntimeError
     assert path.read_text() == "older result"
@@ -130,18 +148,16 @@ def test_file_appears_whole_or_not_at_all(tmp_path, name):
 def test_names_that_are_no_utf8_can_be_written(tmp_path):
     source = os.fsdecode(b"caf\xe9 \xe2\x82\xac\n.png")
     for name in ("x.parquet", "x.jsonl"):
-        write(tmp_path / name, [answered(source), Prediction(source, {}, error=BadImage(source))])
+        write(tmp_path / name, [answered(source), failed(source, source)])
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text("utf-8").splitlines()]
     assert [row["path"] for row in rows] == ["caf\\xe9 \u20ac\n.png"] * 2
     assert pq.read_table(tmp_path / "x.parquet")["path"].to_pylist() == [row["path"] for row in rows]
 
 
 def test_ties_are_in_class_order():
-    assert (
-        answered(scores=(0.7, 0.7, 0.7)).answers["mld"].top(3)
-        == answered(scores=(0.7, 0.7, 0.7)).answers["mld"].chosen()
-    )
-    assert [label for label, _ in answered(scores=(0.7, 0.9, 0.7)).answers["mld"].top(3)] == ["b", "a", "c"]
+    answer = answered(scores=(0.7, 0.7, 0.7))["answers"]["mld"]
+    assert (answer["labels"], answer["top_labels"]) == (["a", "b", "c"], ["a", "b"])
+    assert answered(scores=(0.7, 0.9, 0.7))["answers"]["mld"]["labels"] == ["b", "a", "c"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,206 @@
+"""Parquet: manifests with paths or addresses, and files that hold the images themselves."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import accumulate, repeat
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from mlclip_client.inputs.columns import Columns, base_of, choose_columns, place_item
+from mlclip_client.inputs.item import Item, file_item
+from mlclip_client.inputs.remote import one_line
+from mlclip_client.inputs.streams import WINDOW, Broken, open_place
+
+_ROWS = 1024
+_BUFFER = 2**20
+_CELLS = 16
+"""Images that are read at once."""
+_MOST_KEPT = 4096
+
+
+def open_parquet(name: str, column: str | None) -> Callable[[], Iterator[Item]]:
+    """Look at the columns; what comes back reads an item for each row, from the beginning.
+
+    Args:
+        name: a path or an address.
+        column: see `InputOptions`.
+
+    Raises:
+        ValueError: it is no Parquet, or has no column to take.
+        OSError: it cannot be opened.
+    """
+    with open_place(name) as file:
+        strings, bytes_ = _columns(_opened(file).schema_arrow)
+        return partial(_items, name, choose_columns(strings, bytes_, column))
+
+
+def _opened(file: Any) -> Any:
+    try:
+        return pq.ParquetFile(file, buffer_size=_BUFFER)  # without it whole row groups come into memory
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"not a Parquet file that can be read: {one_line(error)}") from error
+
+
+def _columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Names of the columns of strings and of bytes; an image's struct, as Hugging Face writes it, has its bytes."""
+    strings, bytes_ = [], []
+    for column in schema:
+        inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_string(inner) or pa.types.is_large_string(inner):
+            strings.append(column.name)
+        elif _is_bytes(inner):
+            bytes_.append(column.name)
+        elif pa.types.is_struct(inner) and any(part.name == "bytes" and _is_bytes(part.type) for part in inner):
+            bytes_.append(f"{column.name}.bytes")
+    return strings, bytes_
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _items(name: str, columns: Columns) -> Iterator[Item]:
+    """A damaged row group costs its own rows, which say so, and no others."""
+    base = base_of(name)
+    with open_place(name) as file:
+        parquet = _opened(file)
+        first = 1
+        for group in range(parquet.num_row_groups):
+            count, done = parquet.metadata.row_group(group).num_rows, 0
+            try:
+                for value, text in _rows(parquet, group, columns):
+                    row, done = first + done, done + 1
+                    where = f"{name}:{row}"
+                    if columns.holds == "bytes":
+                        yield Item(where, "cell", name, f"{columns.source}:{row}", text=text)
+                    else:
+                        yield place_item(value, columns.holds, base, where, text)
+            except (pa.ArrowException, OSError) as error:
+                problem = f"read: the Parquet file is damaged: {one_line(error)}"
+                for row in range(first + done, first + count):
+                    yield file_item(f"{name}:{row}", problem)
+            first += count
+
+
+def _rows(parquet: Any, group: int, columns: Columns) -> Iterator[tuple[str | None, str | None]]:
+    """Path or address, and text, of each row; of images only the text, so that their bytes are not read."""
+    source = None if columns.holds == "bytes" else columns.source
+    wanted = [name for name in (source, columns.text) if name is not None]
+    if not wanted:
+        yield from repeat((None, None), parquet.metadata.row_group(group).num_rows)
+        return
+    for batch in parquet.iter_batches(_ROWS, row_groups=[group], columns=wanted, use_threads=False):
+        sources = repeat(None) if source is None else _strings(batch.column(source), "surrogateescape")
+        texts = repeat(None) if columns.text is None else _strings(batch.column(columns.text), "replace")
+        for _, value, text in zip(range(batch.num_rows), sources, texts, strict=False):
+            yield value, text or None
+
+
+def _strings(array: pa.Array, errors: str) -> list[str | None]:
+    """Strings as they are, though Arrow promises UTF-8 and files do not always hold it."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return [
+        None if data is None else data.decode("utf-8", errors) for data in array.cast(pa.large_binary()).to_pylist()
+    ]
+
+
+class Cells:
+    """Reads a column of bytes row by row; may be used from several threads, in about the order of the rows.
+
+    What was read of late stays in memory, up to 32 MiB; what lies before that is read again.
+
+    Args:
+        name: the file's path or address.
+        column: as in `Columns.source`.
+    """
+
+    def __init__(self, name: str, column: str) -> None:
+        self._name, self._column = name, column
+        self._lock = threading.Lock()
+        self._file: Any = None
+        self._parquet: Any = None
+        self._batches: Iterator[Any] = iter(())
+        self._kept: deque[bytes | None] = deque()
+        self._first = self._size = 0
+        self._ends: list[int] = []
+
+    def read(self, row: int) -> bytes | None:
+        """Give the bytes of a row, counted from 1; None where it is null.
+
+        Raises:
+            OSError: the file cannot be read, or has no such row.
+            ValueError: it is no Parquet any more.
+        """
+        with self._lock:
+            try:
+                return self._read(row - 1)
+            except pa.ArrowException as error:
+                self._drop()
+                raise Broken(f"the Parquet file is damaged: {one_line(error)}") from error
+            except OSError:
+                self._drop()
+                raise
+
+    def close(self) -> None:
+        """Close the file and forget what was kept; a later read starts anew."""
+        with self._lock:
+            self._drop()
+
+    def _read(self, row: int) -> bytes | None:
+        if self._file is None:
+            self._open()
+        if not 0 <= row < (self._ends[-1] if self._ends else 0):
+            raise Broken(f"the file has no row {row + 1:,}")
+        after = self._first + len(self._kept)
+        group = self._group(row)
+        if row < self._first or (row >= after and group > self._group(after)):
+            self._start(group)
+        while row >= self._first + len(self._kept):
+            self._advance(row)
+        return self._kept[row - self._first]
+
+    def _open(self) -> None:
+        self._file = open_place(self._name)
+        self._parquet = _opened(self._file)
+        groups = range(self._parquet.num_row_groups)
+        self._ends = list(accumulate(self._parquet.metadata.row_group(group).num_rows for group in groups))
+        self._start(0)
+
+    def _group(self, row: int) -> int:
+        return bisect_right(self._ends, row)
+
+    def _start(self, group: int) -> None:
+        groups = list(range(group, len(self._ends)))
+        self._batches = self._parquet.iter_batches(_CELLS, row_groups=groups, columns=[self._column])
+        self._kept.clear()
+        self._first, self._size = (self._ends[group - 1] if group else 0), 0
+
+    def _advance(self, row: int) -> None:
+        batch = next(self._batches, None)
+        if batch is None:
+            raise Broken(f"the file has no row {row + 1:,}")
+        array = batch.column(0)
+        if pa.types.is_struct(array.type):
+            array = array.field("bytes")
+        for data in array.to_pylist():
+            self._kept.append(data)
+            self._size += len(data or b"")
+        while self._first < row and self._kept and (self._size > WINDOW or len(self._kept) > _MOST_KEPT):
+            self._size -= len(self._kept.popleft() or b"")
+            self._first += 1
+
+    def _drop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file, self._parquet, self._batches = None, None, iter(())
+        self._kept.clear()
+        self._first = self._size = 0

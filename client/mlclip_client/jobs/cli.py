@@ -1,0 +1,70 @@
+"""The commands `mlclip-client status` and `retry-failed`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlclip_client import options
+from mlclip_client.bulk import AGAIN, run_retry
+from mlclip_client.errors import ClientError
+from mlclip_client.events import logged
+from mlclip_client.jobs.folder import Job
+from mlclip_client.session import MAX_BYTES
+from mlclip_client.settings import Asking, Watching
+
+
+def retry_failed(
+    job: Annotated[Path, typer.Argument(help="Folder of a job.")],
+    kind: Annotated[
+        list[str] | None, typer.Option(help=f"Kinds of errors; repeatable. [default: {', '.join(sorted(AGAIN))}]")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="A .parquet or .jsonl file for all rows, or - for stdout.")] = None,
+    url: options.Url = "127.0.0.1:8001",
+    concurrency: options.Concurrency = 32,
+    timeout: options.Timeout = 30.0,
+    patience: options.Patience = 60.0,
+    via: options.Via = "bytes",
+    max_bytes: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = MAX_BYTES,
+    download_seconds: options.DownloadSeconds = 30.0,
+    per_host: options.PerHost = 4,
+    private: options.Private = False,
+    ignore_robots: options.IgnoreRobots = False,
+    proxy: options.Proxy = None,
+    max_failures: options.MaxFailures = 1000,
+    metrics_port: options.MetricsPort = None,
+    metrics_host: options.MetricsHost = "127.0.0.1",
+    log: options.Log = None,
+    debug: options.Debug = False,
+) -> None:
+    """Label those inputs of a job again whose error may have passed; rows that succeed take the place of errors."""
+    limits = options.limits(max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy)
+    asking, kinds = Asking(options.split_urls(url), timeout, patience, concurrency, via), frozenset(kind or AGAIN)
+    with options.reported(debug), logged(log):
+        summary = run_retry(job, kinds, limits, asking, Watching(metrics_port, metrics_host), max_failures)
+        raise typer.Exit(options.conclude(summary, job, out))
+
+
+def status(
+    job: Annotated[Path, typer.Argument(help="Folder of a job.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON object.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say how far a job is and what came of its inputs."""
+    with options.reported(debug):
+        if not job.is_dir():
+            raise ClientError(f"there is no job in {job}")
+        with Job(job) as opened:
+            counts, inputs, shards = opened.total(), opened.plan.count, opened.plan.shards
+            done, heads = len(opened.done_shards()), (opened.asked or {})["heads"]
+        if as_json:
+            found = {"inputs": inputs, "rows": counts.rows, "errors": counts.errors, "shards": shards, "done": done}
+            sys.stdout.write(json.dumps({**found, "heads": heads}) + "\n")
+            return
+        sys.stdout.write(f"{options.progress(counts, inputs)}; {done:,} of {shards:,} shards\n")
+        for name, pin in heads.items():
+            sys.stdout.write(f"head {name}, version {pin['version']}, labels {pin['labels_sha256'][:12]}\n")

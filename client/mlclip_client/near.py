@@ -1,0 +1,79 @@
+"""Near duplicates: pictures whose embeddings point the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.dataset as ds  # type: ignore[import-untyped]
+
+Floats = npt.NDArray[np.float32]
+_BLOCK = 1024
+
+
+def first_alike(embeddings: Floats, cosine: float) -> npt.NDArray[np.int64]:
+    """Find for each picture the first one that it resembles.
+
+    A picture that resembles no earlier one stands for itself, and later ones are compared with such pictures only, so
+    that no chain of small steps joins two that differ.
+
+    Args:
+        embeddings: float32 [R, D], L2-normalised; rows of NaN resemble nothing.
+        cosine: from which cosine on two pictures count as alike.
+
+    Returns:
+        int64 [R]: the row that each resembles; its own number where there is none.
+    """
+    first = np.arange(len(embeddings))
+    known = np.empty_like(embeddings)
+    names = np.empty(len(embeddings), np.int64)
+    count = 0
+    for start in range(0, len(embeddings), _BLOCK):
+        block = embeddings[start : start + _BLOCK]
+        before = count
+        best, score = _best(block, known[:before])
+        for row, vector in enumerate(block):
+            place, alike = best[row], score[row]
+            if count > before:  # pictures of this block that stand for themselves
+                within = known[before:count] @ vector
+                if within.max() > alike:
+                    place, alike = before + within.argmax(), within.max()
+            if alike >= cosine:
+                first[start + row] = names[place]
+            elif not np.isnan(vector[0]):
+                known[count], names[count] = vector, start + row
+                count += 1
+    return first
+
+
+def read_embeddings(labels: Path) -> tuple[list[str], Floats]:
+    """Read paths and embeddings of rows, in order.
+
+    Args:
+        labels: a Parquet file of rows, or a folder of them.
+
+    Returns:
+        R paths, and float32 [R, D].
+
+    Raises:
+        ValueError: the rows have no embeddings.
+        OSError: they cannot be read.
+    """
+    found = ds.dataset(labels, format="parquet")
+    if "embedding" not in found.schema.names:
+        raise ValueError(f"{labels} has no embeddings: classify with --embeddings")
+    table = found.to_table(["path", "embedding"])
+    width = found.schema.field("embedding").type.list_size
+    parts: Iterator[Floats] = (chunk.flatten().to_numpy() for chunk in table.column("embedding").chunks)
+    return table.column("path").to_pylist(), np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, width)
+
+
+def _best(block: Floats, known: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The first of the best known rows for each of a block, and its cosine; -1 where none is known."""
+    if not len(known):
+        return np.full(len(block), -1), np.full(len(block), -1, np.float32)
+    scores = block @ known.T
+    best = scores.argmax(axis=1)
+    return best, scores[np.arange(len(block)), best]

@@ -1,0 +1,59 @@
+// Beside an image: the references behind its answer, its neighbours, and the same file elsewhere.
+
+const NEIGHBOURS = 5;
+const COPIES = 12;
+
+function drawRelated(row) {
+  find("detail-related").replaceChildren(
+    ...section("References behind this answer", referencesOf(row)),
+    ...section("Nearest in this report, cosine of embeddings", neighboursOf(row)),
+    ...section("The same file elsewhere", copiesBut(row)),
+  );
+}
+
+function section(title, parts) {
+  return parts.length ? [make("h3", {}, title), make("div", { class: "strip" }, ...parts)] : [];
+}
+
+function referencesOf(row) {
+  const { reasons, which, weights } = head();
+  if (!reasons) return [];
+  const parts = [];
+  for (let place = reasons[row]; place < reasons[row + 1]; place++) {
+    const { ids, labels, pictures } = report.references;
+    const text = labels[which[place]].join(", ");
+    const frame = make("div", { class: "frame" });
+    fillFrame(frame, pictures[which[place]], "no picture");
+    parts.push(
+      make(
+        "div", { title: visible(`${ids[which[place]]}\n${text}`) },
+        frame, make("p", {}, percent(weights[place], 1)), make("p", {}, given(text || "no label")),
+        make("p", { class: "soft" }, given(nameOf(ids[which[place]]))),
+      ),
+    );
+  }
+  return parts;
+}
+
+function neighboursOf(row) {
+  if (!report.neighbours) return [];
+  const parts = [];
+  for (let place = row * NEIGHBOURS; place < (row + 1) * NEIGHBOURS; place++) {
+    const other = report.neighbours[place];
+    if (other >= 0) parts.push(rowButton(other, report.cosines[place].toFixed(3)));
+  }
+  return parts;
+}
+
+const copiesBut = (row) => copiesOf(row).filter((other) => other !== row).slice(0, COPIES).map((other) => rowButton(other, ""));
+
+function rowButton(row, text) {
+  const frame = make("div", { class: "frame" });
+  fillFrame(frame, row, kindOf(row) ?? "no picture");
+  return make(
+    "button", { onclick: () => showRow(row), title: visible(pathOf(row)) },
+    frame, text ? make("p", {}, text) : null,
+    make("p", {}, given(corrections.labels(row).join(", ") || "no label")),
+    make("p", { class: "soft" }, given(nameOf(pathOf(row)))),
+  );
+}

@@ -1,0 +1,89 @@
+"""What the bulk tool is asked for, and what it says at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlclip_client.catalog import Via
+from mlclip_client.inputs import Found, InputOptions, Limits
+from mlclip_client.jobs.folder import Counts
+from mlclip_client.rows import RowOptions
+from mlclip_client.tally import Tally
+from mlclip_client.texts import Texts
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How the server is asked.
+
+    Attributes:
+        urls: endpoints.
+        timeout: of a request, in seconds.
+        patience: see `Client`.
+        concurrency: inputs under work at once.
+        via: who decodes.
+    """
+
+    urls: tuple[str, ...] = ("127.0.0.1:8001",)
+    timeout: float = 30.0
+    patience: float = 60.0
+    concurrency: int = 32
+    via: Via = "bytes"
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How a run can be watched.
+
+    Attributes:
+        metrics_port: where Prometheus finds figures; None: nowhere.
+        metrics_host: the address to bind.
+    """
+
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Attributes:
+        names: of inputs, see `find_inputs`.
+        heads: names; None: the only one.
+        columns: of the rows.
+        inputs: how inputs are found.
+        limits: of reading.
+        texts: file with titles.
+    """
+
+    names: tuple[str, ...]
+    heads: tuple[str, ...] | None = None
+    columns: RowOptions = field(default_factory=RowOptions)
+    inputs: InputOptions = field(default_factory=InputOptions)
+    limits: Limits = field(default_factory=Limits)
+    texts: Path | None = None
+
+
+@dataclass
+class Summary:
+    """What a run says at its end.
+
+    Attributes:
+        tally: of the rows of this run.
+        found: what was passed by while inputs were searched; None where they were not.
+        texts: the titles, if there are some.
+        saved: inputs that took their answer from the same bytes.
+        retries: requests that were sent again.
+        interrupted: stopped by hand.
+        job: all rows of the job, and how many inputs it has; None without a job.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    found: Found | None = None
+    texts: Texts | None = None
+    saved: int = 0
+    retries: int = 0
+    interrupted: bool = False
+    job: tuple[Counts, int] | None = None

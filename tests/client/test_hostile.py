@@ -1,0 +1,172 @@
+"""What a crawl really holds, from file to row through the real server: the right label or the right error."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client.cli import app
+from mlclip_client.rows import printable
+from PIL import Image
+from typer.testing import CliRunner
+
+RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+NAMES = [
+    b"plain.png",
+    b"two words.png",
+    b"line\nbreak.png",
+    b"tab\there.png",
+    b"-dash.png",
+    b"caf\xe9.png",
+    "gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n\N{SNOWMAN}.png".encode(),
+    b"$(reboot).png",
+    b"a%20b.png",
+    b"[x]*?.png",
+    b"#frag?q=1.png",
+    b"C:\\photos\\x.png",
+    b"x" * 240 + b".png",
+]
+
+
+def encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def contents():
+    """Name -> bytes, and the kind of error that they must end with, None where they have labels."""
+    png, jpeg = encode(RGB, "PNG"), encode(RGB, "JPEG")
+    gray = Image.fromarray(np.random.default_rng(1).integers(0, 65536, (9, 12), dtype=np.uint16))
+    frames = [RGB, RGB.rotate(180), RGB.rotate(90)]
+    bomb = encode(Image.new("1", (40_000, 40_000)), "PNG")
+    return {
+        "animated.gif": (encode(RGB, "GIF", save_all=True, append_images=frames), None),
+        "animated.webp": (encode(RGB, "WEBP", save_all=True, append_images=frames), None),
+        "cmyk.jpg": (encode(RGB.convert("CMYK"), "JPEG"), None),
+        "gray16.png": (encode(gray, "PNG"), None),
+        "palette.png": (encode(RGB.convert("P"), "PNG", transparency=0), None),
+        "misnamed.jpg": (png, None),
+        "one.bmp": (encode(Image.new("RGB", (1, 1), (9, 200, 9)), "BMP"), None),
+        "strip.png": (encode(Image.new("RGB", (3000, 1), (200, 9, 9)), "PNG"), None),
+        "empty.png": (b"", "decode"),
+        "page.jpg": (b"<!doctype html><title>404</title>", "decode"),
+        "zeros.tiff": (bytes(3000), "decode"),
+        "header.png": (png[:40], "decode"),
+        "truncated.jpg": (jpeg[: len(jpeg) // 2], "decode"),
+        "truncated.png": (png[: len(png) // 2], "decode"),
+        "bomb.png": (bomb, "decode"),
+        "large.png": (png + bytes(600_000), "too large"),
+        "script.svg.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "decode"),
+    }
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A folder of all that; gives the expected rows: path -> (data or None, kind)."""
+    root = tmp_path / "crawl"
+    root.mkdir()
+    wanted = {}
+    for name, (data, kind) in contents().items():
+        (root / name).write_bytes(data)
+        wanted[str(root / name)] = (data, kind)
+    for number, name in enumerate(NAMES):
+        path = os.path.join(os.fsencode(root), name)
+        data = encode(RGB.rotate(7 * number), "PNG")
+        with open(path, "wb") as file:
+            file.write(data)
+        wanted[os.fsdecode(path)] = (data, None)
+    (root / "folder.jpg").mkdir()
+    (root / "folder.jpg" / "inside.png").write_bytes(encode(RGB, "PNG"))
+    wanted[str(root / "folder.jpg" / "inside.png")] = (encode(RGB, "PNG"), None)
+    (root / "circle").symlink_to(root)
+    (root / "once more").symlink_to(root / "folder.jpg")
+    (root / "self.png").symlink_to(root / "self.png")
+    (root / "gone.png").symlink_to(root / "nowhere")
+    os.mkfifo(root / "pipe.png")
+    wanted |= {str(root / name): (None, "read") for name in ("self.png", "gone.png", "pipe.png")}
+    return root, wanted
+
+
+def check(found, wanted, tiny):
+    assert sorted(row["path"] for row in found) == sorted(printable(path) for path in wanted)
+    by_path = {row["path"]: row for row in found}
+    for path, (data, kind) in wanted.items():
+        row = by_path[printable(path)]
+        assert row["error_kind"] == kind, (path, row["error"])
+        if kind is None:
+            scores = tiny.scores(data, "color")
+            assert row["answers"]["color"]["all_scores"] == pytest.approx(scores.tolist(), abs=1e-5), path
+            assert row["bytes"] == len(data)
+        else:
+            assert row["answers"] is None and row["error"], path
+
+
+def classify(*arguments):
+    return CliRunner().invoke(app, ["classify", *map(str, arguments), "--head", "color", "--scores"])
+
+
+@pytest.mark.parametrize("via", ["bytes", "pixels"])
+@pytest.mark.parametrize("as_job", [False, True], ids=["stream", "job"])
+def test_every_file_of_a_crawl_ends_as_its_label_or_its_error(server, tiny, hostile, tmp_path, via, as_job):
+    root, wanted = hostile
+    out = tmp_path / "labels.parquet"
+    job = ["--job", tmp_path / "job"] if as_job else []
+    result = classify(root, "--out", out, "--url", server.grpc_url, "--via", via, "--max-bytes", 500_000, *job)
+    assert result.exit_code == 3, result.output
+    check(pq.read_table(out).to_pylist(), wanted, tiny)
+
+
+def test_the_same_files_one_by_one_on_stdin(server, tiny, hostile, tmp_path):
+    """Names with a line break cannot be told in lines; `-print0` tells them."""
+    _, wanted = hostile
+    out = tmp_path / "labels.parquet"
+    names = b"".join(os.fsencode(path) + b"\0" for path in wanted)
+    arguments = ["classify", "-", "--null", "--head", "color", "--scores", "--out", str(out)]
+    arguments += ["--url", server.grpc_url, "--max-bytes", "500000"]
+    result = CliRunner().invoke(app, arguments, input=names)
+    assert result.exit_code == 3, result.output
+    check(pq.read_table(out).to_pylist(), wanted, tiny)
+
+
+def test_members_of_a_hostile_tar_touch_nothing_outside_it(server, tiny, tmp_path):
+    png, archive = encode(RGB, "PNG"), tmp_path / "crawl.tar"
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(encode(RGB.rotate(90), "PNG"))
+    with tarfile.open(archive, "w") as tar:
+
+        def add(name, data=png, **fields):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            for field, value in fields.items():
+                setattr(member, field, value)
+            tar.addfile(member, io.BytesIO(data))
+
+        add("../../climbs.png")
+        add("/etc/passwd.png")
+        add("fine/x.png")
+        add("fine/x.png", encode(RGB.rotate(180), "PNG"))
+        add("notes.txt", b"left alone")
+        add("broken.png", png[:50])
+        add("link.png", b"", type=tarfile.SYMTYPE, linkname=str(outside))
+        add("hard.png", b"", type=tarfile.LNKTYPE, linkname="../outside.png")
+        add("device.png", b"", type=tarfile.CHRTYPE)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    out = tmp_path / "labels.parquet"
+    result = classify(archive, "--out", out, "--url", server.grpc_url)
+    assert result.exit_code == 3, result.output
+    found = pq.read_table(out).to_pylist()
+    kinds = [(row["path"].removeprefix(f"{archive}/"), row["error_kind"]) for row in found]
+    labelled = [name for name, kind in kinds if kind is None]
+    assert [name.lstrip("./") for name in labelled[:3]] == ["climbs.png", "etc/passwd.png", "fine/x.png"]
+    assert len(labelled) == 4, "of two members with one name, both are inputs"
+    assert {name: kind for name, kind in kinds if kind} == {
+        "broken.png": "decode",
+        "link.png": "read",
+        "hard.png": "read",
+        "device.png": "read",
+    }
+    out.unlink()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

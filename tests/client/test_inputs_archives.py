@@ -1,0 +1,277 @@
+"""Images in tar archives: order, texts, hostile members, damage, compression."""
+
+import gzip
+import io
+import os
+import random
+import tarfile
+import tracemalloc
+
+import pyarrow as pa
+import pytest
+from mlclip_client.errors import TooLarge, Unreadable
+from mlclip_client.inputs import Found, InputOptions, Item, Limits, Reader, find_inputs
+from mlclip_client.inputs.streams import Forward
+
+MEMBERS = [
+    ("0001.jpg", b"first"),
+    ("0001.txt", b"a cat\n"),
+    ("0002.json", b'{"caption": "a dog", "id": 2}'),
+    ("0002.png", b"second"),
+    ("0002.cls", b"7"),
+    ("sub/0003.webp", b"third" * 300),
+]
+
+
+def add(tar, name, data=b"", **fields):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def tar_of(members, mode="w"):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
+        for name, data in members:
+            add(tar, name, data)
+    return buffer.getvalue()
+
+
+def packed(data, suffix):
+    if suffix == ".tar.zst":
+        return pa.Codec("zstd").compress(data, asbytes=True)
+    return data
+
+
+def written(path, data):
+    path.write_bytes(data)
+    return str(path)
+
+
+def items_of(path, found=None):
+    return list(find_inputs([str(path)], InputOptions(), found or Found()))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        (".tar", "w"),
+        (".tar.gz", "w:gz"),
+        (".tgz", "w:gz"),
+        (".tar.bz2", "w:bz2"),
+        (".tar.xz", "w:xz"),
+        (".tar.zst", "w"),
+    ],
+)
+def test_archives_of_every_kind_give_the_same_items_and_bytes(tmp_path, suffix, mode):
+    archive = written(tmp_path / f"shard{suffix}", packed(tar_of(MEMBERS, mode), suffix))
+    found = Found()
+    items = items_of(archive, found)
+    assert [(item.path, item.part, item.text, item.problem) for item in items] == [
+        (f"{archive}/0001.jpg", "0001.jpg", "a cat", ""),
+        (f"{archive}/0002.png", "0002.png", "a dog", ""),
+        (f"{archive}/sub/0003.webp", "sub/0003.webp", None, ""),
+    ]
+    assert found.left_alone == 1
+    with Reader() as reader:
+        assert [reader.read(item) for item in items] == [b"first", b"second", b"third" * 300]
+        assert reader.read(items[0]) == b"first"
+
+
+def test_compression_is_told_by_the_first_bytes_not_by_the_name(tmp_path):
+    archive = written(tmp_path / "misnamed.tar", tar_of(MEMBERS, "w:gz"))
+    with Reader() as reader:
+        assert reader.read(items_of(archive)[1]) == b"second"
+
+
+def test_members_that_climb_out_are_labels_and_nothing_else(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "evil.png").write_bytes(b"outside")
+    names = ("../evil.png", "/etc/evil.png", "a/../../evil.png", "two\nlines.png", "-rf.png", " .png")
+    archive = written(tmp_path / "in" / "a.tar", tar_of([(name, name.encode()) for name in names]))
+    before = sorted(tmp_path.rglob("*"))
+    items = items_of(archive)
+    assert [item.path for item in items] == [f"{archive}/{name}" for name in names]
+    with Reader() as reader:
+        assert [reader.read(item) for item in items] == [name.encode() for name in names]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_that_are_no_utf8_survive(tmp_path):
+    archive = written(tmp_path / "a.tar", tar_of([(os.fsdecode(b"\xff\xfe.png"), b"data")]))
+    (item,) = items_of(archive)
+    assert os.fsencode(item.part) == b"\xff\xfe.png"
+    with Reader() as reader:
+        assert reader.read(item) == b"data"
+
+
+def test_links_devices_and_sparse_members_are_errors_and_folders_are_passed_by(tmp_path):
+    path = tmp_path / "a.tar"
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    with tarfile.open(path, "w") as tar:
+        add(tar, "folder.png", type=tarfile.DIRTYPE)
+        add(tar, "soft.png", type=tarfile.SYMTYPE, linkname=str(tmp_path / "secret.png"))
+        add(tar, "hard.png", type=tarfile.LNKTYPE, linkname="soft.png")
+        add(tar, "null.png", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
+        add(tar, "pipe.png", type=tarfile.FIFOTYPE)
+        add(tar, "sparse.png", b"0\n", pax_headers={"GNU.sparse.map": "0,2", "GNU.sparse.size": "2"})
+        add(tar, "whole.png", b"data")
+    found = Found()
+    items = {item.part: item.problem for item in items_of(path, found)}
+    assert items == {
+        "soft.png": "read: a link inside an archive is not followed",
+        "hard.png": "read: a link inside an archive is not followed",
+        "null.png": "read: not a regular file",
+        "pipe.png": "read: not a regular file",
+        "sparse.png": "read: a sparse file inside an archive is not read",
+        "whole.png": "",
+    }
+    assert found.skipped == {"folders in archives": 1}
+    with Reader() as reader, pytest.raises(Unreadable, match="^a link inside an archive is not followed$"):
+        reader.read(Item("x", problem=items["soft.png"]))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.zst"])
+def test_truncated_archive_gives_its_whole_members_and_one_error(tmp_path, suffix):
+    draw = random.Random(0)
+    members = [(f"{number}.jpg", draw.randbytes(100_000)) for number in range(20)]
+    data = tar_of(members, "w:gz" if suffix == ".tar.gz" else "w")
+    data = packed(data, suffix)
+    archive = written(tmp_path / f"cut{suffix}", data[: len(data) * 6 // 10])
+    *whole, last = items_of(archive)
+    assert 10 <= len(whole) <= 12
+    assert [item.part for item in whole] == [f"{number}.jpg" for number in range(len(whole))]
+    assert (last.path, last.kind) == (archive, "file")
+    assert last.problem.startswith("read: the archive is damaged: ")
+    with Reader() as reader:
+        assert [reader.read(item) for item in whole] == [data for _, data in members[: len(whole)]]
+
+
+def test_member_that_lacks_its_last_byte_is_not_whole(tmp_path):
+    data = tar_of([("a.jpg", bytes(512)), ("b.jpg", b"x" * 512)])
+    archive = written(tmp_path / "a.tar", data[: 3 * 512 + 511])
+    assert [item.problem for item in items_of(archive)] == [
+        "",
+        "read: the archive is damaged: it ends in the middle of b.jpg",
+    ]
+
+
+def test_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path):
+    data = bytearray(tar_of([("a.jpg", bytes(10)), ("b.jpg", bytes(10)), ("c.jpg", bytes(10))]))
+    data[1024 + 20] ^= 0xFF
+    items = items_of(written(tmp_path / "a.tar", bytes(data)))
+    assert [item.part for item in items] == ["a.jpg", ""]
+    assert items[1].problem == "read: the archive is damaged: no header at byte 1,024"
+
+
+def header(name, size_field, kind=b"0"):
+    block = bytearray(tarfile.TarInfo(name).tobuf())[:512]
+    block[124:136], block[156:157], block[148:156] = size_field, kind, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        header("a.jpg", b"\xff" * 12),  # a size of -1
+        header("a.jpg", b"\xff" * 11 + b"\x00", b"x"),  # an extended header of -256 bytes
+        header("a.jpg", b"77777777777\0", b"x"),  # one of 8 GiB
+        header("a.jpg", b"77777777777\0", b"L"),
+        header("a.jpg", b"77777777777\0"),
+        header("a.jpg", b"00000000000\0", b"L") * 3000,  # a long name for a long name for a ...
+        b"no archive at all",
+        b"",
+    ],
+    ids=["negative", "negative-pax", "huge-pax", "huge-name", "huge", "endless-names", "garbage", "empty"],
+)
+def test_hostile_archives_are_one_error_and_take_no_memory(tmp_path, block):
+    archive = written(tmp_path / "a.tar", block + bytes(1024) if len(block) > 100 else block)
+    tracemalloc.start()
+    (item,) = items_of(archive)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert item.problem.startswith("read: the archive is damaged: ")
+    assert peak < 16 * 2**20
+
+
+def test_archive_that_cannot_be_opened_is_one_error(tmp_path, monkeypatch):
+    archive = written(tmp_path / "a.tar", tar_of(MEMBERS))
+    items = find_inputs([archive], InputOptions(), Found())
+    os.unlink(archive)
+    assert [item.problem for item in items] == ["read: No such file or directory"]
+
+
+def test_members_over_the_limit_are_refused_without_reading(tmp_path):
+    archive = written(tmp_path / "a.tar", tar_of([("a.jpg", bytes(101))]))
+    with Reader(Limits(max_bytes=100)) as reader, pytest.raises(TooLarge, match="101 bytes are over the limit of 100"):
+        reader.read(items_of(archive)[0])
+
+
+def test_archive_that_shrank_since_is_an_error_of_its_members(tmp_path):
+    archive = written(tmp_path / "a.tar", tar_of(MEMBERS))
+    *_, last = items_of(archive)
+    os.truncate(archive, last.offset + 3)
+    with Reader() as reader, pytest.raises(Unreadable, match="ends before"):
+        reader.read(last)
+
+
+def test_sample_with_endless_members_comes_out_in_parts(tmp_path):
+    archive = written(tmp_path / "a.tar", tar_of([(f"same.{number}.jpg", b"x") for number in range(300)]))
+    found = find_inputs([archive], InputOptions(), Found())
+    assert [item.part for item in found] == [f"same.{number}.jpg" for number in range(300)]
+
+
+def test_text_files_without_an_image_are_left_alone_and_counted(tmp_path):
+    found = Found()
+    archive = written(
+        tmp_path / "a.tar", tar_of([("README.txt", b"hello"), ("a.jpg", b"x"), ("b.json", b'{"text": 1}')])
+    )
+    (item,) = items_of(archive, found)
+    assert (item.text, found.left_alone) == (None, 2)
+
+
+def test_memory_does_not_grow_with_the_members(tmp_path):
+    peaks = []
+    for count in (200, 4000):
+        archive = written(tmp_path / f"{count}.tar", tar_of([(f"{number}.jpg", b"x") for number in range(count)]))
+        tracemalloc.start()
+        assert sum(1 for _ in find_inputs([archive], InputOptions(), Found())) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
+
+
+def test_forward_streams_serve_what_lies_shortly_behind_from_memory():
+    data, opened = random.Random(1).randbytes(3_000_000), []
+
+    def open_stream():
+        opened.append(1)
+        return gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(data, 1)))
+
+    stream = Forward(open_stream, window=1_000_000)
+    for offset, size in ((0, 10), (1_500_000, 200_000), (900_000, 50_000), (1_400_000, 10)):
+        assert stream.read_at(offset, size) == data[offset : offset + size]
+    assert len(opened) == 1
+    assert stream.read_at(2_999_990, 100) == data[-10:]
+    assert stream.read_at(5, 5) == data[5:10]
+    assert len(opened) == 2
+    stream.close()
+    assert stream.read_at(0, 3_000_000) == data
+
+
+def test_many_archives_in_turn_from_many_threads(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    items, wanted = [], []
+    for number in range(8):
+        members = [(f"{index}.jpg", b"%d %d" % (number, index)) for index in range(20)]
+        mode = ("w", "w:gz")[number % 2]
+        items += items_of(written(tmp_path / f"{number}.tar", tar_of(members, mode)))
+        wanted += [data for _, data in members]
+    order = list(range(len(items)))
+    random.Random(2).shuffle(order)
+    with Reader() as reader, ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(reader.read, [items[at] for at in order])) == [wanted[at] for at in order]

@@ -1,0 +1,328 @@
+"""CSV, TSV, JSON lines, Parquet and lists: columns, texts, and lines that are broken."""
+
+import base64
+import json
+import os
+import random
+import tracemalloc
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client.errors import TooLarge, Unreadable
+from mlclip_client.inputs import Found, InputOptions, Item, Limits, Reader, find_inputs
+from mlclip_client.inputs.parquet import Cells
+
+MISSING = "read: no path"
+
+
+def items_of(path, found=None, **options):
+    return list(find_inputs([str(path)], InputOptions(**options), found or Found()))
+
+
+def written(path, data):
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def parquet(path, table, **options):
+    pq.write_table(pa.table(table), path, **options)
+    return path
+
+
+def seen(items):
+    return [(item.kind, item.path, item.text, item.problem) for item in items]
+
+
+def manifest(folder, kind):
+    rows = [
+        ("a.jpg", "a cat"),
+        ("sub/ö b.png", None),
+        ("/abs/c.jpg", "ünï"),
+        ("https://x.org/d.jpg", None),
+        ("s3://b/e.jpg", None),
+    ]
+    path = folder / f"m.{kind}"
+    if kind == "parquet":
+        return parquet(
+            path, {"Path": [name for name, _ in rows], "id": range(5), "caption": [text for _, text in rows]}
+        )
+    if kind == "jsonl":
+        return written(
+            path, "".join(json.dumps({"Path": name, "id": 1, "caption": text}) + "\n" for name, text in rows)
+        )
+    comma = "," if kind == "csv" else "\t"
+    lines = [comma.join(("\ufeffid", "Path", "caption")), *(comma.join(("1", name, text or "")) for name, text in rows)]
+    return written(path, "\r\n".join(lines))
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_manifests_of_every_kind_give_the_same_items(tmp_path, kind):
+    assert seen(items_of(manifest(tmp_path, kind))) == [
+        ("file", f"{tmp_path}/a.jpg", "a cat", ""),
+        ("file", f"{tmp_path}/sub/ö b.png", None, ""),
+        ("file", "/abs/c.jpg", "ünï", ""),
+        ("url", "https://x.org/d.jpg", None, ""),
+        ("remote", "s3://b/e.jpg", None, ""),
+    ]
+
+
+def test_relative_paths_start_from_the_manifest_not_from_here(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    written(tmp_path / "sub/m.csv", "path\na.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    assert [item.path for item in items_of("sub/m.csv")] == ["sub/a.jpg"]
+
+
+def test_broken_csv_lines_are_errors_and_the_others_go_on(tmp_path):
+    path = written(
+        tmp_path / "m.csv",
+        b'path,text\na.jpg,x\nb.jpg\n"c.jpg"x,y\n,no path\n\n\xff\xfe.jpg,"two\nlines"\nd.jpg,\xff\n'
+        + b"e" * 2**20
+        + b",\nf.jpg,",
+    )
+    found = Found()
+    items = items_of(path, found)
+    assert seen(items) == [
+        ("file", f"{tmp_path}/a.jpg", "x", ""),
+        ("file", f"{path}:3", None, "read: 1 values for 2 columns: quote what holds the delimiter"),
+        ("file", f"{path}:4", None, "read: broken CSV in lines 4 to 4: ',' expected after '\"'"),
+        ("file", f"{path}:5", None, MISSING),
+        ("file", os.fsdecode(bytes(tmp_path) + b"/\xff\xfe.jpg"), "two\nlines", ""),
+        ("file", f"{tmp_path}/d.jpg", "?", ""),
+        ("file", f"{path}:10", None, "read: the line is longer than 1,048,576 bytes"),
+        ("file", f"{tmp_path}/f.jpg", None, ""),
+    ]
+    assert found.skipped == {"empty lines": 1}
+
+
+def test_quote_that_never_ends_is_one_error(tmp_path):
+    path = written(tmp_path / "m.csv", 'path\na.jpg\n"b.jpg\n' + "c.jpg\n" * 100)
+    *good, last = items_of(path)
+    assert [item.path for item in good] == [f"{tmp_path}/a.jpg"]
+    assert last.problem == "read: broken CSV in lines 3 to 103: unexpected end of data"
+
+
+def test_broken_json_lines_are_errors_and_the_others_go_on(tmp_path):
+    lines = [
+        b'{"path": "a.jpg", "text": "half \\ud83d pair"}',
+        b'{"path": "b.jpg"',
+        b"[1, 2]",
+        b"[" * 100_000,
+        b'{"path": 7}',
+        b'{"path": "\\ud800.jpg"}',
+        b"",
+        b'{"file": "\xff.jpg", "text": 7}',
+        b'{"other": "c.jpg"}',
+        b'{"path": "null\\u0000.jpg"}',
+    ]
+    path = written(tmp_path / "m.jsonl", b"\n".join(lines))
+    found = Found()
+    items = items_of(path, found)
+    problems = [item.problem for item in items]
+    assert [item.path for item in items if not item.problem] == [
+        f"{tmp_path}/a.jpg",
+        os.fsdecode(bytes(tmp_path) + b"/\xff.jpg"),
+        f"{tmp_path}/null\0.jpg",
+    ]
+    assert items[0].text == "half ? pair"
+    assert [item.path for item in items if item.problem] == [f"{path}:{line}" for line in (2, 3, 4, 5, 6, 9)]
+    assert [problem.partition(":")[0] for problem in problems if problem] == ["read"] * 6
+    assert "not a JSON object" in problems[2] and "half a surrogate pair" in problems[5]
+    assert found.skipped == {"empty lines": 1}
+    with Reader() as reader, pytest.raises(Unreadable, match="null"):
+        reader.read(items[-1])
+
+
+def test_column_that_is_not_obvious_must_be_named(tmp_path):
+    path = written(tmp_path / "m.csv", "where,text\na.jpg,x\n")
+    with pytest.raises(ValueError, match=r"m\.csv: no column of paths, .* among: where, text; name it with --column"):
+        items_of(path)
+    assert [item.path for item in items_of(path, column="WHERE")] == [f"{tmp_path}/a.jpg"]
+    with pytest.raises(ValueError, match="no column there"):
+        items_of(path, column="there")
+
+
+def test_columns_of_addresses_name_no_files_of_this_machine(tmp_path):
+    path = written(tmp_path / "m.csv", "url\nhttp://x.org/a.jpg\n/etc/passwd\nfile:///etc/passwd\ns3://b/a.jpg\n")
+    assert [(item.kind, item.problem) for item in items_of(path)] == [
+        ("url", ""),
+        ("file", "download: not an address: /etc/passwd"),
+        ("file", "download: not an address: file:///etc/passwd"),
+        ("remote", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("m.csv", b"", "the file is empty"),
+        ("m.csv", b'"path\n', "broken CSV"),
+        ("m.parquet", b"PAR1 no parquet PAR1", "not a Parquet file"),
+        ("m.parquet", b"", "not a Parquet file"),
+        ("m.jsonl", b'{"id": 1}\n', "among: id"),
+    ],
+)
+def test_manifest_that_cannot_be_used_is_refused_before_anything_starts(tmp_path, name, data, message):
+    path = written(tmp_path / name, data)
+    with pytest.raises(ValueError, match=message) as caught:
+        find_inputs([str(path)], InputOptions(), Found())
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_manifest_that_vanishes_in_the_middle_is_one_error(tmp_path):
+    path = written(tmp_path / "m.csv", "path\na.jpg\n")
+    items = find_inputs([str(path)], InputOptions(), Found())
+    path.unlink()
+    assert [item.problem for item in items] == [
+        "read: the manifest cannot be read to its end: No such file or directory"
+    ]
+
+
+def images(count, size=1000):
+    draw = random.Random(count)
+    return [draw.randbytes(size) for _ in range(count)]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_bytes_in_parquet_come_back_row_by_row(tmp_path, nested):
+    data = [*images(50), None, *images(49)]
+    column = {"image": [{"bytes": cell, "path": "x.jpg"} for cell in data]} if nested else {"jpg": data}
+    path = parquet(tmp_path / "m.parquet", column | {"text": [str(row) for row in range(100)]}, row_group_size=30)
+    items = items_of(path)
+    assert [item.path for item in items] == [f"{path}:{row}" for row in range(1, 101)]
+    assert [item.text for item in items] == [str(row) for row in range(100)]
+    order = list(range(100))
+    random.Random(0).shuffle(order)
+    with Reader() as reader:
+        for row in [*range(100), *order]:
+            if data[row] is None:
+                with pytest.raises(Unreadable, match="holds no bytes"):
+                    reader.read(items[row])
+            else:
+                assert reader.read(items[row]) == data[row]
+        with pytest.raises(Unreadable, match="no row 101"):
+            reader.read(Item("x", "cell", str(path), f"{items[0].part.partition(':')[0]}:101"))
+    with Reader(Limits(max_bytes=999)) as reader, pytest.raises(TooLarge):
+        reader.read(items[0])
+
+
+def test_cells_far_back_are_read_again_and_memory_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlclip_client.inputs.parquet.WINDOW", 100_000)
+    data = images(600, 5000)
+    cells = Cells(str(parquet(tmp_path / "m.parquet", {"jpg": data}, row_group_size=200, data_page_size=10_000)), "jpg")
+    for row in (1, 600, 2, 300, 299, 100):
+        assert cells.read(row) == data[row - 1]
+    assert sum(len(cell) for cell in cells._kept) < 300_000
+    cells.close()
+
+
+def test_enumeration_of_images_in_parquet_does_not_read_them(tmp_path):
+    path = parquet(tmp_path / "m.parquet", {"image": images(200, 50_000)})
+    before = pa.total_allocated_bytes()
+    for _ in find_inputs([str(path)], InputOptions(), Found()):
+        assert pa.total_allocated_bytes() - before < 3_000_000
+
+
+def test_damaged_row_group_costs_its_own_rows_only(tmp_path):
+    names = [f"{number:04}-{random.Random(number).randbytes(20).hex()}.jpg" for number in range(300)]
+    path = parquet(
+        tmp_path / "m.parquet", {"path": names}, row_group_size=100, compression="zstd", use_dictionary=False
+    )
+    column = pq.read_metadata(path).row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    data[middle : middle + 500] = bytes(500)
+    path.write_bytes(bytes(data))
+    items = items_of(path)
+    assert [item.path for item in items] == [
+        *(f"{tmp_path}/{name}" for name in names[:100]),
+        *(f"{path}:{row}" for row in range(101, 201)),
+        *(f"{tmp_path}/{name}" for name in names[200:]),
+    ]
+    assert all(item.problem.startswith("read: the Parquet file is damaged: ") for item in items[100:200])
+
+
+def test_parquet_strings_that_are_no_utf8_are_file_names(tmp_path):
+    array = pa.array([b"\xff.jpg", b"b.jpg", None]).view(pa.string())
+    path = parquet(tmp_path / "m.parquet", {"path": array})
+    items = items_of(path)
+    assert os.fsencode(items[0].path) == bytes(tmp_path) + b"/\xff.jpg"
+    assert [item.problem for item in items] == ["", "", MISSING]
+
+
+def test_dictionaries_of_strings_are_strings(tmp_path):
+    path = parquet(tmp_path / "m.parquet", {"path": pa.array(["a.jpg", None, "a.jpg"]).dictionary_encode()})
+    assert [item.problem for item in items_of(path)] == ["", MISSING, ""]
+
+
+def test_base64_in_json_lines(tmp_path):
+    rows = [{"bytes": base64.b64encode(b"image").decode(), "text": "x"}, {"bytes": "no base64!"}, {"bytes": None}]
+    path = written(tmp_path / "m.jsonl", "\ufeff" + "".join(json.dumps(row) + "\n" for row in rows))
+    good, bad, null = items_of(path)
+    assert (good.path, good.kind, good.text) == (f"{path}:1", "cell", "x")
+    with Reader() as reader:
+        assert reader.read(good) == b"image"
+        with pytest.raises(Unreadable, match="base64"):
+            reader.read(bad)
+        with pytest.raises(Unreadable, match="holds no bytes"):
+            reader.read(null)
+
+
+def test_lists_hold_a_name_a_line(tmp_path):
+    data = b"a.jpg\n\n -b.jpg \r\nhttps://x.org/c.jpg\n" + b"x" * 2**20 + b"\n\xff.jpg"
+    path = written(tmp_path / "m.txt", data)
+    found = Found()
+    items = items_of(path, found)
+    assert [(item.kind, item.path) for item in items] == [
+        ("file", f"{tmp_path}/a.jpg"),
+        ("file", f"{tmp_path}/ -b.jpg "),
+        ("url", "https://x.org/c.jpg"),
+        ("file", f"{path}:5"),
+        ("file", os.fsdecode(bytes(tmp_path) + b"/\xff.jpg")),
+    ]
+    assert items[3].problem == "read: the line is longer than 1,048,576 bytes"
+    assert found.skipped == {"empty lines": 1}
+
+
+def test_lists_with_nuls_hold_names_with_newlines(tmp_path):
+    path = written(tmp_path / "m.txt", b"a\nb.jpg\0c.jpg\0" + b"x" * (2**20 + 1) + b"\0d.jpg")
+    items = items_of(path, nul=True)
+    assert [item.path for item in items] == [
+        f"{tmp_path}/a\nb.jpg",
+        f"{tmp_path}/c.jpg",
+        f"{path}:3",
+        f"{tmp_path}/d.jpg",
+    ]
+    assert "longer" in items[2].problem
+
+
+def test_manifests_elsewhere_name_files_beside_them_and_none_of_this_machine():
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/lists/m.csv", b"path\na.jpg\n/etc/passwd\nfile:///etc/passwd\nhttp://x.org/b.jpg\n")
+    memory.pipe("/lists/a.jpg", b"image")
+    items = items_of("memory://lists/m.csv")
+    assert [(item.kind, item.path) for item in items] == [
+        ("remote", "memory://lists/a.jpg"),
+        ("file", "memory://lists/m.csv:3"),
+        ("file", "memory://lists/m.csv:4"),
+        ("url", "http://x.org/b.jpg"),
+    ]
+    assert all("file of this machine" in item.problem for item in items[1:3])
+    with Reader() as reader:
+        assert reader.read(items[0]) == b"image"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "txt"])
+def test_memory_does_not_grow_with_the_lines(tmp_path, kind):
+    peaks = []
+    for count in (500, 20_000):
+        lines = {"csv": "{}.jpg,a title\n", "jsonl": '{{"path": "{}.jpg"}}\n', "txt": "{}.jpg\n"}[kind]
+        head = "path,text\n" if kind == "csv" else ""
+        path = written(tmp_path / f"{count}.{kind}", head + "".join(lines.format(number) for number in range(count)))
+        tracemalloc.start()
+        assert sum(1 for _ in find_inputs([str(path)], InputOptions(), Found())) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 50_000

@@ -1,0 +1,289 @@
+"""From names to items: files, folders, patterns, stdin, addresses; and what is refused before anything starts."""
+
+import io
+import os
+import sys
+import tarfile
+import threading
+
+import fsspec
+import pytest
+from mlclip_client.errors import DownloadFailed, TooLarge, Unreadable
+from mlclip_client.inputs import Found, InputOptions, Item, Limits, Reader, decode_path, encode_path, find_inputs
+
+OPTIONS = InputOptions()
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def paths_of(*names, found=None):
+    return [item.path for item in find_inputs([str(name) for name in names], OPTIONS, found or Found())]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def memory():
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    store.pseudo_dirs[:] = [""]
+    yield store
+    store.store.clear()
+
+
+def test_names_are_taken_in_their_order_and_named_files_always(here):
+    touch(here, "b/2.png", "b/1.jpg", "b/notes.md", "download", "z.png")
+    found = Found()
+    assert paths_of("z.png", "b", "download", "./z.png", found=found) == [
+        "z.png",
+        "b/1.jpg",
+        "b/2.png",
+        "download",
+        "z.png",
+    ]
+    assert (found.left_alone, str(found)) == (1, "1 other files left alone")
+
+
+def test_archives_and_manifests_in_folders_are_left_alone_and_said(here):
+    touch(here, "d/a.png", "d/a.tar.gz", "d/B.PARQUET", "d/notes.md")
+    found = Found()
+    assert paths_of("d", found=found) == ["d/a.png"]
+    assert str(found) == ("3 other files left alone; 2 of them archives or manifests: name them to have them read")
+
+
+def test_each_real_folder_is_read_once_over_all_names(here):
+    touch(here, "a/b/1.png", "a/2.png")
+    (here / "a/b/up").symlink_to(here / "a")
+    assert paths_of("a", "a/b", "a") == ["a/2.png", "a/b/1.png"]
+
+
+def test_patterns_and_braces_stand_for_what_exists(here):
+    touch(here, "b1.jpg", "b2.jpg", "a.png", "deep/er/c.jpg", "x[1].jpg", "shard-007.tar")
+    assert paths_of("b?.jpg", "**/c.jpg") == ["b1.jpg", "b2.jpg", "deep/er/c.jpg"]
+    assert paths_of("{b2,a}.*") == ["b2.jpg", "a.png"]
+    assert paths_of("b{1..2}.jpg") == ["b1.jpg", "b2.jpg"]
+    assert paths_of("x[1].jpg") == ["x[1].jpg"]
+
+
+def test_file_with_the_name_of_a_pattern_is_that_file(here):
+    touch(here, "*.jpg", "{a,b}.jpg", "a.jpg", "b.jpg")
+    assert paths_of("*.jpg", "{a,b}.jpg") == ["*.jpg", "{a,b}.jpg"]
+
+
+def test_shards_with_braces_are_read_one_after_the_other(here):
+    for number in (8, 9, 10):
+        with tarfile.open(here / f"s-{number:03}.tar", "w") as tar:
+            info = tarfile.TarInfo(f"{number}.jpg")
+            tar.addfile(info, io.BytesIO())
+    assert paths_of("s-{008..010}.tar") == ["s-008.tar/8.jpg", "s-009.tar/9.jpg", "s-010.tar/10.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.jpg", "no such file or folder: gone.jpg"),
+        ("gone.csv", "no such file or folder: gone.csv"),
+        ("*.gif", r"nothing matches \*.gif"),
+        ("a{1..3}.jpg", r"no such file or folder: a2.jpg \(from a\{1..3\}.jpg\)"),
+        ("a{1..9999999}.jpg", "stand for more than 100,000 names"),
+        ("a\0b", "NUL"),
+        ("https://x.org/list.csv?a=b", "not read from the web: download it first"),
+        ("https://x.org/shard.tar.gz", "not read from the web: download it first"),
+        ("memory://nothing/here.jpg", "no such file or folder: memory://nothing/here.jpg"),
+        ("memory://nothing/*.jpg", r"nothing matches memory://nothing/\*.jpg"),
+        ("nonsense://x/a.jpg", "nonsense"),
+        ("zip://a.jpg::http://10.0.0.1/x.zip", "chained addresses"),
+        ("file:///nowhere/gone.jpg", "no such file or folder: /nowhere/gone.jpg"),
+    ],
+)
+def test_what_stands_for_nothing_is_refused_before_anything_starts(here, memory, name, message):
+    touch(here, "a1.jpg", "a3.jpg")
+    with pytest.raises(ValueError, match=message) as caught:
+        find_inputs(["a1.jpg", name], OPTIONS, Found())
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_package_is_named_with_its_pip_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(fsspec.registry, "s3", raising=False) if "s3" in fsspec.registry else None
+    with pytest.raises(ValueError, match="^s3:// needs a package: pip install s3fs$"):
+        find_inputs(["s3://bucket/a.jpg"], OPTIONS, Found())
+    with Reader() as reader, pytest.raises(DownloadFailed, match="pip install s3fs"):
+        reader.read(Item("s3://bucket/a.jpg", "remote", "s3://bucket/a.jpg"))
+
+
+def stdin_pipe(monkeypatch):
+    reading, writing = os.pipe()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(reading, "rb")))
+    return os.fdopen(writing, "wb", buffering=0)
+
+
+@pytest.mark.parametrize("nul", [False, True])
+def test_items_of_stdin_come_out_as_soon_as_their_line_came_in(here, monkeypatch, nul):
+    end = b"\0" if nul else b"\n"
+    with stdin_pipe(monkeypatch) as pipe, sys.stdin:
+        items = find_inputs(["-"], InputOptions(nul=nul), Found())
+        for name in ("a.jpg", "sub/b.jpg", "https://x.org/c.jpg"):
+            pipe.write(name.encode() + end)  # nothing more: an item that waits for the next line never comes
+            got = []
+            taker = threading.Thread(target=lambda: got.append(next(items)), daemon=True)  # noqa: B023
+            taker.start()
+            taker.join(20)
+            assert [item.path for item in got] == [name]
+        pipe.write(b"last.jpg")
+        pipe.close()
+        assert [item.path for item in items] == ["last.jpg"]
+
+
+def test_stdin_is_named_once(here):
+    with pytest.raises(ValueError, match="named twice"):
+        find_inputs(["-", "-"], OPTIONS, Found())
+
+
+HOSTILE = [
+    b"two\nlines.jpg",
+    b"-rf.jpg",
+    b" .jpg",
+    b"\xff\xfe.jpg",
+    b"a\\b.jpg",
+    b"x" * 250 + b".jpg",
+    b"{.jpg",
+    b"::.jpg",
+]
+
+
+def test_hostile_file_names_are_found_read_and_kept(here):
+    for name in HOSTILE:
+        (here / "d").mkdir(exist_ok=True)
+        with open(b"d/" + name, "wb") as file:
+            file.write(name)
+    items = list(find_inputs(["d"], OPTIONS, Found()))
+    assert sorted(encode_path(item.path) for item in items) == sorted(b"d/" + name for name in HOSTILE)
+    with Reader() as reader:
+        for item in items:
+            assert b"d/" + reader.read(item) == encode_path(item.path)
+            assert decode_path(encode_path(item.path)) == item.path
+            assert list(find_inputs([item.path], OPTIONS, Found())) == [item]
+
+
+def test_special_files_and_links_to_themselves_are_errors_of_theirs(here):
+    os.mkfifo(here / "pipe.jpg")
+    os.mkfifo(here / "pipe.csv")
+    (here / "self.jpg").symlink_to("self.jpg")
+    (here / "dead.jpg").symlink_to("nowhere")
+    touch(here, "x.jpg/y.png")
+    items = list(find_inputs([".", "pipe.jpg", "pipe.csv"], OPTIONS, Found()))
+    assert [item.path for item in items] == [
+        "dead.jpg",
+        "pipe.jpg",
+        "self.jpg",
+        "x.jpg/y.png",
+        "pipe.jpg",
+        "pipe.csv",
+    ]
+    errors = {}
+    with Reader() as reader:
+        for item in items:
+            try:
+                reader.read(item)
+            except Unreadable as error:
+                errors[item.path] = str(error)
+    assert errors == {
+        "dead.jpg": "No such file or directory",
+        "pipe.jpg": "not a regular file",
+        "pipe.csv": "not a regular file",
+        "self.jpg": "Too many levels of symbolic links",
+    }
+
+
+def test_folders_deeper_than_pythons_stack_are_walked(here):
+    depth = sys.getrecursionlimit() + 100
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    touch(here, "z.jpg")
+    os.chdir(here)
+    assert len(paths_of(".")) == 1
+
+
+def test_stores_have_files_folders_patterns_and_archives(memory):
+    for name in ("b/2.jpg", "b/1.png", "b/notes.md", "b/sub/0.jpg", "c.jpg"):
+        memory.pipe(f"/bucket/{name}", name.encode())
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        info = tarfile.TarInfo("m.jpg")
+        info.size = 6
+        tar.addfile(info, io.BytesIO(b"member"))
+    memory.pipe("/bucket/a.tar.gz", buffer.getvalue())
+    found = Found()
+    names = [
+        "memory://bucket/b",
+        "memory://bucket/*.jpg",
+        "memory://bucket/a.tar.gz",
+        "memory://bucket/{c.jpg,b/1.png}",
+    ]
+    items = list(find_inputs(names, OPTIONS, found))
+    assert [item.path.removeprefix("memory://bucket/").removeprefix("memory:///bucket/") for item in items] == [
+        "b/1.png",
+        "b/2.jpg",
+        "b/sub/0.jpg",
+        "c.jpg",
+        "a.tar.gz/m.jpg",
+        "c.jpg",
+        "b/1.png",
+    ]
+    assert found.left_alone == 1
+    with Reader() as reader:
+        wanted = [b"b/1.png", b"b/2.jpg", b"b/sub/0.jpg", b"c.jpg", b"member", b"c.jpg", b"b/1.png"]
+        assert [reader.read(item) for item in items] == wanted
+        with pytest.raises(DownloadFailed, match="no such file"):
+            reader.read(Item("x", "remote", "memory://bucket/gone.jpg"))
+    with Reader(Limits(max_bytes=6)) as reader, pytest.raises(TooLarge):
+        reader.read(items[0])
+
+
+def test_addresses_of_files_are_files(here):
+    touch(here, "a b.jpg", "d/c.jpg")
+    assert paths_of(f"file://{here}/a%20b.jpg", f"file://localhost{here}/d") == [f"{here}/a b.jpg", f"{here}/d/c.jpg"]
+
+
+def test_protocols_that_name_machines_need_leave():
+    item = Item("ftp://10.0.0.1/a.jpg", "remote", "ftp://10.0.0.1/a.jpg")
+    with Reader() as reader, pytest.raises(DownloadFailed, match="ftp:// may reach private machines"):
+        reader.read(item)
+
+
+def test_stores_that_never_answer_are_given_up(monkeypatch):
+    import mlclip_client.inputs.reader as module
+
+    released = threading.Event()
+    monkeypatch.setattr(module, "_download", lambda address, limit: released.wait(60))
+    with Reader(Limits(seconds=0.05)) as reader:
+        with pytest.raises(DownloadFailed, match=r"not whole within 0\.05 s"):
+            reader.read(Item("memory://a.jpg", "remote", "memory://a.jpg"))
+        released.set()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_bytes": 0},
+        {"connections": 0},
+        {"per_host": 0},
+        {"seconds": 0},
+        {"redirects": -1},
+        {"user_agent": "a\r\nb"},
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        Limits(**fields)

@@ -1,0 +1,255 @@
+"""Jobs: killed, shared, gone on with, retried; always one row an input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client.cli import app
+from mlclip_client.inputs.item import Item
+from mlclip_client.jobs.claims import Claims
+from mlclip_client.jobs.plan import Plan, write_plan
+from mlclip_client.rows import printable
+from typer.testing import CliRunner
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def start(*arguments):
+    """The same in a process that can be killed."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    stdout, stderr = process.communicate(timeout=120)
+    return process.returncode, stdout, stderr
+
+
+def rows(file):
+    return pq.read_table(file).to_pylist()
+
+
+@pytest.fixture
+def job(tmp_path):
+    return tmp_path / "job"
+
+
+@pytest.fixture
+def begin(server, folder, job):
+    """Arguments that begin a job of shards of 8, one request at a time."""
+    return ["classify", folder, "--head", "color", "--job", job, "--url", server.grpc_url, "--shard-rows", 8]
+
+
+def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
+    begin, folder, job, server, tmp_path, assert_same_rows
+):
+    result = run(*begin, "--out", tmp_path / "merged.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert f"{job}: 40 of 40 inputs have a row; written to {tmp_path / 'merged.parquet'}" in result.stderr
+    run("classify", folder, "--head", "color", "--out", tmp_path / "stream.parquet", "--url", server.grpc_url)
+    assert [pq.read_metadata(file).num_rows for file in sorted((job / "labels").iterdir())] == [8] * 5
+    assert rows(tmp_path / "merged.parquet") == rows(job / "labels")
+    assert_same_rows(rows(job / "labels"), rows(tmp_path / "stream.parquet"))
+
+
+def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(begin, gate, folder, job, server, tmp_path):
+    (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, in the third shard
+    first = start(*begin, "--concurrency", 1)
+    gate.await_request()
+    first.kill()
+    finish(first)
+    gate.open()
+    assert sorted(os.listdir(job / "labels")) == ["000000.parquet", "000001.parquet"]
+    done = rows(job / "labels")
+    again = start("classify", "--job", job, "--url", server.grpc_url, "--out", tmp_path / "all.parquet")
+    gate.await_request()
+    gate.open()
+    code, _, stderr = finish(again)
+    assert code == 3, stderr
+    assert "25 inputs: 24 labelled, 1 with an error (1 decode)" in stderr, "what was done is not done again"
+    found = rows(tmp_path / "all.parquet")
+    assert found[:16] == done
+    assert [row["path"] for row in found] == sorted(str(path) for path in folder.rglob("*.*"))
+    assert [row["error_kind"] for row in found] == [None] * 20 + ["decode"] + [None] * 20
+
+
+def test_a_server_that_is_killed_and_started_again_costs_no_row(tiny, mortal_server, gate, folder, job, tmp_path):
+    from mlclip_serve import Server
+
+    (folder / "20.png").write_bytes(gate.image)
+    port = int(mortal_server.grpc_url.rpartition(":")[2])
+    arguments = ["classify", folder, "--head", "color", "--job", job, "--url", mortal_server.grpc_url]
+    process = start(*arguments, "--concurrency", 2, "--patience", 300, "--timeout", 300, "--log", tmp_path / "log")
+    gate.await_request()
+    os.killpg(mortal_server.pid, signal.SIGKILL)
+    with Server(tiny.root, grpc_port=port):
+        gate.await_request()
+        gate.open()
+        code, _, stderr = finish(process)
+    assert code == 3, stderr
+    assert [row["error_kind"] for row in rows(job / "labels")] == [None] * 20 + ["decode"] + [None] * 20
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    told = {event["event"] for event in events}
+    assert told == {"planned", "endpoint away", "endpoint back", "input failed", "shard written"}
+
+
+def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
+    mortal_server, server, gate, folder, job, tmp_path
+):
+    (folder / "20.png").write_bytes(gate.image)
+    arguments = ["classify", folder, "--head", "color", "--job", job, "--shard-rows", 8, "--concurrency", 1]
+    process = start(*arguments, "--url", mortal_server.grpc_url, "--patience", 0, "--timeout", 300)
+    gate.await_request()
+    os.killpg(mortal_server.pid, signal.SIGKILL)
+    code, _, stderr = finish(process)
+    assert code == 1
+    assert "error: no server answers at" in stderr and "the same command goes on" in stderr
+    assert run("status", job).stdout.startswith("16 of 41 inputs have a row; 2 of 6 shards\n")
+    (folder / "20.png").write_bytes(b"no image")
+    assert run("classify", "--job", job, "--url", server.grpc_url).exit_code == 3
+    assert len(rows(job / "labels")) == 41
+
+
+def test_two_workers_share_a_job_and_no_shard_is_done_twice(begin, gate, folder, job, server, tmp_path):
+    (folder / "00.png").write_bytes(gate.image)
+    first = start(*begin, "--concurrency", 1)
+    gate.await_request()  # the first worker has claimed the first shards
+    log = tmp_path / "log"
+    second = run("classify", "--job", job, "--url", server.grpc_url, "--log", log, "--via", "pixels")  # past the gate
+    written = [json.loads(line) for line in log.read_text().splitlines()]
+    theirs = {line["shard"] for line in written if line["event"] == "shard written"}
+    assert theirs and 0 not in theirs
+    assert "the rest is with other workers" in second.stderr
+    gate.open()
+    code, _, stderr = finish(first)
+    assert code == 3, stderr
+    assert f"{40 - 8 * len(theirs)} inputs: " in stderr
+    assert [row["path"] for row in rows(job / "labels")] == sorted(str(path) for path in folder.rglob("*.*"))
+
+
+def test_only_what_failed_is_retried_and_takes_its_place(begin, folder, job, server):
+    wanted = (folder / "03.jpg").read_bytes()
+    (folder / "03.jpg").unlink()
+    (folder / "03.jpg").symlink_to(folder / "not there yet")
+    (folder / "05.jpg").write_bytes(b"no image")
+    assert run(*begin).exit_code == 3
+    before = rows(job / "labels")
+    assert [before[3]["error_kind"], before[5]["error_kind"]] == ["read", "decode"]
+    (folder / "not there yet").write_bytes(wanted)
+    others = {file.name: file.stat().st_mtime_ns for file in (job / "labels").iterdir()}
+    result = run("retry-failed", job, "--url", server.grpc_url)
+    assert result.exit_code == 3
+    assert "1 inputs: 1 labelled" in result.stderr
+    assert "40 of 40 inputs have a row, 1 of them an error (1 decode)" in result.stderr
+    after = rows(job / "labels")
+    assert after[3]["error_kind"] is None and after[3]["answers"]["color"]["top_labels"]
+    assert after[:3] + after[4:] == before[:3] + before[4:]
+    changed = {file.name for file in (job / "labels").iterdir() if file.stat().st_mtime_ns != others[file.name]}
+    assert changed == {"000000.parquet"}
+
+
+def test_a_job_refuses_another_model_and_another_question(begin, folder, job, server):
+    assert run(*begin).exit_code == 0
+    other = run("classify", folder / "sub", "--head", "color", "--job", job, "--url", server.grpc_url)
+    assert other.exit_code == 1
+    assert 'holds a job with inputs ["' in other.stderr and "begin a new job in another folder" in other.stderr
+    (job / "labels" / "000001.parquet").unlink()
+    text = (job / "job.json").read_text()
+    (job / "job.json").write_text(text.replace('"version": "1"', '"version": "7"'))
+    for again in (["classify", "--job", job], ["retry-failed", job]):
+        refused = run(*again, "--url", server.grpc_url)
+        assert refused.exit_code == 1
+        assert '"version": "7"' in refused.stderr or "was begun with 7" in refused.stderr
+    assert not (job / "labels" / "000001.parquet").exists()
+
+
+def test_a_job_that_is_plainly_broken_stops_with_its_last_error_and_can_go_on(tmp_path, job, server):
+    (tmp_path / "list.txt").write_text("".join(f"gone/{number}.png\n" for number in range(50)))
+    begin = ["classify", tmp_path / "list.txt", "--head", "color", "--job", job, "--url", server.grpc_url]
+    result = run(*begin, "--shard-rows", 8, "--max-failures", 20)
+    assert result.exit_code == 1
+    assert "stopped after 20 errors in a row, the last one read: " in result.stderr
+    assert len(rows(job / "labels")) == 16
+    assert run("classify", "--job", job, "--url", server.grpc_url, "--max-failures", 0).exit_code == 3
+    found = rows(job / "labels")
+    assert [row["path"] for row in found] == [f"{tmp_path}/gone/{number}.png" for number in range(50)]
+    assert {row["error_kind"] for row in found} == {"read"}
+
+
+def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(begin, folder, job, server):
+    for number in range(10, 20):
+        path = folder / f"{number:02}.{('png', 'jpg')[number % 2]}"
+        path.write_bytes((folder / "00.png").read_bytes())
+    result = run(*begin, "--concurrency", 1)
+    assert "10 took the answer of the same bytes" in result.stderr
+    (job / "labels" / "000004.parquet").unlink()
+    assert "8 took the answer of the same bytes" in run("classify", "--job", job, "--url", server.grpc_url).stderr
+    found = rows(job / "labels")
+    assert {json.dumps(row["answers"]) for row in found[10:20]} == {json.dumps(found[0]["answers"])}
+    assert len({row["sha256"] for row in found}) == 30
+
+
+def test_status_is_for_people_and_for_programs(begin, job):
+    missing = run("status", job)
+    assert (missing.exit_code, missing.stderr) == (1, f"error: there is no job in {job}\n")
+    run(*begin)
+    text = run("status", job).stdout
+    assert text.startswith("40 of 40 inputs have a row; 5 of 5 shards\nhead color, version 1, labels ")
+    found = json.loads(run("status", job, "--json").stdout)
+    assert (found["inputs"], found["rows"], found["errors"], found["shards"], found["done"]) == (40, 40, {}, 5, 5)
+
+
+def test_a_folder_that_is_no_job_is_left_alone(begin, job):
+    job.mkdir()
+    (job / "letters.txt").write_text("dear")
+    result = run(*begin)
+    refused = f"error: {job} holds something that is no job; name another folder\n"
+    assert (result.exit_code, result.stderr) == (1, refused)
+    assert os.listdir(job) == ["letters.txt"]
+
+
+def test_a_plan_keeps_every_name(tmp_path):
+    names = ["a b", "line\nbreak", os.fsdecode(b"caf\xe9"), "\ud800", "-x", "ü.png"]
+    items = [Item(name, "file", name, size=number, text=name, problem="") for number, name in enumerate(names)]
+    counted = []
+    assert write_plan(iter(items), tmp_path / "plan", 4, counted.append) == 6
+    plan = Plan(tmp_path / "plan")
+    assert (plan.shards, plan.count, counted, plan.rows(1)) == (2, 6, [4, 6], 2)
+    assert [*plan.items(0), *plan.items(1)] == items
+    plan.close()
+    assert printable(names[2]) == "caf\\xe9" and printable("\ud800") == "\\ud800"
+
+
+def test_a_claim_ends_with_its_process(tmp_path):
+    code = (
+        "import sys, pathlib; from mlclip_client.jobs.claims import Claims;"
+        "claims = Claims(pathlib.Path(sys.argv[1])); print(claims.take(3), claims.take(5), flush=True); input()"
+    )
+    file = tmp_path / "claims"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "True True\n"
+        claims = Claims(file)
+        assert [claims.take(shard) for shard in (2, 3, 4, 5)] == [True, False, True, False]
+        holder.kill()
+    assert claims.take(3) and claims.take(5)
+    claims.close()
+
+
+def test_no_temporary_file_is_left(begin, job):
+    run(*begin)
+    left = [path for path in Path(job).rglob("*") if path.name.startswith(".")]
+    assert left == []

@@ -1,0 +1,70 @@
+"""Near duplicates, against a plain loop; and the command."""
+
+import csv
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client import near
+from mlclip_client.cli import app
+from mlclip_client.near import first_alike
+from typer.testing import CliRunner
+
+
+def plain_loop(embeddings, cosine):
+    first, known = [], []
+    for row, vector in enumerate(embeddings):
+        scores = [float(vector @ embeddings[other]) for other in known]
+        if scores and max(scores) >= cosine:
+            first.append(known[int(np.argmax(scores))])
+        else:
+            first.append(row)
+            if not np.isnan(vector[0]):
+                known.append(row)
+    return first
+
+
+def some_embeddings(rows=300, width=6):
+    draw = np.random.default_rng(5)
+    centres = draw.standard_normal((40, width))
+    found = centres[draw.integers(0, 40, rows)] + 0.15 * draw.standard_normal((rows, width))
+    found[[7, 200]] = np.nan
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1024])
+@pytest.mark.parametrize("cosine", [0.9, 0.97, 1.1])
+def test_blocks_find_what_a_plain_loop_finds(monkeypatch, block, cosine):
+    monkeypatch.setattr(near, "_BLOCK", block)
+    embeddings = some_embeddings()
+    found = first_alike(embeddings, cosine).tolist()
+    assert found == plain_loop(embeddings, cosine)
+    assert (found == list(range(300))) is (cosine > 1)
+    assert found[7] == 7 and found[200] == 200, "what has no embedding resembles nothing"
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_command_lists_who_resembles_whom(tmp_path, parts):
+    embeddings = np.float32([[1, 0], [0, 1], [0.999, 0.0447], [np.nan, np.nan], [0, 1], [-1, 0]])
+    table = pa.table(
+        {"path": list("abcdef"), "embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), 2)},
+        schema=pa.schema([("path", pa.string()), pa.field("embedding", pa.list_(pa.float32(), 2), nullable=False)]),
+    )
+    for part in range(parts):
+        pq.write_table(table.slice(6 // parts * part, 6 // parts), tmp_path / f"{part}.parquet")
+    labels = tmp_path if parts > 1 else tmp_path / "0.parquet"
+    out = tmp_path / "pairs.csv"
+    result = CliRunner().invoke(app, ["duplicates", str(labels), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"2 of 6 pictures resemble an earlier one; written to {out}\n"
+    assert list(csv.reader(out.read_text().splitlines())) == [["path", "like"], ["c", "a"], ["e", "b"]]
+
+
+def test_rows_without_embeddings_are_refused_in_a_line(tmp_path):
+    pq.write_table(pa.table({"path": ["a"]}), tmp_path / "x.parquet")
+    result = CliRunner().invoke(app, ["duplicates", str(tmp_path / "x.parquet")])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {tmp_path / 'x.parquet'} has no embeddings: classify with --embeddings\n",
+    )

@@ -1,0 +1,356 @@
+"""From rows to a report's data: what is read, kept, packed and refused."""
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client.report import write_report
+from mlclip_client.report.answers import HeadCollector
+from mlclip_client.report.cli import report
+from mlclip_client.report.columns import read_columns
+from mlclip_client.report.neighbours import nearest
+from mlclip_client.report.thumbnails import PER_PACK, local_reader, make_packs
+from PIL import Image
+from typer import Typer
+from typer.testing import CliRunner
+
+CLASSES = ("bird", "cat", "dog", "fish")
+THRESHOLD = 0.5
+LABELS_TXT = "".join(f"{name}\n" for name in CLASSES).encode()
+LABELS_SHA = hashlib.sha256(LABELS_TXT).hexdigest()
+
+
+def answer(scores, top_k=2, whole=True, **more):
+    values = np.array(scores, np.float32)
+    best = np.argsort(-values, kind="stable")
+    chosen = [index for index in best if values[index] >= THRESHOLD]
+    said = {
+        "labels": [CLASSES[index] for index in chosen],
+        "scores": [float(values[index]) for index in chosen],
+        "top_labels": [CLASSES[index] for index in best[:top_k]],
+        "top_scores": [float(values[index]) for index in best[:top_k]],
+        "labels_sha256": LABELS_SHA,
+        "model": "mld_bytes",
+        "version": "4",
+    }
+    return said | ({"all_scores": values.tolist()} if whole else {}) | more
+
+
+def row(path, scores=None, error=None, **more):
+    kind, message = error or (None, None)
+    answers = None if scores is None else {"mld": answer(scores)}
+    return {"path": path, "error_kind": kind, "error": message, "answers": answers} | more
+
+
+def write(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    else:
+        pq.write_table(pa.Table.from_struct_array(pa.array(rows)), path)
+    return path
+
+
+def picture(color="red", size=(40, 30)):
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "PNG")
+    return file.getvalue()
+
+
+def entries(head, image):
+    """The entries of one image: class, score, selected."""
+    places = range(head.starts[image], head.starts[image + 1])
+    return [
+        (head.classes[head.class_of[place]], head.scores[place] / 65535, bool(head.selected[place])) for place in places
+    ]
+
+
+def blocks(page):
+    """The data blocks of a page, unpacked: name -> bytes."""
+    found = re.findall(r'id="block-([\w-]+)">([^<]*)</script>', page.read_text("utf-8"))
+    return {name: gzip.decompress(base64.b64decode(text)) for name, text in found}
+
+
+ROWS = [
+    row("a.png", [0.1, 0.9, 0.7, 0.2], sha256="aa", bytes=12, seconds=0.5),
+    row("b.png", error=("decode", "the file is empty"), sha256="bb", bytes=0, seconds=None),
+    row("c.png", [0.4, 0.3, 0.1, 0.2], sha256="aa", bytes=12, seconds=0.25),
+]
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])
+def test_rows_become_columns(tmp_path, name):
+    columns = read_columns(write(tmp_path / name, ROWS), 100)
+    assert columns.paths == ["a.png", "b.png", "c.png"]
+    assert (columns.kinds, columns.messages) == ([None, "decode", None], [None, "the file is empty", None])
+    assert columns.hashes == ["aa", "bb", "aa"]
+    np.testing.assert_array_equal(columns.sizes, [12, 0, 12])
+    np.testing.assert_array_equal(columns.seconds, [0.5, np.nan, 0.25])
+    head = columns.heads["mld"]
+    assert head.answered.tolist() == [True, False, True]
+    assert head.sources == {("mld_bytes", "4", LABELS_SHA): 2}
+    assert not columns.more
+
+
+def test_scores_of_all_classes_get_their_names_from_the_rows(tmp_path):
+    scores = [0.1, 0.9, 0.7, 0.2], [0.4, 0.3, 0.1, 0.2], [0.1, 0.2, 0.3, 0.8]
+    head = read_columns(write(tmp_path / "x.jsonl", [row(str(n), s) for n, s in enumerate(scores)]), 9).heads["mld"]
+    assert head.classes == CLASSES
+    assert (head.complete, head.floor) == (True, 0)
+    for image, values in enumerate(scores):
+        found = entries(head, image)
+        assert [name for name, _, _ in found] == [CLASSES[index] for index in np.argsort(-np.array(values))]
+        assert [score for _, score, _ in found] == pytest.approx(sorted(values, reverse=True), abs=1e-5)
+        assert [is_in for _, _, is_in in found] == [score >= THRESHOLD for score in sorted(values, reverse=True)]
+
+
+def test_classes_that_no_row_names_get_their_name_from_labels_txt(tmp_path):
+    source = write(tmp_path / "x.parquet", [row("a", [0.1, 0.9, 0.7, 0.2])])
+    assert read_columns(source, 9).heads["mld"].classes == ("class 0", "cat", "dog", "class 3")
+    (tmp_path / "labels.txt").write_bytes(LABELS_TXT)
+    assert read_columns(source, 9, [tmp_path / "labels.txt"]).heads["mld"].classes == CLASSES
+    (tmp_path / "other.txt").write_bytes(LABELS_TXT + b"more\n")
+    assert read_columns(source, 9, [tmp_path / "other.txt"]).heads["mld"].classes[0] == "class 0"
+
+
+def test_equal_scores_do_not_give_a_class_the_wrong_name(tmp_path):
+    source = write(tmp_path / "x.jsonl", [row("a", [1, 1, 1, 0]), row("b", [0.1, 0.9, 0.7, 0.2])])
+    assert read_columns(source, 9).heads["mld"].classes[1:3] == ("cat", "dog")
+
+
+def test_without_all_scores_only_listed_and_selected_labels_are_known(tmp_path):
+    rows = [row("a") | {"answers": {"mld": answer([0.6, 0.9, 0.7, 0.2], whole=False)}}]
+    head = read_columns(write(tmp_path / "x.jsonl", rows), 9).heads["mld"]
+    assert [(name, is_in) for name, _, is_in in entries(head, 0)] == [("cat", True), ("dog", True), ("bird", True)]
+    assert (head.complete, head.listed) == (False, 2)
+
+
+def test_only_the_highest_scores_are_kept_when_there_are_many():
+    draw = np.random.default_rng(0).random((50, 40)).astype(np.float32)
+    said = {"all_scores": draw.tolist(), "labels_sha256": ["x"] * 50}
+    collector = HeadCollector(max_entries=300)
+    for first in (0, 25):
+        part = pa.array([{name: value[first + n] for name, value in said.items()} for n in range(25)])
+        collector.add(part, first)
+    head = collector.finish(50, {})
+    assert head.complete
+    assert 0 < len(head.scores) <= 600
+    assert head.floor > 0.5
+    above = sum(score * 65535 > head.scores.min() + 1 for score in draw.reshape(-1).tolist())
+    assert above <= len(head.scores), "no score above the floor is missing"
+
+
+def test_mixed_label_lists_are_said_and_their_scores_not_mixed(tmp_path):
+    rows = [row("a", [0.1, 0.9, 0.7, 0.2]), row("b", [0.1, 0.9, 0.7, 0.2])]
+    rows[1]["answers"]["mld"] |= {"labels_sha256": "other", "version": "5"}
+    head = read_columns(write(tmp_path / "x.jsonl", rows), 9).heads["mld"]
+    assert not head.complete
+    assert any("2 different label lists" in note for note in head.notes)
+
+
+def test_older_rows_with_the_kind_in_the_message_are_read(tmp_path):
+    rows = [
+        {"path": "a", "error": "too large: 9 bytes", "answers": None},
+        {"path": "b", "error": "odd: x", "answers": None},
+    ]
+    columns = read_columns(write(tmp_path / "x.jsonl", rows), 9)
+    assert list(zip(columns.kinds, columns.messages, strict=True)) == [("too large", "9 bytes"), ("error", "odd: x")]
+    assert (columns.hashes, columns.sizes, columns.embeddings, columns.heads) == (None, None, None, {})
+
+
+def test_a_folder_of_parts_is_read_in_the_order_of_names(tmp_path):
+    folder = tmp_path / "job" / "parts"
+    folder.mkdir(parents=True)
+    for number in (2, 0, 1):
+        write(folder / f"{number:03}.parquet", [row(f"{number}-{n}", [0.1, 0.9, 0.7, 0.2]) for n in range(2)])
+    columns = read_columns(tmp_path / "job", 5)
+    assert columns.paths == ["0-0", "0-1", "1-0", "1-1", "2-0"]
+    assert columns.more, "one row is beyond the limit"
+
+
+def test_references_are_kept_heaviest_first(tmp_path):
+    named = [{"id": "r1", "labels": ["cat"], "weight": 0.2}, {"id": "r2", "labels": [], "weight": 0.8}]
+    rows = [row("a"), row("b") | {"answers": {"knn": answer([0.1, 0.9, 0.7, 0.2], references=named)}}]
+    found = read_columns(write(tmp_path / "x.parquet", rows), 9).references["knn"]
+    assert (found.ids, found.labels) == (("r1", "r2"), (("cat",), ()))
+    assert (found.starts.tolist(), found.which.tolist()) == ([0, 0, 2], [1, 0])
+    np.testing.assert_allclose(found.weights, [0.8, 0.2])
+
+
+@pytest.mark.parametrize("type_", [pa.list_(pa.float32()), pa.list_(pa.float32(), 2)], ids=["list", "fixed-size list"])
+@pytest.mark.parametrize("none", [None, [float("nan")] * 2, [0, 0]], ids=["null", "nan", "zeros"])
+def test_embeddings_are_read_and_errors_have_none(tmp_path, type_, none):
+    if none is None and pa.types.is_fixed_size_list(type_):
+        none = [0, 0]  # Arrow cannot read such a null back from Parquet
+    table = pa.table({"path": ["a", "b", "c"], "embedding": pa.array([[1, 0], none, [0.6, 0.8]], type_)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = read_columns(tmp_path / "x.parquet", 9).embeddings
+    np.testing.assert_array_equal(found[[0, 2]], np.float32([[1, 0], [0.6, 0.8]]))
+    assert nearest(found)[0][:, 0].tolist() == [2, -1, 0]
+
+
+def test_embeddings_of_different_lengths_are_left_out(tmp_path):
+    rows = [{"path": "a", "embedding": [1.0, 0.0]}, {"path": "b", "embedding": [1.0, 0.0, 0.0]}]
+    columns = read_columns(write(tmp_path / "x.jsonl", rows), 9)
+    assert (columns.embeddings, columns.embeddings_skipped) == (None, True)
+
+
+def test_neighbours_equal_a_plain_loop():
+    draw = np.random.default_rng(1).normal(size=(300, 5)).astype(np.float32)
+    draw[7], draw[9] = np.nan, 0
+    index, cosine = nearest(draw, 5)
+    assert (index[7] == -1).all() and (index[9] == -1).all()
+    for one in (0, 8, 255, 256, 299):
+        similar = {}
+        for other in range(300):
+            if other not in (one, 7, 9):
+                a, b = draw[one].astype(np.float64), draw[other].astype(np.float64)
+                similar[other] = float(a @ b / np.sqrt((a @ a) * (b @ b)))
+        best = sorted(similar, key=lambda other: -similar[other])[:5]
+        assert index[one].tolist() == best
+        np.testing.assert_allclose(cosine[one], [similar[other] for other in best], atol=1e-6)
+
+
+def test_few_rows_have_fewer_neighbours():
+    assert nearest(np.eye(3, dtype=np.float32), 5)[0].tolist() == [
+        [1, 2, -1, -1, -1],
+        [0, 2, -1, -1, -1],
+        [0, 1, -1, -1, -1],
+    ]
+    assert nearest(np.ones((1, 2), np.float32), 5)[0].tolist() == [[-1] * 5]
+
+
+def test_thumbnails_come_in_packs_and_broken_images_have_none(tmp_path):
+    (tmp_path / "wide.png").write_bytes(picture(size=(640, 320)))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    names = ["wide.png", "broken.png", None, "gone.png"] + ["wide.png"] * PER_PACK
+    done = []
+    packs = list(make_packs(names, local_reader(tmp_path), lambda *counts: done.append(counts)))
+    assert [len(pack) for pack in packs] == [PER_PACK, 4]
+    assert packs[0][1:4] == [None] * 3
+    assert Image.open(io.BytesIO(base64.b64decode(packs[0][0]))).size == (160, 80)
+    assert done == [(PER_PACK, PER_PACK + 4), (PER_PACK + 4, PER_PACK + 4)]
+
+
+def test_names_that_are_no_utf8_are_found_again(tmp_path):
+    (tmp_path / b"caf\xe9.png".decode("utf-8", "surrogateescape")).write_bytes(picture())
+    assert local_reader(tmp_path)("caf\\xe9.png") == picture()
+
+
+def test_bytes_can_come_from_elsewhere(tmp_path):
+    def read(path):
+        if path == "https://example.org/a.png":
+            return picture()
+        raise RuntimeError("no such thing")
+
+    rows = [row("https://example.org/a.png", [0.1, 0.9, 0.7, 0.2]), row("s3://b", [0.1, 0.9, 0.7, 0.2])]
+    written = write_report(write(tmp_path / "x.jsonl", rows), tmp_path / "r.html", read=read)
+    assert (written.rows, written.without_picture) == (2, 1)
+    assert json.loads(blocks(tmp_path / "r.html")["meta"])["originals"] is None
+
+
+def test_pictures_beyond_the_page_lie_in_a_folder_and_older_ones_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlclip_client.report.assemble.INLINE", 100)
+    read = picture
+    for count in (260, 240):
+        source = write(tmp_path / "x.jsonl", [row(f"{n}", [0.1, 0.9, 0.7, 0.2]) for n in range(count)])
+        written = write_report(source, tmp_path / "r.html", read=lambda path: read())
+        packs = sorted(path.name for path in written.folder.iterdir())
+        name = json.loads(blocks(tmp_path / "r.html")["meta"])["id"]
+        assert packs == [f"{name}-{number:05}.js" for number in range(2, -(-count // PER_PACK))]
+        assert len(re.findall(r'id="pack-\d+"', (tmp_path / "r.html").read_text())) == 2
+    (written.folder / "mine.txt").write_text("stays")
+    written = write_report(write(tmp_path / "x.jsonl", [row("a")]), tmp_path / "r.html", read=lambda path: read())
+    assert written.folder is None
+    assert [path.name for path in (tmp_path / "r_files").iterdir()] == ["mine.txt"]
+
+
+def test_the_page_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    page = tmp_path / "r.html"
+    page.write_text("older")
+    source = write(tmp_path / "x.jsonl", ROWS)
+    monkeypatch.setattr("mlclip_client.report.assemble.render", lambda *parts: "begins well, ends badly: \ud800")
+    with pytest.raises(UnicodeEncodeError):
+        write_report(source, page)
+    assert page.read_text() == "older"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.html", "x.jsonl"]
+
+
+def test_same_rows_make_the_same_page(tmp_path):
+    source = write(tmp_path / "x.jsonl", ROWS)
+    pages = []
+    for _ in range(2):
+        write_report(source, tmp_path / "r.html")
+        pages.append((tmp_path / "r.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_nothing_from_rows_stands_in_the_page_as_markup(tmp_path):
+    hostile = "</script><script>alert(1)</script>\u2028{{data}}"
+    rows = [row(hostile, error=(hostile, hostile))]
+    source = write(tmp_path / "<b>{{script}}&.jsonl", rows)
+    write_report(source, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text("utf-8")
+    assert "alert(1)" not in text
+    assert "<b>" not in text
+    assert "<title>&lt;b&gt;{{script}}&amp;.jsonl" in text
+    assert json.loads(blocks(tmp_path / "r.html")["paths"]) == [hostile]
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), "no address outside"
+
+
+def call(*arguments):
+    app = Typer(pretty_exceptions_enable=False)
+    app.command()(report)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("gone.parquet", None, "there is no such file or folder"),
+        ("x.csv", b"path\n", "a report is made of a .parquet or .jsonl file"),
+        ("x.parquet", b"nothing", "not a Parquet file"),
+        ("x.jsonl", b"", "there is no row in it"),
+        ("x.jsonl", b"{\n", "x.jsonl:1: not JSON"),
+        ("x.jsonl", b"[]\n", "x.jsonl:1: not a JSON object"),
+        ("x.jsonl", b"\xff\n", "not UTF-8"),
+        ("x.jsonl", b'{"path": 1}\n{"path": "a"}\n', "lines 1 to 2: not the client's rows"),
+        ("x.jsonl", b'{"path": "\\ud800"}\n', "not the client's rows"),
+        (
+            "x.jsonl",
+            b'{"path": "a", "answers": {"h": {"labels": ["a", "b"], "scores": [0.5]}}}\n',
+            "head h: a row has not one score a label",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_code_2(tmp_path, name, content, reason):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = call(tmp_path / name, "--out", tmp_path / "r.html")
+    assert done.exit_code == 2
+    assert reason in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("out", ["r.txt", "no/such/r.html", "folder.html"])
+def test_impossible_page_names_are_refused(tmp_path, out):
+    (tmp_path / "folder.html").mkdir()
+    done = call(write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / out)
+    assert (done.exit_code, "the report is an .html file" in done.stderr) == (2, True)
+
+
+def test_command_says_what_it_wrote_and_what_is_missing(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    done = call(write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / "r.html", "--images", tmp_path, "--limit", 2)
+    assert done.exit_code == 0
+    assert "2 images, 1 with an error; written to" in done.stderr
+    assert "has more rows" in done.stderr
+    assert "1 without a picture" in done.stderr
+    assert json.loads(blocks(tmp_path / "r.html")["meta"])["originals"] == "."

@@ -1,0 +1,156 @@
+"""Many inputs and many deaths. MLCLIP_SOAK=100000 runs the same at the size of a night's work; the default is CI's."""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+COUNT = int(os.environ.get("MLCLIP_SOAK", "1000"))
+CLIENT_DEATHS, SERVER_DEATHS = 5, 2
+SHARD = max(20, COUNT // 100)
+PEAK = """
+import sys
+from mlclip_client.cli import main
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+lines = open("/proc/self/status").read().splitlines()
+sys.stderr.write("peak " + next(line for line in lines if line.startswith("VmHWM")).split()[1] + "\\n")
+sys.exit(code)
+"""
+
+
+def small_image(number):
+    pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """COUNT small files, all different, in folders of a thousand."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(COUNT):
+        folder = root / f"{number // 1000:03}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number:06}.bmp").write_bytes(small_image(number))
+    return root
+
+
+def classify(*arguments, **options):
+    command = [sys.executable, "-c", PEAK, "classify", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+def rows(file):
+    return pq.read_table(file).to_pylist()
+
+
+def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_path, assert_same_rows):
+    """Clients and servers die by SIGKILL whenever a random number of shards more has been written."""
+    from mlclip_serve import Server
+
+    draw, job, fifo = random.Random(0), tmp_path / "job", tmp_path / "events"
+    os.mkfifo(fifo)
+    asked = (pictures, "--head", "color", "--shard-rows", SHARD)
+    deaths = draw.sample(["client"] * CLIENT_DEATHS + ["server"] * SERVER_DEATHS, CLIENT_DEATHS + SERVER_DEATHS)
+    shards, port = -(-COUNT // SHARD), 0
+    moments = sorted(draw.sample(range(1, shards - 2), len(deaths)))
+    steps = [moment - before for moment, before in zip(moments, [0, *moments], strict=False)]
+    running, client, code = None, None, None
+    try:
+        for step, victim in [*zip(steps, deaths, strict=True), (shards, None)]:
+            if running is None:
+                running = Server(tiny.root, grpc_port=port).start()
+                port = int(running.grpc_url.rpartition(":")[2])
+            if client is None:
+                client = classify(*asked, "--job", job, "--url", f"127.0.0.1:{port}", "--log", fifo, "--patience", 300)
+                events = fifo.open()
+            written = 0
+            while written < step and (line := events.readline()):
+                written += json.loads(line)["event"] == "shard written"
+            if victim == "client":
+                client.kill()
+                client.communicate()
+                events.close()
+                client = None
+            elif victim == "server":
+                os.killpg(running.pid, signal.SIGKILL)
+                running.stop()
+                running = None
+        events.close()
+        _, stderr = client.communicate(timeout=600)
+        code = client.returncode
+    finally:
+        if client is not None and client.poll() is None:
+            client.kill()
+            client.communicate()
+        if running is not None:
+            running.stop()
+    assert code == 0, stderr
+    calm = classify(*asked, "--out", tmp_path / "calm.parquet", "--url", server.grpc_url)
+    assert calm.wait() == 0, calm.stderr.read()
+    calm.stderr.close()
+    found, wanted = rows(job / "labels"), rows(tmp_path / "calm.parquet")
+    assert len(found) == len(wanted) == COUNT
+    assert len({row["path"] for row in found}) == COUNT
+    assert_same_rows(found, wanted)
+
+
+def peak_kib(*arguments):
+    process = classify(*arguments)
+    _, stderr = process.communicate(timeout=3600)
+    assert process.returncode == 0, stderr
+    return int(stderr.rpartition("peak ")[2])
+
+
+def test_memory_does_not_grow_with_the_number_of_inputs(server, pictures, tmp_path):
+    """Ten times MLCLIP_SOAK manifest lines against a thousand: they name a hundred files again and again."""
+    peaks = []
+    for count in (1000, 10 * COUNT):
+        manifest = tmp_path / f"{count}.csv"
+        with manifest.open("w") as lines:
+            lines.write("path\n")
+            lines.writelines(f"{pictures}/000/{number % 100:06}.bmp\n" for number in range(count))
+        out = tmp_path / "labels.parquet"
+        peaks.append(peak_kib(manifest, "--head", "color", "--url", server.grpc_url, "--out", out))
+        assert pq.read_metadata(out).num_rows == count
+    assert peaks[1] <= 1.1 * peaks[0]
+
+
+def test_a_tar_is_read_member_by_member(server, tmp_path):
+    """Half of MLCLIP_SOAK members, which together are larger than what memory may grow by."""
+    archive, count = tmp_path / "many.tar", COUNT // 2
+    padding = 200_000_000 // count
+    with tarfile.open(archive, "w") as tar:
+        for number in range(count):
+            data = small_image(number) + bytes(padding)
+            member = tarfile.TarInfo(f"{number:06}.bmp")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    few = tmp_path / "few.tar"
+    with tarfile.open(archive) as tar, tarfile.open(few, "w") as other:
+        for member in list(tar)[:50]:
+            other.addfile(member, tar.extractfile(member))
+    peaks = []
+    for file in (few, archive):
+        before = set(tmp_path.rglob("*"))
+        out = tmp_path / "labels.parquet"
+        peaks.append(peak_kib(file, "--head", "color", "--url", server.grpc_url, "--out", out))
+        assert set(tmp_path.rglob("*")) - before <= {out}, "nothing is unpacked"
+    assert archive.stat().st_size > 200_000_000
+    assert peaks[1] - peaks[0] < 64 * 1024, "KiB; a window of 32 MiB is kept, and each request's own bytes"
+    found = rows(tmp_path / "labels.parquet")
+    assert [row["path"] for row in found] == [f"{archive}/{number:06}.bmp" for number in range(count)]
+    assert {row["error_kind"] for row in found} == {None}

@@ -1,0 +1,109 @@
+"""What a run shows: lines, a bar, figures for Prometheus, events."""
+
+import io
+import json
+import logging
+import socket
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+from mlclip_client import watch
+from mlclip_client.events import logged, tell
+from mlclip_client.tally import DONE, FAILED, REJECTED, Tally
+from mlclip_client.watch import Figures, metrics, progress_line, shown
+
+ROWS = [{"error_kind": kind, "error": f"no {kind}"} for kind in (None, None, "decode", "server", None, "decode")]
+
+
+@pytest.fixture
+def tally():
+    counted = Tally()
+    for row in ROWS:
+        counted.add(row)
+    return counted
+
+
+def test_a_tally_tells_inputs_that_are_bad_from_a_server_that_fails(tally):
+    assert str(tally) == "6 inputs: 3 labelled, 3 with an error (2 decode, 1 server)"
+    assert (tally.rows, tally.errors, tally.last_failure, tally.exit_code()) == (6, 3, "no server", FAILED)
+    rejected = Tally()
+    assert rejected.exit_code() == DONE
+    rejected.add(ROWS[2])
+    assert rejected.exit_code() == REJECTED
+
+
+def test_a_line_says_how_far_how_fast_and_how_long(tally):
+    assert progress_line(tally, None, 0, 3.0) == "6 inputs, 3 with an error, 2/s"
+    assert progress_line(tally, 7300, 90, 3.0) == "96 of 7,300 inputs, 3 with an error, 2/s, 1:00:02 left"
+    assert progress_line(Tally(), 10, 0, 0.0) == "0 of 10 inputs, 0 with an error, 0/s"
+
+
+def test_lines_come_where_there_is_no_terminal(tally, monkeypatch):
+    monkeypatch.setattr(watch, "LINE_SECONDS", 0.0)
+    stream = io.StringIO()
+    with shown(tally, 12, 0, stream) as advance:
+        advance()
+    assert stream.getvalue().startswith("6 of 12 inputs, 3 with an error, ")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_no_line_comes_before_its_time(tally):
+    stream = io.StringIO()
+    with shown(tally, 12, 0, stream) as advance:
+        advance()
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar(tally):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with shown(tally, 12, 2, stream) as advance:
+        advance()
+    assert "8/12" in stream.getvalue() and "3 with an error" in stream.getvalue()
+
+
+class Client:
+    """What Figures reads of a client."""
+
+    class transport:
+        retries = 4
+
+        class _Endpoint:
+            def __init__(self, url, failures):
+                self.url, self.failures = url, failures
+
+        endpoints = (_Endpoint("a:8001", 0), _Endpoint("b:8001", 3))
+
+
+class Findings:
+    saved = 5
+
+
+def test_prometheus_reads_the_figures_and_the_port_is_given_back(tally):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with metrics(port, "127.0.0.1", Figures(tally, Client, Findings)):
+        text = build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
+    assert 'mlclip_client_inputs_total{outcome="labelled"} 3.0' in text
+    assert 'mlclip_client_inputs_total{outcome="decode"} 2.0' in text
+    assert "mlclip_client_retries_total 4.0" in text
+    assert "mlclip_client_saved_total 5.0" in text
+    assert 'mlclip_client_endpoint_up{url="a:8001"} 1.0' in text
+    assert 'mlclip_client_endpoint_up{url="b:8001"} 0.0' in text
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+
+
+def test_events_are_json_lines_with_whatever_names(tmp_path):
+    tell("before")
+    with logged(tmp_path / "log"):
+        tell("input failed", logging.WARNING, path="line\nbreak \udce9", kind="read")
+    tell("after")
+    line = json.loads((tmp_path / "log").read_text())
+    assert (line["event"], line["level"], line["path"]) == ("input failed", "warning", "line\nbreak \udce9")
+    assert line["time"].endswith("+00:00")
