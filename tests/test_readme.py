@@ -64,6 +64,7 @@ def test_the_readme_has_the_commands_that_are_run_here():
         "mlclip-export --run runs/own",
         "mlclip-serve",
         "mlclip-client classify photos --head own --out labels.parquet",
+        "mlclip-client report labels.parquet --out report.html",
         "mlclip compare --data own.jsonl --heads sigmoid,neighbors,zeroshot --seeds 1 --out comparison",
         "mlclip data audit --data own.jsonl --out audit.csv",
         "mlclip train --data own.jsonl --recipe 002-neighbors --out runs/search",
@@ -111,6 +112,7 @@ def test_own_data_from_manifest_to_labels(copy):
             assert endpoints, "the server ended before it was ready"
             url = json.loads(ready.read_text())["grpc"]
             shell(f"{COMMANDS[8]} --url {url}", copy)
+            shell(COMMANDS[9], copy)
         finally:
             deadline.cancel()
             server.send_signal(signal.SIGTERM)
@@ -119,11 +121,12 @@ def test_own_data_from_manifest_to_labels(copy):
     rows = pq.read_table(copy / "labels.parquet").to_pylist()
     assert len(rows) == 300 and not any(row["error"] for row in rows)
     assert len({tuple(row["answers"]["own"]["labels"]) for row in rows}) > 5
+    assert "own" in (copy / "report.html").read_text(encoding="utf-8")
 
 
 def test_heads_are_compared_and_labels_audited(copy):
     """Runs on the manifest that the test above has made."""
-    for command in COMMANDS[9:]:
+    for command in COMMANDS[10:]:
         shell(command, copy)
     report = (copy / "comparison" / "report.md").read_text()
     assert all(name in report for name in ("sigmoid", "neighbors", "zeroshot"))

@@ -1,12 +1,15 @@
 """The command line, as scripts see it: rows, lines, exit codes."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlclip_client.cli import app
@@ -101,6 +104,35 @@ def test_dash_writes_rows_alone_to_stdout(server, folder):
     assert stderr == "21 inputs: 21 labelled; 0 other files left alone\n"
     assert rows[-1]["path"] == str(folder / "01.jpg")
     assert len(rows[0]["answers"]["color"]["top_labels"]) == 2
+
+
+def test_a_line_on_stdin_gives_its_row_before_the_next_line_comes(server, folder):
+    process = command(
+        *("classify", "-", "--head", "color", "--out", "-", "--url", server.grpc_url), stdin=subprocess.PIPE
+    )
+    for name in ("00.png", "01.jpg", "02.png"):
+        process.stdin.write(f"{folder / name}\n")
+        process.stdin.flush()
+        row = json.loads(process.stdout.readline())
+        assert row["path"] == str(folder / name) and row["answers"]["color"]["top_labels"]
+    _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "3 inputs: 3 labelled; 0 other files left alone\n")
+
+
+def test_a_manifest_of_paths_texts_and_bytes_and_a_tar_in_one_run(server, folder, files, tmp_path):
+    pq.write_table(pa.table({"image": files[:3], "text": ["a", None, "c"]}), tmp_path / "cells.parquet")
+    (tmp_path / "paths.csv").write_text(f"path,text\n{folder / '03.jpg'},four\nimages/04.png,\n")
+    with tarfile.open(tmp_path / "more.tar", "w") as tar:
+        tar.add(folder / "05.jpg", "deep/05.jpg")
+    names = ("cells.parquet", "paths.csv", "more.tar")
+    out = tmp_path / "labels.jsonl"
+    found = run(
+        "classify", *(tmp_path / name for name in names), "--head", "color", "--out", out, "--url", server.grpc_url
+    )
+    assert found.exit_code == 0, found.stderr
+    rows = json_rows(out.read_text())
+    assert [row["sha256"] for row in rows] == [hashlib.sha256(data).hexdigest() for data in files[:6]]
+    assert rows[-1]["path"] == f"{tmp_path / 'more.tar'}/deep/05.jpg"
 
 
 def test_embeddings_are_written_for_images_with_answers(server, folder, tmp_path):

@@ -90,7 +90,7 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
                 running.stop()
                 running = None
         events.close()
-        _, stderr = client.communicate(timeout=600)
+        _, stderr = client.communicate(timeout=3000)
         code = client.returncode
     finally:
         if client is not None and client.poll() is None:

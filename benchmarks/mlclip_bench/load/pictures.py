@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mlclip.compare.pictures import INK, STYLE
-from mlclip.errors import ResultsError
+from mlclip.compare.pictures import INK, STYLE, save
 from mlclip_bench.load.derive import Row, closed_rows, open_rows
 from mlclip_bench.load.search import bracket
 
@@ -51,13 +50,7 @@ def draw(rows: Sequence[Row], target: float | None, folder: Path) -> list[Path]:
             "the moment at which an image came.",
             fontsize=8, x=0.01, ha="left",
         )  # fmt: skip
-        paths = [folder / f"load.{kind}" for kind in ("png", "svg")]
-        try:
-            figure.savefig(paths[0], dpi=150)
-            figure.savefig(paths[1], metadata={"Date": None})
-        except OSError as error:
-            raise ResultsError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    return paths
+        return save(figure, folder / "load")
 
 
 def _throughput(axes: Axes, rows: Sequence[Row], closed: bool) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlclip.errors import ResultsError
+from mlclip.compare.pictures import save
 from mlclip_bench.scaling.derive import Derived
 from mlclip_bench.scaling.statistics import Estimate, latency
 
@@ -59,13 +59,7 @@ def draw(derived: Derived, batch: int) -> list[Path]:
             "Bars: 95 % intervals. Hollow: not stable.",
             fontsize=7.5, x=0.01, ha="left",
         )  # fmt: skip
-        files = [(derived.raw.folder / NAME).with_suffix(suffix) for suffix in (".png", ".svg")]
-        try:
-            figure.savefig(files[0], dpi=160)
-            figure.savefig(files[1], metadata={"Date": None})
-        except OSError as error:
-            raise ResultsError(f"{derived.raw.folder}: cannot be written: {error.strerror}") from error
-        return files
+        return save(figure, derived.raw.folder / NAME)
 
 
 def _draw_alone(axes: Axes, derived: Derived, batch: int) -> None:

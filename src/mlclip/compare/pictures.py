@@ -64,7 +64,7 @@ def draw(results: Results, derived: Derived) -> list[Path]:
                 pictures["precision_recall"] = precision_recall_picture(derived)
         if set(derived.runs) - {None}:
             pictures["shots"] = shots_picture(derived)
-        return [path for name, picture in pictures.items() for path in _save(picture, results.folder / name)]
+        return [path for name, picture in pictures.items() for path in save(picture, results.folder / name)]
 
 
 def methods_picture(derived: Derived) -> Figure:
@@ -234,7 +234,16 @@ def _percent(lines: Sequence[Line], get: Get) -> list[float]:
     return [100 * (get(line["test"]) or 0.0) for line in lines]
 
 
-def _save(picture: Figure, path: Path) -> list[Path]:
+def save(picture: Figure, path: Path) -> list[Path]:
+    """Write a picture as PNG and as SVG.
+
+    Args:
+        picture: drawn and laid out.
+        path: without a suffix.
+
+    Raises:
+        ResultsError: the folder is not writable.
+    """
     files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
     try:
         with warnings.catch_warnings():
