@@ -119,9 +119,14 @@ def test_classes_that_no_row_names_get_their_name_from_labels_txt(tmp_path):
     assert read_columns(source, 9, [tmp_path / "other.txt"]).heads["mld"].classes[0] == "class 0"
 
 
-def test_equal_scores_do_not_give_a_class_the_wrong_name(tmp_path):
-    source = write(tmp_path / "x.jsonl", [row("a", [1, 1, 1, 0]), row("b", [0.1, 0.9, 0.7, 0.2])])
-    assert read_columns(source, 9).heads["mld"].classes[1:3] == ("cat", "dog")
+@pytest.mark.parametrize("top_k", [0, 2])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_equal_scores_do_not_give_a_class_the_wrong_name(tmp_path, top_k, order):
+    said = [answer([1, 1, 1, 0], top_k), answer([0.9, 0.2, 0.7, 0.6], top_k), answer([0.1, 0.9, 0.2, 0.3], top_k)]
+    rows = [row(str(number)) | {"answers": {"mld": said[number]}} for number in (*order, 2)]
+    head = read_columns(write(tmp_path / "x.jsonl", rows), 9).heads["mld"]
+    assert head.classes[:3] == CLASSES[:3]
+    assert set(head.classes) <= {*CLASSES, "class 3"}
 
 
 def test_without_all_scores_only_listed_and_selected_labels_are_known(tmp_path):
@@ -164,12 +169,17 @@ def test_older_rows_with_the_kind_in_the_message_are_read(tmp_path):
     assert (columns.hashes, columns.sizes, columns.embeddings, columns.heads) == (None, None, None, {})
 
 
-def test_a_folder_of_parts_is_read_in_the_order_of_names(tmp_path):
-    folder = tmp_path / "job" / "parts"
-    folder.mkdir(parents=True)
+@pytest.mark.parametrize("kind", ["parts", "job"])
+def test_a_folder_of_parts_is_read_in_the_order_of_names(tmp_path, kind):
+    folder = tmp_path
+    if kind == "job":
+        folder = tmp_path / "labels"
+        folder.mkdir()
+        (tmp_path / "job.json").write_text("{}")
+        write(tmp_path / "plan.parquet", [{"path": "an input, and no row"}])
     for number in (2, 0, 1):
         write(folder / f"{number:03}.parquet", [row(f"{number}-{n}", [0.1, 0.9, 0.7, 0.2]) for n in range(2)])
-    columns = read_columns(tmp_path / "job", 5)
+    columns = read_columns(tmp_path, 5)
     assert columns.paths == ["0-0", "0-1", "1-0", "1-1", "2-0"]
     assert columns.more, "one row is beyond the limit"
 

@@ -343,6 +343,18 @@ def test_corrections_are_read_back_by_mlclip(tmp_path, visit, format_, which):
     assert len(read) == (3 if which == "checked" else 5)
 
 
+def test_corrections_belong_to_a_list_of_labels(tmp_path, visit):
+    case = Case(tmp_path, [f"{number}" for number in range(4)])
+    for row in case.rows:
+        said = row["answers"]["mld"]
+        row["answers"] |= {"same": said, "other": said | {"labels_sha256": "cd" * 32}}
+    page = visit(case.write().page)
+    correct(page, case)
+    for name, count in (("other", "0"), ("same", "3"), ("mld", "3")):
+        page.select_option("#head", label=name)
+        wait_text(page, "checked-count", count)
+
+
 def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, visit):
     page = visit(case.page)
     wanted = correct(page, case)

@@ -179,7 +179,11 @@ class HeadCollector:
             self._floor = self._dense.keep_highest(self._max_entries)
 
     def _learn_positions(self, answers: pa.StructArray, there: Ints, scores: npt.NDArray[np.float32]) -> None:
-        """Find where in `all_scores` a label stands: there where its score is, if no other class has the same."""
+        """Find where in `all_scores` a label stands.
+
+        The best labels stand where the scores' own order says, ties in class order as the client lists them; a
+        selected one there where its score is, if no other class has the same.
+        """
         for labels, values in (("top_labels", "top_scores"), ("labels", "scores")):
             names, numbers = rows.field(answers, labels), rows.field(answers, values)
             if names is None or numbers is None:
@@ -188,10 +192,13 @@ class HeadCollector:
                 named = names[image].as_py() or ()
                 if len(self._positions) == len(dense) or all(name in self._positions for name in named):
                     continue
-                for name, score in zip(named, numbers[image].as_py(), strict=False):
+                ranked = np.argsort(-dense, kind="stable")
+                for rank, (name, score) in enumerate(zip(named, numbers[image].as_py(), strict=False)):
                     places = np.flatnonzero(dense == np.float32(score))
-                    if len(places) == 1:
-                        self._positions[name] = int(places[0])
+                    if labels == "top_labels" and ranked[rank] in places:
+                        self._positions.setdefault(name, int(ranked[rank]))
+                    elif len(places) == 1:
+                        self._positions.setdefault(name, int(places[0]))
 
     def _order(self, positions: Mapping[str, int], width: int) -> tuple[tuple[str, ...], Ints]:
         """Classes in the head's order as far as it is known, and own number -> place in that order."""

@@ -63,7 +63,7 @@ def write_report(
     The page appears whole or not at all. Thumbnails beyond the first 2,000 go into `<name of out>_files/`.
 
     Args:
-        source: a .parquet or .jsonl file of the client's rows, or a folder of .parquet parts.
+        source: a .parquet or .jsonl file of the client's rows, a folder of .parquet parts, or a job's.
         out: the page, .html.
         images: folder that relative paths start from; by default the working folder.
         read: gives an image's bytes for a row's path where paths are not files; what it raises makes a placeholder.

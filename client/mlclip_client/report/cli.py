@@ -18,7 +18,7 @@ from mlclip_client.report.assemble import Progress as OnProgress
 
 def report(
     labels: Annotated[
-        Path, typer.Argument(help="What `classify` wrote: .parquet, .jsonl, or a folder of .parquet parts.")
+        Path, typer.Argument(help="What `classify` wrote: .parquet, .jsonl, a folder of .parquet parts, or a job's.")
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     images: Annotated[Path | None, typer.Option(help="Folder that relative paths start from.")] = None,

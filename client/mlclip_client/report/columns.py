@@ -58,7 +58,7 @@ def read_columns(source: Path, limit: int, classes: Sequence[Path] = ()) -> Colu
     """Read a labels file.
 
     Args:
-        source: a .parquet or .jsonl file, or a folder of .parquet parts.
+        source: a .parquet or .jsonl file, a folder of .parquet parts, or a job's.
         limit: how many rows to take, from the first on.
         classes: labels.txt files that give all classes of a head their names.
 

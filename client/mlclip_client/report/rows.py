@@ -24,7 +24,7 @@ def read_batches(source: Path, limit: int) -> Iterator[pa.StructArray]:
     """Give the first rows of a labels file.
 
     Args:
-        source: a .parquet or .jsonl file, or a folder that holds .parquet parts, which are read by name.
+        source: a .parquet or .jsonl file, a folder of .parquet parts, which are read by name, or a job's folder.
         limit: how many rows at most.
 
     Raises:
@@ -60,9 +60,10 @@ def floats(values: pa.Array) -> npt.NDArray[np.float32]:
 
 def _all_batches(source: Path) -> Iterator[pa.StructArray]:
     if source.is_dir():
-        parts = sorted(source.rglob("*.parquet"))
+        folder = source / "labels" if (source / "job.json").is_file() else source
+        parts = sorted(folder.glob("*.parquet"))
         if not parts:
-            raise ValueError(f"{source}: there is no .parquet file in this folder")
+            raise ValueError(f"{folder}: there is no .parquet file in this folder")
         for part in parts:
             yield from _parquet(part)
     elif not source.is_file():

@@ -25,7 +25,7 @@ function asCsv(rows) {
   return [
     `path,labels${hashes ? ",sha256" : ""}\n`,
     ...rows.map((row) => {
-      const values = [report.paths[row], corrections.labels(row).join(";")];
+      const values = [report.paths[row], corrections.labels(row).join(SEPARATOR)];
       if (hashes) values.push(report.hashes[row] ?? "");
       return `${values.map(quoted).join(",")}\n`;
     }),
