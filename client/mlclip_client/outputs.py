@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
+from uuid import uuid4
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -17,7 +18,7 @@ from mlclip_client.rows import Row, plain, with_vectors
 
 WriteRow = Callable[[Row], None]
 ROW_GROUP_BYTES = 16 * 2**20
-_ROW_GROUP_ROWS = 1024
+_TABLE_ROWS = 1024
 
 
 def check_target(out: str) -> None:
@@ -66,7 +67,7 @@ def open_writer(out: str, schema: pa.Schema) -> Iterator[WriteRow]:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path whose file takes the place of `path` when the block ends, for good; not if it raises."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # a process number may be taken on another machine
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -91,23 +92,35 @@ def _json_writer(file: TextIO) -> WriteRow:
 
 @contextlib.contextmanager
 def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
-    """Collect rows into row groups of at most 1,024 rows, fewer when rows are wide: memory stays flat."""
+    """Collect rows into row groups of about 16 MiB: memory stays flat, and the footer, which is kept in it, small.
+
+    Rows become Arrow tables, which take far less room, every 1,024 rows, or sooner when rows are wide.
+    """
     waiting: list[Row] = []
-    limit = _ROW_GROUP_ROWS
+    tables: list[pa.Table] = []
+    limit = _TABLE_ROWS
     with pq.ParquetWriter(path, schema) as writer:
 
-        def flush() -> None:
+        def convert() -> None:
             nonlocal limit
             if waiting:
-                table = pa.Table.from_pylist(with_vectors(waiting, schema), schema=schema)
-                limit = max(1, min(_ROW_GROUP_ROWS, ROW_GROUP_BYTES * len(waiting) // max(1, table.nbytes)))
-                writer.write_table(table)
+                tables.append(pa.Table.from_pylist(with_vectors(waiting, schema), schema=schema))
+                limit = max(1, min(_TABLE_ROWS, ROW_GROUP_BYTES * len(waiting) // max(1, tables[-1].nbytes)))
                 waiting.clear()
+
+        def flush() -> None:
+            convert()
+            if tables:
+                group = pa.concat_tables(tables)
+                writer.write_table(group, row_group_size=group.num_rows)
+                tables.clear()
 
         def write(row: Row) -> None:
             waiting.append(row)
             if len(waiting) >= limit:
-                flush()
+                convert()
+                if sum(table.nbytes for table in tables) >= ROW_GROUP_BYTES:
+                    flush()
 
         yield write
         flush()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from mlclip_client.errors import TooLarge, Unreadable
 from mlclip_client.inputs import Found, InputOptions, Item, Limits, Reader, find_inputs
+from mlclip_client.inputs.shelf import Shelf
 from mlclip_client.inputs.streams import Forward
 
 MEMBERS = [
@@ -233,10 +234,11 @@ def test_text_files_without_an_image_are_left_alone_and_counted(tmp_path):
     assert (item.text, found.left_alone) == (None, 2)
 
 
-def test_memory_does_not_grow_with_the_members(tmp_path):
+@pytest.mark.parametrize("name", ["{}.jpg", "same.{}.jpg"])
+def test_memory_does_not_grow_with_the_members(tmp_path, name):
     peaks = []
-    for count in (200, 4000):
-        archive = written(tmp_path / f"{count}.tar", tar_of([(f"{number}.jpg", b"x") for number in range(count)]))
+    for count in (200, 2000):
+        archive = written(tmp_path / f"{count}.tar", tar_of([(name.format(number), b"x") for number in range(count)]))
         tracemalloc.start()
         assert sum(1 for _ in find_inputs([archive], InputOptions(), Found())) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -260,6 +262,25 @@ def test_forward_streams_serve_what_lies_shortly_behind_from_memory():
     assert len(opened) == 2
     stream.close()
     assert stream.read_at(0, 3_000_000) == data
+
+
+def test_what_is_in_use_is_not_closed_and_what_is_not_makes_room():
+    class Thing:
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    shelf, used, *others = Shelf(2), Thing(), Thing(), Thing(), Thing(), Thing()
+    with shelf.taken("used", lambda: used) as first:
+        for number, other in enumerate(others):
+            with shelf.taken(number, lambda other=other: other) as thing:
+                assert thing is other
+        with shelf.taken("used", Thing) as again:
+            assert again is first
+        assert [thing.closed for thing in (used, *others)] == [False, True, True, False, False]
+    shelf.close()
+    assert all(thing.closed for thing in (used, *others))
 
 
 def test_many_archives_in_turn_from_many_threads(tmp_path):

@@ -339,7 +339,7 @@ def test_hosts_written_as_numbers():
 
 @pytest.mark.parametrize("value", ["noai", "noindex, nofollow", "all, NoImageAI", "none", "mlclip-client: noindex"])
 def test_sites_that_ask_not_to_be_indexed_are_heeded(site, value):
-    url = site.page("/a.jpg", X_Robots_Tag=["max-snippet: 20", value])
+    url = site.page("/a.jpg", X_Robots_Tag=["googlebot: nofollow", value])
     with pytest.raises(DownloadFailed, match=r"^the site asks not to be indexed \(X-Robots-Tag: no\w+\)$"):
         fetch(url)
     assert fetch(url, robots=False) == b"image"
@@ -448,7 +448,25 @@ def test_slots_bound_downloads_in_all_and_per_host():
         assert again
 
 
-def test_waiting_for_a_slot_takes_no_time_from_the_download(site):
+def test_time_starts_when_there_is_a_slot_and_covers_redirects(site):
+    waits = []
+
+    class Recording(Slots):
+        def one(self, host, seconds):
+            waits.append(seconds)
+            return super().one(host, seconds)
+
+    client = web(lambda host, port: ["127.0.0.1"], private=True, seconds=25)
+    client._slots = Recording(1, 1)
+    site.page("/a.jpg", body=b"end")
+    for _ in range(2):
+        assert client.fetch(site.page("/b", 302, b"", Location="/a.jpg")) == b"end"
+    assert [wait is None for wait in waits] == [True, False, True, False]
+    assert 0 < waits[1] <= 25
+    client.close()
+
+
+def test_no_more_downloads_run_at_once_than_there_are_slots(site):
     def slow(handler):
         entered.set()
         site.released.wait(60)

@@ -17,13 +17,12 @@ from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from mlclip_client.files import image_suffixes
+from mlclip_client.inputs.columns import TEXTS
 from mlclip_client.inputs.found import Found
 from mlclip_client.inputs.item import Item
 from mlclip_client.inputs.remote import is_address, one_line
 from mlclip_client.inputs.streams import Broken, ReadAt, open_archive
 
-TEXT_KEYS = ("text", "caption", "title")
-"""Where a text stands in JSON, and what a manifest's column of texts is called."""
 _LARGEST_HEADER = 2**20
 _LARGEST_TEXT = 2**20
 _LARGEST_SAMPLE = 64
@@ -93,7 +92,7 @@ def _whole_members(read_at: ReadAt) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(fileobj=cast(IO[bytes], _File(read_at)), mode="r:") as tar:
         while (info := tar.next()) is not None:
             cast(Any, tar).members.clear()  # or they all stay in memory
-            if info.size < 0 or tar.offset <= info.offset:
+            if info.size < 0:
                 raise Broken(f"the header at byte {info.offset:,} makes no sense")
             end = info.offset_data + info.size
             if info.isreg() and info.size and not info.issparse() and not read_at(end - 1, 1):
@@ -136,7 +135,7 @@ def _text_in_json(words: str) -> str | None:
         return None
     if not isinstance(fields, dict):
         return None
-    texts = (fields.get(key) for key in TEXT_KEYS)
+    texts = (fields.get(key) for key in TEXTS)
     return next((clean_text(text) for text in texts if isinstance(text, str) and text), None)
 
 

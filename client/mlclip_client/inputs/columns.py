@@ -19,6 +19,7 @@ COLUMNS: Mapping[Holds, tuple[str, ...]] = {
 }
 """The names that are known, in upper or lower case; what comes first counts."""
 TEXTS = ("text", "caption", "title")
+"""The names of what holds texts, in manifests and in the JSON beside an archive's images."""
 
 
 @dataclass(frozen=True)

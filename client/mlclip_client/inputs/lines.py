@@ -68,7 +68,7 @@ def read_names(file: IO[bytes], limit: int, nul: bool) -> Iterator[tuple[int, st
 
 
 def _between_nuls(file: IO[bytes], limit: int) -> Iterator[tuple[int, str | None]]:
-    read = file.read
+    read = getattr(file, "read1", file.read)
     number, begun, too_long = 1, b"", False
     while chunk := read(_CHUNK):
         *ended, begun_next = chunk.split(b"\0")

@@ -170,7 +170,7 @@ def _parse(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
         raise DownloadFailed(f"not an address: {one_line(error)}") from error
     if address.scheme not in ("http", "https") or not address.host:
         raise DownloadFailed(f"only http and https are fetched, not {address.scheme or 'nothing'}://{address.host}")
-    if not 0 < (address.port or 80) < 2**16:
+    if address.port is not None and not 0 < address.port < 2**16:
         raise DownloadFailed(f"not an address: there is no port {address.port}")
     return address
 
