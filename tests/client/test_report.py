@@ -6,16 +6,20 @@ import hashlib
 import io
 import json
 import re
+import tarfile
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlclip_client.errors import Unreadable
 from mlclip_client.report import write_report
 from mlclip_client.report.answers import HeadCollector
 from mlclip_client.report.cli import report
 from mlclip_client.report.columns import read_columns
 from mlclip_client.report.neighbours import nearest
+from mlclip_client.report.pictures import Pictures
 from mlclip_client.report.thumbnails import PER_PACK, local_reader, make_packs
 from PIL import Image
 from typer import Typer
@@ -251,6 +255,23 @@ def test_thumbnails_come_in_packs_and_broken_images_have_none(tmp_path):
 def test_names_that_are_no_utf8_are_found_again(tmp_path):
     (tmp_path / b"caf\xe9.png".decode("utf-8", "surrogateescape")).write_bytes(picture())
     assert local_reader(tmp_path)("caf\\xe9.png") == picture()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_members_of_archives_have_pictures(tmp_path, suffix):
+    names = ["a.png", "deep/b c.png", "../climbs.png"]
+    with tarfile.open(tmp_path / f"x{suffix}", "w:gz" if suffix.endswith("gz") else "w") as tar:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size = len(picture()) + number
+            tar.addfile(member, io.BytesIO(picture() + bytes(number)))
+    (tmp_path / "plain.png").write_bytes(picture())
+    with closing(Pictures(tmp_path)) as read:
+        assert [read(f"x{suffix}/{name}") for name in names] == [picture() + bytes(number) for number in range(3)]
+        assert read("plain.png") == picture()
+        for gone in (f"x{suffix}/none.png", f"y{suffix}/a.png"):
+            with pytest.raises(Unreadable):
+                read(gone)
 
 
 def test_bytes_can_come_from_elsewhere(tmp_path):

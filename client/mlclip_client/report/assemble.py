@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from mlclip_client.report.columns import Columns, read_columns
 from mlclip_client.report.entries import SCALE
 from mlclip_client.report.neighbours import nearest
 from mlclip_client.report.page import as_json, render
+from mlclip_client.report.pictures import Pictures
 from mlclip_client.report.reasons import References
-from mlclip_client.report.thumbnails import PER_PACK, Read, local_reader, make_packs, mime
+from mlclip_client.report.thumbnails import PER_PACK, Read, make_packs, mime
 
 LIMIT = 50_000
 INLINE = 2_000
@@ -85,18 +87,19 @@ def write_report(
     own = set(columns.paths)
     pictures = [*columns.paths, *(each for each in ids if each not in own)]
     place = {path: number for number, path in enumerate(pictures)}
-    packs = make_packs(pictures, read or local_reader(root), lambda done, total: progress("thumbnails", done, total))
-    blocks = dict(_blocks(columns, ids, progress))
-    in_page: list[list[str | None]] = []
-    folder = out.with_name(f"{out.stem}_files")
-    missing = 0
-    for number, pack in enumerate(packs):
-        missing += sum(each is None for each in pack[: max(0, len(columns) - number * PER_PACK)])
-        if number < INLINE // PER_PACK:
-            in_page.append(pack)
-        else:
-            folder.mkdir(exist_ok=True)
-            _replace(folder / f"{name}-{number:05}.js", f"mlclipPack({number}, {json.dumps(pack)});\n")
+    with closing(Pictures(root)) as local:
+        packs = make_packs(pictures, read or local, lambda done, total: progress("thumbnails", done, total))
+        blocks = dict(_blocks(columns, ids, progress))
+        in_page: list[list[str | None]] = []
+        folder = out.with_name(f"{out.stem}_files")
+        missing = 0
+        for number, pack in enumerate(packs):
+            missing += sum(each is None for each in pack[: max(0, len(columns) - number * PER_PACK)])
+            if number < INLINE // PER_PACK:
+                in_page.append(pack)
+            else:
+                folder.mkdir(exist_ok=True)
+                _replace(folder / f"{name}-{number:05}.js", f"mlclipPack({number}, {json.dumps(pack)});\n")
     beside = len(pictures) > INLINE
     meta = {
         "id": name,
