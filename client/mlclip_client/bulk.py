@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
@@ -12,7 +13,8 @@ from typing import Any
 
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.client import Client
+from mlclip_client import ray_engine
+from mlclip_client.asks import open_asks
 from mlclip_client.errors import ClientError, ServerUnavailable
 from mlclip_client.events import tell
 from mlclip_client.findings import Findings
@@ -24,7 +26,7 @@ from mlclip_client.labeller import Labeller, Pin, pins
 from mlclip_client.ordered import ordered
 from mlclip_client.outputs import open_writer, replacing
 from mlclip_client.rows import Row, RowOptions, schema
-from mlclip_client.settings import Asking, Summary, Wanted, Watching
+from mlclip_client.settings import Asking, OnRay, Summary, Wanted, Watching
 from mlclip_client.texts import Texts
 from mlclip_client.values import HeadInfo
 from mlclip_client.watch import Figures, metrics, shown
@@ -70,7 +72,13 @@ def run_stream(wanted: Wanted, asking: Asking, watching: Watching, out: str) -> 
 
 
 def run_job(
-    folder: Path, wanted: Wanted, asking: Asking, watching: Watching, shard_rows: int, most_failures: int
+    folder: Path,
+    wanted: Wanted,
+    asking: Asking,
+    watching: Watching,
+    shard_rows: int,
+    most_failures: int,
+    cluster: OnRay | None = None,
 ) -> Summary:
     """Begin a job, or go on with it.
 
@@ -81,6 +89,7 @@ def run_job(
         watching: who looks on.
         shard_rows: inputs a shard, for a new job.
         most_failures: errors in a row after which the job stops; 0: never.
+        cluster: does the work; None: this process does.
 
     Raises:
         ClientError: see `run_stream`; the job holds something else; nobody answers for longer than `patience`.
@@ -98,7 +107,7 @@ def run_job(
         with _setup(wanted, asking, Findings(folder / "findings.sqlite"), summary) as (labeller, heads):
             asked = {**_plain(wanted, asking), "heads": {name: asdict(pin) for name, pin in pins(heads).items()}}
             job.begin(asked, items, shard_rows, lambda count: tell("planned", inputs=count))
-            _work(job, labeller, heads, wanted, asking, watching, summary, most_failures, None)
+            _work(job, labeller, heads, wanted, asking, watching, summary, most_failures, None, cluster)
         return summary
 
 
@@ -154,25 +163,11 @@ def merge(folder: Path, out: str) -> None:
 def _setup(
     wanted: Wanted, asking: Asking, findings: Findings, summary: Summary
 ) -> Iterator[tuple[Labeller, tuple[HeadInfo, ...]]]:
-    columns = wanted.columns
-    with (
-        findings,
-        Reader(wanted.limits) as reader,
-        Client(
-            asking.urls,
-            heads=wanted.heads,
-            timeout=asking.timeout,
-            patience=asking.patience,
-            via=asking.via,
-            embeddings=columns.embeddings,
-            explain=columns.explain,
-            max_bytes=wanted.limits.max_bytes,
-        ) as client,
-    ):
+    with findings, Reader(wanted.limits) as reader, open_asks(wanted, asking) as client:
         heads = client.asked_heads()
         if wanted.texts is not None and not any(info.reads_text for info in heads):
             raise ValueError(f"--texts: no head among {', '.join(info.name for info in heads)} reads text")
-        yield Labeller(client, reader, findings, columns), heads
+        yield Labeller(client, reader, findings, wanted.columns), heads
         summary.saved, summary.retries = findings.saved, client.transport.retries
 
 
@@ -186,6 +181,7 @@ def _work(
     summary: Summary,
     most_failures: int,
     kinds: frozenset[str] | None,
+    cluster: OnRay | None = None,
 ) -> None:
     tally, total = summary.tally, job.plan.count
     labeller = Labeller(
@@ -205,10 +201,23 @@ def _work(
         def after_shard(shard: int, counts: Counts) -> None:
             tell("shard written", shard=shard, rows=counts.rows, errors=counts.errors)
 
+        def after_ray(done: ray_engine.Done) -> None:
+            tally.add_shard(done.rows, [(kind, error) for _, kind, error in done.failures])
+            labeller.findings.saved += done.saved
+            labeller.client.transport.retries += done.retries
+            advance()
+            for path, kind, error in done.failures:
+                tell("input failed", path=path, kind=kind, error=error)
+            errors = Counter(kind for _, kind, _ in done.failures)
+            tell("shard written", shard=done.shard, rows=done.rows, errors=errors, node=done.node)
+
         limit, fields = Limit(most_failures), schema(heads, wanted.columns)
         doing = Doing(labeller.label, fields, limit, asking.concurrency, after_each, after_shard)
         try:
-            if kinds is None:
+            if cluster is not None:
+                sent = ray_engine.Doing(wanted, asking, pins(heads), fields, most_failures)
+                ray_engine.work_on_ray(job, sent, cluster, after_ray)
+            elif kinds is None:
                 work(job, doing)
             else:
                 retry(job, kinds, doing)

@@ -25,7 +25,7 @@ from mlclip_client.outputs import check_target
 from mlclip_client.report.cli import report
 from mlclip_client.rows import RowOptions
 from mlclip_client.session import MAX_BYTES
-from mlclip_client.settings import Asking, Wanted, Watching
+from mlclip_client.settings import Asking, OnRay, Wanted, Watching
 from mlclip_client.values import HeadInfo
 
 _PIPE_WIDTH = 160
@@ -59,6 +59,8 @@ def classify(
     timeout: options.Timeout = 30.0,
     patience: options.Patience = 60.0,
     via: options.Via = "bytes",
+    embedded: options.Embedded = None,
+    threads: options.Threads = 0,
     top_k: Annotated[int, typer.Option(min=0, help="Best labels to list, selected or not.")] = 5,
     scores: Annotated[bool, typer.Option("--scores", help="Also write the scores of all classes.")] = False,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="Also write image embeddings.")] = False,
@@ -80,6 +82,9 @@ def classify(
     proxy: options.Proxy = None,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a job's shard.")] = 1000,
     max_failures: options.MaxFailures = 1000,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
+    ray_workers: options.RayWorkers = 0,
     metrics_port: options.MetricsPort = None,
     metrics_host: options.MetricsHost = "127.0.0.1",
     log: options.Log = None,
@@ -92,9 +97,10 @@ def classify(
     """
     columns = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings, explain=explain)
     limits = options.limits(max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy)
-    asking = Asking(options.split_urls(url), timeout, patience, concurrency, via)
+    asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
     watching = Watching(metrics_port, metrics_host)
     with options.reported(debug), logged(log):
+        cluster = _cluster(engine, job, ray_address, ray_workers)
         names = _names(paths, job)
         wanted = Wanted(names, tuple(head) if head else None, columns, InputOptions(column, null), limits, texts)
         if job is None:
@@ -104,7 +110,7 @@ def classify(
         else:
             if out is not None:
                 check_target(out)
-            summary = run_job(job, wanted, asking, watching, shard_rows, max_failures)
+            summary = run_job(job, wanted, asking, watching, shard_rows, max_failures, cluster)
         raise typer.Exit(options.conclude(summary, job, out))
 
 
@@ -152,6 +158,16 @@ def _names(paths: list[str] | None, job: Path | None) -> tuple[str, ...]:
     if not paths and (job is None or not (job / "job.json").exists()):
         raise ValueError("name inputs: files, folders, manifests, URLs, or - for stdin")
     return tuple(paths or ())
+
+
+def _cluster(engine: str, job: Path | None, address: str | None, workers: int) -> OnRay | None:
+    if engine == "local":
+        if address is not None or workers:
+            raise ValueError("--ray-address and --ray-workers go with --engine ray")
+        return None
+    if job is None:
+        raise ValueError("--engine ray works on a job: give --job DIR, a folder that all nodes share")
+    return OnRay(address, workers)
 
 
 def _head_cells(info: HeadInfo) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlclip_client.client import Client
+from mlclip_client.asks import Asks
 from mlclip_client.errors import BadImage, ClientError, JobError, ServerUnavailable
 from mlclip_client.findings import Findings
 from mlclip_client.inputs.item import Item
@@ -45,7 +45,7 @@ class Labeller:
     """Turns inputs into rows; may be used from several threads.
 
     Attributes:
-        client: asks the server.
+        client: answers for images.
         reader: gives the bytes.
         findings: what was asked before.
         options: which columns rows have.
@@ -53,7 +53,7 @@ class Labeller:
         goes_on: whether an input gets a row even when no server answers; otherwise ServerUnavailable is raised.
     """
 
-    client: Client
+    client: Asks
     reader: Reads
     findings: Findings
     options: RowOptions

@@ -24,6 +24,17 @@ Patience = Annotated[
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="Images under work at once.")]
 Via = Annotated[Literal["bytes", "pixels"], typer.Option(help="Who decodes: server or client.")]
+Embedded = Annotated[
+    Path | None, typer.Option(help="Ask no server: run the models of this model repository here (extra `embedded`).")
+]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of each --embedded model; 0: one a core.")]
+Engine = Annotated[
+    Literal["local", "ray"], typer.Option(help="Where a job runs: here, or on a Ray cluster (extra `ray`).")
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="The cluster, as for `ray.init`. [default: RAY_ADDRESS, or this machine]")
+]
+RayWorkers = Annotated[int, typer.Option(min=0, help="Workers at most, each --concurrency inputs; 0: one a core.")]
 MaxFailures = Annotated[int, typer.Option(min=0, help="A job stops after so many errors in a row; 0: never.")]
 DownloadSeconds = Annotated[float, typer.Option(min=0.001, help="Deadline of each download, in seconds.")]
 PerHost = Annotated[int, typer.Option(min=1, help="Downloads from one host at once.")]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from mlclip_client.rows import Row, plain, with_vectors
 
 WriteRow = Callable[[Row], None]
-ROW_GROUP_BYTES = 16 * 2**20
+ROW_GROUP_BYTES = 2**20
 _TABLE_ROWS = 1024
 
 
@@ -92,7 +92,7 @@ def _json_writer(file: TextIO) -> WriteRow:
 
 @contextlib.contextmanager
 def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
-    """Collect rows into row groups of about 16 MiB: memory stays flat, and the footer, which is kept in it, small.
+    """Collect rows into row groups of about 1 MiB: memory stays flat, and the footer, which is kept in it, small.
 
     Rows become Arrow tables, which take far less room, every 1,024 rows, or sooner when rows are wide.
     """

@@ -119,11 +119,6 @@ def printable(text: str) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def rejected(row: Row) -> bool:
-    """Whether a row has an error that lies in its input."""
-    return row["error_kind"] in REJECTED_KINDS
-
-
 def _error(error: ClientError | None) -> Row:
     if error is None:
         return {"error_kind": None, "error": None}

@@ -23,6 +23,8 @@ class Asking:
         patience: see `Client`.
         concurrency: inputs under work at once.
         via: who decodes.
+        embedded: folder of a model repository whose models answer in this process; None: the server at `urls` does.
+        threads: of onnxruntime, for each of those models; 0: one a core.
     """
 
     urls: tuple[str, ...] = ("127.0.0.1:8001",)
@@ -30,6 +32,21 @@ class Asking:
     patience: float = 60.0
     concurrency: int = 32
     via: Via = "bytes"
+    embedded: Path | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Where a job runs that leaves this machine.
+
+    Attributes:
+        address: of the Ray cluster, as `ray.init` takes it; None: what the environment says, or this machine.
+        workers: at most; 0: as many as the cluster has cores.
+    """
+
+    address: str | None = None
+    workers: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mlclip_client.rows import Row, rejected
+from mlclip_client.rows import REJECTED_KINDS, Row
 
 DONE, FAILED, USAGE, REJECTED = 0, 1, 2, 3
 """Exit codes: all inputs labelled; the server or the run failed; wrong arguments; inputs were rejected."""
@@ -41,17 +42,32 @@ class Tally:
         """Count one row."""
         if row["error_kind"] is None:
             self.labelled += 1
-        elif rejected(row):
-            self.rejected[row["error_kind"]] += 1
         else:
-            self.failed[row["error_kind"]] += 1
-            self.last_failure = row["error"]
+            self._fail(row["error_kind"], row["error"])
+
+    def add_shard(self, rows: int, failures: Sequence[tuple[str, str]]) -> None:
+        """Count rows that others have made.
+
+        Args:
+            rows: how many.
+            failures: kind and message of those with an error.
+        """
+        self.labelled += rows - len(failures)
+        for kind, message in failures:
+            self._fail(kind, message)
 
     def exit_code(self) -> int:
         """Give the exit code that says this to scripts."""
         if self.failed:
             return FAILED
         return REJECTED if self.rejected else DONE
+
+    def _fail(self, kind: str, message: str) -> None:
+        if kind in REJECTED_KINDS:
+            self.rejected[kind] += 1
+        else:
+            self.failed[kind] += 1
+            self.last_failure = message
 
     def __str__(self) -> str:
         text = f"{self.rows:,} inputs: {self.labelled:,} labelled"

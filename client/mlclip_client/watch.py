@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mlclip_client.client import Client
+from mlclip_client.asks import Asks
 from mlclip_client.findings import Findings
 from mlclip_client.tally import Tally
 
@@ -87,7 +87,7 @@ class Figures(Collector):
         findings: what duplicates saved.
     """
 
-    def __init__(self, tally: Tally, client: Client, findings: Findings) -> None:
+    def __init__(self, tally: Tally, client: Asks, findings: Findings) -> None:
         self._tally, self._client, self._findings = tally, client, findings
 
     def collect(self) -> Iterable[Metric]:

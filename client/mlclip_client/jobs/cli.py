@@ -29,6 +29,8 @@ def retry_failed(
     timeout: options.Timeout = 30.0,
     patience: options.Patience = 60.0,
     via: options.Via = "bytes",
+    embedded: options.Embedded = None,
+    threads: options.Threads = 0,
     max_bytes: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = MAX_BYTES,
     download_seconds: options.DownloadSeconds = 30.0,
     per_host: options.PerHost = 4,
@@ -43,7 +45,8 @@ def retry_failed(
 ) -> None:
     """Label those inputs of a job again whose error may have passed; rows that succeed take the place of errors."""
     limits = options.limits(max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy)
-    asking, kinds = Asking(options.split_urls(url), timeout, patience, concurrency, via), frozenset(kind or AGAIN)
+    asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
+    kinds = frozenset(kind or AGAIN)
     with options.reported(debug), logged(log):
         summary = run_retry(job, kinds, limits, asking, Watching(metrics_port, metrics_host), max_failures)
         raise typer.Exit(options.conclude(summary, job, out))

@@ -147,11 +147,14 @@ class Job:
         errors = Counter(row["error_kind"] for row in rows if row["error_kind"])
         counts = json.dumps({"rows": len(rows), "errors": errors}).encode()
         table = pa.Table.from_pylist(with_vectors(rows, schema), schema=schema.with_metadata({_COUNTS: counts}))
-        file = self.shard_file(shard)
-        for left in file.parent.glob(f".{file.name}.*.tmp"):  # of a worker that was killed: the claim is ours
-            left.unlink()
-        with replacing(file) as temporary:
+        with replacing(self.shard_file(shard)) as temporary:
             pq.write_table(table, temporary)
+
+    def sweep(self, shard: int) -> None:
+        """Remove what a worker that was killed has left of a shard; only for whoever has the claim."""
+        file = self.shard_file(shard)
+        for left in file.parent.glob(f".{file.name}.*.tmp"):
+            left.unlink()
 
     def read(self, shard: int) -> pa.Table:
         """The rows of a shard that is done."""

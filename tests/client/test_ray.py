@@ -1,0 +1,196 @@
+"""A job on a Ray cluster of real nodes: the rows of the local engine, whatever dies."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from mlclip_client.cli import app
+from typer.testing import CliRunner
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: ray[data]")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def start(*arguments):
+    """The same in a process of its own, as Ray likes it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    stdout, stderr = process.communicate(timeout=300)
+    return process.returncode, stdout, stderr
+
+
+def rows(job):
+    return pq.read_table(job / "labels").to_pylist()
+
+
+def written(log):
+    events = map(json.loads, log.read_text().splitlines())
+    return {event["shard"]: event["node"] for event in events if event["event"] == "shard written"}
+
+
+class Cluster:
+    """The cluster of ray_cluster.py."""
+
+    def __init__(self, process):
+        self.process = process
+        self.address = self._answer()
+
+    def add(self):
+        """Add a node with one core; gives its name."""
+        return self._ask("add")
+
+    def remove(self, node):
+        """Let a node leave."""
+        self._ask(f"remove {node}")
+
+    def kill(self, node):
+        """Kill all processes of a node."""
+        self._ask(f"kill {node}")
+
+    def _ask(self, order):
+        self.process.stdin.write(order + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        answer = self.process.stdout.readline().strip()
+        assert answer, "the cluster has gone"
+        return answer
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A Ray cluster; tests add the nodes that work."""
+    log = tmp_path_factory.mktemp("cluster") / "log"
+    script = Path(__file__).with_name("ray_cluster.py")
+    with (
+        log.open("w") as errors,
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(
+            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as in that file
+        yield Cluster(process)
+
+
+@pytest.fixture
+def node(cluster):
+    """A node of one test."""
+    name = cluster.add()
+    yield name
+    cluster.remove(name)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return tmp_path / "job"
+
+
+@needs_ray
+def test_nodes_that_run_the_models_give_the_rows_of_this_machine(
+    cluster, node, tiny, folder, job, tmp_path, assert_same_rows, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (folder / "05.jpg").write_bytes(b"no image")
+    begin = ["classify", folder.relative_to(tmp_path), "--head", "grid", "--head", "color", "--embeddings"]
+    begin += ["--shard-rows", 8, "--embedded", os.path.relpath(tiny.root), "--threads", 1]
+    local = run(*begin, "--job", "local")
+    assert local.exit_code == 3, local.stderr
+    ray = ["--engine", "ray", "--ray-address", cluster.address, "--ray-workers", 2]
+    other = cluster.add()
+    code, _, stderr = finish(start(*begin, "--job", "job", *ray, "--log", "log", "--out", "all.parquet"))
+    cluster.remove(other)
+    assert code == 3 and "Traceback" not in stderr, stderr
+    assert "40 inputs: 39 labelled, 1 with an error (1 decode)" in stderr
+    assert "40 of 40 inputs have a row" in stderr
+    nodes = written(tmp_path / "log")
+    assert sorted(nodes) == list(range(5)) and set(nodes.values()) <= {node, other}
+    found, wanted = rows(job), rows(tmp_path / "local")
+    assert json.dumps(pq.read_table("all.parquet").to_pylist()) == json.dumps(found)
+    for row, wanted_row in zip(found, wanted, strict=True):
+        assert row.pop("embedding") == pytest.approx(wanted_row.pop("embedding"), abs=1e-6, nan_ok=True)
+    assert_same_rows(found, wanted)
+
+
+@needs_ray
+def test_a_node_that_dies_in_the_middle_costs_no_row(cluster, server, gate, folder, job, tmp_path, assert_same_rows):
+    (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, in the third shard
+    begin = ["classify", folder, "--head", "color", "--url", server.grpc_url, "--shard-rows", 8, "--timeout", 300]
+    ray = ["--engine", "ray", "--ray-address", cluster.address]
+    mortal = cluster.add()
+    process = start(*begin, "--job", job, *ray, "--concurrency", 1, "--log", tmp_path / "log")
+    gate.await_request()
+    assert sorted(os.listdir(job / "labels")) == ["000000.parquet", "000001.parquet"]
+    for engine in ([], ray):
+        second = run("classify", "--job", job, "--url", server.grpc_url, *engine)
+        assert "0 inputs: " in second.stderr and "the rest is with other workers" in second.stderr
+    heir = cluster.add()
+    cluster.kill(mortal)
+    gate.open()
+    gate.await_request()
+    gate.open()
+    code, _, stderr = finish(process)
+    cluster.remove(heir)
+    assert code == 3, stderr
+    assert "41 inputs: 40 labelled, 1 with an error (1 decode)" in stderr
+    nodes = written(tmp_path / "log")
+    assert nodes == {0: mortal, 1: mortal, **dict.fromkeys(range(2, 6), heir)}
+    os.write(gate.go_pipe, b"!")
+    assert run(*begin, "--job", tmp_path / "local").exit_code == 3
+    assert_same_rows(rows(job), rows(tmp_path / "local"))
+    assert not [path for path in job.rglob(".*")]
+
+
+@needs_ray
+def test_a_job_that_is_plainly_broken_stops_with_a_line_and_can_go_on_here(cluster, node, tiny, job, tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"gone/{number}.png\n" for number in range(20)))
+    begin = ["classify", tmp_path / "list.txt", "--head", "color", "--job", job, "--embedded", tiny.root]
+    ray = ["--shard-rows", 8, "--engine", "ray", "--ray-address", cluster.address, "--max-failures", 10]
+    code, _, stderr = finish(start(*begin, *ray))
+    assert code == 1 and "Traceback" not in stderr, stderr
+    assert stderr.splitlines()[-1].startswith("error: stopped after 10 errors in a row, the last one read: ")
+    assert len(rows(job)) == 8
+    assert run("classify", "--job", job, "--embedded", tiny.root, "--max-failures", 0).exit_code == 3
+    assert [row["path"] for row in rows(job)] == [f"{tmp_path}/gone/{number}.png" for number in range(20)]
+
+
+def test_what_ray_needs_is_said_before_any_work(folder, tiny, job, monkeypatch):
+    begin = ["classify", folder, "--head", "color", "--embedded", tiny.root]
+    result = run(*begin, "--engine", "ray")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: --engine ray works on a job: give --job DIR, a folder that all nodes share\n",
+    )
+    result = run(*begin, "--job", job, "--ray-workers", 2)
+    assert (result.exit_code, result.stderr) == (2, "error: --ray-address and --ray-workers go with --engine ray\n")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = run(*begin, "--job", job, "--engine", "ray")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: --engine ray needs Ray: pip install 'mlclip-client[ray]'\n",
+    )
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
+def test_an_address_where_nobody_is_is_said_at_once(folder, tiny, job):
+    begin = ["classify", folder, "--head", "color", "--embedded", tiny.root, "--job", job]
+    result = run(*begin, "--engine", "ray", "--ray-address", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: no Ray cluster answers at 127.0.0.1:1: ")
