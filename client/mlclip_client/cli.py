@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import ctypes
 import sys
 import warnings
 from pathlib import Path
@@ -28,6 +30,8 @@ from mlclip_client.session import MAX_BYTES
 from mlclip_client.settings import Asking, OnRay, Wanted, Watching
 from mlclip_client.values import HeadInfo
 
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
+"""Of glibc's malloc.h."""
 _PIPE_WIDTH = 160
 """Columns of a table that goes into a pipe or a file: wide enough not to wrap."""
 app = typer.Typer(
@@ -150,8 +154,21 @@ def heads(url: options.Url = "127.0.0.1:8001", timeout: options.Timeout = 30.0, 
 
 def main() -> None:
     """Run the command line."""
+    _share_one_heap()
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # it becomes an error row
     app()
+
+
+def _share_one_heap() -> None:
+    """Have glibc give all threads one heap.
+
+    Rows are made in one thread and freed in another, which leaves gaps in each thread's own heap: over a million inputs
+    memory grew by a quarter, and by a fifteenth with one heap. Other C libraries have no such setting.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
 def _names(paths: list[str] | None, job: Path | None) -> tuple[str, ...]:

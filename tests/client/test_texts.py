@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mlclip_client import Captioned
+from mlclip_client.inputs.item import Item
 from mlclip_client.session import Options, Session
 from mlclip_client.texts import Texts
 from mlclip_client.transport import finish
@@ -74,7 +75,8 @@ def test_paths_start_from_the_files_folder(tmp_path, monkeypatch, name, content)
     texts = Texts(write(tmp_path, name, content))
     monkeypatch.chdir(tmp_path)
     images = [Path("a.png"), tmp_path / "a.png", Path("sub/b.png"), Path("sub/../a.png"), Path("c.png")]
-    assert [item.text for item in texts.join(images)] == ["Bär, groß", "Bär, groß", None, "Bär, groß", None]
+    items = [Item(str(image), "file", str(image)) for image in images]
+    assert [item.text for item in texts.join(items)] == ["Bär, groß", "Bär, groß", None, "Bär, groß", None]
     assert (texts.used, len(texts)) == (3, 1)
 
 
