@@ -162,8 +162,8 @@ def main() -> None:
 def _share_one_heap() -> None:
     """Have glibc give all threads one heap, and large blocks back at once.
 
-    Rows are made in one thread and freed in another, which leaves gaps in each thread's own heap: from a thousand inputs
-    to a million, memory grew by a quarter, and by 8 % with one heap. Other C libraries have no such setting.
+    Rows are made in one thread and freed in another, which leaves gaps in each thread's own heap: from a thousand
+    inputs to a million, memory grew by a quarter, and by 8 % with one heap. Other C libraries have no such setting.
     """
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
