@@ -188,7 +188,7 @@ def test_titles_come_from_a_file(server, encoder, runs, paths, suffix, tmp_path)
         titles.write_text("".join(json.dumps({"path": name, "text": text}) + "\n" for name, text in rows))
     done = run_classify(server, tmp_path, "--head", "fusion", "--texts", titles, "--scores")
     assert done.returncode == 0, done.stderr
-    assert f"4 of the images have a text in {titles}, which has 4" in done.stderr
+    assert "4 have one of the 4 texts" in done.stderr
     scores = [json.loads(line)["answers"]["fusion"]["all_scores"] for line in done.stdout.splitlines()]
     np.testing.assert_allclose(scores, expected(encoder, runs["fusion"], paths, TEXTS), atol=1e-4)
 
