@@ -121,6 +121,12 @@ def case(tmp_path_factory):
     return Case(tmp_path_factory.mktemp("case"), [f"{number:03}.png" for number in range(60)]).images().write()
 
 
+def texts(locator):
+    """Texts of all that a locator finds, once the page has drawn the first."""
+    locator.first.wait_for()
+    return locator.all_inner_texts()
+
+
 def wait_text(page, name, text):
     page.wait_for_function("([id, text]) => document.getElementById(id).textContent.includes(text)", arg=[name, text])
 
@@ -272,7 +278,7 @@ def test_detail_shows_the_image_itself(tmp_path, visit):
     page.click(".cell")
     page.wait_for_function("() => document.getElementById('detail-picture').naturalWidth === 700")
     scores = sorted(case.scores[0].tolist(), reverse=True)
-    shown = [float(text) for text in page.locator("#detail-labels .soft").all_inner_texts()]
+    shown = [float(text) for text in texts(page.locator("#detail-labels .soft"))]
     assert shown == pytest.approx(scores, abs=1e-4)
 
 
@@ -364,7 +370,7 @@ def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, visit):
     again.wait_for_selector("body[data-ready]")
     assert again.inner_text("#checked-count") == "3"
     again.click("#cell-1")
-    names = again.locator("#detail-labels label", has=again.locator("input:checked")).locator("bdi").all_inner_texts()
+    names = texts(again.locator("#detail-labels label", has=again.locator("input:checked")).locator("bdi"))
     assert set(names) == wanted[case.names[1]]
     again.keyboard.press("Escape")
     again.click("#export-open")
@@ -393,7 +399,7 @@ def test_hostile_names_stay_text(tmp_path, visit):
     for row in case.rows[:2]:
         row |= {"answers": None, "error_kind": row["path"], "error": row["path"]}
     page = visit(case.write().page)
-    shown = page.locator(".cell .name").all_inner_texts()
+    shown = texts(page.locator(".cell .name"))
     assert shown[0] == HOSTILE[0]
     assert shown[1] == "script>.png", "the last part of a path"
     assert shown[2] == "line␊break\ufffd.png"
@@ -435,7 +441,7 @@ def test_errors_are_counted_and_lead_to_their_images(tmp_path, visit):
     page = visit(case.write().page)
     assert page.inner_text("#summary").endswith("5 errors")
     page.click("#tab-errors")
-    assert page.locator("#view-errors table").first.locator("tbody tr").all_inner_texts() == [
+    assert texts(page.locator("#view-errors table").first.locator("tbody tr")) == [
         "3\tdecode",
         "2\tdeadline",
     ]
@@ -448,7 +454,7 @@ def test_errors_are_counted_and_lead_to_their_images(tmp_path, visit):
 def test_heat_map_filters_by_both_labels(case, visit):
     page = visit(case.page)
     page.click("#tab-labels")
-    names = page.locator(".heat tbody th").all_inner_texts()
+    names = texts(page.locator(".heat tbody th"))
     chosen = case.selected()
     assert names == [CLASSES[place] for place in np.argsort(-chosen.sum(axis=0), kind="stable")]
     first, second = (chosen[:, CLASSES.index(name)] for name in names[:2])
@@ -487,7 +493,7 @@ def test_references_neighbours_and_copies_explain_an_image(tmp_path, visit):
     page = visit(case.write().page)
     page.click("#cell-1")
     strips = page.locator("#detail-related .strip")
-    assert strips.nth(0).locator("p").all_inner_texts() == [
+    assert texts(strips.nth(0).locator("p")) == [
         "75.0 %",
         "cat, owl",
         "train.png",
@@ -497,9 +503,9 @@ def test_references_neighbours_and_copies_explain_an_image(tmp_path, visit):
     ]
     strips.nth(0).locator("img").wait_for()
     similar = sorted((other for other in range(6) if other != 1), key=lambda other: -np.cos(other - 1))
-    assert strips.nth(1).locator("p:last-child").all_inner_texts() == [f"{other}.png" for other in similar]
+    assert texts(strips.nth(1).locator("p:last-child")) == [f"{other}.png" for other in similar]
     assert strips.nth(1).locator("p").first.inner_text() == f"{np.cos(similar[0] - 1):.3f}"
-    assert strips.nth(2).locator("p:last-child").all_inner_texts() == ["4.png"]
+    assert texts(strips.nth(2).locator("p:last-child")) == ["4.png"]
     strips.nth(2).locator("button").click()
     assert page.inner_text("#detail-path") == "4.png"
     page.keyboard.press("Escape")
