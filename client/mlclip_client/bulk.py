@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -22,17 +22,15 @@ from mlclip_client.inputs import Found, Limits, Reader, find_inputs
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.folder import Counts, Job
 from mlclip_client.jobs.run import Doing, Limit, retry, work
-from mlclip_client.labeller import Labeller, Pin, pins
+from mlclip_client.labeller import Labeller, Pin, check_pins, pins
 from mlclip_client.ordered import ordered
 from mlclip_client.outputs import open_writer, replacing
-from mlclip_client.rows import Row, RowOptions, schema
+from mlclip_client.rows import Row, RowOptions, schema, without_filling
 from mlclip_client.settings import Asking, OnRay, Summary, Wanted, Watching
 from mlclip_client.texts import Texts
 from mlclip_client.values import HeadInfo
 from mlclip_client.watch import Figures, metrics, shown
 
-_AHEAD = 8
-"""`concurrency` times this many inputs may be started and not yet written: a slow one stalls no other."""
 AGAIN = frozenset({"download", "read", "unavailable", "busy", "deadline", "server"})
 """Kinds of errors that another try may mend."""
 
@@ -62,7 +60,7 @@ def run_stream(wanted: Wanted, asking: Asking, watching: Watching, out: str) -> 
             shown(summary.tally, None) as advance,
         ):
             try:
-                for row in ordered(labeller.label, items, asking.concurrency, _AHEAD * asking.concurrency):
+                for row in ordered(labeller.label, items, asking.concurrency):
                     write(row)
                     summary.tally.add(row)
                     advance()
@@ -105,7 +103,7 @@ def run_job(
             return _items(wanted, summary)
 
         with _setup(wanted, asking, Findings(folder / "findings.sqlite"), summary) as (labeller, heads):
-            asked = {**_plain(wanted, asking), "heads": {name: asdict(pin) for name, pin in pins(heads).items()}}
+            asked = {**_plain(wanted), "heads": {name: asdict(pin) for name, pin in pins(heads).items()}}
             job.begin(asked, items, shard_rows, lambda count: tell("planned", inputs=count))
             _work(job, labeller, heads, wanted, asking, watching, summary, most_failures, None, cluster)
         return summary
@@ -131,7 +129,8 @@ def run_retry(
         job.plan.count  # noqa: B018  raises where there is no job
         wanted, summary = _as_known(Wanted((), limits=limits), job.asked), Summary()
         with _setup(wanted, asking, Findings(folder / "findings.sqlite"), summary) as (labeller, heads):
-            _check_pins(job, heads)
+            begun = {name: Pin(**pin) for name, pin in (job.asked or {})["heads"].items()}
+            check_pins(begun, pins(heads))
             _work(job, labeller, heads, wanted, asking, watching, summary, most_failures, kinds)
         return summary
 
@@ -156,7 +155,7 @@ def merge(folder: Path, out: str) -> None:
         with open_writer(out, first.schema) as write:
             for table in chain([first], tables):
                 for row in table.to_pylist():
-                    write(row)
+                    write(without_filling(row))
 
 
 @contextlib.contextmanager
@@ -184,9 +183,7 @@ def _work(
     cluster: OnRay | None = None,
 ) -> None:
     tally, total = summary.tally, job.plan.count
-    labeller = Labeller(
-        labeller.client, labeller.reader, labeller.findings, labeller.options, pins(heads), goes_on=False
-    )
+    labeller = replace(labeller, pinned=pins(heads), goes_on=False)
     before = job.total()
     done, expected = (before.rows, total) if kinds is None else (0, _matching(before, kinds))
     figures = Figures(tally, labeller.client, labeller.findings)
@@ -259,7 +256,7 @@ def _as_known(wanted: Wanted, known: dict[str, Any] | None) -> Wanted:
     return replace(wanted, names=names, heads=heads, columns=RowOptions(**known["columns"]), texts=texts)
 
 
-def _plain(wanted: Wanted, asking: Asking) -> dict[str, Any]:
+def _plain(wanted: Wanted) -> dict[str, Any]:
     """What rows depend on, for job.json."""
     return {
         "inputs": list(wanted.names),
@@ -268,13 +265,3 @@ def _plain(wanted: Wanted, asking: Asking) -> dict[str, Any]:
         "texts": wanted.texts and os.fspath(wanted.texts),
         "max_bytes": wanted.limits.max_bytes,
     }
-
-
-def _check_pins(job: Job, heads: Sequence[HeadInfo]) -> None:
-    known = (job.asked or {})["heads"]
-    for name, pin in pins(tuple(heads)).items():
-        if Pin(**known[name]) != pin:
-            raise ClientError(
-                f"head {name} has version {pin.version} now, and {job.folder} was begun with {known[name]['version']}: "
-                "serve that one again, or begin a new job"
-            )

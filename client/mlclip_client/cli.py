@@ -78,7 +78,7 @@ def classify(
         str | None, typer.Option(help="The manifests' column of paths, URLs or bytes, where it is not obvious.")
     ] = None,
     null: Annotated[bool, typer.Option("--null", help="Lists have NULs between names, as of find -print0.")] = False,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = MAX_BYTES,
+    max_bytes: options.MaxBytes = MAX_BYTES,
     download_seconds: options.DownloadSeconds = 30.0,
     per_host: options.PerHost = 4,
     private: options.Private = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from mlclip_client.errors import BadImage, ClientError, JobError, ServerUnavaila
 from mlclip_client.findings import Findings
 from mlclip_client.inputs.item import Item
 from mlclip_client.rows import Row, RowOptions, failure, finding, to_row
-from mlclip_client.values import HeadInfo, Prediction
+from mlclip_client.values import HeadInfo
 
 
 class Reads(Protocol):
@@ -38,6 +39,16 @@ class Pin:
 def pins(heads: tuple[HeadInfo, ...]) -> dict[str, Pin]:
     """The versions that a server has now, by head."""
     return {head.name: Pin(head.version, head.labels_sha256) for head in heads}
+
+
+def check_pins(pinned: Mapping[str, Pin], found: Mapping[str, Pin]) -> None:
+    """Refuse other models than those that a job was begun with; raises JobError."""
+    for name, pin in pinned.items():
+        if found[name] != pin:
+            raise JobError(
+                f"head {name} has version {found[name].version} now, and this job was begun with {pin.version}: "
+                "serve that one again, or begin a new job"
+            )
 
 
 @dataclass(frozen=True)
@@ -93,14 +104,7 @@ class Labeller:
             raise
         except ClientError as error:
             return failure(error, self.options)
-        self._check(prediction)
+        if self.pinned is not None:
+            answers = prediction.answers
+            check_pins(self.pinned, {name: Pin(each.version, each.labels_sha256) for name, each in answers.items()})
         return finding(prediction, self.options)
-
-    def _check(self, prediction: Prediction) -> None:
-        for name, pin in (self.pinned or {}).items():
-            answer = prediction.answers[name]
-            if (answer.version, answer.labels_sha256) != (pin.version, pin.labels_sha256):
-                raise JobError(
-                    f"head {name} has version {answer.version} now, and this job was begun with {pin.version}: "
-                    "serve that one again, or begin a new job"
-                )

@@ -36,6 +36,7 @@ RayAddress = Annotated[
 ]
 RayWorkers = Annotated[int, typer.Option(min=0, help="Workers at most, each --concurrency inputs; 0: one a core.")]
 MaxFailures = Annotated[int, typer.Option(min=0, help="A job stops after so many errors in a row; 0: never.")]
+MaxBytes = Annotated[int, typer.Option(min=1, help="Larger files are refused.")]
 DownloadSeconds = Annotated[float, typer.Option(min=0.001, help="Deadline of each download, in seconds.")]
 PerHost = Annotated[int, typer.Option(min=1, help="Downloads from one host at once.")]
 Private = Annotated[bool, typer.Option("--private", help="Download from private addresses, too.")]

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
+_AHEAD = 8
 
 
-def ordered(work: Callable[[I], R], items: Iterable[I], threads: int, window: int) -> Iterator[R]:
+def ordered(work: Callable[[I], R], items: Iterable[I], threads: int, window: int | None = None) -> Iterator[R]:
     """Work on items as they come, several at once.
 
     A thread of its own reads the items, so that a result comes out though the next item is still waited for, as when
@@ -22,10 +23,11 @@ def ordered(work: Callable[[I], R], items: Iterable[I], threads: int, window: in
         work: of one item; what it raises is raised in its place in the order, and ends everything.
         items: read lazily, by one thread.
         threads: how many items are worked on at once.
-        window: how many may be read and not yet handed out.
+        window: how many may be read and not yet handed out; None: eight times `threads`, so that a slow one stalls no
+            other.
     """
     started: queue.Queue[Future[R] | None] = queue.Queue()
-    room, stopped = threading.Semaphore(window), threading.Event()
+    room, stopped = threading.Semaphore(window or _AHEAD * threads), threading.Event()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="mlclip-client")
 
     def feed() -> None:

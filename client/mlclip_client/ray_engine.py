@@ -32,7 +32,7 @@ from mlclip_client.errors import ClientError, JobError, ServerUnavailable
 from mlclip_client.findings import Findings
 from mlclip_client.inputs import Reader
 from mlclip_client.jobs.folder import Job
-from mlclip_client.jobs.run import AHEAD, Limit
+from mlclip_client.jobs.run import Limit
 from mlclip_client.labeller import Labeller, Pin
 from mlclip_client.ordered import ordered
 from mlclip_client.settings import Asking, OnRay, Wanted
@@ -152,8 +152,8 @@ class Worker:
         job, labeller = self._job, self._labeller
         saved, retries = labeller.findings.saved, labeller.client.transport.retries
         if not job.shard_file(shard).exists():  # else a node did it that died before it could say so
-            rows, threads = [], self._doing.asking.concurrency
-            for row in ordered(labeller.label, job.plan.items(shard), threads, AHEAD * threads):
+            rows = []
+            for row in ordered(labeller.label, job.plan.items(shard), self._doing.asking.concurrency):
                 self._limit.count(row)
                 rows.append(row)
             job.write(shard, rows, self._doing.schema)

@@ -97,6 +97,11 @@ def with_vectors(rows: Sequence[Row], schema: pa.Schema) -> list[Row]:
     return [row if row.get("embedding") is not None else row | {"embedding": missing} for row in rows]
 
 
+def without_filling(row: Row) -> Row:
+    """Undo `with_vectors` for a row that was read back: null where there is no answer."""
+    return row | {"embedding": None} if "embedding" in row and row["answers"] is None else row
+
+
 def plain(value: Any) -> Any:
     """Turn a row into what JSON knows; float32 keeps its shortest exact decimal form."""
     if isinstance(value, dict):

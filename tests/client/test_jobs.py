@@ -63,6 +63,14 @@ def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
     assert_same_rows(rows(job / "labels"), rows(tmp_path / "stream.parquet"))
 
 
+def test_a_job_as_json_lines_has_null_where_there_is_no_embedding(begin, folder, job, tmp_path):
+    (folder / "03.jpg").write_bytes(b"no image")
+    assert run(*begin, "--embeddings", "--out", tmp_path / "all.jsonl").exit_code == 3
+    lines = (tmp_path / "all.jsonl").read_text().splitlines()
+    found = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [row["embedding"] is None for row in found] == [number == 3 for number in range(40)]
+
+
 def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(begin, gate, folder, job, server, tmp_path):
     (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, in the third shard
     first = start(*begin, "--concurrency", 1)

@@ -31,7 +31,7 @@ def retry_failed(
     via: options.Via = "bytes",
     embedded: options.Embedded = None,
     threads: options.Threads = 0,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = MAX_BYTES,
+    max_bytes: options.MaxBytes = MAX_BYTES,
     download_seconds: options.DownloadSeconds = 30.0,
     per_host: options.PerHost = 4,
     private: options.Private = False,

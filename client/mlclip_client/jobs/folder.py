@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,9 +40,6 @@ class Counts:
     def failed(self) -> int:
         """How many have an error."""
         return sum((self.errors or {}).values())
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.rows + other.rows, Counter(self.errors or {}) + Counter(other.errors or {}))
 
 
 class Job:
@@ -142,13 +139,14 @@ class Job:
         """Shards that are done, in order."""
         return [shard for shard in range(self.plan.shards) if self.shard_file(shard).exists()]
 
-    def write(self, shard: int, rows: Sequence[Row], schema: pa.Schema) -> None:
-        """Write the rows of a shard; the file appears whole or not at all."""
-        errors = Counter(row["error_kind"] for row in rows if row["error_kind"])
-        counts = json.dumps({"rows": len(rows), "errors": errors}).encode()
-        table = pa.Table.from_pylist(with_vectors(rows, schema), schema=schema.with_metadata({_COUNTS: counts}))
+    def write(self, shard: int, rows: Sequence[Row], schema: pa.Schema) -> Counts:
+        """Write the rows of a shard, and say what came of them; the file appears whole or not at all."""
+        counts = Counts(len(rows), dict(Counter(row["error_kind"] for row in rows if row["error_kind"])))
+        noted = {_COUNTS: json.dumps(asdict(counts)).encode()}
+        table = pa.Table.from_pylist(with_vectors(rows, schema), schema=schema.with_metadata(noted))
         with replacing(self.shard_file(shard)) as temporary:
             pq.write_table(table, temporary)
+        return counts
 
     def sweep(self, shard: int) -> None:
         """Remove what a worker that was killed has left of a shard; only for whoever has the claim."""
@@ -162,8 +160,7 @@ class Job:
 
     def counts(self, shard: int) -> Counts:
         """What came of a shard that is done; reads its footer only."""
-        found = json.loads(pq.read_schema(self.shard_file(shard)).metadata[_COUNTS])
-        return Counts(found["rows"], found["errors"])
+        return Counts(**json.loads(pq.read_schema(self.shard_file(shard)).metadata[_COUNTS]))
 
     def total(self) -> Counts:
         """What came of all shards that are done."""

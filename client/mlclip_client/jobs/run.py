@@ -13,9 +13,6 @@ from mlclip_client.jobs.folder import Counts, Job
 from mlclip_client.ordered import ordered
 from mlclip_client.rows import Row
 
-AHEAD = 8
-"""`threads` times this many inputs may be started and not yet counted: a slow one stalls no other."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -98,17 +95,16 @@ def retry(job: Job, kinds: frozenset[str], doing: Doing) -> None:
 
 def _run(job: Job, tasks: Iterable[Task], doing: Doing) -> None:
     rows: dict[int, Row] = {}
-    threads = doing.threads
-    for task, row in ordered(lambda task: (task, doing.label(task.item)), tasks, threads, AHEAD * threads):
+    for task, row in ordered(lambda task: (task, doing.label(task.item)), tasks, doing.threads):
         rows[task.index] = row
         doing.limit.count(row)
         doing.after_each(row)
         if task.last:
             complete = rows if len(rows) == job.plan.rows(task.shard) else _known(job, task.shard) | rows
             job.sweep(task.shard)
-            job.write(task.shard, [complete[index] for index in sorted(complete)], doing.schema)
+            counts = job.write(task.shard, [complete[index] for index in sorted(complete)], doing.schema)
             job.claims.free(task.shard)
-            doing.after_shard(task.shard, job.counts(task.shard))
+            doing.after_shard(task.shard, counts)
             rows = {}
 
 
