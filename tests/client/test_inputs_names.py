@@ -205,14 +205,29 @@ def test_special_files_and_links_to_themselves_are_errors_of_theirs(here):
     }
 
 
-def test_folders_deeper_than_pythons_stack_are_walked(here):
+@pytest.fixture
+def deep(here):
+    """The path of a file below more folders than Python's stack has frames.
+
+    They go again with the test: shutil.rmtree walks recursively on Python 3.11, so pytest could not remove them.
+    """
     depth = sys.getrecursionlimit() + 100
     for _ in range(depth):
         os.mkdir("d")
         os.chdir("d")
-    touch(here, "z.jpg")
+    with open("z.jpg", "wb") as file:
+        file.write(b"x")
     os.chdir(here)
-    assert len(paths_of(".")) == 1
+    yield "d/" * depth + "z.jpg"
+    os.chdir(here / ("d/" * depth))
+    os.unlink("z.jpg")
+    for _ in range(depth):
+        os.chdir("..")
+        os.rmdir("d")
+
+
+def test_folders_deeper_than_pythons_stack_are_walked(deep):
+    assert paths_of(".") == [deep]
 
 
 def test_stores_have_files_folders_patterns_and_archives(memory):
