@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +36,7 @@ def scaling(
     ] = None,
     references: Annotated[int, typer.Option(min=32, help="Of the neighbour heads.")] = 10_000,
     through: Annotated[str, typer.Option(help="`ort`: graphs alone; `triton`: a real server.")] = "ort",
-    threads: Annotated[int, typer.Option(min=0, help="Of onnxruntime; 0 takes all cores.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Of onnxruntime; 0: all cores, in a server its default.")] = 0,
     minutes: Annotated[float, typer.Option(min=0, help="No round starts that ends later; three always run.")] = 9,
     out: Annotated[Path, typer.Option(help="Folder for raw lines, figures, pictures and report.")] = Path(
         "runs/scaling"
@@ -66,7 +65,7 @@ def scaling(
             label_sets_of=source,
             references=references,
             through=_through(through),
-            threads=threads or os.cpu_count() or 1,
+            threads=threads,
             minutes=minutes,
         )
         try:

@@ -140,7 +140,7 @@ def test_a_worker_that_was_killed_is_told(encoder, tmp_path):
 
 
 def test_the_same_points_are_asked_of_a_real_server(bench):
-    done = bench("--through", "triton", "--heads", "sigmoid,self-attention", "--batch", "3")
+    done = bench("--through", "triton", "--heads", "sigmoid,self-attention", "--batch", "3", "--threads", "2")
     assert done.exit_code == 0, (done.output, done.exception)
     cases = {"sigmoid-n4", "sigmoid-n8", "self-attention-n4", "self-attention-n8"}
     asked = {"encoder", *cases, *(f"encoder+{case}" for case in cases)}
@@ -148,4 +148,9 @@ def test_the_same_points_are_asked_of_a_real_server(bench):
     figures = json.loads((bench.folder / "scaling.json").read_text())
     points = [point for one in figures["series"] for point in one["points"]]
     assert len(points) == 4 and all(point["end_to_end_ms"] for point in points)
-    assert "one request to the ensemble" in (bench.folder / "report.md").read_text()
+    facts = ("peak_bytes", "file_bytes", "export_seconds", "load_seconds", "parameters", "flops")
+    assert all(point[fact] > 0 for point in [*points, figures["encoder"]["3"]] for fact in facts)
+    assert all(point["difference"] < 1e-4 for point in points)
+    report = (bench.folder / "report.md").read_text()
+    assert "one request to the ensemble" in report
+    assert "through triton, 2 threads" in report

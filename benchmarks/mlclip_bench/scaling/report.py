@@ -137,6 +137,11 @@ def _points_table(derived: Derived) -> Iterator[str]:
         f"{100 * ACCURACY:g} % on; spread: half of the quartiles' distance over all calls. *With encoder* is {whole}. "
         "Peak: resident memory above that of the empty process, with weights."
     )
+    if derived.asked["through"] == "triton":
+        yield (
+            "Memory and load time are those of the served files in a process of their own; export time is that of "
+            "`mlclip-export`, with its comparison with torch."
+        )
 
 
 def _row(title: str, classes: int | None, point: Mapping[str, Any]) -> str:
@@ -194,8 +199,9 @@ def _notes(derived: Derived) -> Iterator[str]:
 
 
 def _through(asked: Mapping[str, Any]) -> str:
-    threads = f", {asked['threads']} threads" if asked["threads"] else ""
-    return f"{asked['through']}{threads}"
+    threads, heads = asked["threads"], asked.get("head_threads", asked["threads"])
+    own = "" if heads == threads else f" for the encoder, {heads} for a head"
+    return f"{asked['through']}, {threads} threads{own}"
 
 
 def _largest(name: str) -> int:

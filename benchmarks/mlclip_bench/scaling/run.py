@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from mlclip_bench.scaling.memory import fitting
 from mlclip_bench.scaling.results import Raw, series_line
 from mlclip_bench.scaling.rounds import Patience, take_turns
 from mlclip_bench.scaling.sources import Parts, in_process
-from mlclip_bench.scaling.triton import served
+from mlclip_bench.scaling.triton import head_threads, served
 
 GRAPHS = "graphs"
 Through = Literal["onnxruntime", "triton"]
@@ -39,7 +40,7 @@ class Settings:
         label_sets_of: see `label_sets`.
         references: of the neighbour heads.
         through: `onnxruntime`, in processes of our own, or `triton`.
-        threads: of onnxruntime; a Triton server follows its repository.
+        threads: of onnxruntime; 0 takes all cores, or in a Triton server what `mlclip-export` chooses.
         minutes: no round starts that would end later, but the first three.
     """
 
@@ -91,7 +92,7 @@ def run(settings: Settings, folder: Path, watch: Watch, *, resume: bool = False)
         raw.add_left(one)
     papers = _papers(series, encoder, raw, watch)
     parts = Parts(fitting(papers, settings.batches, raw, series), papers, encoder, raw, folder / GRAPHS, watch.step)
-    source = served(parts) if settings.through == "triton" else in_process(parts, settings.threads)
+    source = (served if settings.through == "triton" else in_process)(parts, settings.threads)
     with source as (points, measure):
         medians = raw.medians()
         take_turns(
@@ -115,12 +116,13 @@ def _encoder(settings: Settings) -> Encoder:
 
 
 def _asked(settings: Settings, series: Sequence[Series], encoder: Encoder) -> dict[str, Any]:
-    shapes = shapes_of(encoder)
+    shapes, threads = shapes_of(encoder), settings.threads or os.cpu_count() or 1
     return {
         "classes": settings.classes,
         "batches": settings.batches,
         "through": settings.through,
-        "threads": settings.threads if settings.through == "onnxruntime" else None,
+        "threads": threads,
+        "head_threads": head_threads(settings.threads) if settings.through == "triton" else threads,
         "encoder": {
             "tag": encoder.tag,
             "size": encoder.spec.size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,12 +59,16 @@ class Parts:
 def in_process(parts: Parts, threads: int) -> Iterator[tuple[Sequence[Point], Measure]]:
     """Export what is not there yet, and start a process for each graph.
 
+    Args:
+        parts: what it is made of.
+        threads: of onnxruntime; 0 takes all cores.
+
     Raises:
         MlclipError: a graph cannot be exported or loaded, or differs from torch.
     """
     parts.folder.mkdir(parents=True, exist_ok=True)
     cases = parts.cases
-    with Pool({case.key: parts.folder / case.key / FILE for case in cases}, threads) as pool:
+    with Pool({case.key: parts.folder / case.key / FILE for case in cases}, threads or os.cpu_count() or 1) as pool:
         for number, case in enumerate(cases):
             parts.on_step(f"exporting {case.key}", number, len(cases))
             known, facts = case.key in parts.known, {}

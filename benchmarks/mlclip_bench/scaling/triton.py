@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc
 from mlclip_export import ExportOptions, export_runs
 from mlclip_export.configs import ConfigOptions
+from mlclip_export.graphs import FILE
+from mlclip_export.repository import latest_version
 from mlclip_serve import Server
 from tritonclient.utils import np_to_triton_dtype
 
@@ -19,6 +23,7 @@ from mlclip.encoders import Encoder
 from mlclip.heads import Head
 from mlclip_bench.scaling.build import build, example, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, WHOLE, Case
+from mlclip_bench.scaling.pool import Worker
 from mlclip_bench.scaling.rounds import Point
 from mlclip_bench.scaling.sources import Measure, Parts
 
@@ -26,31 +31,28 @@ DEADLINE = 600.0
 """Of a request, in seconds: the largest heads take minutes."""
 
 
+def head_threads(threads: int) -> int:
+    """Threads of each head for a number that was asked for; 0 leaves the one that `mlclip-export` chooses."""
+    return threads or ConfigOptions().head_threads
+
+
 @contextmanager
-def served(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
+def served(parts: Parts, threads: int) -> Iterator[tuple[Sequence[Point], Measure]]:
     """Export all heads on one encoder into a model repository, and start Triton on it.
 
     Every point is one request of B images: to the head's own model, with features, and, as a further point, to its
     ensemble, with pixels.
+
+    Args:
+        parts: what it is made of.
+        threads: of the encoder and of each head; 0 leaves what `mlclip-export` chooses.
 
     Raises:
         MlclipError: a head cannot be exported, or the server does not come up.
     """
     cases = parts.cases
     heads = {case.key: build(case, shapes_of(parts.encoder)) for case in cases if case.kind != ENCODER}
-    runs = {key: _run(head, parts.encoder) for key, head in heads.items()}
-    options = ExportOptions(configs=ConfigOptions(max_batch=max(point.batch for point in parts.points)))
-    export_runs(
-        runs,
-        parts.folder,
-        options,
-        encoders=[parts.encoder],
-        on_step=lambda step: parts.on_step(f"exporting {step}", 0, 0),
-    )
-    for case in cases:
-        if case.key not in parts.known:
-            paper = parts.papers[case]
-            parts.raw.append({"kind": "graph", "case": case.key, "parameters": paper.parameters, "flops": paper.flops})
+    _export(heads, parts, threads)
     whole = [Point(WHOLE + point.case, point.batch) for point in parts.points if point.case in heads]
     parts.on_step("starting Triton", 0, 0)
     with Server(parts.folder) as server, tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
@@ -72,6 +74,49 @@ def served(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
         yield list(requests), measure
 
 
+def _export(heads: Mapping[str, Head], parts: Parts, threads: int) -> None:
+    """Write the repository, and a line for each graph in it.
+
+    What a graph takes to load and to run is measured as in `sources.in_process`, on the files that are served: Triton
+    loads models beside each other and does not say what each of them takes.
+    """
+    steps: list[tuple[str, float]] = []
+
+    def on_step(step: str) -> None:
+        parts.on_step(f"exporting {step}", 0, 0)
+        steps.append((step, time.perf_counter()))
+
+    configs = ConfigOptions(
+        max_batch=max(point.batch for point in parts.points),
+        encoder_threads=threads,
+        head_threads=head_threads(threads),
+    )
+    runs = {key: _run(head, parts.encoder) for key, head in heads.items()}
+    options = ExportOptions(configs=configs)
+    report = export_runs(runs, parts.folder, options, encoders=[parts.encoder], on_step=on_step)
+    seconds = {step: after - before for (step, before), (_, after) in pairwise(steps)}
+    for case in parts.cases:
+        if case.key in parts.known:
+            continue
+        paper, model = parts.papers[case], _model(case.key, parts.encoder)
+        folder = latest_version(parts.folder / model)
+        parts.on_step(f"loading {model}", 0, 0)
+        with closing(Worker(case.key, folder / FILE, threads or os.cpu_count() or 1)) as worker:
+            peaks = worker.peaks([point.batch for point in parts.points if point.case == case.key])
+        facts = {
+            "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
+            "export_seconds": seconds[model],
+            "difference": max(found.value for found in report.differences if found.model == model),
+            "parameters": paper.parameters,
+            "flops": paper.flops,
+        }
+        parts.raw.append({"kind": "graph", "case": case.key, **facts, **worker.loaded, "peak_bytes": peaks})
+
+
+def _model(key: str, encoder: Encoder) -> str:
+    return f"encoder_{encoder.tag}" if key == ENCODER else f"head_{key}"
+
+
 def _run(head: Head, encoder: Encoder) -> Run:
     classes = head.config["classes"]
     labels = tuple(f"class {number}" for number in range(classes))
@@ -90,7 +135,7 @@ def _request(point: Point, heads: Mapping[str, Head], parts: Parts) -> tuple[str
         given = tritonclient.grpc.InferInput(name, values.shape, np_to_triton_dtype(values.dtype))
         inputs.append(given.set_data_from_numpy(values))
     if head is not None:
-        model, output = f"head_{key}", head.outputs[0]
+        model, output = _model(key, parts.encoder), head.outputs[0]
     else:
-        model, output = (f"encoder_{parts.encoder.tag}", "embedding") if key == ENCODER else (key, "scores")
+        model, output = (_model(key, parts.encoder), "embedding") if key == ENCODER else (key, "scores")
     return model, inputs, [tritonclient.grpc.InferRequestedOutput(output)]
