@@ -65,7 +65,7 @@ class Derived:
         self._rounds = raw.medians()
         if not self._rounds:
             raise ResultsError(f"{raw.folder} holds no measured point yet: go on with --resume")
-        self.spreads = {point: _spread(raw, point, medians) for point, medians in self._rounds.items()}
+        self.spreads = {point: _spread(calls, self._rounds[point]) for point, calls in raw.calls().items()}
         self.graphs = {line["case"]: line for line in raw.of("graph")}
         self._series = {one["title"]: {int(n): key for n, key in one["cases"].items()} for one in self.asked["series"]}
         self.titles = list(self._series)
@@ -174,9 +174,8 @@ class Derived:
         }
 
 
-def _spread(raw: Raw, point: Point, medians: Sequence[float]) -> Spread:
-    lines = [line for line in raw.of("round") if (line["case"], line["batch"]) == (point.case, point.batch)]
-    calls = np.concatenate([line["seconds"] for line in lines]) * 1e3
+def _spread(rounds: Sequence[Sequence[float]], medians: Sequence[float]) -> Spread:
+    calls = np.concatenate(rounds) * 1e3
     low, middle, high, p95 = np.quantile(calls, [0.25, 0.5, 0.75, 0.95])
     return Spread(latency(medians).scaled(1e3), float(p95), float((high - low) / 2 / middle), len(medians), len(calls))
 

@@ -90,12 +90,16 @@ class Raw:
         append_line(self.folder / FILE, line)
         self.lines.append(line)
 
+    def calls(self) -> dict[Point, list[list[float]]]:
+        """Each point's rounds: the seconds of their calls."""
+        found: dict[Point, list[list[float]]] = {}
+        for line in self.of("round"):
+            found.setdefault(Point(line["case"], line["batch"]), []).append(line["seconds"])
+        return found
+
     def medians(self) -> dict[Point, list[float]]:
         """Each point's rounds: the median of their calls, seconds."""
-        found: dict[Point, list[float]] = {}
-        for line in self.of("round"):
-            found.setdefault(Point(line["case"], line["batch"]), []).append(statistics.median(line["seconds"]))
-        return found
+        return {point: [statistics.median(calls) for calls in rounds] for point, rounds in self.calls().items()}
 
 
 def series_line(series: Sequence[Series]) -> list[Line]:
