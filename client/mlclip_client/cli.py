@@ -17,17 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 from mlclip_client import options
-from mlclip_client.bulk import run_job, run_stream
+from mlclip_client.bulk import run_stream
 from mlclip_client.client import Client
 from mlclip_client.events import logged
 from mlclip_client.inputs import InputOptions
 from mlclip_client.jobs.cli import retry_failed, status
+from mlclip_client.jobs.engines import run_job
 from mlclip_client.near import first_alike, read_embeddings
 from mlclip_client.outputs import check_target
 from mlclip_client.report.cli import report
 from mlclip_client.rows import RowOptions
 from mlclip_client.session import MAX_BYTES
-from mlclip_client.settings import Asking, OnRay, Wanted, Watching
+from mlclip_client.settings import Asking, Wanted, Watching, Working
 from mlclip_client.values import HeadInfo
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
@@ -104,7 +105,9 @@ def classify(
     asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
     watching = Watching(metrics_port, metrics_host)
     with options.reported(debug), logged(log):
-        cluster = _cluster(engine, job, ray_address, ray_workers)
+        working = Working(shard_rows, max_failures, options.cluster(engine, ray_address, ray_workers))
+        if working.cluster is not None and job is None:
+            raise ValueError("--engine ray works on a job: give --job DIR, a folder that all nodes share")
         names = _names(paths, job)
         wanted = Wanted(names, tuple(head) if head else None, columns, InputOptions(column, null), limits, texts)
         if job is None:
@@ -114,7 +117,7 @@ def classify(
         else:
             if out is not None:
                 check_target(out)
-            summary = run_job(job, wanted, asking, watching, shard_rows, max_failures, cluster)
+            summary = run_job(job, wanted, asking, watching, working)
         raise typer.Exit(options.conclude(summary, job, out))
 
 
@@ -175,16 +178,6 @@ def _names(paths: list[str] | None, job: Path | None) -> tuple[str, ...]:
     if not paths and (job is None or not (job / "job.json").exists()):
         raise ValueError("name inputs: files, folders, manifests, URLs, or - for stdin")
     return tuple(paths or ())
-
-
-def _cluster(engine: str, job: Path | None, address: str | None, workers: int) -> OnRay | None:
-    if engine == "local":
-        if address is not None or workers:
-            raise ValueError("--ray-address and --ray-workers go with --engine ray")
-        return None
-    if job is None:
-        raise ValueError("--engine ray works on a job: give --job DIR, a folder that all nodes share")
-    return OnRay(address, workers)
 
 
 def _head_cells(info: HeadInfo) -> tuple[str, ...]:

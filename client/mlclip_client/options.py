@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlclip_client.bulk import merge
 from mlclip_client.errors import ClientError, UnknownHead
 from mlclip_client.inputs import Limits
 from mlclip_client.jobs.folder import Counts
-from mlclip_client.settings import Summary
+from mlclip_client.jobs.merge import merge
+from mlclip_client.settings import OnRay, Summary
 from mlclip_client.tally import DONE, FAILED, REJECTED, USAGE
 
 Url = Annotated[str, typer.Option(help="Triton's gRPC endpoint, host:port; several with commas between.")]
@@ -36,7 +36,9 @@ RayAddress = Annotated[
 ]
 RayWorkers = Annotated[int, typer.Option(min=0, help="Workers at most, each --concurrency inputs; 0: one a core.")]
 MaxFailures = Annotated[int, typer.Option(min=0, help="A job stops after so many errors in a row; 0: never.")]
-MaxBytes = Annotated[int, typer.Option(min=1, help="Larger files are refused.")]
+MaxBytes = Annotated[
+    int, typer.Option(min=1, help="Larger files are refused; up to --concurrency files are in memory at once.")
+]
 DownloadSeconds = Annotated[float, typer.Option(min=0.001, help="Deadline of each download, in seconds.")]
 PerHost = Annotated[int, typer.Option(min=1, help="Downloads from one host at once.")]
 Private = Annotated[bool, typer.Option("--private", help="Download from private addresses, too.")]
@@ -76,6 +78,15 @@ def limits(
         robots=not ignore_robots,
         proxy=proxy,
     )
+
+
+def cluster(engine: str, address: str | None, workers: int) -> OnRay | None:
+    """Where a job runs, if not here; raises ValueError."""
+    if engine == "ray":
+        return OnRay(address, workers)
+    if address is not None or workers:
+        raise ValueError("--ray-address and --ray-workers go with --engine ray")
+    return None
 
 
 def conclude(summary: Summary, job: Path | None, out: str | None) -> int:

@@ -17,8 +17,8 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,19 @@ from mlclip_client.errors import ClientError, JobError, ServerUnavailable
 from mlclip_client.findings import Findings
 from mlclip_client.inputs import Reader
 from mlclip_client.jobs.folder import Job
-from mlclip_client.jobs.run import Limit
+from mlclip_client.jobs.run import Doing, Kinds, Limit, claimed, has_work, work
 from mlclip_client.labeller import Labeller, Pin
-from mlclip_client.ordered import ordered
+from mlclip_client.rows import Row
 from mlclip_client.settings import Asking, OnRay, Wanted
 
 _MOST_BLOCKS = 2000
 """Shards travel one by one, unless there are more than this: Ray Data keeps an account of each."""
+_TOLD = ["path", "error_kind", "error"]
 
 
 @dataclass(frozen=True)
-class Doing:
-    """How workers label, in values that can be sent to them.
+class Orders:
+    """What workers are to do, in values that can be sent to them.
 
     Attributes:
         wanted: what.
@@ -51,6 +52,7 @@ class Doing:
         pinned: versions that answers must come from.
         schema: of the rows.
         most_failures: see `Limit`; each worker counts its own.
+        kinds: which inputs.
     """
 
     wanted: Wanted
@@ -58,6 +60,7 @@ class Doing:
     pinned: dict[str, Pin]
     schema: pa.Schema
     most_failures: int
+    kinds: Kinds
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ class Done:
 
     Attributes:
         shard: which.
-        rows: how many.
-        failures: path, kind and message of those with an error.
+        rows: how many it has.
+        errors: kind -> how many of them have an error of it.
+        labelled: inputs that have been labelled now.
+        failures: `path`, `error_kind` and `error` of those that ended with an error now.
         saved: see `Findings`.
         retries: see `Balanced`.
         node: that did it, as Ray names it.
@@ -76,19 +81,26 @@ class Done:
 
     shard: int
     rows: int = 0
-    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    labelled: int = 0
+    failures: list[Row] = field(default_factory=list)
     saved: int = 0
     retries: int = 0
     node: str = ""
     stopped: tuple[str, str] | None = None
 
+    @property
+    def outcomes(self) -> list[Row]:
+        """What came of each input, in columns of its row; the labelled ones come first."""
+        return [{"error_kind": None}] * self.labelled + self.failures
 
-def work_on_ray(job: Job, doing: Doing, cluster: OnRay, after_shard: Callable[[Done], None]) -> None:
-    """Label all inputs of a job that are not done and not with another process.
+
+def work_on_ray(job: Job, orders: Orders, cluster: OnRay, after_shard: Callable[[Done], None]) -> None:
+    """Label what is to be done in a job and not with another process.
 
     Args:
         job: a job that has begun.
-        doing: how.
+        orders: what is to be done, and how.
         cluster: where.
         after_shard: told of each shard that was written.
 
@@ -96,18 +108,18 @@ def work_on_ray(job: Job, doing: Doing, cluster: OnRay, after_shard: Callable[[D
         JobError: a worker has reached its limit of failures, or does not see the job.
         ClientError: what ends a worker of this machine ends the job here, too; or Ray cannot be used.
     """
-    shards = [shard for shard in job.open_shards() if job.claims.take(shard) and not job.shard_file(shard).exists()]
+    shards = list(claimed(job, orders.kinds))
     if not shards:
         return
-    for shard in shards:
-        job.sweep(shard)
-    threads = max(1, doing.asking.threads)
+    if orders.asking.embedded is not None:
+        orders = replace(orders, asking=replace(orders.asking, embedded=orders.asking.embedded.absolute()))
+    threads = max(1, orders.asking.threads)
     with _connected(cluster) as ray:
         workers = cluster.workers or int(ray.cluster_resources().get("CPU", 1)) // threads
         data = ray.data.from_items([{"shard": n} for n in shards], override_num_blocks=min(len(shards), _MOST_BLOCKS))
         done = data.map_batches(
             Worker,
-            fn_constructor_args=(str(job.folder.absolute()), doing),
+            fn_constructor_args=(str(job.folder.absolute()), orders),
             batch_size=1,
             num_cpus=threads,
             compute=ray.data.ActorPoolStrategy(
@@ -127,12 +139,12 @@ class Worker:
 
     Args:
         folder: of the job.
-        doing: how.
+        orders: what it is to do.
     """
 
-    def __init__(self, folder: str, doing: Doing) -> None:
-        self._folder, self._doing = Path(folder), doing
-        self._limit = Limit(doing.most_failures)
+    def __init__(self, folder: str, orders: Orders) -> None:
+        self._folder, self._orders = Path(folder), orders
+        self._limit = Limit(orders.most_failures)
         self._job: Job | None = None
 
     def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, list[str]]:
@@ -149,19 +161,23 @@ class Worker:
         if self._job is None:
             self._open()
         assert self._job is not None
-        job, labeller = self._job, self._labeller
-        saved, retries = labeller.findings.saved, labeller.client.transport.retries
-        if not job.shard_file(shard).exists():  # else a node did it that died before it could say so
-            rows = []
-            for row in ordered(labeller.label, job.plan.items(shard), self._doing.asking.concurrency):
-                self._limit.count(row)
-                rows.append(row)
-            job.write(shard, rows, self._doing.schema)
-        found = job.read(shard).select(["path", "error_kind", "error"]).to_pylist()
+        job, labeller, orders = self._job, self._labeller, self._orders
+        saved, retries, rows = labeller.findings.saved, labeller.client.transport.retries, list[Row]()
+        if has_work(job, shard, orders.kinds):
+            doing = Doing(
+                labeller.label, orders.schema, self._limit, orders.asking.concurrency, rows.append, lambda *_: None
+            )
+            work(job, [shard], orders.kinds, doing)
+        elif orders.kinds is None:  # a node did it that died before it could say so
+            rows = job.read(shard).select(_TOLD).to_pylist()
+        counts = job.counts(shard)
+        failures = [{name: row[name] for name in _TOLD} for row in rows if row["error_kind"]]
         return Done(
             shard,
-            len(found),
-            [tuple(row.values()) for row in found if row["error_kind"]],
+            counts.rows,
+            counts.errors or {},
+            len(rows) - len(failures),
+            failures,
             labeller.findings.saved - saved,
             labeller.client.transport.retries - retries,
             importlib.import_module("ray").get_runtime_context().get_node_id(),
@@ -171,11 +187,10 @@ class Worker:
         if not (self._folder / "job.json").exists():
             raise JobError(f"there is no job in {self._folder}: on Ray, all nodes need it under the same path")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # it becomes an error row
-        job, wanted = Job(self._folder), self._doing.wanted
-        os.chdir((job.asked or {})["folder"])
-        client = open_asks(wanted, self._doing.asking).__enter__()  # until Ray ends the process
+        job, wanted = Job(self._folder), self._orders.wanted
+        client = open_asks(wanted, self._orders.asking).__enter__()  # until Ray ends the process
         self._labeller = Labeller(
-            client, Reader(wanted.limits), Findings(), wanted.columns, self._doing.pinned, goes_on=False
+            client, Reader(wanted.limits), Findings(), wanted.columns, self._orders.pinned, goes_on=False
         )
         self._job = job
 

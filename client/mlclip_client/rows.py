@@ -103,15 +103,18 @@ def without_filling(row: Row) -> Row:
 
 
 def plain(value: Any) -> Any:
-    """Turn a row into what JSON knows; float32 keeps its shortest exact decimal form."""
+    """Turn a row into what JSON knows, each number in the shortest form that gives its float32 back.
+
+    All numbers with a fraction in rows are float32, also those that come back from Parquet as Python's floats.
+    """
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
         return [float(str(item)) for item in value]
-    if isinstance(value, np.floating):
-        return float(str(value))
+    if isinstance(value, (float, np.floating)):
+        return float(str(np.float32(value)))
     return value
 
 

@@ -50,6 +50,21 @@ class OnRay:
 
 
 @dataclass(frozen=True)
+class Working:
+    """How a job is worked on.
+
+    Attributes:
+        shard_rows: inputs a shard; only a new job heeds it.
+        most_failures: errors in a row after which the job stops; 0: never.
+        cluster: does the work; None: this process does.
+    """
+
+    shard_rows: int = 1000
+    most_failures: int = 1000
+    cluster: OnRay | None = None
+
+
+@dataclass(frozen=True)
 class Watching:
     """How a run can be watched.
 

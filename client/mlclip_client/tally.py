@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mlclip_client.rows import REJECTED_KINDS, Row
@@ -40,34 +39,20 @@ class Tally:
 
     def add(self, row: Row) -> None:
         """Count one row."""
-        if row["error_kind"] is None:
+        kind = row["error_kind"]
+        if kind is None:
             self.labelled += 1
+        elif kind in REJECTED_KINDS:
+            self.rejected[kind] += 1
         else:
-            self._fail(row["error_kind"], row["error"])
-
-    def add_shard(self, rows: int, failures: Sequence[tuple[str, str]]) -> None:
-        """Count rows that others have made.
-
-        Args:
-            rows: how many.
-            failures: kind and message of those with an error.
-        """
-        self.labelled += rows - len(failures)
-        for kind, message in failures:
-            self._fail(kind, message)
+            self.failed[kind] += 1
+            self.last_failure = row["error"]
 
     def exit_code(self) -> int:
         """Give the exit code that says this to scripts."""
         if self.failed:
             return FAILED
         return REJECTED if self.rejected else DONE
-
-    def _fail(self, kind: str, message: str) -> None:
-        if kind in REJECTED_KINDS:
-            self.rejected[kind] += 1
-        else:
-            self.failed[kind] += 1
-            self.last_failure = message
 
     def __str__(self) -> str:
         text = f"{self.rows:,} inputs: {self.labelled:,} labelled"

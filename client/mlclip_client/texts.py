@@ -59,6 +59,8 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, str]]:
             raise ValueError(f"{file}: the first line must name the columns `path` and `text`")
         try:
             for row in reader:
+                if None in row:
+                    raise ValueError(f"{file}:{reader.line_num}: more values than columns: quote what holds a comma")
                 yield from _pair(row, f"{file}:{reader.line_num}")
         except csv.Error as error:
             raise ValueError(f"{file}: broken CSV after line {reader.line_num}: {error}") from error
@@ -71,7 +73,7 @@ def _json_rows(file: Path) -> Iterator[tuple[str, str]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{file}:{number}: not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{file}:{number}: not a JSON object: write {{…}} on each line")

@@ -8,6 +8,8 @@ import os
 import select
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,11 @@ import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
+from mlclip_client.cli import app
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
+from typer.testing import CliRunner
 
 SIZE = 8
 LABELS = {
@@ -269,6 +273,38 @@ class Tiny:
         """Give every model's configuration as a server would send it: name -> ModelConfig."""
         found = (text_format.Parse(path.read_text(), pb.ModelConfig()) for path in self.root.glob("*/config.pbtxt"))
         return {config.name: config for config in found}
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Run a command in this process, as `run("classify", folder, ...)`; gives what Click's runner gives."""
+    return lambda *arguments, **options: CliRunner().invoke(app, list(map(str, arguments)), **options)
+
+
+class Command(subprocess.Popen):
+    """The same in a process of its own, as a script would do it."""
+
+    def __init__(self, *arguments, **options):
+        words = [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)]
+        super().__init__(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+    def finish(self):
+        """Wait for its end: exit code, stdout, stderr."""
+        stdout, stderr = self.communicate(timeout=300)
+        return self.returncode, stdout, stderr
+
+
+@pytest.fixture
+def start():
+    """Start a command; one that the test leaves running, as when it fails, is killed."""
+    with contextlib.ExitStack() as stack:
+
+        def started(*arguments, **options):
+            process = stack.enter_context(Command(*arguments, **options))
+            stack.callback(process.kill)
+            return process
+
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -5,55 +5,25 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.cli import app
-from typer.testing import CliRunner
 
 NOWHERE = "127.0.0.1:1"
-
-
-def command(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_heed_ctrl_c,
-        **options,
-    )
-
-
-def _heed_ctrl_c():
-    """Background jobs of a shell ignore SIGINT, and so would these children of one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def run(*arguments):
-    """Run in this process; `run_apart` is the same as a script would do it."""
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
-def run_apart(*arguments):
-    process = command(*arguments)
-    stdout, stderr = process.communicate(timeout=120)
-    return process.returncode, stdout, stderr
 
 
 def json_rows(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_folder_becomes_parquet(server, tiny, folder, files, tmp_path):
+def test_folder_becomes_parquet(start, server, tiny, folder, files, tmp_path):
     out = tmp_path / "labels.parquet"
-    code, stdout, stderr = run_apart(
+    code, stdout, stderr = start(
         "classify", folder, "--head", "grid", "--head", "color", "--out", out, "--url", server.grpc_url, "--scores"
-    )
+    ).finish()
     assert (code, stdout) == (0, ""), stderr
     assert stderr == f"40 inputs: 40 labelled; 0 other files left alone; written to {out}\n"
     rows = pq.read_table(out).to_pylist()
@@ -71,7 +41,7 @@ def test_folder_becomes_parquet(server, tiny, folder, files, tmp_path):
 
 
 @pytest.mark.parametrize("via", ["bytes", "pixels"])
-def test_broken_image_gets_a_row_and_exit_code_3(server, folder, tmp_path, via):
+def test_broken_image_gets_a_row_and_exit_code_3(run, server, folder, tmp_path, via):
     (folder / "03.jpg").write_bytes(b"no image")
     (folder / "05.jpg").write_bytes(b"")
     (folder / "07.jpg").write_bytes(bytes(5000))
@@ -94,11 +64,25 @@ def test_broken_image_gets_a_row_and_exit_code_3(server, folder, tmp_path, via):
     assert all((row["answers"] is None) == (row["error"] is not None) for row in rows)
 
 
-def test_dash_writes_rows_alone_to_stdout(server, folder):
-    code, stdout, stderr = run_apart(
+@pytest.mark.parametrize("job", [[], ["--job", "job"]], ids=["stream", "job"])
+def test_a_log_names_the_inputs_that_failed(run, server, folder, tmp_path, monkeypatch, job):
+    monkeypatch.chdir(tmp_path)
+    (folder / "03.jpg").write_bytes(b"no image")
+    (folder / "05.jpg").write_bytes(b"")
+    asked = ["classify", "images", "--head", "color", "--url", server.grpc_url, "--out", "all.jsonl", *job]
+    assert run(*asked, "--log", "log").exit_code == 3
+    told = [event for event in json_rows((tmp_path / "log").read_text()) if event["event"] == "input failed"]
+    assert [(event["path"], event["kind"], event["error"]) for event in told] == [
+        ("images/03.jpg", "decode", "not an image in a format that Pillow reads"),
+        ("images/05.jpg", "decode", "the file is empty"),
+    ]
+
+
+def test_dash_writes_rows_alone_to_stdout(start, server, folder):
+    code, stdout, stderr = start(
         *("classify", folder / "sub", folder / "01.jpg", "--head", "color", "--out", "-"),
         *("--url", server.grpc_url, "--top-k", "2", "--concurrency", "3"),
-    )
+    ).finish()
     rows = json_rows(stdout)
     assert (code, len(rows)) == (0, 21)
     assert stderr == "21 inputs: 21 labelled; 0 other files left alone\n"
@@ -106,8 +90,8 @@ def test_dash_writes_rows_alone_to_stdout(server, folder):
     assert len(rows[0]["answers"]["color"]["top_labels"]) == 2
 
 
-def test_a_line_on_stdin_gives_its_row_before_the_next_line_comes(server, folder):
-    process = command(
+def test_a_line_on_stdin_gives_its_row_before_the_next_line_comes(start, server, folder):
+    process = start(
         *("classify", "-", "--head", "color", "--out", "-", "--url", server.grpc_url), stdin=subprocess.PIPE
     )
     for name in ("00.png", "01.jpg", "02.png"):
@@ -115,11 +99,11 @@ def test_a_line_on_stdin_gives_its_row_before_the_next_line_comes(server, folder
         process.stdin.flush()
         row = json.loads(process.stdout.readline())
         assert row["path"] == str(folder / name) and row["answers"]["color"]["top_labels"]
-    _, stderr = process.communicate(timeout=120)
-    assert (process.returncode, stderr) == (0, "3 inputs: 3 labelled; 0 other files left alone\n")
+    code, _, stderr = process.finish()
+    assert (code, stderr) == (0, "3 inputs: 3 labelled; 0 other files left alone\n")
 
 
-def test_a_manifest_of_paths_texts_and_bytes_and_a_tar_in_one_run(server, folder, files, tmp_path):
+def test_a_manifest_of_paths_texts_and_bytes_and_a_tar_in_one_run(run, server, folder, files, tmp_path):
     pq.write_table(pa.table({"image": files[:3], "text": ["a", None, "c"]}), tmp_path / "cells.parquet")
     (tmp_path / "paths.csv").write_text(f"path,text\n{folder / '03.jpg'},four\nimages/04.png,\n")
     with tarfile.open(tmp_path / "more.tar", "w") as tar:
@@ -135,7 +119,7 @@ def test_a_manifest_of_paths_texts_and_bytes_and_a_tar_in_one_run(server, folder
     assert rows[-1]["path"] == f"{tmp_path / 'more.tar'}/deep/05.jpg"
 
 
-def test_embeddings_are_written_for_images_with_answers(server, folder, tmp_path):
+def test_embeddings_are_written_for_images_with_answers(run, server, folder, tmp_path):
     (folder / "00.png").write_bytes(b"no image")
     out = tmp_path / "labels.parquet"
     result = run("classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url, "--embeddings")
@@ -146,18 +130,18 @@ def test_embeddings_are_written_for_images_with_answers(server, folder, tmp_path
 
 
 @pytest.mark.parametrize("name", ["labels.parquet", "labels.jsonl"])
-def test_server_killed_in_the_middle_keeps_the_rows_so_far(mortal_server, gate, folder, tmp_path, name):
+def test_server_killed_in_the_middle_keeps_the_rows_so_far(start, mortal_server, gate, folder, tmp_path, name):
     (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, before `sub`
     out = tmp_path / name
-    process = command(
+    process = start(
         *("classify", folder, "--head", "color", "--out", out, "--url", mortal_server.grpc_url),
         *("--concurrency", "1", "--timeout", "300", "--patience", "0"),
     )
     gate.await_request()
     assert not out.exists(), "the file appears when it is complete"
     os.kill(mortal_server.pid, signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1
+    code, _, stderr = process.finish()
+    assert code == 1
     assert "41 inputs: 20 labelled, 21 with an error (21 unavailable)" in stderr
     assert "error: the server did not answer for every image: no server answers at" in stderr
     rows = pq.read_table(out).to_pylist() if name.endswith("parquet") else json_rows(out.read_text())
@@ -167,24 +151,28 @@ def test_server_killed_in_the_middle_keeps_the_rows_so_far(mortal_server, gate, 
     assert not list(tmp_path.glob(".labels*"))
 
 
-def test_ctrl_c_keeps_the_rows_so_far(server, gate, folder, tmp_path):
+def heed_ctrl_c():
+    """Background jobs of a shell ignore SIGINT, and so would these children of one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_keeps_the_rows_so_far(start, server, gate, folder, tmp_path):
     (folder / "20.png").write_bytes(gate.image)
     out = tmp_path / "labels.parquet"
-    process = command(
-        *("classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url, "--concurrency", "1")
-    )
+    asked = ["classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url, "--concurrency", "1"]
+    process = start(*asked, preexec_fn=heed_ctrl_c)
     gate.await_request()
     process.send_signal(signal.SIGINT)
     gate.open()
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1
+    code, _, stderr = process.finish()
+    assert code == 1
     assert "error: interrupted; the output holds the rows up to here" in stderr
     assert "Traceback" not in stderr
     assert 1 <= pq.read_table(out).num_rows <= 21
 
 
-def test_heads_lists_what_is_served(server):
-    code, stdout, stderr = run_apart("heads", "--url", server.grpc_url)
+def test_heads_lists_what_is_served(start, server):
+    code, stdout, stderr = start("heads", "--url", server.grpc_url).finish()
     assert (code, stderr) == (0, "")
     color, grid = (line for line in stdout.splitlines() if "tiny" in line)
     assert "color" in color
@@ -192,7 +180,7 @@ def test_heads_lists_what_is_served(server):
 
 
 @pytest.mark.parametrize("heads", [(), ("--head", "mld")])
-def test_no_or_unknown_head_lists_them_and_is_wrong_usage(server, folder, tmp_path, heads):
+def test_no_or_unknown_head_lists_them_and_is_wrong_usage(run, server, folder, tmp_path, heads):
     out = tmp_path / "labels.parquet"
     result = run("classify", folder, *heads, "--out", out, "--url", server.grpc_url)
     assert result.exit_code == 2
@@ -203,18 +191,18 @@ def test_no_or_unknown_head_lists_them_and_is_wrong_usage(server, folder, tmp_pa
 
 
 @pytest.mark.parametrize("arguments", [("classify", __file__, "--head", "mld"), ("heads",)])
-def test_unreachable_server_is_one_line_and_exit_code_1(arguments, tmp_path):
-    code, stdout, stderr = run_apart(
+def test_unreachable_server_is_one_line_and_exit_code_1(start, arguments, tmp_path):
+    code, stdout, stderr = start(
         *arguments, "--url", NOWHERE, *(["--out", tmp_path / "x.jsonl"] if "classify" in arguments else [])
-    )
+    ).finish()
     assert (code, stdout) == (1, "")
     assert stderr.startswith(f"error: no server answers at {NOWHERE}: ")
     assert stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_debug_shows_the_traceback():
-    code, _, stderr = run_apart("heads", "--url", NOWHERE, "--debug")
+def test_debug_shows_the_traceback(start):
+    code, _, stderr = start("heads", "--url", NOWHERE, "--debug").finish()
     assert code == 1
     assert "Traceback" in stderr
     assert "ServerUnavailable" in stderr
@@ -233,14 +221,14 @@ def test_debug_shows_the_traceback():
         (["classify", __file__, "--top-k", "-1"], "top-k"),
     ],
 )
-def test_wrong_usage_is_exit_code_2(arguments, reason):
+def test_wrong_usage_is_exit_code_2(run, arguments, reason):
     result = run(*arguments, "--url", NOWHERE)
     assert result.exit_code == 2
     assert reason in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_folder_without_images_fails_with_a_count(tmp_path):
+def test_folder_without_images_fails_with_a_count(run, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     result = run("classify", tmp_path, "--head", "mld", "--url", NOWHERE)
     assert result.exit_code == 1

@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from mlclip_client.cli import app
-from typer.testing import CliRunner
 
 README = (Path(__file__).parents[2] / "client" / "README.md").read_text(encoding="utf-8")
 ROWS = README[README.index("## Rows") : README.index("## Python")]
@@ -13,10 +11,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", ROWS, re.S)
 
 
 @pytest.fixture
-def labels(server, folder, tmp_path, monkeypatch):
+def labels(run, server, folder, tmp_path, monkeypatch):
     (folder / "07.jpg").write_bytes(b"no image")
     monkeypatch.chdir(tmp_path)
-    CliRunner().invoke(app, ["classify", str(folder), "--head", "color", "--url", server.grpc_url])
+    run("classify", folder, "--head", "color", "--url", server.grpc_url)
 
 
 def test_there_are_examples_for_three_readers():

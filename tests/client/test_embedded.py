@@ -10,17 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
 from mlclip_client import Client
-from mlclip_client.cli import app
 from mlclip_client.embedded import Embedded
 from mlclip_client.errors import BadImage, ServerError, UnknownHead
 from mlclip_client.models import Repository, Steps, Together
 from mlclip_client.pixels import to_pixels
 from tritonclient.grpc import model_config_pb2 as pb
-from typer.testing import CliRunner
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def rows(file):
@@ -43,7 +37,7 @@ def change(root, model, edit):
 
 @pytest.mark.parametrize("heads", [("color",), ("grid", "color")])
 @pytest.mark.parametrize("via", ["bytes", "pixels"])
-def test_rows_are_those_of_a_server(server, tiny, folder, tmp_path, assert_same_rows, heads, via):
+def test_rows_are_those_of_a_server(run, server, tiny, folder, tmp_path, assert_same_rows, heads, via):
     (folder / "03.jpg").write_bytes(b"no image")
     (folder / "05.jpg").write_bytes((folder / "07.jpg").read_bytes()[:60])
     (folder / "09.jpg").write_bytes(b"")
@@ -142,7 +136,7 @@ def test_only_the_steps_behind_what_is_asked_run(copy, tiny, files):
         np.testing.assert_allclose(made["color_scores"], [tiny.scores(data, "color")], rtol=0, atol=1e-5)
 
 
-def test_a_head_that_needs_a_python_model_is_refused_by_name(copy, folder, tmp_path):
+def test_a_head_that_needs_a_python_model_is_refused_by_name(run, copy, folder, tmp_path):
     (copy / "head_grid/1/model.onnx").rename(copy / "head_grid/1/model.py")
     both = ["--head", "color", "--head", "grid"]
     result = run("classify", folder, "--embedded", copy, *both, "--out", tmp_path / "o.jsonl")
@@ -188,7 +182,7 @@ def test_the_newest_version_answers(copy, files):
     assert (answer.version, answer.selected.tolist()) == ("10", [True] * 4)
 
 
-def test_a_model_that_cannot_be_loaded_stops_a_job_and_one_that_fails_is_an_error_row(copy, folder, tmp_path):
+def test_a_model_that_cannot_be_loaded_stops_a_job_and_one_that_fails_is_an_error_row(run, copy, folder, tmp_path):
     arguments = ["classify", folder, "--embedded", copy, "--head", "color", "--job", tmp_path / "job"]
     change(copy, "threshold_color", lambda config: None)
     whole = (copy / "encoder_tiny/1/model.onnx").read_bytes()
@@ -205,7 +199,7 @@ def test_a_model_that_cannot_be_loaded_stops_a_job_and_one_that_fails_is_an_erro
     assert "the model 'head_color' of" in rows(tmp_path / "job/labels")[0]["error"]
 
 
-def test_a_job_begun_with_a_server_goes_on_without_one(server, tiny, folder, tmp_path, assert_same_rows):
+def test_a_job_begun_with_a_server_goes_on_without_one(run, server, tiny, folder, tmp_path, assert_same_rows):
     (folder / "05.jpg").write_bytes(b"no image")
     job, wanted = tmp_path / "job", tmp_path / "wanted.parquet"
     begin = ["classify", folder, "--head", "grid", "--job", job, "--shard-rows", 8]
@@ -221,7 +215,7 @@ def test_a_job_begun_with_a_server_goes_on_without_one(server, tiny, folder, tmp
     assert (result.exit_code, rows(job / "labels")[5]["error"]) == (0, None), result.stderr
 
 
-def test_what_is_no_repository_is_said(copy, folder, tmp_path, monkeypatch):
+def test_what_is_no_repository_is_said(run, copy, folder, tmp_path, monkeypatch):
     result = run("classify", folder, "--embedded", folder)
     assert (result.exit_code, result.stderr) == (
         2,

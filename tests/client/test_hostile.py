@@ -7,11 +7,10 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.cli import app
 from mlclip_client.rows import printable
 from PIL import Image
-from typer.testing import CliRunner
 
+COLOR = ("--head", "color", "--scores")
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
 NAMES = [
     b"plain.png",
@@ -104,34 +103,30 @@ def check(found, wanted, tiny):
             assert row["answers"] is None and row["error"], path
 
 
-def classify(*arguments):
-    return CliRunner().invoke(app, ["classify", *map(str, arguments), "--head", "color", "--scores"])
-
-
 @pytest.mark.parametrize("via", ["bytes", "pixels"])
 @pytest.mark.parametrize("as_job", [False, True], ids=["stream", "job"])
-def test_every_file_of_a_crawl_ends_as_its_label_or_its_error(server, tiny, hostile, tmp_path, via, as_job):
+def test_every_file_of_a_crawl_ends_as_its_label_or_its_error(run, server, tiny, hostile, tmp_path, via, as_job):
     root, wanted = hostile
     out = tmp_path / "labels.parquet"
     job = ["--job", tmp_path / "job"] if as_job else []
-    result = classify(root, "--out", out, "--url", server.grpc_url, "--via", via, "--max-bytes", 500_000, *job)
+    asked = ["classify", root, *COLOR, "--out", out, "--url", server.grpc_url, "--via", via, "--max-bytes", 500_000]
+    result = run(*asked, *job)
     assert result.exit_code == 3, result.output
     check(pq.read_table(out).to_pylist(), wanted, tiny)
 
 
-def test_the_same_files_one_by_one_on_stdin(server, tiny, hostile, tmp_path):
+def test_the_same_files_one_by_one_on_stdin(run, server, tiny, hostile, tmp_path):
     """Names with a line break cannot be told in lines; `-print0` tells them."""
     _, wanted = hostile
     out = tmp_path / "labels.parquet"
     names = b"".join(os.fsencode(path) + b"\0" for path in wanted)
-    arguments = ["classify", "-", "--null", "--head", "color", "--scores", "--out", str(out)]
-    arguments += ["--url", server.grpc_url, "--max-bytes", "500000"]
-    result = CliRunner().invoke(app, arguments, input=names)
+    asked = ["classify", "-", "--null", *COLOR, "--out", out, "--url", server.grpc_url, "--max-bytes", 500_000]
+    result = run(*asked, input=names)
     assert result.exit_code == 3, result.output
     check(pq.read_table(out).to_pylist(), wanted, tiny)
 
 
-def test_members_of_a_hostile_tar_touch_nothing_outside_it(server, tiny, tmp_path):
+def test_members_of_a_hostile_tar_touch_nothing_outside_it(run, server, tiny, tmp_path):
     png, archive = encode(RGB, "PNG"), tmp_path / "crawl.tar"
     outside = tmp_path / "outside.png"
     outside.write_bytes(encode(RGB.rotate(90), "PNG"))
@@ -155,7 +150,7 @@ def test_members_of_a_hostile_tar_touch_nothing_outside_it(server, tiny, tmp_pat
         add("device.png", b"", type=tarfile.CHRTYPE)
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     out = tmp_path / "labels.parquet"
-    result = classify(archive, "--out", out, "--url", server.grpc_url)
+    result = run("classify", archive, *COLOR, "--out", out, "--url", server.grpc_url)
     assert result.exit_code == 3, result.output
     found = pq.read_table(out).to_pylist()
     kinds = [(row["path"].removeprefix(f"{archive}/"), row["error_kind"]) for row in found]

@@ -7,33 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.cli import app
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
 from mlclip_client.rows import printable
-from typer.testing import CliRunner
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
-def start(*arguments):
-    """The same in a process that can be killed."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    stdout, stderr = process.communicate(timeout=120)
-    return process.returncode, stdout, stderr
 
 
 def rows(file):
@@ -52,7 +32,7 @@ def begin(server, folder, job):
 
 
 def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
-    begin, folder, job, server, tmp_path, assert_same_rows
+    run, begin, folder, job, server, tmp_path, assert_same_rows
 ):
     result = run(*begin, "--out", tmp_path / "merged.parquet")
     assert result.exit_code == 0, result.stderr
@@ -63,7 +43,7 @@ def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
     assert_same_rows(rows(job / "labels"), rows(tmp_path / "stream.parquet"))
 
 
-def test_a_job_as_json_lines_has_null_where_there_is_no_embedding(begin, folder, job, tmp_path):
+def test_a_job_as_json_lines_has_null_where_there_is_no_embedding(run, begin, folder, job, tmp_path):
     (folder / "03.jpg").write_bytes(b"no image")
     assert run(*begin, "--embeddings", "--out", tmp_path / "all.jsonl").exit_code == 3
     lines = (tmp_path / "all.jsonl").read_text().splitlines()
@@ -71,19 +51,32 @@ def test_a_job_as_json_lines_has_null_where_there_is_no_embedding(begin, folder,
     assert [row["embedding"] is None for row in found] == [number == 3 for number in range(40)]
 
 
-def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(begin, gate, folder, job, server, tmp_path):
+def test_a_job_as_json_lines_has_the_shortest_numbers_that_give_each_float32_back(run, begin, job, tmp_path):
+    run(*begin, "--scores", "--embeddings", "--out", tmp_path / "all.jsonl")
+    found, digits = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()], []
+    json.loads(json.dumps(found), parse_float=digits.append)
+    assert len(digits) > 40 * 9 and digits == [str(np.float32(number)) for number in digits]
+    for row, wanted in zip(found, rows(job / "labels"), strict=True):
+        for name in ("scores", "top_scores", "all_scores"):
+            numbers, exact = (np.float32(each["answers"]["color"][name]) for each in (row, wanted))
+            assert numbers.tolist() == exact.tolist()
+        assert np.float32(row["embedding"]).tolist() == wanted["embedding"]
+        assert np.float32(row["seconds"]) == wanted["seconds"]
+
+
+def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(start, begin, gate, folder, job, server, tmp_path):
     (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, in the third shard
     first = start(*begin, "--concurrency", 1)
     gate.await_request()
     first.kill()
-    finish(first)
+    first.finish()
     gate.open()
     assert sorted(os.listdir(job / "labels")) == ["000000.parquet", "000001.parquet"]
     done = rows(job / "labels")
     again = start("classify", "--job", job, "--url", server.grpc_url, "--out", tmp_path / "all.parquet")
     gate.await_request()
     gate.open()
-    code, _, stderr = finish(again)
+    code, _, stderr = again.finish()
     assert code == 3, stderr
     assert "25 inputs: 24 labelled, 1 with an error (1 decode)" in stderr, "what was done is not done again"
     found = rows(tmp_path / "all.parquet")
@@ -92,7 +85,9 @@ def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(begin, gate, f
     assert [row["error_kind"] for row in found] == [None] * 20 + ["decode"] + [None] * 20
 
 
-def test_a_server_that_is_killed_and_started_again_costs_no_row(tiny, mortal_server, gate, folder, job, tmp_path):
+def test_a_server_that_is_killed_and_started_again_costs_no_row(
+    start, tiny, mortal_server, gate, folder, job, tmp_path
+):
     from mlclip_serve import Server
 
     (folder / "20.png").write_bytes(gate.image)
@@ -104,7 +99,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(tiny, mortal_ser
     with Server(tiny.root, grpc_port=port):
         gate.await_request()
         gate.open()
-        code, _, stderr = finish(process)
+        code, _, stderr = process.finish()
     assert code == 3, stderr
     assert [row["error_kind"] for row in rows(job / "labels")] == [None] * 20 + ["decode"] + [None] * 20
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
@@ -113,14 +108,14 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(tiny, mortal_ser
 
 
 def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
-    mortal_server, server, gate, folder, job, tmp_path
+    run, start, mortal_server, server, gate, folder, job, tmp_path
 ):
     (folder / "20.png").write_bytes(gate.image)
     arguments = ["classify", folder, "--head", "color", "--job", job, "--shard-rows", 8, "--concurrency", 1]
     process = start(*arguments, "--url", mortal_server.grpc_url, "--patience", 0, "--timeout", 300)
     gate.await_request()
     os.killpg(mortal_server.pid, signal.SIGKILL)
-    code, _, stderr = finish(process)
+    code, _, stderr = process.finish()
     assert code == 1
     assert "error: no server answers at" in stderr and "the same command goes on" in stderr
     assert run("status", job).stdout.startswith("16 of 41 inputs have a row; 2 of 6 shards\n")
@@ -129,7 +124,7 @@ def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
     assert len(rows(job / "labels")) == 41
 
 
-def test_two_workers_share_a_job_and_no_shard_is_done_twice(begin, gate, folder, job, server, tmp_path):
+def test_two_workers_share_a_job_and_no_shard_is_done_twice(run, start, begin, gate, folder, job, server, tmp_path):
     (folder / "00.png").write_bytes(gate.image)
     first = start(*begin, "--concurrency", 1)
     gate.await_request()  # the first worker has claimed the first shards
@@ -140,13 +135,13 @@ def test_two_workers_share_a_job_and_no_shard_is_done_twice(begin, gate, folder,
     assert theirs and 0 not in theirs
     assert "the rest is with other workers" in second.stderr
     gate.open()
-    code, _, stderr = finish(first)
+    code, _, stderr = first.finish()
     assert code == 3, stderr
     assert f"{40 - 8 * len(theirs)} inputs: " in stderr
     assert [row["path"] for row in rows(job / "labels")] == sorted(str(path) for path in folder.rglob("*.*"))
 
 
-def test_only_what_failed_is_retried_and_takes_its_place(begin, folder, job, server):
+def test_only_what_failed_is_retried_and_takes_its_place(run, begin, folder, job, server):
     wanted = (folder / "03.jpg").read_bytes()
     (folder / "03.jpg").unlink()
     (folder / "03.jpg").symlink_to(folder / "not there yet")
@@ -167,7 +162,24 @@ def test_only_what_failed_is_retried_and_takes_its_place(begin, folder, job, ser
     assert changed == {"000000.parquet"}
 
 
-def test_a_job_refuses_another_model_and_another_question(begin, folder, job, server):
+def test_a_job_begun_with_relative_names_goes_on_from_any_folder(run, folder, server, tmp_path, monkeypatch):
+    wanted = (folder / "03.jpg").read_bytes()
+    (folder / "03.jpg").unlink()
+    (folder / "03.jpg").symlink_to("03.late")
+    monkeypatch.chdir(folder)
+    again = ["--job", tmp_path / "job", "--url", server.grpc_url]
+    assert run("classify", "sub/../.", "--head", "color", "--shard-rows", 8, *again).exit_code == 3
+    (tmp_path / "job" / "labels" / "000004.parquet").unlink()
+    (folder / "03.late").write_bytes(wanted)
+    monkeypatch.chdir("/")
+    run("classify", *again)
+    assert run("retry-failed", tmp_path / "job", "--url", server.grpc_url).exit_code == 0
+    found = rows(tmp_path / "job" / "labels")
+    assert len(found) == 40 and {row["error_kind"] for row in found} == {None}
+    assert found[3]["path"] == "sub/../03.jpg"
+
+
+def test_a_job_refuses_another_model_and_another_question(run, begin, folder, job, server):
     assert run(*begin).exit_code == 0
     other = run("classify", folder / "sub", "--head", "color", "--job", job, "--url", server.grpc_url)
     assert other.exit_code == 1
@@ -182,7 +194,7 @@ def test_a_job_refuses_another_model_and_another_question(begin, folder, job, se
     assert not (job / "labels" / "000001.parquet").exists()
 
 
-def test_a_job_that_is_plainly_broken_stops_with_its_last_error_and_can_go_on(tmp_path, job, server):
+def test_a_job_that_is_plainly_broken_stops_with_its_last_error_and_can_go_on(run, tmp_path, job, server):
     (tmp_path / "list.txt").write_text("".join(f"gone/{number}.png\n" for number in range(50)))
     begin = ["classify", tmp_path / "list.txt", "--head", "color", "--job", job, "--url", server.grpc_url]
     result = run(*begin, "--shard-rows", 8, "--max-failures", 20)
@@ -195,7 +207,7 @@ def test_a_job_that_is_plainly_broken_stops_with_its_last_error_and_can_go_on(tm
     assert {row["error_kind"] for row in found} == {"read"}
 
 
-def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(begin, folder, job, server):
+def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(run, begin, folder, job, server):
     for number in range(10, 20):
         path = folder / f"{number:02}.{('png', 'jpg')[number % 2]}"
         path.write_bytes((folder / "00.png").read_bytes())
@@ -208,7 +220,7 @@ def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(begin, folder
     assert len({row["sha256"] for row in found}) == 30
 
 
-def test_status_is_for_people_and_for_programs(begin, job):
+def test_status_is_for_people_and_for_programs(run, begin, job):
     missing = run("status", job)
     assert (missing.exit_code, missing.stderr) == (1, f"error: there is no job in {job}\n")
     run(*begin)
@@ -218,7 +230,7 @@ def test_status_is_for_people_and_for_programs(begin, job):
     assert (found["inputs"], found["rows"], found["errors"], found["shards"], found["done"]) == (40, 40, {}, 5, 5)
 
 
-def test_a_folder_that_is_no_job_is_left_alone(begin, job):
+def test_a_folder_that_is_no_job_is_left_alone(run, begin, job):
     job.mkdir()
     (job / "letters.txt").write_text("dear")
     result = run(*begin)
@@ -229,7 +241,7 @@ def test_a_folder_that_is_no_job_is_left_alone(begin, job):
 
 def test_a_plan_keeps_every_name(tmp_path):
     names = ["a b", "line\nbreak", os.fsdecode(b"caf\xe9"), "\ud800", "-x", "ü.png"]
-    items = [Item(name, "file", name, size=number, text=name, problem="") for number, name in enumerate(names)]
+    items = [Item(name, "file", f"/{name}", size=number, text=name, problem="") for number, name in enumerate(names)]
     counted = []
     assert write_plan(iter(items), tmp_path / "plan", 4, counted.append) == 6
     plan = Plan(tmp_path / "plan")
@@ -257,7 +269,7 @@ def test_a_claim_ends_with_its_process(tmp_path):
     claims.close()
 
 
-def test_no_temporary_file_is_left(begin, job):
+def test_no_temporary_file_is_left(run, begin, job):
     run(*begin)
     left = [path for path in Path(job).rglob("*") if path.name.startswith(".")]
     assert left == []

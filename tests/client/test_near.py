@@ -7,9 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlclip_client import near
-from mlclip_client.cli import app
 from mlclip_client.near import first_alike
-from typer.testing import CliRunner
 
 
 def plain_loop(embeddings, cosine):
@@ -45,7 +43,7 @@ def test_blocks_find_what_a_plain_loop_finds(monkeypatch, block, cosine):
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_the_command_lists_who_resembles_whom(tmp_path, parts):
+def test_the_command_lists_who_resembles_whom(run, tmp_path, parts):
     embeddings = np.float32([[1, 0], [0, 1], [0.999, 0.0447], [np.nan, np.nan], [0, 1], [-1, 0]])
     table = pa.table(
         {"path": list("abcdef"), "embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), 2)},
@@ -55,15 +53,15 @@ def test_the_command_lists_who_resembles_whom(tmp_path, parts):
         pq.write_table(table.slice(6 // parts * part, 6 // parts), tmp_path / f"{part}.parquet")
     labels = tmp_path if parts > 1 else tmp_path / "0.parquet"
     out = tmp_path / "pairs.csv"
-    result = CliRunner().invoke(app, ["duplicates", str(labels), "--out", str(out)])
+    result = run("duplicates", labels, "--out", out)
     assert result.exit_code == 0, result.output
     assert result.stderr == f"2 of 6 pictures resemble an earlier one; written to {out}\n"
     assert list(csv.reader(out.read_text().splitlines())) == [["path", "like"], ["c", "a"], ["e", "b"]]
 
 
-def test_rows_without_embeddings_are_refused_in_a_line(tmp_path):
+def test_rows_without_embeddings_are_refused_in_a_line(run, tmp_path):
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "x.parquet")
-    result = CliRunner().invoke(app, ["duplicates", str(tmp_path / "x.parquet")])
+    result = run("duplicates", tmp_path / "x.parquet")
     assert (result.exit_code, result.stderr) == (
         2,
         f"error: {tmp_path / 'x.parquet'} has no embeddings: classify with --embeddings\n",

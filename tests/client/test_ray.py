@@ -3,44 +3,32 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.cli import app
-from typer.testing import CliRunner
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: ray[data]")
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
-def start(*arguments):
-    """The same in a process of its own, as Ray likes it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
 
 
 def rows(job):
     return pq.read_table(job / "labels").to_pylist()
 
 
+def events(log):
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
 def written(log):
-    events = map(json.loads, log.read_text().splitlines())
-    return {event["shard"]: event["node"] for event in events if event["event"] == "shard written"}
+    return {event["shard"]: event["node"] for event in events(log) if event["event"] == "shard written"}
+
+
+def told(log):
+    """All events, without what depends on time and place."""
+    return [{name: value for name, value in event.items() if name not in ("time", "node")} for event in events(log)]
 
 
 class Cluster:
@@ -104,7 +92,7 @@ def job(tmp_path):
 
 @needs_ray
 def test_nodes_that_run_the_models_give_the_rows_of_this_machine(
-    cluster, node, tiny, folder, job, tmp_path, assert_same_rows, monkeypatch
+    run, start, cluster, node, tiny, folder, job, tmp_path, assert_same_rows, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (folder / "05.jpg").write_bytes(b"no image")
@@ -114,7 +102,7 @@ def test_nodes_that_run_the_models_give_the_rows_of_this_machine(
     assert local.exit_code == 3, local.stderr
     ray = ["--engine", "ray", "--ray-address", cluster.address, "--ray-workers", 2]
     other = cluster.add()
-    code, _, stderr = finish(start(*begin, "--job", "job", *ray, "--log", "log", "--out", "all.parquet"))
+    code, _, stderr = start(*begin, "--job", "job", *ray, "--log", "log", "--out", "all.parquet").finish()
     cluster.remove(other)
     assert code == 3 and "Traceback" not in stderr, stderr
     assert "40 inputs: 39 labelled, 1 with an error (1 decode)" in stderr
@@ -129,7 +117,9 @@ def test_nodes_that_run_the_models_give_the_rows_of_this_machine(
 
 
 @needs_ray
-def test_a_node_that_dies_in_the_middle_costs_no_row(cluster, server, gate, folder, job, tmp_path, assert_same_rows):
+def test_a_node_that_dies_in_the_middle_costs_no_row(
+    run, start, cluster, server, gate, folder, job, tmp_path, assert_same_rows
+):
     (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, in the third shard
     begin = ["classify", folder, "--head", "color", "--url", server.grpc_url, "--shard-rows", 8, "--timeout", 300]
     ray = ["--engine", "ray", "--ray-address", cluster.address]
@@ -145,7 +135,7 @@ def test_a_node_that_dies_in_the_middle_costs_no_row(cluster, server, gate, fold
     gate.open()
     gate.await_request()
     gate.open()
-    code, _, stderr = finish(process)
+    code, _, stderr = process.finish()
     cluster.remove(heir)
     assert code == 3, stderr
     assert "41 inputs: 40 labelled, 1 with an error (1 decode)" in stderr
@@ -158,11 +148,44 @@ def test_a_node_that_dies_in_the_middle_costs_no_row(cluster, server, gate, fold
 
 
 @needs_ray
-def test_a_job_that_is_plainly_broken_stops_with_a_line_and_can_go_on_here(cluster, node, tiny, job, tmp_path):
+def test_only_what_failed_is_retried_on_nodes_with_the_rows_of_this_machine(
+    run, start, cluster, node, tiny, folder, job, tmp_path, assert_same_rows
+):
+    images = {name: (folder / name).read_bytes() for name in ("03.jpg", "04.png", "sub/20.png")}
+    for name in images:
+        (folder / name).unlink()
+        (folder / name).symlink_to(tmp_path / "away" / Path(name).name)
+    (folder / "05.jpg").write_bytes(b"no image")
+    here = ["--embedded", tiny.root, "--threads", 1]
+    assert run("classify", folder, "--head", "color", "--job", job, "--shard-rows", 8, *here).exit_code == 3
+    (tmp_path / "away").mkdir()
+    for name in ("03.jpg", "sub/20.png"):
+        (tmp_path / "away" / Path(name).name).write_bytes(images[name])
+    before, local = rows(job), tmp_path / "local"
+    shutil.copytree(job, local)
+    ray = ["--engine", "ray", "--ray-address", cluster.address]
+    code, _, stderr = start("retry-failed", job, *here, *ray, "--log", tmp_path / "log").finish()
+    result = run("retry-failed", local, *here, "--log", tmp_path / "local log")
+    assert "3 inputs: 2 labelled, 1 with an error (1 read)" in stderr
+    said = result.stderr.replace(str(local), str(job)).splitlines()[-1]
+    assert (code, stderr.splitlines()[-1]) == (result.exit_code, said)
+    after = rows(job)
+    assert_same_rows(after, rows(local))
+    assert [row["error_kind"] for row in after if row["error_kind"]] == ["read", "decode"]
+    kept = [number for number, row in enumerate(before) if row["error_kind"] != "read"]
+    assert len(kept) == 37 and [after[number] for number in kept] == [before[number] for number in kept]
+    assert written(tmp_path / "log") == {0: node, 2: node}
+    assert told(tmp_path / "log") == told(tmp_path / "local log")
+
+
+@needs_ray
+def test_a_job_that_is_plainly_broken_stops_with_a_line_and_can_go_on_here(
+    run, start, cluster, node, tiny, job, tmp_path
+):
     (tmp_path / "list.txt").write_text("".join(f"gone/{number}.png\n" for number in range(20)))
     begin = ["classify", tmp_path / "list.txt", "--head", "color", "--job", job, "--embedded", tiny.root]
     ray = ["--shard-rows", 8, "--engine", "ray", "--ray-address", cluster.address, "--max-failures", 10]
-    code, _, stderr = finish(start(*begin, *ray))
+    code, _, stderr = start(*begin, *ray).finish()
     assert code == 1 and "Traceback" not in stderr, stderr
     assert stderr.splitlines()[-1].startswith("error: stopped after 10 errors in a row, the last one read: ")
     assert len(rows(job)) == 8
@@ -170,7 +193,7 @@ def test_a_job_that_is_plainly_broken_stops_with_a_line_and_can_go_on_here(clust
     assert [row["path"] for row in rows(job)] == [f"{tmp_path}/gone/{number}.png" for number in range(20)]
 
 
-def test_what_ray_needs_is_said_before_any_work(folder, tiny, job, monkeypatch):
+def test_what_ray_needs_is_said_before_any_work(run, folder, tiny, job, monkeypatch):
     begin = ["classify", folder, "--head", "color", "--embedded", tiny.root]
     result = run(*begin, "--engine", "ray")
     assert (result.exit_code, result.stderr) == (
@@ -178,7 +201,10 @@ def test_what_ray_needs_is_said_before_any_work(folder, tiny, job, monkeypatch):
         "error: --engine ray works on a job: give --job DIR, a folder that all nodes share\n",
     )
     result = run(*begin, "--job", job, "--ray-workers", 2)
-    assert (result.exit_code, result.stderr) == (2, "error: --ray-address and --ray-workers go with --engine ray\n")
+    refused = (2, "error: --ray-address and --ray-workers go with --engine ray\n")
+    assert (result.exit_code, result.stderr) == refused
+    result = run("retry-failed", job, "--ray-workers", 2)
+    assert (result.exit_code, result.stderr) == refused
     monkeypatch.setitem(sys.modules, "ray", None)
     result = run(*begin, "--job", job, "--engine", "ray")
     assert (result.exit_code, result.stderr) == (
@@ -189,7 +215,7 @@ def test_what_ray_needs_is_said_before_any_work(folder, tiny, job, monkeypatch):
 
 @needs_ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
-def test_an_address_where_nobody_is_is_said_at_once(folder, tiny, job):
+def test_an_address_where_nobody_is_is_said_at_once(run, folder, tiny, job):
     begin = ["classify", folder, "--head", "color", "--embedded", tiny.root, "--job", job]
     result = run(*begin, "--engine", "ray", "--ray-address", "127.0.0.1:1")
     assert result.exit_code == 1

@@ -16,14 +16,11 @@ import pytest
 from mlclip_client.errors import Unreadable
 from mlclip_client.report import write_report
 from mlclip_client.report.answers import HeadCollector
-from mlclip_client.report.cli import report
 from mlclip_client.report.columns import read_columns
 from mlclip_client.report.neighbours import nearest
 from mlclip_client.report.pictures import Pictures
 from mlclip_client.report.thumbnails import PER_PACK, local_reader, make_packs
 from PIL import Image
-from typer import Typer
-from typer.testing import CliRunner
 
 CLASSES = ("bird", "cat", "dog", "fish")
 THRESHOLD = 0.5
@@ -335,12 +332,6 @@ def test_nothing_from_rows_stands_in_the_page_as_markup(tmp_path):
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), "no address outside"
 
 
-def call(*arguments):
-    app = Typer(pretty_exceptions_enable=False)
-    app.command()(report)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -360,10 +351,10 @@ def call(*arguments):
         ),
     ],
 )
-def test_bad_input_is_one_clear_line_and_code_2(tmp_path, name, content, reason):
+def test_bad_input_is_one_clear_line_and_code_2(run, tmp_path, name, content, reason):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    done = call(tmp_path / name, "--out", tmp_path / "r.html")
+    done = run("report", tmp_path / name, "--out", tmp_path / "r.html")
     assert done.exit_code == 2
     assert reason in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
@@ -371,15 +362,16 @@ def test_bad_input_is_one_clear_line_and_code_2(tmp_path, name, content, reason)
 
 
 @pytest.mark.parametrize("out", ["r.txt", "no/such/r.html", "folder.html"])
-def test_impossible_page_names_are_refused(tmp_path, out):
+def test_impossible_page_names_are_refused(run, tmp_path, out):
     (tmp_path / "folder.html").mkdir()
-    done = call(write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / out)
+    done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / out)
     assert (done.exit_code, "the report is an .html file" in done.stderr) == (2, True)
 
 
-def test_command_says_what_it_wrote_and_what_is_missing(tmp_path):
+def test_command_says_what_it_wrote_and_what_is_missing(run, tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
-    done = call(write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / "r.html", "--images", tmp_path, "--limit", 2)
+    source = write(tmp_path / "x.jsonl", ROWS)
+    done = run("report", source, "--out", tmp_path / "r.html", "--images", tmp_path, "--limit", 2)
     assert done.exit_code == 0
     assert "2 images, 1 with an error; written to" in done.stderr
     assert "has more rows" in done.stderr

@@ -87,6 +87,8 @@ def test_paths_start_from_the_files_folder(tmp_path, monkeypatch, name, content)
         ("t.csv", "path,title\na,b\n", "the first line must name the columns `path` and `text`"),
         ("t.csv", 'path,text\na,"b\n', "t.csv: broken CSV after line 1"),
         ("t.csv", "text,path\nb\n", "t.csv:2: no path"),
+        ("t.csv", "path,text\na,Bär\nb,Bär, groß\n", "t.csv:3: more values than columns: quote what holds a comma"),
+        ("t.jsonl", "[" * 100_000, "t.jsonl:1: not JSON"),
         ("t.jsonl", '{"path": "a"}\n{', "t.jsonl:2: not JSON"),
         ("t.jsonl", "[]\n", "t.jsonl:1: not a JSON object"),
         ("t.jsonl", '{"text": "a"}\n', "t.jsonl:1: no path"),

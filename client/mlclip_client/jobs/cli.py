@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from mlclip_client import options
-from mlclip_client.bulk import AGAIN, run_retry
 from mlclip_client.errors import ClientError
 from mlclip_client.events import logged
+from mlclip_client.jobs.engines import AGAIN, run_retry
 from mlclip_client.jobs.folder import Job
 from mlclip_client.session import MAX_BYTES
-from mlclip_client.settings import Asking, Watching
+from mlclip_client.settings import Asking, Watching, Working
 
 
 def retry_failed(
@@ -38,6 +38,9 @@ def retry_failed(
     ignore_robots: options.IgnoreRobots = False,
     proxy: options.Proxy = None,
     max_failures: options.MaxFailures = 1000,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
+    ray_workers: options.RayWorkers = 0,
     metrics_port: options.MetricsPort = None,
     metrics_host: options.MetricsHost = "127.0.0.1",
     log: options.Log = None,
@@ -48,7 +51,8 @@ def retry_failed(
     asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
     kinds = frozenset(kind or AGAIN)
     with options.reported(debug), logged(log):
-        summary = run_retry(job, kinds, limits, asking, Watching(metrics_port, metrics_host), max_failures)
+        working = Working(most_failures=max_failures, cluster=options.cluster(engine, ray_address, ray_workers))
+        summary = run_retry(job, kinds, limits, asking, Watching(metrics_port, metrics_host), working)
         raise typer.Exit(options.conclude(summary, job, out))
 
 

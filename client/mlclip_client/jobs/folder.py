@@ -131,10 +131,6 @@ class Job:
         """Where a shard's rows are once it is done."""
         return self.folder / "labels" / f"{shard:06}.parquet"
 
-    def open_shards(self) -> list[int]:
-        """Shards that are not done, in order."""
-        return [shard for shard in range(self.plan.shards) if not self.shard_file(shard).exists()]
-
     def done_shards(self) -> list[int]:
         """Shards that are done, in order."""
         return [shard for shard in range(self.plan.shards) if self.shard_file(shard).exists()]

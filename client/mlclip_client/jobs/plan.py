@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.inputs.item import Item
+from mlclip_client.inputs.remote import is_address
 from mlclip_client.outputs import replacing
 
 _NUMBERS = ("offset", "size")
@@ -22,7 +24,7 @@ SCHEMA = pa.schema([(name, pa.int64() if name in _NUMBERS else pa.binary()) for 
 
 
 def write_plan(items: Iterable[Item], file: Path, shard_rows: int, on_shard: Callable[[int], None]) -> int:
-    """Write all inputs down, a shard at a time.
+    """Write all inputs down, a shard at a time, so that they are found from any folder.
 
     Args:
         items: in the order of the rows to come.
@@ -36,7 +38,7 @@ def write_plan(items: Iterable[Item], file: Path, shard_rows: int, on_shard: Cal
     count, items = 0, iter(items)
     with replacing(file) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
         while shard := list(islice(items, shard_rows)):
-            writer.write_table(_table(shard), row_group_size=shard_rows)
+            writer.write_table(_table([_findable(item) for item in shard]), row_group_size=shard_rows)
             count += len(shard)
             on_shard(count)
     return count
@@ -69,6 +71,11 @@ class Plan:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _findable(item: Item) -> Item:
+    # Not `abspath`: behind a link, the `..` of a path leads elsewhere than its words say.
+    return item if is_address(item.place) else replace(item, place=os.path.join(os.getcwd(), item.place))
 
 
 def _table(items: list[Item]) -> pa.Table:

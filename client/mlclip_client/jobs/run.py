@@ -13,6 +13,9 @@ from mlclip_client.jobs.folder import Counts, Job
 from mlclip_client.ordered import ordered
 from mlclip_client.rows import Row
 
+Kinds = frozenset[str] | None
+"""Which inputs are to be labelled: those of finished shards with an error of these kinds; None: unfinished shards."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -66,72 +69,64 @@ class Doing:
     after_shard: Callable[[int, Counts], None]
 
 
-def work(job: Job, doing: Doing) -> None:
-    """Label all inputs of a job that are not done and not with another worker.
+def claimed(job: Job, kinds: Kinds) -> Iterator[int]:
+    """Claim shards that have something to be done, one by one, but not those that another process has.
 
     Args:
         job: a job that has begun.
+        kinds: what is to be done.
+    """
+    for shard in range(job.plan.shards):
+        if not has_work(job, shard, kinds) or not job.claims.take(shard):
+            continue
+        if has_work(job, shard, kinds):
+            job.sweep(shard)
+            yield shard
+        else:  # another worker has just done it
+            job.claims.free(shard)
+
+
+def has_work(job: Job, shard: int, kinds: Kinds) -> bool:
+    """Whether a shard has something to be done; see `claimed`."""
+    done = job.shard_file(shard).exists()
+    if kinds is None:
+        return not done
+    return done and not kinds.isdisjoint(job.counts(shard).errors or ())
+
+
+def work(job: Job, shards: Iterable[int], kinds: Kinds, doing: Doing) -> None:
+    """Label what is to be done in some shards, write each shard when all of it is, and give its claim back.
+
+    Args:
+        job: a job that has begun.
+        shards: those that are claimed; read by another thread, as the work goes on.
+        kinds: what is to be done.
         doing: how.
 
     Raises:
         JobError: the limit was reached; or what `label` raises. Shards that are written stay.
     """
-    _run(job, _open_tasks(job), doing)
-
-
-def retry(job: Job, kinds: frozenset[str], doing: Doing) -> None:
-    """Label those inputs of finished shards again that ended with an error.
-
-    Args:
-        job: a job that has begun.
-        kinds: of errors.
-        doing: how.
-
-    Raises:
-        JobError: see `work`.
-    """
-    _run(job, _failed_tasks(job, kinds), doing)
-
-
-def _run(job: Job, tasks: Iterable[Task], doing: Doing) -> None:
     rows: dict[int, Row] = {}
+    tasks = (task for shard in shards for task in _tasks(job, shard, kinds))
     for task, row in ordered(lambda task: (task, doing.label(task.item)), tasks, doing.threads):
         rows[task.index] = row
         doing.limit.count(row)
         doing.after_each(row)
         if task.last:
             complete = rows if len(rows) == job.plan.rows(task.shard) else _known(job, task.shard) | rows
-            job.sweep(task.shard)
             counts = job.write(task.shard, [complete[index] for index in sorted(complete)], doing.schema)
             job.claims.free(task.shard)
             doing.after_shard(task.shard, counts)
             rows = {}
 
 
-def _open_tasks(job: Job) -> Iterator[Task]:
-    for shard in job.open_shards():
-        if not job.claims.take(shard):
-            continue
-        if job.shard_file(shard).exists():  # another worker has just done it
-            job.claims.free(shard)
-            continue
-        last = job.plan.rows(shard) - 1
-        for index, item in enumerate(job.plan.items(shard)):
-            yield Task(shard, index, item, index == last)
-
-
-def _failed_tasks(job: Job, kinds: frozenset[str]) -> Iterator[Task]:
-    for shard in job.done_shards():
-        if not kinds & set(job.counts(shard).errors or {}) or not job.claims.take(shard):
-            continue
+def _tasks(job: Job, shard: int, kinds: Kinds) -> Iterator[Task]:
+    items = list(enumerate(job.plan.items(shard)))
+    if kinds is not None:
         found = job.read(shard).column("error_kind").to_pylist()
-        wanted = [index for index, kind in enumerate(found) if kind in kinds]
-        chosen = set(wanted)
-        if not wanted:  # another worker has just mended it
-            job.claims.free(shard)
-        for index, item in enumerate(job.plan.items(shard)):
-            if index in chosen:
-                yield Task(shard, index, item, index == wanted[-1])
+        items = [(index, item) for index, item in items if found[index] in kinds]
+    for index, item in items:
+        yield Task(shard, index, item, index == items[-1][0])
 
 
 def _known(job: Job, shard: int) -> dict[int, Row]:

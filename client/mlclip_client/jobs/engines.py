@@ -1,0 +1,148 @@
+"""Jobs from beginning to end, on either engine: this process, or a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mlclip_client.bulk import Run, begun, find
+from mlclip_client.errors import ServerUnavailable
+from mlclip_client.events import tell
+from mlclip_client.findings import Findings
+from mlclip_client.inputs import Limits
+from mlclip_client.inputs.item import Item
+from mlclip_client.jobs.folder import Counts, Job
+from mlclip_client.jobs.run import Doing, Kinds, Limit, claimed, work
+from mlclip_client.labeller import Pin, check_pins, pins
+from mlclip_client.ray_engine import Done, Orders, work_on_ray
+from mlclip_client.rows import Row, RowOptions
+from mlclip_client.settings import Asking, Summary, Wanted, Watching, Working
+
+AGAIN = frozenset({"download", "read", "unavailable", "busy", "deadline", "server"})
+"""Kinds of errors that another try may mend."""
+
+
+def run_job(folder: Path, wanted: Wanted, asking: Asking, watching: Watching, working: Working) -> Summary:
+    """Begin a job, or go on with it.
+
+    Args:
+        folder: of the job.
+        wanted: what; a job that goes on needs neither names nor heads.
+        asking: how.
+        watching: who looks on.
+        working: where, and for how long.
+
+    Raises:
+        ClientError: see `run_stream`; the job holds something else; nobody answers for longer than `patience`.
+        ValueError: an argument makes no sense.
+    """
+    with Job(folder) as job:
+        known, summary, here = job.asked, Summary(), os.getcwd()
+        if known is not None and not wanted.names:
+            wanted = replace(wanted, limits=replace(wanted.limits, max_bytes=known["max_bytes"]))
+            here = known["folder"]
+        wanted = _as_known(wanted, known)
+        with begun(wanted, asking, watching, _findings(folder), summary) as run:
+
+            def items() -> Iterator[Item]:
+                return find(wanted, summary)
+
+            job.begin(_asked(run, here), items, working.shard_rows, lambda count: tell("planned", inputs=count))
+            _work(job, run, working)
+        return summary
+
+
+def run_retry(
+    folder: Path, kinds: frozenset[str], limits: Limits, asking: Asking, watching: Watching, working: Working
+) -> Summary:
+    """Label those inputs of a job again that ended with an error.
+
+    Args:
+        folder: of a job that has begun.
+        kinds: of errors.
+        limits: of reading.
+        asking: how.
+        watching: who looks on.
+        working: where, and for how long.
+
+    Raises:
+        ClientError: there is no job, or see `run_job`.
+    """
+    with Job(folder) as job:
+        job.plan.count  # noqa: B018  raises where there is no job
+        wanted, summary = _as_known(Wanted((), limits=limits), job.asked), Summary()
+        with begun(wanted, asking, watching, _findings(folder), summary) as run:
+            at_first = {name: Pin(**pin) for name, pin in (job.asked or {})["heads"].items()}
+            check_pins(at_first, pins(run.heads))
+            _work(job, run, working, kinds)
+        return summary
+
+
+def _work(job: Job, run: Run, working: Working, kinds: Kinds = None) -> None:
+    """Do what is to be done, on the engine that is asked for."""
+    before, inputs = job.total(), job.plan.count
+    if kinds is None:
+        done, total = before.rows, inputs
+    else:
+        done, total = 0, sum(count for kind, count in (before.errors or {}).items() if kind in kinds)
+    engine = _work_here if working.cluster is None else _work_on_ray
+    with run.watched(total, done) as after_each:
+        try:
+            engine(job, run, working, kinds, after_each)
+        except ServerUnavailable as error:
+            raise ServerUnavailable(f"{error}; what is done is kept: the same command goes on") from error
+    run.summary.job = (job.total(), inputs)
+
+
+def _work_here(job: Job, run: Run, working: Working, kinds: Kinds, after_each: Callable[[Row], None]) -> None:
+    def after_shard(shard: int, counts: Counts) -> None:
+        tell("shard written", shard=shard, rows=counts.rows, errors=counts.errors)
+
+    label = replace(run.labeller, pinned=pins(run.heads), goes_on=False).label
+    limit = Limit(working.most_failures)
+    doing = Doing(label, run.schema, limit, run.asking.concurrency, after_each, after_shard)
+    work(job, claimed(job, kinds), kinds, doing)
+
+
+def _work_on_ray(job: Job, run: Run, working: Working, kinds: Kinds, after_each: Callable[[Row], None]) -> None:
+    def after_shard(done: Done) -> None:
+        run.labeller.findings.saved += done.saved
+        run.labeller.client.transport.retries += done.retries
+        for row in done.outcomes:
+            after_each(row)
+        tell("shard written", shard=done.shard, rows=done.rows, errors=done.errors, node=done.node)
+
+    assert working.cluster is not None
+    orders = Orders(run.wanted, run.asking, pins(run.heads), run.schema, working.most_failures, kinds)
+    work_on_ray(job, orders, working.cluster, after_shard)
+
+
+def _findings(folder: Path) -> Findings:
+    return Findings(folder / "findings.sqlite")
+
+
+def _as_known(wanted: Wanted, known: dict[str, Any] | None) -> Wanted:
+    """What is wanted, with what a job that goes on knows itself."""
+    if known is None:
+        return wanted
+    names, heads = wanted.names or tuple(known["inputs"]), wanted.heads or tuple(known["heads"])
+    if wanted.names:
+        return replace(wanted, heads=heads)
+    texts = known["texts"] and Path(known["texts"])
+    return replace(wanted, names=names, heads=heads, columns=RowOptions(**known["columns"]), texts=texts)
+
+
+def _asked(run: Run, here: str) -> dict[str, Any]:
+    """What rows depend on, for job.json; `here` is the folder that names of inputs start from."""
+    wanted = run.wanted
+    return {
+        "inputs": list(wanted.names),
+        "folder": here,
+        "columns": asdict(wanted.columns),
+        "texts": wanted.texts and os.fspath(wanted.texts),
+        "max_bytes": wanted.limits.max_bytes,
+        "heads": {name: asdict(pin) for name, pin in pins(run.heads).items()},
+    }
