@@ -19,6 +19,7 @@ from mlclip_bench.peers.cli import peers
 if TYPE_CHECKING:
     from mlclip_bench.scaling.run import Through, Watch
 
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -45,6 +46,7 @@ def scaling(
     derive: Annotated[
         bool, typer.Option("--derive", help="Measure nothing: figures and report of --out anew.")
     ] = False,
+    debug: Debug = False,
 ) -> None:
     """Measure how the cost of each head grows with the number of classes, alone and behind the encoder."""
     if context.invoked_subcommand is not None:
@@ -82,6 +84,7 @@ def scaling(
 def tables(
     files: Annotated[list[Path], typer.Argument(help="Markdown files with `<!-- NAME -->` … `<!-- end -->`.")],
     results: Annotated[Path, typer.Option(help="The committed results.")] = Path("benchmarks/results"),
+    debug: Debug = False,
 ) -> None:
     """Write the tables of README files anew from measured results."""
     from mlclip_bench.readme import write_tables
@@ -94,6 +97,7 @@ def tables(
 def agree(
     first: Annotated[Path, typer.Argument(help="Folder of a run.")],
     second: Annotated[Path, typer.Argument(help="Folder of a run of the same.")],
+    debug: Debug = False,
 ) -> None:
     """Say whether two runs agree within their intervals."""
     from mlclip_bench.scaling.agreement import compare
@@ -145,7 +149,7 @@ def _numbers(option: str, words: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or numbers[0] < 1:
-        raise ResultsError(f"{option} wants whole numbers, such as 46,80,1000, not {words!r}")
+        raise typer.BadParameter(f"wants whole numbers, such as 46,80,1000, not {words!r}", param_hint=option)
     return numbers
 
 
@@ -159,14 +163,20 @@ def _groups(words: str) -> tuple[int | None, ...]:
 def _through(word: str) -> Through:
     found: dict[str, Through] = {"ort": "onnxruntime", "triton": "triton"}
     if word not in found:
-        raise ResultsError(f"--through wants ort or triton, not {word!r}")
+        raise typer.BadParameter(f"wants ort or triton, not {word!r}", param_hint="--through")
     return found[word]
 
 
 def _heads(words: str) -> tuple[str, ...]:
-    from mlclip_bench.scaling.cases import HEADS_BY_DEFAULT
+    from mlclip_bench.scaling.cases import HEADS_BY_DEFAULT, check_head
 
-    return tuple(dict.fromkeys(words.split(","))) if words else HEADS_BY_DEFAULT
+    heads = tuple(dict.fromkeys(words.split(","))) if words else HEADS_BY_DEFAULT
+    try:
+        for head in heads:
+            check_head(head)
+    except ResultsError as error:
+        raise typer.BadParameter(str(error), param_hint="--heads") from error
+    return heads
 
 
 @contextmanager

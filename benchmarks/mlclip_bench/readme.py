@@ -5,7 +5,6 @@ A table stands between the lines `<!-- NAME -->` and `<!-- end -->` of a Markdow
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,13 @@ from mlclip.compare.studies import WITHOUT_TEXTS
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
+from mlclip_bench.committed import read_figures, read_lines, read_text, write_text
 from mlclip_bench.load.define import Closed
-from mlclip_bench.load.derive import open_rows, rows_of
+from mlclip_bench.load.derive import Row, open_rows, rows_of
 from mlclip_bench.load.report import say_bracket
 from mlclip_bench.load.search import bracket
 from mlclip_bench.load.store import Store
+from mlclip_bench.load.windows import TOLERANCE, spreads
 from mlclip_bench.peers.derive import FILE as PEERS
 from mlclip_bench.scaling.derive import FILE as SCALING
 
@@ -32,6 +33,10 @@ Rows = Sequence[Sequence[str]]
 _BLOCK = re.compile(r"(?P<start><!-- (?P<name>[a-z0-9 ]+) -->\n)(?P<table>.*?)(?P<end><!-- end -->)", re.DOTALL)
 _SET = re.compile(r"(?P<set>[a-z]+)-top(?P<top>\d+)")
 BATCH = "8"
+_STABLE = (
+    "*stable*: of the last three windows of a level, the largest rate answered and the largest mean latency are at "
+    f"most {100 * TOLERANCE:.0f} % above the smallest; otherwise, largest over smallest."
+)
 
 
 def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
@@ -45,14 +50,15 @@ def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
         The files that changed.
 
     Raises:
-        ResultsError: a block has an unknown name, or the results that it needs are not there.
+        ResultsError: a file cannot be read or written, a block has an unknown name, or the results that it needs are
+            not there.
     """
     changed = []
     for file in files:
-        before = file.read_text(encoding="utf-8")
+        before = read_text(file)
         after = _BLOCK.sub(lambda found: f"{found['start']}{_table(found['name'], results)}\n{found['end']}", before)
         if after != before:
-            file.write_text(after, encoding="utf-8")
+            write_text(file, after)
             changed.append(file)
     return changed
 
@@ -65,9 +71,11 @@ def _table(name: str, results: Path) -> str:
 
 def heads(results: Path, title: str) -> str:
     """A figure of every method on every data set."""
-    folders = sorted((folder for folder in results.iterdir() if _SET.fullmatch(folder.name)), key=_order)
+    folders = sorted((folder for folder in results.glob("*-top*") if _SET.fullmatch(folder.name)), key=_order)
+    if not folders:
+        raise ResultsError(f"{results}: there are no results of a comparison; name their folder with --results")
     columns = [_SET.sub(r"\g<set> \g<top>", folder.name) for folder in folders]
-    lines = [Results(folder).lines() for folder in folders]
+    lines = [read_lines(Results(folder)) for folder in folders]
     by_folder = [_values(part, title, lambda line: line["variant"]) for part in lines]
     known = [name for values in by_folder for name in values]
     names = [name for name in _ROWS if name in known]
@@ -79,7 +87,7 @@ def heads(results: Path, title: str) -> str:
 
 def losses(results: Path) -> str:
     """Test mAP and micro F1 of the heads that take any loss."""
-    lines = Results(results / "openclip-top46-losses").lines()
+    lines = read_lines(Results(results / "openclip-top46-losses"))
     titles = ("mAP", "F1 micro", "F1 macro")
     figures = {title: _values(lines, title, lambda line: line["variant"]) for title in titles}
     names = [name for name in figures["mAP"] if name not in FLOORS]
@@ -89,7 +97,7 @@ def losses(results: Path) -> str:
 
 def shots(results: Path) -> str:
     """Test mAP against the number of training images a label."""
-    lines = Results(results / "openclip-top46-shots").lines()
+    lines = read_lines(Results(results / "openclip-top46-shots"))
     values = _values(lines, "mAP", lambda line: (line["variant"], line["shots"]))
     counts = sorted({k for _, k in values}, key=lambda k: (k is None, k or 0))
     names = [name for name in _ROWS if any(one == name for one, _ in values)]
@@ -99,7 +107,7 @@ def shots(results: Path) -> str:
 
 def rarity(results: Path) -> str:
     """Mean average precision of labels with few and with many test images."""
-    lines = [line for line in Results(results / "openclip-top500").lines() if "error" not in line]
+    lines = [line for line in read_lines(Results(results / "openclip-top500")) if "error" not in line]
     bins = {"1 to 2": (1, 2), "3 to 5": (3, 5), "6 to 15": (6, 15), "16 and more": (16, 10**9)}
     positives = np.array(lines[0]["test"]["per_class"]["positives"])
     masks = {title: (low <= positives) & (positives <= high) for title, (low, high) in bins.items()}
@@ -114,7 +122,7 @@ def rarity(results: Path) -> str:
 
 def scaling(results: Path) -> str:
     """Cost of each head at each number of classes."""
-    figures = json.loads((results / "scaling" / SCALING).read_text(encoding="utf-8"))
+    figures = read_figures(results / "scaling" / SCALING)
     asked = figures["setting"]["asked"]
     sizes = asked["classes"]
     rows = []
@@ -136,12 +144,13 @@ def scaling(results: Path) -> str:
 
 def peers(results: Path) -> str:
     """The same images through what people would use instead."""
-    figures = json.loads((results / "peers" / PEERS).read_text(encoding="utf-8"))
+    figures = read_figures(results / "peers" / PEERS)
     rows = []
     for peer in figures["peers"].values():
         if peer["images_per_second"] is not None:
             ratio = peer["ratio"]
             interval = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+            interval += "" if ratio["stable"] else " ~"
             rows.append([peer["title"], f"{peer['images_per_second']['median']:.1f}", interval])
     setting = figures["setting"]
     source = {name: setting["provenance"][name] for name in ("commit", "machine")}
@@ -150,24 +159,27 @@ def peers(results: Path) -> str:
 
 
 def load(results: Path) -> str:
-    """A served repository under load, in the order in which load grows, and the rate that holds a target."""
-    lines = Store(results / "load").lines()
-    rows = [row for row in rows_of(lines) if row.purpose == "sweep"]
+    """A served repository under load, in the order in which load grows, and the rates around the one that holds."""
+    lines = read_lines(Store(results / "load"))
+    target = next(line["target"] for line in lines if line["target"])
+    levels = rows_of(lines)
+    found = bracket(open_rows(levels), target)
+    rows = [row for row in levels if row.purpose == "sweep" or row in (found.low, found.high)]
     table = _lay_out(
-        ["load", "answered/s", "p50 ms", "p99 ms", "server's cores"],
+        ["load", "answered/s", "p50 ms", "p99 ms", "stable", "server's cores"],
         [
             [
                 str(row.load) + ("" if isinstance(row.load, Closed) else " come"),
                 f"{row.total.throughput:.1f}",
                 *(f"{1000 * (row.percentile(percent) or 0):.0f}" for percent in (50, 99)),
+                _stable(row),
                 f"{row.resources['server_cores'] or 0:.2f}",
             ]
             for row in rows
         ],
     )
-    target = next(line["target"] for line in lines if line["target"])
-    answer = say_bracket(bracket(open_rows(rows_of(lines)), target), target)
-    return f"{table}\n\n{answer}{_from([line['provenance'] for line in lines])}"
+    source = _from([line["provenance"] for line in lines])
+    return f"{table}\n\n{_STABLE}\n\n{say_bracket(found, target)}{source}"
 
 
 def _values(lines: Iterable[Line], title: str, key: Callable[[Line], Any]) -> dict[Any, list[float | None]]:
@@ -212,6 +224,13 @@ def _cost(point: Mapping[str, Any] | None) -> str:
 def _slope(growth: Mapping[str, Any]) -> str:
     found = growth.get("exponent_of_all") or growth.get("exponent")
     return f"{found['value']:.2f}" if found else "-"
+
+
+def _stable(row: Row) -> str:
+    if row.stable:
+        return "yes"
+    ratios = dict(zip(("rate", "latency"), spreads(row.last) or (), strict=False))
+    return ", ".join(["no", *(f"{what} × {ratio:.2f}" for what, ratio in ratios.items() if ratio > 1 + TOLERANCE)])
 
 
 def _service(points: Mapping[int, Mapping[str, Any]]) -> str:

@@ -83,7 +83,7 @@ def run_stream(wanted: Wanted, asking: Asking, watching: Watching, out: str) -> 
         wanted: what.
         asking: how.
         watching: who looks on.
-        out: a .parquet or .jsonl path, or `-` for JSON lines on stdout.
+        out: a .parquet or .jsonl path, or `-` for JSON lines on stdout; see `open_writer` for an interrupted run.
 
     Raises:
         ClientError: there are no inputs, or the server cannot be asked at all.
@@ -93,7 +93,7 @@ def run_stream(wanted: Wanted, asking: Asking, watching: Watching, out: str) -> 
     items = find(wanted, summary)
     with (
         begun(wanted, asking, watching, Findings(), summary) as run,
-        open_writer(out, run.schema) as write,
+        open_writer(out, run.schema, lambda: summary.interrupted) as write,
         run.watched() as after_each,
     ):
         for row in ordered(run.labeller.label, items, asking.concurrency):
@@ -121,6 +121,7 @@ def begun(wanted: Wanted, asking: Asking, watching: Watching, findings: Findings
         heads = client.asked_heads()
         if wanted.texts is not None and not any(info.reads_text for info in heads):
             raise ValueError(f"--texts: no head among {', '.join(info.name for info in heads)} reads text")
+        tell("started", heads={info.name: info.version for info in heads})
         yield Run(wanted, asking, watching, heads, Labeller(client, reader, findings, wanted.columns), summary)
         summary.saved, summary.retries = findings.saved, client.transport.retries
 
@@ -141,7 +142,7 @@ def find(wanted: Wanted, summary: Summary) -> Iterator[Item]:
     if wanted.names != ("-",):  # of a pipe nothing is read ahead
         first = next(items, None)
         if first is None:
-            raise ClientError(f"no images found; {found}")
+            raise ClientError("; ".join(filter(None, ("no images found", str(found)))))
         items = chain([first], items)
     if wanted.texts is not None:
         summary.texts = Texts(wanted.texts)

@@ -22,7 +22,17 @@ _VIA_OF_INPUT: dict[str, Via] = {"image": "bytes", "pixels": "pixels"}
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One served ensemble: where it takes images, and which heads it answers for."""
+    """One served ensemble: where it takes images, and which heads it answers for.
+
+    Attributes:
+        model: its name.
+        version: that was ready when the catalogue was read.
+        via: what it takes.
+        encoder: tag of its encoder.
+        heads: names of its heads.
+        combined: whether its outputs bear the names of heads, which may be several.
+        head: what is known of the only head, if it is the head's own ensemble.
+    """
 
     model: str
     version: str
@@ -30,6 +40,7 @@ class Ensemble:
     encoder: str
     heads: tuple[str, ...]
     combined: bool
+    head: HeadInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -80,9 +91,8 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
         try:
             ensemble = _read_ensemble(version, config, parameters)
             ensembles.append(ensemble)
-            if not ensemble.combined:
-                head = _read_head(version, config, parameters)
-                heads.setdefault(head.name, head)
+            if ensemble.head is not None:
+                heads.setdefault(ensemble.head.name, ensemble.head)
         except (KeyError, ValueError, TypeError, IndexError, StopIteration) as error:
             raise ServerError(
                 f"the configuration of model {config.name!r} is not usable ({error!r}); export the head again"
@@ -90,8 +100,13 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
     return Catalog(tuple(ensembles), heads)
 
 
-def choose_heads(catalog: Catalog, wanted: Sequence[str] | None) -> tuple[HeadInfo, ...]:
+def choose_heads(catalog: Catalog, wanted: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
     """Look up the wanted heads; None means the only one there is.
+
+    Args:
+        catalog: what is served.
+        wanted: names.
+        where: whose catalogue it is, for messages.
 
     Raises:
         UnknownHead: a head is not served, or None was given and there is not exactly one.
@@ -99,24 +114,37 @@ def choose_heads(catalog: Catalog, wanted: Sequence[str] | None) -> tuple[HeadIn
     served = ", ".join(sorted(catalog.heads)) or "none"
     if wanted is None:
         if len(catalog.heads) != 1:
-            raise UnknownHead(f"name the heads to ask (the server has: {served})")
+            raise UnknownHead(f"name the heads to ask ({where} has: {served})")
         wanted = tuple(catalog.heads)
     missing = [name for name in wanted if name not in catalog.heads]
     if missing:
-        raise UnknownHead(f"the server has no head {', '.join(map(repr, missing))} (it has: {served})")
+        raise UnknownHead(f"{where} has no head {', '.join(map(repr, missing))} (it has: {served})")
     return tuple(catalog.heads[name] for name in wanted)
+
+
+def taking(catalog: Catalog, heads: Sequence[HeadInfo], via: Via) -> tuple[HeadInfo, ...]:
+    """Give the same heads as their own ensembles have them that take images this way.
+
+    A head's two ensembles have versions of their own: the server's preprocessing is part of one of them only.
+
+    Raises:
+        ServerError: no ready ensemble takes a head's images the way `via` says.
+    """
+    return tuple(_own_ensemble(catalog, head, via).head or head for head in heads)
 
 
 def plan_routes(catalog: Catalog, heads: Sequence[HeadInfo], via: Via) -> tuple[Route, ...]:
     """Decide which ensembles to ask, so that each encoder runs once an image.
 
     One head of an encoder goes to its own ensemble, several to the combined one. If the server has no
-    combined ensemble that knows them all, each head is asked alone: right answers, more work.
+    combined ensemble that knows them all, each head is asked alone: right answers, more work. A route's heads are
+    as `taking` gives them: whichever ensemble answers, an answer bears the version of the head's own.
 
     Raises:
         ServerError: no ready ensemble takes a head's images the way `via` says.
     """
     routes: list[Route] = []
+    heads = taking(catalog, heads, via)
     for encoder in dict.fromkeys(head.encoder for head in heads):
         group = tuple(head for head in heads if head.encoder == encoder)
         names = {head.name for head in group}
@@ -139,7 +167,8 @@ def _read_ensemble(version: str, config: Any, parameters: dict[str, str]) -> Ens
     combined = parameters["mlclip_kind"] == "combined"
     heads = tuple(json.loads(parameters["heads"])) if combined else (parameters["head"],)
     via = next(_VIA_OF_INPUT[tensor.name] for tensor in config.input if tensor.name in _VIA_OF_INPUT)
-    return Ensemble(config.name, version, via, parameters["encoder"], heads, combined)
+    head = None if combined else _read_head(version, config, parameters)
+    return Ensemble(config.name, version, via, parameters["encoder"], heads, combined, head)
 
 
 def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInfo:

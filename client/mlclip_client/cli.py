@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mlclip_client.__main__ import main as start
+
+    start()  # ends the process; the rest of this file is loaded there, where Ctrl-C is heeded
+
 import contextlib
 import csv
 import ctypes
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -20,16 +26,18 @@ from mlclip_client import options
 from mlclip_client.bulk import run_stream
 from mlclip_client.client import Client
 from mlclip_client.events import logged
-from mlclip_client.inputs import InputOptions
+from mlclip_client.inputs import USER_AGENT, InputOptions
 from mlclip_client.jobs.cli import retry_failed, status
 from mlclip_client.jobs.engines import run_job
+from mlclip_client.jobs.remembered import as_begun, given, options_of
 from mlclip_client.near import first_alike, read_embeddings
-from mlclip_client.outputs import check_target
+from mlclip_client.outputs import check_place, check_target
 from mlclip_client.report.cli import report
 from mlclip_client.rows import RowOptions
 from mlclip_client.session import MAX_BYTES
 from mlclip_client.settings import Asking, Wanted, Watching, Working
 from mlclip_client.values import HeadInfo
+from mlclip_client.wording import counted
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 """Of glibc's malloc.h."""
@@ -45,6 +53,7 @@ app = typer.Typer(
 
 @app.command()
 def classify(
+    context: typer.Context,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -54,10 +63,15 @@ def classify(
     ] = None,
     head: Annotated[list[str] | None, typer.Option(help="A head to ask; repeat for several.")] = None,
     out: Annotated[
-        str | None, typer.Option(help="A .parquet or .jsonl file, or - for stdout. [default: labels.parquet]")
+        str | None, typer.Option(help="A .parquet or .jsonl file, or - for stdout. \\[default: labels.parquet]")
     ] = None,
     job: Annotated[
-        Path | None, typer.Option(help="Folder of a job: survives being killed, goes on, and can be shared.")
+        Path | None,
+        typer.Option(
+            is_eager=True,
+            callback=as_begun,
+            help="Folder of a job: survives being killed, goes on, and can be shared.",
+        ),
     ] = None,
     url: options.Url = "127.0.0.1:8001",
     concurrency: options.Concurrency = 32,
@@ -67,10 +81,10 @@ def classify(
     embedded: options.Embedded = None,
     threads: options.Threads = 0,
     top_k: Annotated[int, typer.Option(min=0, help="Best labels to list, selected or not.")] = 5,
-    scores: Annotated[bool, typer.Option("--scores", help="Also write the scores of all classes.")] = False,
-    embeddings: Annotated[bool, typer.Option("--embeddings", help="Also write image embeddings.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", metavar="", help="Also write the scores of all classes.")] = False,
+    embeddings: Annotated[bool, typer.Option("--embeddings", metavar="", help="Also write image embeddings.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also write the reference images behind each answer.")
+        bool, typer.Option("--explain", metavar="", help="Also write the reference images behind each answer.")
     ] = False,
     texts: Annotated[
         Path | None, typer.Option(help="Titles for heads that read text: .csv or .jsonl with `path` and `text`.")
@@ -78,13 +92,16 @@ def classify(
     column: Annotated[
         str | None, typer.Option(help="The manifests' column of paths, URLs or bytes, where it is not obvious.")
     ] = None,
-    null: Annotated[bool, typer.Option("--null", help="Lists have NULs between names, as of find -print0.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", metavar="", help="Lists have NULs between names, as of find -print0.")
+    ] = False,
     max_bytes: options.MaxBytes = MAX_BYTES,
     download_seconds: options.DownloadSeconds = 30.0,
     per_host: options.PerHost = 4,
     private: options.Private = False,
     ignore_robots: options.IgnoreRobots = False,
     proxy: options.Proxy = None,
+    user_agent: options.UserAgent = USER_AGENT,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a job's shard.")] = 1000,
     max_failures: options.MaxFailures = 1000,
     engine: options.Engine = "local",
@@ -97,17 +114,21 @@ def classify(
 ) -> None:
     """Label images and write one row each; inputs that fail get a row with their error.
 
-    With --job, the same command goes on with what was stopped; several may work on one job.
+    With --job, the same command goes on with what was stopped, or `--job DIR` alone, with the options that the job was
+    begun with; several may work on one job.
     Exit code: 0 all labelled, 1 the server failed, 2 wrong usage, 3 some inputs could not be used.
     """
     columns = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings, explain=explain)
-    limits = options.limits(max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy)
     asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
     watching = Watching(metrics_port, metrics_host)
     with options.reported(debug), logged(log):
+        limits = options.limits(
+            max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy, user_agent
+        )
         working = Working(shard_rows, max_failures, options.cluster(engine, ray_address, ray_workers))
-        if working.cluster is not None and job is None:
-            raise ValueError("--engine ray works on a job: give --job DIR, a folder that all nodes share")
+        if job is None:
+            options.refuse(given(context, "engine", "shard_rows", "max_failures"), "go with --job DIR")
+        options.refuse_pointless(context, embedded, working.cluster)
         names = _names(paths, job)
         wanted = Wanted(names, tuple(head) if head else None, columns, InputOptions(column, null), limits, texts)
         if job is None:
@@ -117,7 +138,7 @@ def classify(
         else:
             if out is not None:
                 check_target(out)
-            summary = run_job(job, wanted, asking, watching, working)
+            summary = run_job(job, wanted, asking, watching, working, options_of(context))
         raise typer.Exit(options.conclude(summary, job, out))
 
 
@@ -135,19 +156,23 @@ def duplicates(
 ) -> None:
     """List pictures that resemble an earlier one, by their embeddings."""
     with options.reported(debug):
+        check_place(out)
         paths, embeddings = read_embeddings(labels)
         pairs = [(row, like) for row, like in enumerate(first_alike(embeddings, cosine)) if row != like]
         with out.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "like"))
             writer.writerows((paths[row], paths[like]) for row, like in pairs)
-        options.say(f"{len(pairs):,} of {len(paths):,} pictures resemble an earlier one; written to {out}")
+        pictures = counted(len(paths), "picture")
+        resemble = "resembles" if len(pairs) == 1 else "resemble"
+        options.say(f"{len(pairs):,} of {pictures} {resemble} an earlier one; written to {out}")
 
 
 @app.command()
 def heads(url: options.Url = "127.0.0.1:8001", timeout: options.Timeout = 30.0, debug: options.Debug = False) -> None:
     """List the heads that a server serves."""
     with options.reported(debug), Client(options.split_urls(url), timeout=timeout) as client:
+        options.check_stdout()
         table = Table("head", "classes", "encoder", "image size", "thresholds", "version", "first labels")
         for info in client.heads():
             table.add_row(*_head_cells(info))
@@ -158,6 +183,7 @@ def heads(url: options.Url = "127.0.0.1:8001", timeout: options.Timeout = 30.0, 
 def main() -> None:
     """Run the command line."""
     _share_one_heap()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is asked to stop keeps what is done, too
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # it becomes an error row
     app()
 
@@ -191,7 +217,3 @@ def _head_cells(info: HeadInfo) -> tuple[str, ...]:
         info.version,
         ", ".join(info.labels[:3]) + (", ..." if len(info.labels) > 3 else ""),
     )
-
-
-if __name__ == "__main__":
-    main()

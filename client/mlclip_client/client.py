@@ -12,7 +12,7 @@ from mlclip_client.balance import Balanced
 from mlclip_client.catalog import Via
 from mlclip_client.images import Captioned, ImageLike
 from mlclip_client.session import MAX_BYTES, Options, Session, in_order
-from mlclip_client.transport import AsyncTransport, BlockingTransport, finish
+from mlclip_client.transport import AsyncTransport, BlockingTransport, check_address, finish
 from mlclip_client.values import HeadInfo, Prediction
 
 _AHEAD = 2
@@ -29,7 +29,8 @@ class Client:
         url: host:port of the server's gRPC endpoint, or several that serve the same models: see `balance`.
         heads: names of the heads to ask; None: the only head that the server has.
         timeout: deadline of each request, in seconds.
-        patience: seconds in which a request is sent again while no server answers or all are busy.
+        patience: seconds in which a request is sent again while no server answers or all are busy; once they were
+            over for one image, others fail at once until a server answers.
         via: `bytes` lets the server decode images, `pixels` decodes them here, to the same pixels.
         embeddings: also fetch each image's embedding.
         explain: also fetch the reference images behind each answer, from heads that have some.
@@ -61,8 +62,7 @@ class Client:
 
     def heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that the server serves, by name."""
-        heads = finish(self._session.catalog()).heads
-        return tuple(heads[name] for name in sorted(heads))
+        return finish(self._session.served())
 
     def asked_heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that this client asks, in the order of `heads=`; raises UnknownHead."""
@@ -70,7 +70,7 @@ class Client:
 
     def model_info(self, head: str) -> HeadInfo:
         """Give labels, thresholds and preprocessing of one head; raises UnknownHead."""
-        return finish(self._session.model_info(head))
+        return finish(self._session.served((head,)))[0]
 
     def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
         """Classify one image.
@@ -151,8 +151,7 @@ class AsyncClient:
 
     async def heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that the server serves, by name."""
-        heads = (await self._session.catalog()).heads
-        return tuple(heads[name] for name in sorted(heads))
+        return await self._session.served()
 
     async def asked_heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that this client asks, in the order of `heads=`; raises UnknownHead."""
@@ -160,7 +159,7 @@ class AsyncClient:
 
     async def model_info(self, head: str) -> HeadInfo:
         """Give labels, thresholds and preprocessing of one head; raises UnknownHead."""
-        return await self._session.model_info(head)
+        return (await self._session.served((head,)))[0]
 
     async def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
         """Classify one image; arguments and errors as in `Client.classify`."""
@@ -211,7 +210,7 @@ def _urls(url: str | Sequence[str]) -> tuple[str, ...]:
     urls = (url,) if isinstance(url, str) else tuple(dict.fromkeys(url))
     if not urls:
         raise ValueError("name at least one endpoint, host:port")
-    return urls
+    return tuple(map(check_address, urls))
 
 
 def _options(heads: Sequence[str] | None, timeout: float, options: Options) -> Options:

@@ -43,6 +43,11 @@ class InProcess:
         self._lock = threading.Lock()
         self._ready: dict[tuple[str, ...], Together[npt.NDArray[np.uint8], Arrays]] = {}
 
+    @property
+    def drops(self) -> int:
+        """There is no connection to be lost."""
+        return 0
+
     async def call(self, rpc: str, request: Any) -> Any:
         """Answer a request as Triton would; raises ClientError."""
         if rpc == "RepositoryIndex":

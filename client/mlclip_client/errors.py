@@ -5,8 +5,8 @@
     │   ├── TooLarge        too large    the file is over `max_bytes`
     │   ├── Unreadable      read         the file cannot be read: gone, no permission, not a regular file
     │   └── DownloadFailed  download     the address gives no file: refused, gone, too slow, or asks not to be indexed
-    ├── UnknownHead         head         the server does not have that head (the message lists what it has)
-    ├── ServerUnavailable   unavailable  nobody answers at the address, or the connection broke
+    ├── UnknownHead         head         a server does not have that head (the message lists what it has)
+    ├── ServerUnavailable   unavailable  nobody answers at the address, the connection broke, or the models are gone
     ├── DeadlineExceeded    deadline     no answer within `timeout`
     ├── ServerBusy          busy         the server has no room for another request
     ├── ServerError         server       the server refused, failed, or answered something unexpected
@@ -60,13 +60,13 @@ class DownloadFailed(BadImage):
 
 
 class UnknownHead(ClientError):
-    """The server does not serve the head that was asked for, or none was named and there are several."""
+    """A head is not served, none was named and there are several, or several servers have different versions of it."""
 
     kind = "head"
 
 
 class ServerUnavailable(ClientError):
-    """No server answers, or the connection broke while the request was under way."""
+    """No server answers, the connection broke while the request was under way, or the server gives its models up."""
 
     kind = "unavailable"
 
@@ -113,4 +113,6 @@ def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
         return ServerBusy(f"{url} has no room for another request: {details}")
     if code in _LOST:
         return ServerUnavailable(f"no server answers at {url}: {details}")
+    if code is grpc.StatusCode.NOT_FOUND:  # of a model that it had just listed: it is about to stop, or loads another
+        return ServerUnavailable(f"{url} has given the model up: {details}")
     return ServerError(f"{url} answered {code.name}: {details}")

@@ -1,10 +1,11 @@
-"""Events of a run: in a log, a JSON object a line."""
+"""Events of a run: in a log, a JSON object a line; some also on standard error, in words."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,40 +15,58 @@ _LOG = logging.getLogger("mlclip_client")
 _LOG.addHandler(logging.NullHandler())
 
 
-def tell(event: str, level: int = logging.INFO, **fields: Any) -> None:
+def tell(event: str, level: int = logging.INFO, notice: str = "", **fields: Any) -> None:
     """Write an event into the log, if there is one.
 
     Args:
         event: what happened, in words that do not change.
         level: of `logging`.
+        notice: the line that people see on standard error while a command runs; empty: none.
         fields: what belongs to it.
     """
-    _LOG.log(level, event, extra={"fields": fields})
+    _LOG.log(level, event, extra={"fields": fields, "notice": notice})
 
 
 @contextlib.contextmanager
 def logged(file: Path | None) -> Iterator[None]:
-    """Append events to a file: `time`, `level`, `event` and what belongs to it.
+    """Show notices on standard error, and append events to a file: `time`, `level`, `event` and what belongs to it.
+
+    Args:
+        file: None: only the notices.
 
     Raises:
-        OSError: the file cannot be written.
+        ValueError: the file cannot be written.
     """
-    if file is None:
-        yield
-        return
-    handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(_Lines())
+    handlers: list[logging.Handler] = [_Notices()]
+    if file is not None:
+        handlers.append(_opened(file))
+        handlers[-1].setFormatter(_Lines())
     level, propagates = _LOG.level, _LOG.propagate
-    _LOG.addHandler(handler)
+    for handler in handlers:
+        _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)
     _LOG.propagate = False
     try:
         yield
     finally:
-        _LOG.removeHandler(handler)
         _LOG.setLevel(level)
         _LOG.propagate = propagates
-        handler.close()
+        for handler in handlers:
+            _LOG.removeHandler(handler)
+            handler.close()
+
+
+def _opened(file: Path) -> logging.Handler:
+    try:
+        return logging.FileHandler(file, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"--log {file}: {error.strerror}: name a file that can be written") from error
+
+
+class _Notices(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if notice := getattr(record, "notice", ""):
+            sys.stderr.write(notice + "\n")
 
 
 class _Lines(logging.Formatter):

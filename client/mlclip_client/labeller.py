@@ -28,7 +28,7 @@ class Pin:
     """The model that a head's answers must come from.
 
     Attributes:
-        version: of the head's ensembles.
+        version: of the head.
         labels_sha256: of its label list.
     """
 
@@ -45,10 +45,10 @@ def check_pins(pinned: Mapping[str, Pin], found: Mapping[str, Pin]) -> None:
     """Refuse other models than those that a job was begun with; raises JobError."""
     for name, pin in pinned.items():
         if found[name] != pin:
-            raise JobError(
-                f"head {name} has version {found[name].version} now, and this job was begun with {pin.version}: "
-                "serve that one again, or begin a new job"
-            )
+            differs = f"version {found[name].version} now, and this job was begun with {pin.version}"
+            if found[name].version == pin.version:
+                differs = "other labels now than when this job was begun"
+            raise JobError(f"head {name} has {differs}: serve that one again, or begin a new job")
 
 
 @dataclass(frozen=True)

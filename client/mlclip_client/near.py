@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.dataset as ds  # type: ignore[import-untyped]
 
 Floats = npt.NDArray[np.float32]
@@ -58,10 +59,16 @@ def read_embeddings(labels: Path) -> tuple[list[str], Floats]:
         R paths, and float32 [R, D].
 
     Raises:
-        ValueError: the rows have no embeddings.
+        ValueError: there is nothing, no Parquet, or rows without embeddings.
         OSError: they cannot be read.
     """
-    found = ds.dataset(labels, format="parquet")
+    if not labels.exists():
+        raise ValueError(f"no such file or folder: {labels}; name what `classify --embeddings` wrote")
+    try:
+        found = ds.dataset(labels, format="parquet")
+    except pa.ArrowInvalid as error:
+        reason = "not Parquet: name a .parquet file, or a folder of nothing else, such as a job's `labels`"
+        raise ValueError(f"{labels}: {reason}") from error
     if "embedding" not in found.schema.names:
         raise ValueError(f"{labels} has no embeddings: classify with --embeddings")
     table = found.to_table(["path", "embedding"])

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from mlclip_client.errors import ClientError, UnknownHead
+from mlclip_client.events import tell
 from mlclip_client.inputs import Limits
 from mlclip_client.jobs.folder import Counts
 from mlclip_client.jobs.merge import merge
+from mlclip_client.jobs.remembered import given
+from mlclip_client.outputs import partial_name
 from mlclip_client.settings import OnRay, Summary
 from mlclip_client.tally import DONE, FAILED, REJECTED, USAGE
+from mlclip_client.wording import counted
 
 Url = Annotated[str, typer.Option(help="Triton's gRPC endpoint, host:port; several with commas between.")]
 Timeout = Annotated[float, typer.Option(min=0.001, help="Deadline of each request, in seconds.")]
@@ -32,7 +36,7 @@ Engine = Annotated[
     Literal["local", "ray"], typer.Option(help="Where a job runs: here, or on a Ray cluster (extra `ray`).")
 ]
 RayAddress = Annotated[
-    str | None, typer.Option(help="The cluster, as for `ray.init`. [default: RAY_ADDRESS, or this machine]")
+    str | None, typer.Option(help="The cluster, as for `ray.init`. \\[default: RAY_ADDRESS, or this machine]")
 ]
 RayWorkers = Annotated[int, typer.Option(min=0, help="Workers at most, each --concurrency inputs; 0: one a core.")]
 MaxFailures = Annotated[int, typer.Option(min=0, help="A job stops after so many errors in a row; 0: never.")]
@@ -41,17 +45,18 @@ MaxBytes = Annotated[
 ]
 DownloadSeconds = Annotated[float, typer.Option(min=0.001, help="Deadline of each download, in seconds.")]
 PerHost = Annotated[int, typer.Option(min=1, help="Downloads from one host at once.")]
-Private = Annotated[bool, typer.Option("--private", help="Download from private addresses, too.")]
+Private = Annotated[bool, typer.Option("--private", metavar="", help="Download from private addresses, too.")]
 IgnoreRobots = Annotated[
-    bool, typer.Option("--ignore-robots", help="Also take images whose site asks not to (X-Robots-Tag).")
+    bool, typer.Option("--ignore-robots", metavar="", help="Also take images whose site asks not to (X-Robots-Tag).")
 ]
+UserAgent = Annotated[str, typer.Option(help="The name that sites see: your crawler's, and where to reach you.")]
 Proxy = Annotated[
     str | None, typer.Option(help="http://host:port for downloads; the environment's is not used, nor for the server.")
 ]
 MetricsPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Serve figures for Prometheus there.")]
 MetricsHost = Annotated[str, typer.Option(help="The address to bind for --metrics-port.")]
 Log = Annotated[Path | None, typer.Option(help="Append events to this file, a JSON object a line.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")]
+Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show a traceback when something goes wrong.")]
 
 
 def split_urls(urls: str) -> tuple[str, ...]:
@@ -67,6 +72,7 @@ def limits(
     private: bool,
     ignore_robots: bool,
     proxy: str | None,
+    user_agent: str,
 ) -> Limits:
     """What the reader of inputs may do."""
     return Limits(
@@ -77,6 +83,7 @@ def limits(
         private=private,
         robots=not ignore_robots,
         proxy=proxy,
+        user_agent=user_agent,
     )
 
 
@@ -89,21 +96,65 @@ def cluster(engine: str, address: str | None, workers: int) -> OnRay | None:
     return None
 
 
-def conclude(summary: Summary, job: Path | None, out: str | None) -> int:
-    """Say what came of a run, merge a job that is complete, and give the exit code."""
+def check_stdout() -> None:
+    """Raise ValueError if there is no stdout to write to."""
+    if sys.stdout is None:
+        raise ValueError("stdout is closed, and there is nowhere else to write to")
+
+
+def refuse(names: Sequence[str], why: str) -> None:
+    """Raise ValueError if there are names of options that would be ignored."""
+    if names:
+        raise ValueError(f"{', '.join(names)}: {why}")
+
+
+def refuse_pointless(context: typer.Context, embedded: Path | None, on_ray: OnRay | None) -> None:
+    """Refuse options about a server where none is asked, and those about models where one is; raises ValueError."""
+    if embedded is not None:
+        refuse(given(context, "url", "timeout", "patience"), "with --embedded no server is asked")
+    elif on_ray is None:
+        refuse(given(context, "threads"), "goes with --embedded or --engine ray; a server has its own")
+
+
+def conclude(
+    summary: Summary,
+    job: Path | None,
+    out: str | None,
+    rest: str = "the rest is with other workers; give the command again if they were stopped",
+) -> int:
+    """Say what came of a run, merge a job that is complete, and give the exit code.
+
+    Args:
+        summary: of the run.
+        job: its folder, if it was one.
+        out: where its rows are wanted.
+        rest: what to say of inputs of a job that have no row yet.
+    """
+    code = _conclude(summary, job, out, rest)
+    tally = summary.tally
+    errors = dict(tally.rejected + tally.failed)
+    tell("ended", exit_code=code, labelled=tally.labelled, errors=errors, interrupted=summary.interrupted)
+    return code
+
+
+def _conclude(summary: Summary, job: Path | None, out: str | None, rest: str) -> int:
     tally = summary.tally
     parts = [str(tally)]
-    if summary.saved:
+    if summary.saved and not summary.interrupted:  # it counts inputs whose rows were not written, too
         parts.append(f"{summary.saved:,} took the answer of the same bytes")
     if summary.retries:
-        parts.append(f"{summary.retries:,} requests sent again")
+        parts.append(f"{counted(summary.retries, 'request')} sent again")
     if summary.found is not None and (passed := str(summary.found)):
         parts.append(passed)
     if summary.texts is not None:
-        parts.append(f"{summary.texts.used:,} have one of the {len(summary.texts):,} texts")
+        used = counted(summary.texts.used, "has", "have")
+        parts.append(f"{used} one of the {len(summary.texts):,} texts")
     code = tally.exit_code()
+    unwritten = False
     if job is None:
-        parts += [f"written to {out}"] * (out != "-")
+        assert out is not None
+        place = partial_name(out) if summary.interrupted else out
+        parts += [f"written to {place}"] * (out != "-")
     else:
         assert summary.job is not None
         counts, inputs = summary.job
@@ -113,14 +164,18 @@ def conclude(summary: Summary, job: Path | None, out: str | None) -> int:
             merge(job, out)
             parts.append(f"written to {out}" if out != "-" else "written to stdout")
         elif not complete and not summary.interrupted:
-            parts.append("the rest is with other workers; give the command again if they were stopped")
+            parts.append(rest)
+            unwritten = out is not None
         code = DONE if not counts.failed else REJECTED if code == DONE else code
     say("; ".join(parts))
     if tally.failed:
         say(f"error: the server did not answer for every image: {tally.last_failure}")
     if summary.interrupted:
-        kept = "the output holds the rows up to here" if job is None else "the same command goes on with the job"
+        kept = "the rows up to here are kept" if job is None else f"--job {job} goes on with it"
         say(f"error: interrupted; {kept}")
+        return FAILED
+    if unwritten:
+        say(f"error: {out} is not written before every input has a row")
         return FAILED
     unreadable = summary.found is not None and summary.found.unreadable
     return REJECTED if code == DONE and unreadable else code

@@ -25,23 +25,36 @@ def check_target(out: str) -> None:
     """Refuse an output that cannot be written, before any work.
 
     Raises:
-        ValueError: unknown suffix, missing folder, or a folder in the place of the file.
+        ValueError: unknown suffix, missing folder, a folder in the place of the file, or a closed stdout.
     """
     if out == "-":
+        if sys.stdout is None:
+            raise ValueError("--out - stands for stdout, which is closed: write to a .parquet or .jsonl file")
         return
     path = Path(out)
     if path.suffix not in (".parquet", ".jsonl"):
         raise ValueError(f"--out {out}: write to a .parquet or .jsonl file, or to - for JSONL on stdout")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file of --out that cannot be written where it is to be; raises ValueError."""
     if path.is_dir():
-        raise ValueError(f"--out {out}: this is a folder")
+        raise ValueError(f"--out {path}: this is a folder")
     if not path.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {path.parent}")
+        raise ValueError(f"--out {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"--out {out}: no permission to write into {path.parent}")
+        raise ValueError(f"--out {path}: no permission to write into {path.parent}")
+
+
+def partial_name(out: str) -> str:
+    """Where the rows of an interrupted run are: `labels.partial.parquet` for `labels.parquet`."""
+    path = Path(out)
+    return out if out == "-" else str(path.with_name(f"{path.stem}.partial{path.suffix}"))
 
 
 @contextlib.contextmanager
-def open_writer(out: str, schema: pa.Schema) -> Iterator[WriteRow]:
+def open_writer(out: str, schema: pa.Schema, interrupted: Callable[[], bool] = lambda: False) -> Iterator[WriteRow]:
     """Give a function that writes one row.
 
     A file is written under a temporary name beside its place and renamed when the block ends; if the block
@@ -50,12 +63,13 @@ def open_writer(out: str, schema: pa.Schema) -> Iterator[WriteRow]:
     Args:
         out: a .parquet or .jsonl path, or `-` for stdout.
         schema: the rows' Arrow schema.
+        interrupted: asked at the end; then the file gets its `partial_name`, and whatever was in its place stays.
     """
     if out == "-":
         yield _json_writer(sys.stdout)
         return
     path = Path(out)
-    with replacing(path) as temporary:
+    with replacing(path, lambda: Path(partial_name(out)) if interrupted() else path) as temporary:
         if path.suffix == ".parquet":
             with _parquet_writer(temporary, schema) as write:
                 yield write
@@ -65,14 +79,19 @@ def open_writer(out: str, schema: pa.Schema) -> Iterator[WriteRow]:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path whose file takes the place of `path` when the block ends, for good; not if it raises."""
+def replacing(path: Path, place: Callable[[], Path] | None = None) -> Iterator[Path]:
+    """Give a temporary path whose file takes the place of `path` when the block ends, for good; not if it raises.
+
+    Args:
+        path: a file, which need not exist.
+        place: where in the same folder it goes instead; asked at the end.
+    """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # a process number may be taken on another machine
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(place() if place else path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the rename, too, outlasts a loss of power

@@ -16,7 +16,9 @@ from mlclip_client.values import Answer, HeadInfo, Prediction
 
 Row = dict[str, Any]
 REJECTED_KINDS = frozenset({"decode", "too large", "read", "download"})
-"""Kinds of errors that lie in the input; the others lie in the server or the way there."""
+"""Kinds of errors that lie in the input."""
+KINDS = REJECTED_KINDS | {"unavailable", "deadline", "busy", "server"}
+"""All kinds of errors that rows have; the others lie in the server or the way there."""
 
 
 @dataclass(frozen=True)

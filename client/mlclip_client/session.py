@@ -1,16 +1,18 @@
-"""What a client does, once for both kinds of client: coroutines over a Transport."""
+"""What a client does, once for both kinds of client: coroutines over transports."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from mlclip_client import wire
-from mlclip_client.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog
-from mlclip_client.errors import ClientError, ServerError, UnknownHead
+from mlclip_client.agreed import Agreed
+from mlclip_client.balance import Balanced, Endpoint
+from mlclip_client.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog, taking
+from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
 from mlclip_client.images import Captioned, ImageLike, Loaded, load, pixels_of, source_of
 from mlclip_client.transport import Transport
 from mlclip_client.values import HeadInfo, Prediction
@@ -41,56 +43,67 @@ class Options:
         if self.via not in ("bytes", "pixels"):
             raise ValueError(f"via must be 'bytes' or 'pixels', not {self.via!r}")
         if self.heads is not None and (not self.heads or len(set(self.heads)) != len(self.heads)):
-            raise ValueError(f"heads must name at least one head, each once, not {self.heads!r}")
+            raise ValueError(f"name at least one head, and each once, not: {', '.join(self.heads) or 'none'}")
         if self.max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {self.max_bytes}")
 
 
 class Session:
-    """A conversation with one server: learns what it serves, then classifies."""
+    """A conversation with one or more servers: learns what they serve, then classifies.
 
-    def __init__(self, options: Options, transport: Transport) -> None:
-        self._options, self._transport = options, transport
-        self._catalog: Catalog | None = None
+    What a server serves is read when it is first asked, and anew whenever it may be another one: after it was away,
+    after its connection broke, and when an answer comes from a version that is not the one that was read.
 
-    async def catalog(self, fresh: bool = False) -> Catalog:
-        """Give what the server serves; asked once, or again when `fresh`."""
-        if self._catalog is None or fresh:
-            index = await self._transport.call("RepositoryIndex", wire.index_request())
-            models = []
-            for name, version in sorted(wire.ready_versions(index).items()):
-                reply = await self._transport.call("ModelConfig", wire.config_request(name, version))
-                models.append((version, reply.config))
-            self._catalog = read_catalog(models)
-        return self._catalog
+    Args:
+        options: what is asked.
+        servers: whom; all must serve the same versions of the heads that are asked.
+    """
 
-    async def model_info(self, head: str) -> HeadInfo:
-        """Give what is known of one head."""
-        return choose_heads(await self.catalog(), (head,))[0]
+    def __init__(self, options: Options, servers: Balanced[Any]) -> None:
+        self._options, self._servers = options, servers
+        self._catalogs: dict[str, tuple[int, Catalog]] = {}
+        self._agreed: Agreed | None = None
 
-    async def asked(self, fresh: bool = False) -> tuple[HeadInfo, ...]:
-        """Give the heads that this session asks; raises UnknownHead."""
-        heads = choose_heads(await self.catalog(fresh), self._options.heads)
-        if self._options.embeddings and len({head.encoder for head in heads}) > 1:
-            raise UnknownHead("embeddings need heads of one encoder: " + _encoders(heads))
-        return heads
+    async def catalog(self) -> Catalog:
+        """Give what one of the servers serves."""
+        return await self._servers.ask(self._catalog_of)
+
+    async def served(self, names: Sequence[str] | None = None) -> tuple[HeadInfo, ...]:
+        """Give what is known of some heads, or of all by name; raises UnknownHead."""
+        catalog, via = await self.catalog(), self._options.via
+        own = {each.head.name: each.head for each in catalog.ensembles if each.head is not None and each.via == via}
+        heads = choose_heads(catalog, sorted(catalog.heads) if names is None else names)
+        return tuple(own.get(head.name, head) for head in heads)
+
+    async def asked(self) -> tuple[HeadInfo, ...]:
+        """Give the heads that this session asks.
+
+        Raises:
+            UnknownHead: a server does not have one, or two servers have different ones.
+        """
+        return (await self._agreement()).heads
 
     async def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
         """Classify one image, with its text for heads that read it; raises ClientError.
 
-        A server may get a new version of a head while a session lives. The reply tells, and then the labels
-        are read again and the image is asked again, so that names always belong to their scores.
+        A server may get a new version of a head while a session lives. Then the labels are read again, and the image
+        is asked again, so that names always belong to their scores.
         """
-        loaded = await self._transport.work(partial(load, image, self._options.max_bytes))
-        via = self._options.via if isinstance(loaded, bytes) else "pixels"
-        for fresh in (False, True):
-            heads = await self.asked(fresh)
-            routes = plan_routes(await self.catalog(), heads, via)
-            replies = [await self._ask(route, loaded, text, first=route is routes[0]) for route in routes]
-            pairs = list(zip(routes, replies, strict=True))
-            if all(reply.model_version == route.ensemble.version for route, reply in pairs):
-                return self._prediction(source_of(image), heads, pairs)
-        raise ServerError("the server's models change faster than they can be asked; try again later")
+        loaded = await self._servers.work(partial(load, image, self._options.max_bytes))
+        agreed = await self._agreement()
+
+        async def question(endpoint: Endpoint[Any]) -> Prediction:
+            try:
+                return await self._classify_at(endpoint, agreed, source_of(image), loaded, text)
+            except ServerUnavailable:
+                self._catalogs.pop(endpoint.url, None)
+                raise
+
+        try:
+            return await self._servers.ask(question)
+        except ServerUnavailable:
+            agreed.forget()
+            raise
 
     async def attempt(self, item: ImageLike | Captioned) -> Prediction:
         """Classify one image; what goes wrong is in the prediction's `error`."""
@@ -100,14 +113,64 @@ class Session:
         except ClientError as error:
             return Prediction(source_of(image), answers={}, error=error)
 
-    async def _ask(self, route: Route, image: Loaded, text: str | None, first: bool) -> Any:
+    async def _classify_at(
+        self, endpoint: Endpoint[Any], agreed: Agreed, source: str | None, image: Loaded, text: str | None
+    ) -> Prediction:
+        via = self._options.via if isinstance(image, bytes) else "pixels"
+        for _ in range(2):
+            catalog, heads = await self._heads_at(endpoint, agreed)
+            routes = plan_routes(catalog, heads, via)
+            replies = [await self._ask(endpoint, route, image, text, first=route is routes[0]) for route in routes]
+            pairs = list(zip(routes, replies, strict=True))
+            if all(reply.model_version == route.ensemble.version for route, reply in pairs):
+                return self._prediction(source, heads, pairs)
+            self._catalogs.pop(endpoint.url, None)
+        raise ServerError("the server's models change faster than they can be asked; try again later")
+
+    async def _heads_at(self, endpoint: Endpoint[Any], agreed: Agreed) -> tuple[Catalog, tuple[HeadInfo, ...]]:
+        """Give what an endpoint serves, and the heads that are asked; raises ServerUnavailable where it has others."""
+        try:
+            catalog = await self._catalog_of(endpoint)
+            heads = self._heads_of(catalog, endpoint.url, agreed.names)
+        except (UnknownHead, ServerError) as error:  # there were such: the server starts, stops or is changed
+            raise ServerUnavailable(str(error)) from error
+        if refusal := agreed.refuses(endpoint.url, heads):
+            raise ServerUnavailable(refusal)
+        return catalog, heads
+
+    async def _agreement(self) -> Agreed:
+        if self._agreed is None:
+            self._agreed = Agreed(await self._servers.ask_each(self._offer), self._options.embeddings)
+        return self._agreed
+
+    async def _offer(self, endpoint: Endpoint[Any]) -> tuple[str, tuple[HeadInfo, ...]]:
+        catalog = await self._catalog_of(endpoint)
+        if not catalog.heads and len(self._servers.endpoints) > 1:
+            raise ServerUnavailable(f"{endpoint.url} serves no heads")
+        return endpoint.url, self._heads_of(catalog, endpoint.url, self._options.heads)
+
+    def _heads_of(self, catalog: Catalog, url: str, names: Sequence[str] | None) -> tuple[HeadInfo, ...]:
+        heads = taking(catalog, choose_heads(catalog, names, url), self._options.via)
+        if self._options.embeddings and len({head.encoder for head in heads}) > 1:
+            raise UnknownHead("embeddings need heads of one encoder: " + _encoders(heads))
+        return heads
+
+    async def _catalog_of(self, endpoint: Endpoint[Any]) -> Catalog:
+        drops = endpoint.transport.drops
+        known = self._catalogs.get(endpoint.url)
+        if known is None or known[0] != drops:
+            known = drops, await _read(endpoint.transport)
+            self._catalogs[endpoint.url] = known
+        return known[1]
+
+    async def _ask(self, endpoint: Endpoint[Any], route: Route, image: Loaded, text: str | None, first: bool) -> Any:
         if route.ensemble.via == "bytes" and isinstance(image, bytes):
             payload: Any = image
         else:
-            payload = await self._transport.work(partial(pixels_of, image, route.spec))
+            payload = await endpoint.transport.work(partial(pixels_of, image, route.spec))
         embeddings = first and self._options.embeddings
         request = wire.infer_request(route, payload, text, embeddings=embeddings, explain=self._options.explain)
-        return await self._transport.call("ModelInfer", request)
+        return await endpoint.transport.call("ModelInfer", request)
 
     def _prediction(
         self, source: str | None, heads: tuple[HeadInfo, ...], pairs: list[tuple[Route, Any]]
@@ -142,6 +205,15 @@ def in_order(start: Callable[[I], P], items: Iterable[I], window: int) -> Iterat
         while waiting and (len(waiting) >= window or waiting[0].done()):
             yield waiting.popleft()
     yield from waiting
+
+
+async def _read(transport: Transport) -> Catalog:
+    index = await transport.call("RepositoryIndex", wire.index_request())
+    models = []
+    for name, version in sorted(wire.ready_versions(index).items()):
+        reply = await transport.call("ModelConfig", wire.config_request(name, version))
+        models.append((version, reply.config))
+    return read_catalog(models)
 
 
 def _encoders(heads: tuple[HeadInfo, ...]) -> str:

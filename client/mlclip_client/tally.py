@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mlclip_client.rows import REJECTED_KINDS, Row
+from mlclip_client.wording import counted
 
 DONE, FAILED, USAGE, REJECTED = 0, 1, 2, 3
 """Exit codes: all inputs labelled; the server or the run failed; wrong arguments; inputs were rejected."""
@@ -55,6 +56,6 @@ class Tally:
         return REJECTED if self.rejected else DONE
 
     def __str__(self) -> str:
-        text = f"{self.rows:,} inputs: {self.labelled:,} labelled"
+        text = f"{counted(self.rows, 'input')}: {self.labelled:,} labelled"
         kinds = [f"{count:,} {kind}" for kind, count in (self.rejected + self.failed).most_common()]
         return f"{text}, {self.errors:,} with an error ({', '.join(kinds)})" if kinds else text

@@ -23,8 +23,8 @@ class Texts:
         used: how many images have been given a text.
 
     Raises:
-        ValueError: the file has another suffix, a line is broken, or there is no column `path` or `text`.
-        OSError: it cannot be read.
+        ValueError: the file has another suffix, cannot be read, a line is broken, or there is no column `path` or
+            `text`.
     """
 
     def __init__(self, file: Path) -> None:
@@ -34,6 +34,8 @@ class Texts:
         self.used = 0
         try:
             self._texts = {_key(file.parent / path): text for path, text in read(file)}
+        except OSError as error:
+            raise ValueError(f"--texts {file}: {error.strerror}: name a .csv or .jsonl file") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{file}: not UTF-8") from error
 

@@ -10,6 +10,7 @@ from several threads, while gRPC channels are.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
@@ -34,6 +35,10 @@ _OPTIONS = [
 class Transport(Protocol):
     """Carries a request to the server, and blocking work to where it may block."""
 
+    @property
+    def drops(self) -> int:
+        """How often the connection was lost: a number that is not new means the same process at the other end."""
+
     async def call(self, rpc: str, request: Any) -> Any:
         """Send a request with its deadline and give the reply; raises ClientError."""
 
@@ -42,6 +47,26 @@ class Transport(Protocol):
 
     async def pause(self, seconds: float) -> None:
         """Wait; less where the transport is closed meanwhile."""
+
+
+_NAMED = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6):", re.IGNORECASE)
+"""How names begin that gRPC reads itself."""
+
+
+def check_address(url: str) -> str:
+    """Give back an endpoint's address, or raise ValueError where it is no host:port."""
+    host, _, port = url.rpartition(":")
+    if _NAMED.match(url):
+        return url
+    if "://" in url:
+        raise ValueError(f"{url}: give host:port alone, the port of Triton's gRPC, which is 8001 unless set")
+    if not host and url != f":{port}":
+        raise ValueError(f"{url} has no port: give host:port, such as {url}:8001")
+    if not host or ":" in host and not (host[0] == "[" and host[-1] == "]"):
+        raise ValueError(f"{url} is no endpoint: give host:port, an IPv6 address in brackets, such as [::1]:8001")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"{url} is no endpoint: give host:port, the port a number from 1 to 65535")
+    return url
 
 
 class BlockingTransport:
@@ -57,13 +82,23 @@ class BlockingTransport:
         self._channel = grpc.insecure_channel(url, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._closed = threading.Event()
+        self._drops, self._ready = 0, False
+
+    @property
+    def drops(self) -> int:
+        """How often the connection was lost."""
+        if self._ready and not _is_ready(self._channel):
+            self._drops, self._ready = self._drops + 1, False
+        return self._drops
 
     async def call(self, rpc: str, request: Any) -> Any:
         """Send a request, wait for its reply."""
         try:
-            return getattr(self._stub, rpc)(request, timeout=self._timeout)
+            reply = getattr(self._stub, rpc)(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise from_rpc(error, self._url, self._timeout) from error
+        self._ready = True
+        return reply
 
     async def work(self, function: Callable[[], T]) -> T:
         """Run the function here."""
@@ -91,6 +126,14 @@ class AsyncTransport:
         self._url, self._timeout = url, timeout
         self._channel: Any = None
         self._stub: Any = None
+        self._drops, self._ready = 0, False
+
+    @property
+    def drops(self) -> int:
+        """How often the connection was lost."""
+        if self._ready and self._channel.get_state() is not grpc.ChannelConnectivity.READY:
+            self._drops, self._ready = self._drops + 1, False
+        return self._drops
 
     async def call(self, rpc: str, request: Any) -> Any:
         """Send a request, await its reply."""
@@ -98,9 +141,11 @@ class AsyncTransport:
             self._channel = grpc.aio.insecure_channel(self._url, options=_OPTIONS)
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         try:
-            return await getattr(self._stub, rpc)(request, timeout=self._timeout)
+            reply = await getattr(self._stub, rpc)(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise from_rpc(error, self._url, self._timeout) from error
+        self._ready = True
+        return reply
 
     async def work(self, function: Callable[[], T]) -> T:
         """Run the function in asyncio's thread pool."""
@@ -114,6 +159,16 @@ class AsyncTransport:
         """Close the channel; calls under way fail."""
         if self._channel is not None:
             await self._channel.close()
+
+
+def _is_ready(channel: Any) -> bool:
+    """Whether a blocking channel is connected.
+
+    gRPC offers this for asyncio only. Its `subscribe` would tell, by a thread that fails where the channel is closed.
+    """
+    check = getattr(getattr(channel, "_channel", None), "check_connectivity_state", None)
+    ready: int = grpc.ChannelConnectivity.READY.value[0]
+    return check is None or check(False) == ready
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -68,7 +68,7 @@ class Answer:
         selected: bool [N]: score >= the label's threshold, as the server decided.
         labels_sha256: hash of the label list.
         model: the ensemble that answered.
-        version: its version.
+        version: of the head: of its own ensemble that takes images the same way, also where a combined one answered.
         references: the references behind it, heaviest first, if an explanation was asked for and the head has one.
     """
 

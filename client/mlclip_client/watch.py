@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlclip_client.asks import Asks
 from mlclip_client.findings import Findings
 from mlclip_client.tally import Tally
+from mlclip_client.wording import counted
 
 LINE_SECONDS = 10.0
 
@@ -70,8 +72,9 @@ def _lines(tally: Tally, total: int | None, done: int, file: Any) -> Callable[[]
 def progress_line(tally: Tally, total: int | None, done: int, seconds: float) -> str:
     """How far a run is, in a line."""
     rate = tally.rows / max(seconds, 1e-9)
-    of = "" if total is None else f" of {total:,}"
-    text = f"{done + tally.rows:,}{of} inputs, {tally.errors:,} with an error, {rate:,.0f}/s"
+    seen = done + tally.rows
+    inputs = counted(seen, "input") if total is None else f"{seen:,} of {counted(total, 'input')}"
+    text = f"{inputs}, {tally.errors:,} with an error, {rate:,.0f}/s"
     if total is None or not tally.rows:
         return text
     left = round((total - done - tally.rows) / rate)
@@ -111,14 +114,18 @@ def metrics(port: int | None, host: str, figures: Figures) -> Iterator[None]:
     """Serve figures at http://HOST:PORT/metrics while the block runs.
 
     Raises:
-        OSError: the port is taken.
+        ValueError: nobody can listen there; another process does, or the host is not this machine's.
     """
     if port is None:
         yield
         return
     registry = CollectorRegistry()
     registry.register(figures)
-    server, thread = start_http_server(port, host, registry)
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ValueError(f"--metrics-port {port}: {reason} at {host}: choose another") from error
     try:
         yield
     finally:

@@ -76,6 +76,9 @@ def infer_request(
 def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
     """Turn a reply into head name -> answer.
 
+    The caller has made sure that the reply comes from the route's version of the ensemble: that version and the
+    heads' were read together, so an answer bears the head's, which stays when others join a combined ensemble.
+
     Raises:
         ServerError: an output is missing or has not one value a label.
     """
@@ -88,7 +91,7 @@ def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
             selected=_vector(result, route, route.output(head, "selected"), head),
             labels_sha256=head.labels_sha256,
             model=reply.model_name,
-            version=reply.model_version,
+            version=head.version,
             references=_references(result.as_numpy(route.output(head, REFERENCES))),
         )
         for head in route.heads

@@ -4,9 +4,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+from mlclip_bench.cli import app
 from mlclip_bench.peers import environments
 from mlclip_bench.peers.catalogue import PEERS, PeerError, choose
 from mlclip_bench.peers.environments import STAMP, interpreter, is_built, last_error
+from typer.testing import CliRunner
 
 IMPOSSIBLE = replace(PEERS["infinity"], requirements=("a-package-that-nobody-made==99",))
 
@@ -84,6 +86,11 @@ def test_peers_are_chosen_by_name_in_their_order():
     assert len(choose(None)) == len(PEERS)
     with pytest.raises(PeerError, match="no peer is called nobody: choose from open_clip"):
         choose("nobody,infinity")
+
+
+def test_the_help_names_all_peers():
+    shown = CliRunner().invoke(app, ["peers", "--help"], terminal_width=400).output
+    assert ", ".join(PEERS) in " ".join(shown.replace("│", " ").split())
 
 
 def test_all_peers_pin_the_same_torch_and_have_a_script():

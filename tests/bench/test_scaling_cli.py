@@ -106,19 +106,25 @@ def test_what_does_not_fit_into_memory_is_left_out_with_its_estimate(bench, monk
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--classes", "46;80"], "--classes wants whole numbers"),
-        (["--batch", "0"], "--batch wants whole numbers"),
-        (["--groups", "all"], "--groups wants whole numbers"),
-        (["--heads", "mdl"], "unknown head 'mdl'"),
-        (["--through", "http"], "--through wants ort or triton"),
-        (["--derive"], "holds no run of mlclip-bench"),
+        (["--classes", "46;80"], "--classes: wants whole numbers"),
+        (["--batch", "0"], "--batch: wants whole numbers"),
+        (["--groups", "all"], "--groups: wants whole numbers"),
+        (["--heads", "sigmoid,mdl"], "--heads: unknown head 'mdl'"),
+        (["--through", "http"], "--through: wants ort or triton"),
+        (["peers", "--only", "nobody"], "--only: no peer is called nobody"),
     ],
 )
-def test_bad_options_are_refused_in_one_line(bench, words, message):
+def test_wrong_words_are_wrong_usage(bench, words, message):
     refused = bench(*words)
+    assert refused.exit_code == 2
+    assert f"Invalid value for {message}" in " ".join(refused.output.replace("│", " ").split())
+    assert not bench.folder.exists()
+
+
+def test_nothing_to_derive_is_told_in_one_line(bench):
+    refused = bench("--derive")
     assert isinstance(refused.exception, ResultsError)
-    assert message in str(refused.exception)
-    assert "\n" not in str(refused.exception)
+    assert "holds no run of mlclip-bench" in str(refused.exception) and "\n" not in str(refused.exception)
     assert not bench.folder.exists()
 
 

@@ -1,13 +1,17 @@
 """Several endpoints as one: who is asked when, in virtual time; and with two real servers, one of which dies."""
 
+import contextlib
+import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from mlclip_client import Client
 from mlclip_client.balance import Balanced
 from mlclip_client.errors import BadImage, DeadlineExceeded, ServerBusy, ServerError, ServerUnavailable
+from mlclip_client.events import logged
 from mlclip_client.transport import finish
 
 
@@ -22,7 +26,7 @@ class World:
 
     def balanced(self, patience, warm=True):
         balanced = Balanced({name: self.transport(name) for name in self.down}, patience, lambda: self.now)
-        balanced._answered = warm
+        balanced._answered = -1.0 if warm else None
         return balanced
 
 
@@ -32,7 +36,7 @@ class Road:
     def __init__(self, world, name):
         self.world, self.name = world, name
 
-    async def call(self, rpc, request):
+    async def answer(self):
         self.world.calls.append(self.name)
         for until, error in self.world.down[self.name]:
             if self.world.now < until:
@@ -48,7 +52,7 @@ class Road:
 
 
 def ask(balanced):
-    return finish(balanced.call("ModelInfer", None))
+    return finish(balanced.ask(lambda endpoint: endpoint.transport.answer()))
 
 
 def test_requests_go_round_robin():
@@ -118,6 +122,85 @@ def test_before_the_first_answer_there_is_no_patience():
     assert world.now == 0
 
 
+def test_after_one_question_was_given_up_the_next_wait_no_more_until_somebody_answers():
+    world = World(a=[(100.0, ServerUnavailable)])
+    balanced = world.balanced(30)
+    with pytest.raises(ServerUnavailable):
+        ask(balanced)
+    given_up = world.now
+    for _ in range(1000):
+        with pytest.raises(ServerUnavailable, match="away"):
+            ask(balanced)
+    assert world.now == given_up
+    tries = len(world.calls)
+    while world.now < 100:
+        world.now += 0.5
+        with contextlib.suppress(ServerUnavailable):
+            ask(balanced)
+    assert len(world.calls) - tries <= 70 / 2.5 + 1, "who rests is not asked"
+    world.now += 5
+    assert ask(balanced) == "a answers"
+    world.down["a"] = [(world.now + 10, ServerUnavailable)]
+    assert ask(balanced) == "a answers", "there is patience again"
+
+
+def test_one_that_was_unlucky_among_others_that_were_answered_takes_nobodys_patience():
+    world = World(a=[(1000.0, ServerBusy)])
+    balanced = world.balanced(30)
+
+    async def meanwhile(endpoint):
+        balanced._answered = world.now  # another one had more luck
+        return await endpoint.transport.answer()
+
+    for question in (meanwhile, meanwhile, lambda endpoint: endpoint.transport.answer()):
+        world.now, before = world.now + 1, len(world.calls)
+        with pytest.raises(ServerBusy):
+            finish(balanced.ask(question))
+        assert len(world.calls) > before + 5
+    before = len(world.calls)
+    with pytest.raises(ServerBusy):
+        ask(balanced)
+    assert len(world.calls) == before + 1, "here nobody had been answered for 30 s"
+
+
+def test_all_are_asked_and_those_that_are_away_are_left_out(tmp_path, capsys):
+    world = World(a=[(9.0, ServerUnavailable)], b=[], c=[])
+    balanced = world.balanced(60, warm=False)
+    with logged(tmp_path / "log"):
+        found = finish(balanced.ask_each(lambda endpoint: endpoint.transport.answer()))
+        assert found == ["b answers", "c answers"]
+        assert [endpoint.failures for endpoint in balanced.endpoints] == [1, 0, 0]
+        world.now = 9.0
+        ask(balanced)
+    assert capsys.readouterr().err == "away; it is asked again from time to time\na answers again\n"
+    events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert events == ["endpoint away", "endpoint back"]
+
+
+def test_where_nobody_answers_or_somebody_refuses_all_hear_of_it():
+    nobody = World(a=[(9.0, ServerUnavailable)], b=[(9.0, DeadlineExceeded)])
+    refused = World(a=[(9.0, ServerError)], b=[])
+    for world, error in ((nobody, DeadlineExceeded), (refused, ServerError)):
+        with pytest.raises(error):
+            finish(world.balanced(60).ask_each(lambda endpoint: endpoint.transport.answer()))
+
+
+def test_what_fails_at_once_needs_no_notice(capsys):
+    world = World(a=[(9.0, ServerUnavailable)])
+    with logged(None), pytest.raises(ServerUnavailable):
+        ask(world.balanced(0))
+    assert capsys.readouterr().err == ""
+
+
+def test_without_patience_each_endpoint_is_tried_once_even_if_all_rest():
+    world = World(a=[(9.0, ServerUnavailable)], b=[])
+    balanced = world.balanced(0)
+    first, second = balanced.endpoints
+    first.rests_until, second.rests_until = 1.0, 2.0
+    assert ask(balanced) == "b answers"
+    assert world.calls == ["a", "b"]
+
+
 def test_many_requests_that_fail_together_count_as_one_failure():
     world = World(a=[(1.0, ServerUnavailable)])
     balanced = world.balanced(60)
@@ -137,7 +220,8 @@ def test_a_dead_server_costs_no_answer_and_a_new_one_is_found(tiny, server, mort
             before = list(pool.map(client.classify, files))
             os.kill(mortal_server.pid, signal.SIGKILL)
             after = list(pool.map(client.classify, files))
-        assert [one.answers["color"].chosen() for one in before] == [one.answers["color"].chosen() for one in after]
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_allclose(one.answers["color"].scores, other.answers["color"].scores, atol=1e-5)
         up = {endpoint.url: endpoint.failures == 0 for endpoint in client.transport.endpoints}
         assert up == {server.grpc_url: True, mortal_server.grpc_url: False}
         assert client.transport.retries >= 1

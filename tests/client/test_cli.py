@@ -4,13 +4,19 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import tarfile
+from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlclip_client.options import conclude
+from mlclip_client.settings import Summary
+from mlclip_client.tally import Tally
 
 NOWHERE = "127.0.0.1:1"
 
@@ -25,7 +31,7 @@ def test_folder_becomes_parquet(start, server, tiny, folder, files, tmp_path):
         "classify", folder, "--head", "grid", "--head", "color", "--out", out, "--url", server.grpc_url, "--scores"
     ).finish()
     assert (code, stdout) == (0, ""), stderr
-    assert stderr == f"40 inputs: 40 labelled; 0 other files left alone; written to {out}\n"
+    assert stderr == f"40 inputs: 40 labelled; written to {out}\n"
     rows = pq.read_table(out).to_pylist()
     assert [row["path"] for row in rows] == sorted(str(path) for path in folder.rglob("*.*"))
     for row, data in zip(rows, files, strict=True):
@@ -52,7 +58,7 @@ def test_broken_image_gets_a_row_and_exit_code_3(run, server, folder, tmp_path, 
         *("--via", via, "--max-bytes", 4999),
     )
     assert result.exit_code == 3, result.output
-    assert "40 inputs: 37 labelled, 3 with an error (2 decode, 1 too large); 1 other files" in result.stderr
+    assert "40 inputs: 37 labelled, 3 with an error (2 decode, 1 too large); 1 other file left alone;" in result.stderr
     rows = json_rows(out.read_text())
     assert len(rows) == 40
     errors = {os.path.basename(row["path"]): (row["error_kind"], row["error"]) for row in rows if row["error"]}
@@ -85,7 +91,7 @@ def test_dash_writes_rows_alone_to_stdout(start, server, folder):
     ).finish()
     rows = json_rows(stdout)
     assert (code, len(rows)) == (0, 21)
-    assert stderr == "21 inputs: 21 labelled; 0 other files left alone\n"
+    assert stderr == "21 inputs: 21 labelled\n"
     assert rows[-1]["path"] == str(folder / "01.jpg")
     assert len(rows[0]["answers"]["color"]["top_labels"]) == 2
 
@@ -100,7 +106,7 @@ def test_a_line_on_stdin_gives_its_row_before_the_next_line_comes(start, server,
         row = json.loads(process.stdout.readline())
         assert row["path"] == str(folder / name) and row["answers"]["color"]["top_labels"]
     code, _, stderr = process.finish()
-    assert (code, stderr) == (0, "3 inputs: 3 labelled; 0 other files left alone\n")
+    assert (code, stderr) == (0, "3 inputs: 3 labelled\n")
 
 
 def test_a_manifest_of_paths_texts_and_bytes_and_a_tar_in_one_run(run, server, folder, files, tmp_path):
@@ -156,19 +162,23 @@ def heed_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_keeps_the_rows_so_far(start, server, gate, folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_stopped_keeps_the_rows_so_far_and_an_earlier_file(start, server, gate, folder, tmp_path, number):
+    (tmp_path / "labels.parquet").write_bytes(b"of an earlier run")
     (folder / "20.png").write_bytes(gate.image)
     out = tmp_path / "labels.parquet"
     asked = ["classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url, "--concurrency", "1"]
     process = start(*asked, preexec_fn=heed_ctrl_c)
     gate.await_request()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     gate.open()
     code, _, stderr = process.finish()
     assert code == 1
-    assert "error: interrupted; the output holds the rows up to here" in stderr
-    assert "Traceback" not in stderr
-    assert 1 <= pq.read_table(out).num_rows <= 21
+    kept = tmp_path / "labels.partial.parquet"
+    assert f"written to {kept}\nerror: interrupted; the rows up to here are kept\n" in stderr
+    assert 1 <= pq.read_table(kept).num_rows <= 21
+    assert out.read_bytes() == b"of an earlier run"
+    assert sorted(path.name for path in tmp_path.glob("*labels*")) == [out.name, kept.name]
 
 
 def test_heads_lists_what_is_served(start, server):
@@ -214,7 +224,10 @@ def test_debug_shows_the_traceback(start):
         (["classify"], "name inputs: files, folders, manifests, URLs, or - for stdin"),
         (["classify", "no-such-file.png"], "no such file or folder: no-such-file.png"),
         (["classify", __file__, "--out", "x.csv"], "write to a .parquet or .jsonl file"),
-        (["classify", __file__, "--head", "a", "--head", "a"], "each once"),
+        (["classify", __file__, "--head", "a", "--head", "a"], "name at least one head, and each once, not: a, a"),
+        (["classify", __file__, "--texts", "no.csv"], "--texts no.csv: No such file or directory: name a .csv or"),
+        (["classify", __file__, "--log", "no/log"], "--log no/log: No such file or directory: name a file that can be"),
+        (["classify", __file__, "--user-agent", "é"], "user_agent must be printable ASCII, not 'é'"),
         (["classify", __file__, "--via", "fax"], "fax"),
         (["classify", __file__, "--concurrency", "0"], "concurrency"),
         (["classify", __file__, "--timeout", "0"], "timeout"),
@@ -228,8 +241,113 @@ def test_wrong_usage_is_exit_code_2(run, arguments, reason):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("127.0.0.1", "127.0.0.1 has no port: give host:port, such as 127.0.0.1:8001"),
+        (
+            "http://127.0.0.1:8000",
+            "http://127.0.0.1:8000: give host:port alone, the port of Triton's gRPC, which is 8001 unless set",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [["classify", __file__], ["heads"]])
+def test_an_address_that_is_none_is_wrong_usage(run, command, url, reason):
+    result = run(*command, "--url", url)
+    assert (result.exit_code, result.stderr) == (2, f"error: {reason}\n")
+
+
 def test_folder_without_images_fails_with_a_count(run, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     result = run("classify", tmp_path, "--head", "mld", "--url", NOWHERE)
     assert result.exit_code == 1
-    assert result.stderr == "error: no images found; 1 other files left alone\n"
+    assert result.stderr == "error: no images found; 1 other file left alone\n"
+
+
+def test_folder_with_nothing_in_it_is_said_to_hold_no_images(run, tmp_path):
+    result = run("classify", tmp_path, "--head", "mld", "--url", NOWHERE)
+    assert (result.exit_code, result.stderr) == (1, "error: no images found\n")
+
+
+@pytest.mark.parametrize("module", ["mlclip_client", "mlclip_client.cli"])
+def test_ctrl_c_while_the_program_loads_is_one_line(tmp_path, module):
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "heads"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        preexec_fn=heed_ctrl_c,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: interrupted\n")
+
+
+def test_ctrl_c_before_the_server_has_answered_is_one_line(start, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        out = tmp_path / "labels.parquet"
+        process = start("classify", __file__, "--head", "a", "--url", url, "--out", out, preexec_fn=heed_ctrl_c)
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            assert process.finish() == (1, "", "error: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "line"),
+    [
+        (0, ["classify", "-"], "error: - stands for stdin, which is closed: pipe a list into it\n"),
+        (
+            1,
+            ["classify", __file__, "--out", "-"],
+            "error: --out - stands for stdout, which is closed: write to a .parquet or .jsonl file\n",
+        ),
+        (1, ["heads"], "error: stdout is closed, and there is nowhere else to write to\n"),
+        (
+            1,
+            ["retry-failed", "job", "--out", "-"],
+            "error: --out - stands for stdout, which is closed: write to a .parquet or .jsonl file\n",
+        ),
+        (2, ["classify", "no-such-file.png"], ""),
+    ],
+)
+def test_what_needs_a_stream_that_is_closed_is_wrong_usage(start, closed, arguments, line):
+    process = start(*arguments, "--url", NOWHERE, preexec_fn=lambda: os.close(closed))
+    assert process.finish() == (2, "", line)
+
+
+def test_help_tells_defaults_and_which_options_are_flags(run):
+    text = {name: run(name, "--help", env={"COLUMNS": "200"}).stdout for name in ("classify", "retry-failed", "status")}
+    assert "[default: labels.parquet]" in text["classify"]
+    assert "[default: busy, deadline, download, read, server, unavailable]" in text["retry-failed"]
+    for name in ("classify", "retry-failed"):
+        assert "[default: RAY_ADDRESS, or this machine]" in text[name]
+        assert f"[default: mlclip-client/{version('mlclip-client')}]" in text[name]
+    for shown in text.values():
+        flags = [line.split()[1] for line in shown.splitlines() if "bool" in line]
+        assert flags in ([], ["--help"])
+
+
+def test_a_crawler_says_who_it_is(run, monkeypatch):
+    asked = []
+
+    def stop(limits):
+        asked.append(limits.user_agent)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("mlclip_client.cli.run_stream", lambda wanted, *_: stop(wanted.limits))
+    monkeypatch.setattr("mlclip_client.jobs.cli.run_retry", lambda job, kinds, limits, *_: stop(limits))
+    for command in (["classify", "https://x.org/a.jpg"], ["retry-failed", "job"]):
+        for more in ([], ["--user-agent", "bot/1 (me@x.org)"]):
+            assert run(*command, *more).stderr == "error: far enough\n"
+    assert asked == [f"mlclip-client/{version('mlclip-client')}", "bot/1 (me@x.org)"] * 2
+
+
+def test_an_interrupted_run_does_not_count_answers_of_rows_that_were_not_written(capsys):
+    tally = Tally(labelled=5)
+    assert conclude(Summary(tally, saved=63, interrupted=True), None, "-") == 1
+    assert capsys.readouterr().err == "5 inputs: 5 labelled\nerror: interrupted; the rows up to here are kept\n"
+    assert conclude(Summary(tally, saved=3, retries=1), None, "-") == 0
+    line = "5 inputs: 5 labelled; 3 took the answer of the same bytes; 1 request sent again\n"
+    assert capsys.readouterr().err == line

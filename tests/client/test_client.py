@@ -205,7 +205,8 @@ def test_requests_under_way_are_bounded(server, files, monkeypatch):
             yield data
 
     with Client(server.grpc_url, heads=BOTH) as client:
-        real = client.transport.call
+        way = client.transport.endpoints[0].transport
+        real = way.call
 
         async def counted(rpc, request):
             nonlocal now, most
@@ -220,7 +221,7 @@ def test_requests_under_way_are_bounded(server, files, monkeypatch):
                 with lock:
                     now -= 1
 
-        monkeypatch.setattr(client.transport, "call", counted)
+        monkeypatch.setattr(way, "call", counted)
         for given, prediction in enumerate(client.classify_many(images(), concurrency=limit)):
             assert prediction.error is None
             assert taken - given <= 2 * limit, "images are read no further ahead than twice the limit"
@@ -240,7 +241,8 @@ def test_async_requests_under_way_are_bounded(server, files, monkeypatch):
         nonlocal now, most
         async with AsyncClient(server.grpc_url, heads=BOTH) as client:
             await client.asked_heads()
-            real = client.transport.call
+            way = client.transport.endpoints[0].transport
+            real = way.call
 
             async def counted(rpc, request):
                 nonlocal now, most
@@ -250,7 +252,7 @@ def test_async_requests_under_way_are_bounded(server, files, monkeypatch):
                 finally:
                     now -= 1
 
-            monkeypatch.setattr(client.transport, "call", counted)
+            monkeypatch.setattr(way, "call", counted)
             given = 0
             async for prediction in client.classify_many(images(), concurrency=limit):
                 assert prediction.error is None

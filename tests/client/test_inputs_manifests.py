@@ -244,6 +244,21 @@ def test_damaged_row_group_costs_its_own_rows_only(tmp_path):
     assert all(item.problem.startswith("read: the Parquet file is damaged: ") for item in items[100:200])
 
 
+def test_a_column_of_another_type_is_named_with_its_type(tmp_path):
+    path = parquet(tmp_path / "m.parquet", {"path": [1, 2], "where": [[1.0], None]})
+    there = r"path \(int64\), where \(list<.*>\)"
+    with pytest.raises(ValueError, match=rf"m\.parquet: no column of paths, .* among: {there}; name it with --column"):
+        items_of(path)
+    with pytest.raises(ValueError, match=rf"no column path with paths, addresses or bytes; columns: {there}"):
+        items_of(path, column="path")
+
+
+def test_a_path_in_json_that_is_no_text_is_quoted(tmp_path):
+    path = written(tmp_path / "m.jsonl", '{"path": 5}\n{"url": ["a"]}\n{"path": null}\n')
+    problems = [item.problem for item in items_of(path)]
+    assert problems == ["read: the path is no text: 5", "download: the address is no text: ['a']", MISSING]
+
+
 def test_parquet_strings_that_are_no_utf8_are_file_names(tmp_path):
     array = pa.array([b"\xff.jpg", b"b.jpg", None]).view(pa.string())
     path = parquet(tmp_path / "m.parquet", {"path": array})

@@ -5,6 +5,7 @@ import os
 import sys
 import tarfile
 import threading
+from collections import Counter
 
 import fsspec
 import pytest
@@ -50,7 +51,16 @@ def test_names_are_taken_in_their_order_and_named_files_always(here):
         "download",
         "z.png",
     ]
-    assert (found.left_alone, str(found)) == (1, "1 other files left alone")
+    assert (found.left_alone, str(found)) == (1, "1 other file left alone")
+
+
+def test_what_was_passed_by_is_said_in_words_and_nothing_is_nothing():
+    assert str(Found()) == ""
+    found = Found(left_alone=1200)
+    found.skipped.update({"empty lines": 1, "folders in archives": 2})
+    assert str(found) == "1,200 other files left alone; 1 empty line skipped; 2 folders in archives skipped"
+    found = Found(skipped=Counter({"empty lines": 2, "folders in archives": 1}))
+    assert str(found) == "2 empty lines skipped; 1 folder in an archive skipped"
 
 
 def test_archives_and_manifests_in_folders_are_left_alone_and_said(here):
@@ -273,7 +283,7 @@ def test_addresses_of_files_are_files(here):
 
 def test_protocols_that_name_machines_need_leave():
     item = Item("ftp://10.0.0.1/a.jpg", "remote", "ftp://10.0.0.1/a.jpg")
-    with Reader() as reader, pytest.raises(DownloadFailed, match="ftp:// may reach private machines"):
+    with Reader() as reader, pytest.raises(DownloadFailed, match="may reach private machines; --private allows it"):
         reader.read(item)
 
 

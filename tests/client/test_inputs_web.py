@@ -195,6 +195,18 @@ def test_redirects_are_followed_up_to_a_number(site):
         fetch(f"{site.url}/circle")
 
 
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http:///x", "not an address: http:///x names no host"),
+        ("ftp://x.test/a.jpg", "only http and https are fetched, not ftp://x.test/a.jpg"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said(address, reason):
+    with pytest.raises(DownloadFailed, match=f"^{reason}$"):
+        fetch(address)
+
+
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://x/", "http://x:0/"])
 def test_redirects_lead_to_http_only(site, target):
     url = site.page("/a.jpg", 302, b"", Location=target)
@@ -246,9 +258,14 @@ def test_addresses_that_are_public(address):
 )
 def test_private_hosts_are_refused_however_they_are_written(site, host):
     site.page("/a.jpg")
-    with pytest.raises(DownloadFailed, match="no address of the public internet"):
+    with pytest.raises(DownloadFailed, match="no address of the public internet; --private allows it"):
         fetch(f"http://{host}:{site.port}/a.jpg", private=False)
     assert site.asked == []
+
+
+def test_a_number_is_named_once(site):
+    with pytest.raises(DownloadFailed, match=r"^127\.0\.0\.1 is no address of the public internet; "):
+        fetch(site.page("/a.jpg"), private=False)
 
 
 def test_every_redirect_is_checked_as_the_first_address_was(site, monkeypatch):

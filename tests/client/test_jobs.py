@@ -104,7 +104,9 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(
     assert [row["error_kind"] for row in rows(job / "labels")] == [None] * 20 + ["decode"] + [None] * 20
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     told = {event["event"] for event in events}
-    assert told == {"planned", "endpoint away", "endpoint back", "input failed", "shard written"}
+    assert told == {"started", "planned", "endpoint away", "endpoint back", "input failed", "shard written", "ended"}
+    assert (events[0]["event"], events[0]["heads"]) == ("started", {"color": "1"})
+    assert (events[-1]["event"], events[-1]["exit_code"], events[-1]["errors"]) == ("ended", 3, {"decode": 1})
 
 
 def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
@@ -134,6 +136,9 @@ def test_two_workers_share_a_job_and_no_shard_is_done_twice(run, start, begin, g
     theirs = {line["shard"] for line in written if line["event"] == "shard written"}
     assert theirs and 0 not in theirs
     assert "the rest is with other workers" in second.stderr
+    third = run("classify", "--job", job, "--out", tmp_path / "all.parquet")
+    assert third.exit_code == 1
+    assert f"error: {tmp_path / 'all.parquet'} is not written before every input has a row" in third.stderr
     gate.open()
     code, _, stderr = first.finish()
     assert code == 3, stderr
@@ -153,7 +158,7 @@ def test_only_what_failed_is_retried_and_takes_its_place(run, begin, folder, job
     others = {file.name: file.stat().st_mtime_ns for file in (job / "labels").iterdir()}
     result = run("retry-failed", job, "--url", server.grpc_url)
     assert result.exit_code == 3
-    assert "1 inputs: 1 labelled" in result.stderr
+    assert "1 input: 1 labelled" in result.stderr
     assert "40 of 40 inputs have a row, 1 of them an error (1 decode)" in result.stderr
     after = rows(job / "labels")
     assert after[3]["error_kind"] is None and after[3]["answers"]["color"]["top_labels"]
@@ -179,18 +184,71 @@ def test_a_job_begun_with_relative_names_goes_on_from_any_folder(run, folder, se
     assert found[3]["path"] == "sub/../03.jpg"
 
 
-def test_a_job_refuses_another_model_and_another_question(run, begin, folder, job, server):
+def test_a_job_goes_on_with_the_options_it_was_begun_with(run, begin, folder, job, tmp_path):
+    wanted = (folder / "03.jpg").read_bytes()
+    (folder / "03.jpg").write_bytes(wanted + bytes(5000))
+    assert run(*begin, "--embeddings", "--via", "pixels", "--max-bytes", 5000, "--concurrency", 1).exit_code == 3
+    (job / "labels" / "000004.parquet").unlink()
+    unfinished = run("retry-failed", job)
+    assert f"the others have no row yet: classify --job {job} goes on with them" in unfinished.stderr
+    assert run("classify", "--job", job).exit_code == 3
+    assert run("retry-failed", job, "--kind", "too large").exit_code == 3
+    assert run("retry-failed", job, "--kind", "too large", "--max-bytes", 10000).exit_code == 0
+    found = rows(job / "labels")
+    assert [row["error_kind"] for row in found] == [None] * 40
+    assert np.isfinite([row["embedding"] for row in found]).all()
+    remembered = json.loads((job / "job.json").read_text())["options"]
+    assert {name: remembered[name] for name in ("via", "max_bytes", "concurrency", "proxy", "null")} == {
+        "via": "pixels", "max_bytes": 5000, "concurrency": 1, "proxy": None, "null": False,
+    }  # fmt: skip
+
+
+def test_a_job_does_not_remember_a_password(run, folder, job, server):
+    begin = ["classify", folder, "--head", "color", "--job", job, "--url", server.grpc_url]
+    assert run(*begin, "--proxy", "http://me:secret@127.0.0.1:9").exit_code == 0
+    assert "secret" not in (job / "job.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["classify", "x", "--shard-rows", 5], "--shard-rows: go with --job DIR"),
+        (["classify", "x", "--max-failures", 5, "--engine", "ray"], "--engine, --max-failures: go with --job DIR"),
+        (["classify", "x", "--embedded", "r", "--url", "h:1"], "--url: with --embedded no server is asked"),
+        (["classify", "x", "--threads", 2], "--threads: goes with --embedded or --engine ray; a server has its own"),
+        (
+            ["retry-failed", "x", "--kind", "dowload"],
+            "--kind dowload: errors are of the kinds busy, deadline, decode, ",
+        ),
+    ],
+)
+def test_options_that_would_be_ignored_are_wrong_usage(run, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = run(*arguments)
+    assert refused.exit_code == 2 and refused.stderr.startswith(f"error: {message}"), refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_refuses_another_model_and_another_question(run, begin, folder, job, server, monkeypatch):
+    here = os.getcwd()
     assert run(*begin).exit_code == 0
     other = run("classify", folder / "sub", "--head", "color", "--job", job, "--url", server.grpc_url)
     assert other.exit_code == 1
     assert 'holds a job with inputs ["' in other.stderr and "begin a new job in another folder" in other.stderr
+    for options in (["--scores"], ["--max-bytes", 10], ["--shard-rows", 1], ["--null"]):
+        other = run("classify", "--job", job, *options)
+        assert other.exit_code == 1 and f"error: {job} holds a job with " in other.stderr, other.stderr
+    other = run("classify", "--job", job, "--head", "grid")
+    assert f'{job} holds a job with heads ["color"], now ["grid"] was asked' in other.stderr
+    monkeypatch.chdir("/")
+    assert f"was begun in {here}, where" in run(*begin).stderr
     (job / "labels" / "000001.parquet").unlink()
     text = (job / "job.json").read_text()
     (job / "job.json").write_text(text.replace('"version": "1"', '"version": "7"'))
     for again in (["classify", "--job", job], ["retry-failed", job]):
         refused = run(*again, "--url", server.grpc_url)
         assert refused.exit_code == 1
-        assert '"version": "7"' in refused.stderr or "was begun with 7" in refused.stderr
+        assert "head color has version 1 now, and this job was begun with 7" in refused.stderr
     assert not (job / "labels" / "000001.parquet").exists()
 
 
@@ -221,8 +279,10 @@ def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(run, begin, f
 
 
 def test_status_is_for_people_and_for_programs(run, begin, job):
-    missing = run("status", job)
-    assert (missing.exit_code, missing.stderr) == (1, f"error: there is no job in {job}\n")
+    for command in ("status", "retry-failed"):
+        missing = run(command, job)
+        no_job = f"error: {job} holds no job: classify PATHS --job {job} begins one\n"
+        assert (missing.exit_code, missing.stderr, job.exists()) == (1, no_job, False)
     run(*begin)
     text = run("status", job).stdout
     assert text.startswith("40 of 40 inputs have a row; 5 of 5 shards\nhead color, version 1, labels ")

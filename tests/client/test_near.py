@@ -59,6 +59,20 @@ def test_the_command_lists_who_resembles_whom(run, tmp_path, parts):
     assert list(csv.reader(out.read_text().splitlines())) == [["path", "like"], ["c", "a"], ["e", "b"]]
 
 
+@pytest.mark.parametrize("name", ["nofile", "notes.md", ""])
+def test_what_is_no_parquet_is_wrong_usage_and_says_what_to_name(run, tmp_path, name):
+    (tmp_path / "notes.md").write_text("no Parquet")
+    result = run("duplicates", tmp_path / name)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert str(tmp_path / name) in result.stderr and "name " in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(run, tmp_path):
+    result = run("duplicates", tmp_path / "nofile", "--out", tmp_path / "no" / "pairs.csv")
+    line = f"error: --out {tmp_path / 'no' / 'pairs.csv'}: there is no folder {tmp_path / 'no'}\n"
+    assert (result.exit_code, result.stderr) == (2, line)
+
+
 def test_rows_without_embeddings_are_refused_in_a_line(run, tmp_path):
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "x.parquet")
     result = run("duplicates", tmp_path / "x.parquet")

@@ -279,7 +279,7 @@ def test_bytes_can_come_from_elsewhere(tmp_path):
 
     rows = [row("https://example.org/a.png", [0.1, 0.9, 0.7, 0.2]), row("s3://b", [0.1, 0.9, 0.7, 0.2])]
     written = write_report(write(tmp_path / "x.jsonl", rows), tmp_path / "r.html", read=read)
-    assert (written.rows, written.without_picture) == (2, 1)
+    assert (written.rows, written.without_picture) == (2, {"unread": 1})
     assert json.loads(blocks(tmp_path / "r.html")["meta"])["originals"] is None
 
 
@@ -366,6 +366,23 @@ def test_impossible_page_names_are_refused(run, tmp_path, out):
     (tmp_path / "folder.html").mkdir()
     done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / out)
     assert (done.exit_code, "the report is an .html file" in done.stderr) == (2, True)
+
+
+def test_command_says_why_images_have_no_picture(run, tmp_path):
+    for name in ("a.png", "https:/x.org/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture())
+    bad, late = ("decode", "no image"), ("deadline", "no answer in time")
+    rows = [row("a.png"), row("a.png", error=bad), row("broken.png", error=bad), row("gone.png"), row(None)]
+    rows += [row("https://x.org/a.png"), row("s3://b/a.png", error=bad), row("late.png", error=late)]
+    done = run("report", write(tmp_path / "x.jsonl", rows), "--out", tmp_path / "r.html", "--images", tmp_path)
+    assert done.stderr.splitlines()[1:] == [
+        "1 without a picture, since they could not be read when they were classified, either",
+        "2 without a picture, since they could not be read; if paths start elsewhere, name the folder with --images",
+        "1 without a picture, since they came from memory",
+        "2 without a picture, since they are at addresses, and a report fetches nothing; in the page, web addresses "
+        "are links",
+    ]
 
 
 def test_command_says_what_it_wrote_and_what_is_missing(run, tmp_path):

@@ -121,6 +121,21 @@ def case(tmp_path_factory):
     return Case(tmp_path_factory.mktemp("case"), [f"{number:03}.png" for number in range(60)]).images().write()
 
 
+BROKEN_WORDS = """tab => {
+  const broken = [];
+  const walker = document.createTreeWalker(document.getElementById(`view-${tab}`), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    for (const { 0: word, index } of walker.currentNode.data.matchAll(/[\\w,]+/g)) {
+      const range = document.createRange();
+      range.setStart(walker.currentNode, index);
+      range.setEnd(walker.currentNode, index + word.length);
+      if (range.getClientRects().length > 1) broken.push(word);
+    }
+  }
+  return broken;
+}"""
+
+
 def texts(locator):
     """Texts of all that a locator finds, once the page has drawn the first."""
     locator.first.wait_for()
@@ -280,6 +295,60 @@ def test_detail_shows_the_image_itself(tmp_path, visit):
     scores = sorted(case.scores[0].tolist(), reverse=True)
     shown = [float(text) for text in texts(page.locator("#detail-labels .soft"))]
     assert shown == pytest.approx(scores, abs=1e-4)
+
+
+def blue(size):
+    file = io.BytesIO()
+    Image.new("RGB", size, (0, 0, 255)).save(file, "PNG")
+    return file.getvalue()
+
+
+def blue_size(page):
+    """Width and height of what is blue in the large view, on the screen."""
+    page.locator("#detail-picture").evaluate("image => image.decode()")
+    shot = Image.open(io.BytesIO(page.locator("#detail .stage").screenshot())).convert("RGB")
+    red, green, blue = np.moveaxis(np.array(shot).astype(int), 2, 0)
+    left, top, right, bottom = Image.fromarray((blue > 200) & (red < 60) & (green < 60)).getbbox()
+    return right - left, bottom - top
+
+
+def test_a_small_image_is_shown_as_large_as_it_is(tmp_path, visit):
+    case = Case(tmp_path, ["one.png"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one.png").write_bytes(blue((200, 170)))
+    page = visit(case.write().page)
+    page.click(".cell")
+    page.wait_for_function("() => document.getElementById('detail-picture').naturalWidth === 200")
+    assert blue_size(page) == (200, 170)
+    assert page.inner_text("#detail-missing") == ""
+
+
+def test_a_thumbnail_is_shown_as_one_where_the_image_is_out_of_reach(tmp_path, visit):
+    page = visit(Case(tmp_path, ["one.png"]).write(read=lambda path: blue((700, 500))).page)
+    page.click(".cell")
+    wait_text(page, "detail-missing", "Thumbnail: the image itself is not where this page can load it.")
+    assert blue_size(page) == (160, 114)
+
+
+def test_addresses_are_links_that_the_page_never_follows(tmp_path, visit):
+    web = ["https://example.org/a b.png?x=<1>", "HTTP://example.org/deep/b.png"]
+    other = ["s3://bucket/c.png", "javascript://example.org/%0aalert(1)", "d.png"]
+    case = Case(tmp_path, [*web, *other])
+    case.rows[1] |= {"answers": None, "error_kind": "download", "error": "404"}
+    page = visit(case.write().page)
+    assert texts(page.locator(".cell .frame")) == ["not fetched", "download", *["not fetched"] * 2, "no picture"]
+    for place, name in enumerate(case.names):
+        page.click(f"#cell-{place}")
+        assert page.inner_text("#detail-path") == name
+        links = page.locator("#detail a").evaluate_all(
+            "all => all.map(each => [each.getAttribute('href'), each.target, each.rel])"
+        )
+        assert links == ([[name, "_blank", "noopener noreferrer"]] * 2 if name in web else [])
+        because = "it could not be read" if name == "d.png" else "a report fetches nothing from addresses"
+        wait_text(page, "detail-missing", because)
+        page.keyboard.press("Escape")
+    page.click("#tab-about")
+    wait_text(page, "view-about", "Images at addresses have no picture here")
 
 
 def correct(page, case):
@@ -578,6 +647,22 @@ def test_rows_without_any_answer_make_a_page_too(tmp_path, visit):
     page.click("#tab-images")
     page.click("#cell-1")
     assert page.inner_text("#detail-path") == "(image from memory)"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_tables_break_lines_between_words(tmp_path, visit, width):
+    case = Case(tmp_path, ["a.png", "b.png"])
+    for row in case.rows:
+        said = row["answers"].pop("mld") | {"model": "heads_mlclip-tiny_bytes"}
+        row["answers"] = {"sigmoid": said, "neighbors": said}
+    case.rows[1] |= {"answers": None, "error_kind": "decode", "error": "x" * 300}
+    page = visit(case.write().page, viewport={"width": width, "height": 844})
+    for tab in ("labels", "errors", "about"):
+        page.click(f"#tab-{tab}")
+        page.wait_for_selector(f"#view-{tab} table")
+        assert page.evaluate("tab => document.getElementById(`view-${tab}`).scrollWidth", tab) <= width
+        assert page.evaluate(BROKEN_WORDS, tab) == (["x" * 300] if tab == "errors" else [])
+    assert page.locator("#view-about td[title]").first.get_attribute("title") == "ab" * 32
 
 
 def test_narrow_screens_have_everything_within_their_width(case, visit):

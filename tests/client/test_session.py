@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 from mlclip_client import BadImage, Client, DeadlineExceeded, ServerError, ServerUnavailable, UnknownHead
+from mlclip_client.balance import Balanced
 from mlclip_client.errors import ClientError, from_rpc
 from mlclip_client.session import Options, Session, in_order
 from mlclip_client.transport import finish
@@ -13,17 +14,24 @@ from tritonclient.grpc import service_pb2
 class Scripted:
     """A transport that answers from configurations, with zeros for scores."""
 
-    def __init__(self, configs, version="1"):
-        self.configs, self.version, self.asked = configs, version, []
+    drops = 0
+
+    def __init__(self, configs, version="1", versions=None):
+        self.configs, self.version, self.versions, self.asked = configs, version, versions or {}, []
+        self.reads = 0
+
+    def version_of(self, model):
+        return self.versions.get(model, self.version)
 
     async def work(self, function):
         return function()
 
     async def call(self, rpc, request):
         if rpc == "RepositoryIndex":
+            self.reads += 1
             reply = service_pb2.RepositoryIndexResponse()
             for name in self.configs:
-                reply.models.add(name=name, version=self.version, state="READY")
+                reply.models.add(name=name, version=self.version_of(name), state="READY")
             return reply
         if rpc == "ModelConfig":
             return service_pb2.ModelConfigResponse(config=self.configs[request.name])
@@ -31,7 +39,10 @@ class Scripted:
         return self.infer(request)
 
     def infer(self, request):
-        reply = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=self.version)
+        if request.model_name not in self.configs:
+            raise from_rpc(Failed(grpc.StatusCode.NOT_FOUND, "has no available versions"), "here:1", 1)
+        model = request.model_name
+        reply = service_pb2.ModelInferResponse(model_name=model, model_version=self.version_of(model))
         sizes = {output.name: output.dims[0] for output in self.configs[request.model_name].output}
         for output in request.outputs:
             kind, type_ = ("BOOL", bool) if output.name.endswith("selected") else ("FP32", np.float32)
@@ -41,7 +52,7 @@ class Scripted:
 
 
 def session(transport, heads=("color",), embeddings=False, explain=False):
-    return Session(Options(heads, "bytes", embeddings, explain, 1000), transport)
+    return Session(Options(heads, "bytes", embeddings, explain, 1000), Balanced({"here:1": transport}))
 
 
 def test_only_wanted_outputs_are_asked_of_the_right_ensemble(tiny):
@@ -98,6 +109,92 @@ def rename(config, labels):
     config.parameters["labels"].string_value = json.dumps(labels)
     digest = hashlib.sha256("".join(f"{label}\n" for label in labels).encode()).hexdigest()
     config.parameters["labels_sha256"].string_value = digest
+
+
+@pytest.mark.parametrize("via", ["bytes", "pixels"])
+def test_an_answer_bears_the_version_of_the_heads_own_ensemble_that_takes_images_the_same_way(tiny, via):
+    versions = {"heads_tiny": "7", "heads_tiny_bytes": "9", "color": "3", "color_bytes": "4"}
+    transport = Scripted(tiny.configs(), versions=versions)
+    options = Options(("color", "grid"), via, False, False, 1000)
+    asking = Session(options, Balanced({"here:1": transport}))
+    image = b"x" if via == "bytes" else np.zeros((8, 8, 3), np.uint8)
+    answers = finish(asking.classify(image)).answers
+    wanted = {"color": "4" if via == "bytes" else "3", "grid": "1"}
+    assert {name: answer.version for name, answer in answers.items()} == wanted
+    for heads in (asking.asked(), asking.served(), asking.served(("grid", "color"))):
+        assert {head.name: head.version for head in finish(heads)} == wanted
+    assert {answer.model for answer in answers.values()} == {"heads_tiny" + "_bytes" * (via == "bytes")}
+
+
+def test_a_combined_ensemble_that_moves_under_way_is_asked_again_with_what_it_holds_now(tiny):
+    transport = Scripted(tiny.configs())
+    asking = session(transport, ("color", "grid"))
+    finish(asking.classify(b"x"))
+    transport.versions = {"heads_tiny_bytes": "2", "color_bytes": "2"}
+    answers = finish(asking.classify(b"x")).answers
+    assert [answers[head].version for head in ("color", "grid")] == ["2", "1"]
+    assert (len(transport.asked), transport.reads) == (3, 2)
+
+
+def test_each_of_two_servers_is_asked_for_the_ensembles_that_it_has_itself(tiny):
+    one = Scripted(tiny.configs(), versions={"heads_tiny_bytes": "7"})
+    two = Scripted({name: config for name, config in tiny.configs().items() if not name.startswith("heads_")})
+    asking = Session(Options(("color", "grid"), "bytes", False, False, 1000), Balanced({"one:1": one, "two:1": two}))
+    predictions = [finish(asking.classify(b"x")) for _ in range(2)]
+    assert {answer.version for each in predictions for answer in each.answers.values()} == {"1"}
+    assert [[model for model, _ in server.asked] for server in (one, two)] == [
+        ["heads_tiny_bytes"],
+        ["color_bytes", "grid_bytes"],
+    ]
+
+
+def test_a_model_that_is_gone_under_way_counts_as_a_server_that_is_away(tiny):
+    """As when Triton stops, and unloads its models before it closes its port."""
+    leaving, other = Scripted(tiny.configs()), Scripted(tiny.configs())
+    asking = Session(Options(("color",), "bytes", False, False, 1000), Balanced({"a:1": leaving, "b:1": other}))
+    finish(asking.asked())
+    leaving.configs = {}
+    predictions = [finish(asking.classify(b"x")) for _ in range(6)]
+    assert {prediction.answers["color"].version for prediction in predictions} == {"1"}
+    alone = session(leaving)
+    with pytest.raises(UnknownHead, match=r"here:1 has no head 'color' \(it has: none\)"):
+        finish(alone.classify(b"x"))
+
+
+def test_a_head_that_a_lone_server_gives_up_makes_it_unavailable_and_its_return_is_noticed(tiny):
+    transport = Scripted(tiny.configs())
+    asking, configs = session(transport), transport.configs
+    finish(asking.classify(b"x"))
+    transport.configs = {name: config for name, config in configs.items() if "color" not in name}
+    transport.drops = 1
+    for _ in range(2):
+        with pytest.raises(ServerUnavailable, match="here:1 has no head 'color'"):
+            finish(asking.classify(b"x"))
+    transport.configs = configs
+    assert finish(asking.classify(b"x")).answers["color"].version == "1"
+
+
+def test_once_an_image_was_given_up_a_new_version_elsewhere_will_do(tiny):
+    stays, dies = Scripted(tiny.configs()), Scripted(tiny.configs())
+    asking = Session(Options(("color",), "bytes", False, False, 1000), Balanced({"a:1": stays, "b:1": dies}))
+    finish(asking.classify(b"x"))
+    stays.version, dies.configs = "2", {}
+    with pytest.raises(ServerUnavailable):
+        finish(asking.classify(b"x"))
+    assert finish(asking.classify(b"x")).answers["color"].version == "2"
+
+
+def test_what_is_served_is_read_once_and_again_after_the_connection_broke(tiny):
+    transport = Scripted(tiny.configs())
+    asking = session(transport)
+    for _ in range(3):
+        finish(asking.classify(b"x"))
+    assert transport.reads == 1
+    transport.drops, renamed = 1, ("crimson", *tiny.labels["color"][1:])
+    for name in ("color", "color_bytes"):
+        rename(transport.configs[name], renamed)
+    assert finish(asking.classify(b"x")).answers["color"].labels == renamed
+    assert transport.reads == 2
 
 
 def test_versions_that_never_agree_are_an_error(tiny):
@@ -157,6 +254,7 @@ class Failed(grpc.RpcError):
     ("code", "details", "wanted", "message"),
     [
         ("UNAVAILABLE", "Connection refused", ServerUnavailable, "no server answers at here:1: Connection refused"),
+        ("NOT_FOUND", "'x' has no available versions", ServerUnavailable, "here:1 has given the model up: 'x' has no"),
         ("CANCELLED", "gone", ServerUnavailable, "no server answers at here:1: gone"),
         ("DEADLINE_EXCEEDED", "late", DeadlineExceeded, "no answer from here:1 within 2.5 s"),
         ("INTERNAL", "in ensemble 'x', bad image: the file\nis empty", BadImage, "the file is empty"),
@@ -183,8 +281,33 @@ def test_every_error_kind_has_its_own_word():
     [{"heads": "mld"}, {"heads": ()}, {"heads": ("a", "a")}, {"timeout": 0}, {"via": "fax"}, {"max_bytes": 0}],
 )
 def test_wrong_arguments_are_value_errors(wrong):
-    with pytest.raises(ValueError, match=r"must|sequence of names"):
+    with pytest.raises(ValueError, match=r"must|sequence of names|at least one head, and each once"):
         Client("127.0.0.1:1", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("127.0.0.1", r"127\.0\.0\.1 has no port: give host:port, such as 127\.0\.0\.1:8001"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000: give host:port alone, the port of Triton's gRPC"),
+        ("https://triton.example", "give host:port alone"),
+        ("triton:80a", "from 1 to 65535"),
+        ("triton:0", "from 1 to 65535"),
+        ("triton:65536", "from 1 to 65535"),
+        ("triton:8001/v2", "from 1 to 65535"),
+        ("::1:8001", r"an IPv6 address in brackets, such as \[::1\]:8001"),
+        (":8001", "give host:port"),
+        ("", "has no port"),
+    ],
+)
+def test_an_address_that_is_none_is_said_with_what_to_give(url, reason):
+    with pytest.raises(ValueError, match=reason):
+        Client(("127.0.0.1:8001", url))
+
+
+@pytest.mark.parametrize("url", ["[::1]:8001", "triton.example:1", "unix:/run/triton.sock", "dns:///triton:8001"])
+def test_whatever_grpc_reads_is_an_address(url):
+    Client(url).close()
 
 
 def test_wrong_concurrency_is_noticed_at_once():

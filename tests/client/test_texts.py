@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mlclip_client import Captioned
+from mlclip_client.balance import Balanced
 from mlclip_client.inputs.item import Item
 from mlclip_client.session import Options, Session
 from mlclip_client.texts import Texts
@@ -14,6 +15,8 @@ from tritonclient.grpc import service_pb2
 
 class Recording:
     """A transport that answers from configurations and keeps what it was sent; it answers no image."""
+
+    drops = 0
 
     def __init__(self, configs):
         self.configs, self.sent = configs, []
@@ -39,7 +42,7 @@ def sent(tiny, heads, item):
         text = pb.ModelInput(name="text", data_type=pb.TYPE_STRING, dims=[1], optional=True)
         configs[name].input.insert(0, text)
     transport = Recording(configs)
-    finish(Session(Options(heads, "bytes", False, False, 1000), transport).attempt(item))
+    finish(Session(Options(heads, "bytes", False, False, 1000), Balanced({"here:1": transport})).attempt(item))
     return transport.sent[0]
 
 

@@ -30,11 +30,13 @@ def test_a_tally_tells_inputs_that_are_bad_from_a_server_that_fails(tally):
     assert rejected.exit_code() == DONE
     rejected.add(ROWS[2])
     assert rejected.exit_code() == REJECTED
+    assert str(rejected) == "1 input: 0 labelled, 1 with an error (1 decode)"
 
 
 def test_a_line_says_how_far_how_fast_and_how_long(tally):
     assert progress_line(tally, None, 0, 3.0) == "6 inputs, 3 with an error, 2/s"
     assert progress_line(tally, 7300, 90, 3.0) == "96 of 7,300 inputs, 3 with an error, 2/s, 1:00:02 left"
+    assert progress_line(Tally(labelled=1), None, 0, 1.0) == "1 input, 0 with an error, 1/s"
     assert progress_line(Tally(), 10, 0, 0.0) == "0 of 10 inputs, 0 with an error, 0/s"
 
 
@@ -97,6 +99,14 @@ def test_prometheus_reads_the_figures_and_the_port_is_given_back(tally):
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken_is_named(tally):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = f"--metrics-port {port}: the port is in use at 127.0.0.1: choose another"
+        with pytest.raises(ValueError, match=line), metrics(port, "127.0.0.1", Figures(tally, Client, Findings)):
+            pass
 
 
 def test_events_are_json_lines_with_whatever_names(tmp_path):

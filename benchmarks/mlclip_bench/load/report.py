@@ -17,7 +17,11 @@ READING = """\
 
 * Throughput and latency are of the last three windows. **Stable** is perf_analyzer's word: of three windows in a
   row, the largest throughput and the largest mean latency are at most 10 % above the smallest. A level that never
-  got there keeps its figures and says `no`.
+  got there keeps its figures and says `no`. The closed loop goes on until it is there. An open loop with a target ends
+  as soon as three windows in a row hold the target or none of them does, stable or not: images that come at random
+  queue now more and now less, so mean latency may move by more than 10 % from window to window at the same rate.
+* An answer counts in the window in which it comes, whenever its image came. So a level can answer more than came, where
+  more images were under way when the last three windows began than when they ended.
 * Closed loop: so many askers, each waits for its answer before it sends the next image. Open loop: images come as a
   Poisson process, given how many come in a window; latency counts from the moment at which an image came, so a
   server or client that falls behind cannot hide it.

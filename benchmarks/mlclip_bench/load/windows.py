@@ -126,13 +126,19 @@ def merge(windows: Iterable[Window]) -> Window:
 
 def is_stable(windows: Sequence[Window]) -> bool:
     """Tell whether the last three windows agree in throughput and in mean latency."""
+    found = spreads(windows)
+    return found is not None and max(found) <= 1 + TOLERANCE
+
+
+def spreads(windows: Sequence[Window]) -> tuple[float, float] | None:
+    """Give largest over smallest throughput, and mean latency, of the last three windows; None of fewer answered."""
     last = windows[-CONSECUTIVE:]
     latencies = [window.mean_latency for window in last]
     known = [latency for latency in latencies if latency is not None]
     if len(known) < CONSECUTIVE:
-        return False
+        return None
     throughputs = [window.throughput for window in last]
-    return all(max(values) <= (1 + TOLERANCE) * min(values) for values in (throughputs, known))
+    return max(throughputs) / min(throughputs), max(known) / min(known)
 
 
 def holds(window: Window, rate: float, target: float) -> bool:

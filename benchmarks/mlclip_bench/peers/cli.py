@@ -24,7 +24,7 @@ def peers(
     images: Annotated[list[Path] | None, typer.Option(help="Image file or folder; repeatable.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Images a round, drawn by --seed.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="How often every peer sees them.")] = 9,
-    only: Annotated[str | None, typer.Option(help=f"Some of {','.join(PEERS)}.")] = None,
+    only: Annotated[str | None, typer.Option(help=f"Some of these, with commas between: {', '.join(PEERS)}.")] = None,
     encoder: Annotated[str, typer.Option(help="An open_clip model with a ViT, or an encoder folder.")] = "ViT-B-32",
     pretrained: Annotated[str | None, typer.Option(help="Tag or file of its weights, or `random`.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="Labels of the served head.")] = 46,
@@ -46,7 +46,10 @@ def peers(
     if derive:
         _finish(raw)
         return
-    chosen = choose(only)
+    try:
+        chosen = choose(only)
+    except PeerError as error:
+        raise typer.BadParameter(str(error), param_hint="--only") from error
     if raw.path.exists():
         raise ResultsError(f"{raw.path} holds a measurement: name another --out, or derive it again with --derive")
     from mlclip_bench.peers.measure import Plan

@@ -92,7 +92,7 @@ def plan(
     """
     series, left = [], []
     for head in heads:
-        _check(head)
+        check_head(head)
         if head == "mld":
             series += [_mld(classes, count) for count in groups]
         elif head == SELF_ATTENTION:
@@ -130,7 +130,8 @@ def _powersets(classes: Sequence[int], label_sets: Mapping[int, int]) -> list[Se
     return [one for one in series if one.cases]
 
 
-def _check(head: str) -> None:
+def check_head(head: str) -> None:
+    """Refuse what cannot be measured; raises ResultsError."""
     if head == "siglip":
         raise ResultsError("siglip trains its own encoder and adds one product to it: the encoder's line is its cost")
     if head not in HEADS and head != SELF_ATTENTION:

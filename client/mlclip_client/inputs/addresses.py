@@ -85,6 +85,17 @@ def is_closed_literal(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
 
 
+def not_public(host: str, address: str) -> str:
+    """Say that an address may not be reached, and what would allow it.
+
+    Args:
+        host: as it was asked for.
+        address: what it stands for; the same, if it is a number.
+    """
+    name = host if host == address else f"{host} is {address}, which"
+    return f"{name} is no address of the public internet; --private allows it"
+
+
 class Deadline(threading.local):
     """Until when this thread's download must have ended."""
 
@@ -144,7 +155,7 @@ class CheckedNetwork(httpcore2.NetworkBackend):
             raise DownloadFailed(reason) from error
         allowed = [address for address in found if self._private or is_public(address)]
         if found and not allowed:
-            raise DownloadFailed(f"{host} is {found[0]}, which is no address of the public internet")
+            raise DownloadFailed(not_public(host, found[0]))
         return allowed
 
 

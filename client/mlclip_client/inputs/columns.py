@@ -6,6 +6,7 @@ import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from mlclip_client.inputs.item import Item, file_item, shortened
@@ -37,13 +38,16 @@ class Columns:
     text: str | None
 
 
-def choose_columns(strings: Sequence[str], bytes_: Sequence[str], wanted: str | None) -> Columns:
+def choose_columns(
+    strings: Sequence[str], bytes_: Sequence[str], wanted: str | None, others: Mapping[str, str] = MappingProxyType({})
+) -> Columns:
     """Find the columns to read among those of a manifest.
 
     Args:
         strings: names of the columns that hold strings.
         bytes_: names of those that hold bytes; a struct's as `image.bytes`.
         wanted: the one to take; None: the one whose name is known.
+        others: names of those that hold anything else -> what that is.
 
     Raises:
         ValueError: there is none; the message lists what there is, but does not name the file.
@@ -56,7 +60,8 @@ def choose_columns(strings: Sequence[str], bytes_: Sequence[str], wanted: str | 
         for name in known:
             if name in given:
                 return Columns(given[name], holds, text)  # type: ignore[arg-type]
-    there = ", ".join([*strings, *bytes_]) or "none"
+    unusable = [f"{name} ({kind})" for name, kind in others.items()]
+    there = ", ".join([*strings, *bytes_, *unusable]) or "none"
     if wanted is not None:
         raise ValueError(f"no column {wanted} with paths, addresses or bytes; columns: {there}")
     raise ValueError(f"no column of paths, addresses or bytes among: {there}; name it with --column")
@@ -78,7 +83,10 @@ def place_item(value: object, holds: Holds, base: str, where: str, text: str | N
         text: see `Item`.
     """
     if not isinstance(value, str) or not value.strip():
-        return file_item(where, "read: no path" if holds == "path" else "download: no address")
+        kind, what = ("read", "path") if holds == "path" else ("download", "address")
+        is_missing = value is None or isinstance(value, str)
+        reason = f"no {what}" if is_missing else f"the {what} is no text: {shortened(repr(value))}"
+        return file_item(where, f"{kind}: {reason}")
     if not _can_be_a_name(value):
         return file_item(where, "read: the name is no text: it holds half a surrogate pair")
     scheme = scheme_of(value.strip())

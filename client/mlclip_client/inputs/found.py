@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mlclip_client.files import Walk
+from mlclip_client.wording import counted
 
 ARCHIVES = (
     ".tar",
@@ -20,6 +21,8 @@ ARCHIVES = (
 )
 MANIFESTS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 LISTS = (".txt",)
+_ONE_OF = {"empty lines": "empty line", "folders in archives": "folder in an archive"}
+"""What may be skipped, and what one of it is called."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Found(Walk):
 
     Attributes:
         containers: how many of `left_alone` are archives or manifests, which are read when they are named.
-        skipped: what else became no input -> how often.
+        skipped: what else became no input, one of "empty lines" and "folders in archives" -> how often.
     """
 
     containers: int = 0
@@ -53,9 +56,10 @@ class Found(Walk):
         self.containers += name.lower().endswith(ARCHIVES + MANIFESTS)
 
     def __str__(self) -> str:
-        parts = [f"{self.left_alone:,} other files left alone"]
+        parts = [f"{counted(self.left_alone, 'other file')} left alone"] * bool(self.left_alone)
         if self.containers:
             parts.append(f"{self.containers:,} of them archives or manifests: name them to have them read")
-        parts += [f"{count:,} {what} skipped" for what, count in sorted(self.skipped.items())]
+        skipped = sorted(self.skipped.items())
+        parts += [f"{counted(count, _ONE_OF.get(what, what), what)} skipped" for what, count in skipped]
         parts += [f"folder not readable: {folder}" for folder in self.unreadable]
         return "; ".join(parts)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
+
+USER_AGENT = f"mlclip-client/{version('mlclip-client')}"
+"""What sites see where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Limits:
     per_host: int = 4
     private: bool = False
     robots: bool = True
-    user_agent: str = "mlclip-client"
+    user_agent: str = USER_AGENT
     proxy: str | None = None
 
     def __post_init__(self) -> None:

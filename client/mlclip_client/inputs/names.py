@@ -78,6 +78,8 @@ class _Plan:
     def _add_stdin(self) -> None:
         if self.has_stdin:
             raise ValueError("- was named twice: stdin can be read once")
+        if sys.stdin is None:
+            raise ValueError("- stands for stdin, which is closed: pipe a list into it")
         self.has_stdin = True
         self._then(partial(_stdin, self.options, self.found))
 

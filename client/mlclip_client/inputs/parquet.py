@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.inputs.columns import Columns, base_of, choose_columns, place_item
-from mlclip_client.inputs.item import Item, file_item
+from mlclip_client.inputs.item import Item, file_item, shortened
 from mlclip_client.inputs.remote import one_line
 from mlclip_client.inputs.streams import WINDOW, Broken, open_place
 
@@ -37,8 +37,8 @@ def open_parquet(name: str, column: str | None) -> Callable[[], Iterator[Item]]:
         OSError: it cannot be opened.
     """
     with open_place(name) as file:
-        strings, bytes_ = _columns(_opened(file).schema_arrow)
-        return partial(_items, name, choose_columns(strings, bytes_, column))
+        strings, bytes_, others = _columns(_opened(file).schema_arrow)
+        return partial(_items, name, choose_columns(strings, bytes_, column, others))
 
 
 def _opened(file: Any) -> Any:
@@ -48,9 +48,12 @@ def _opened(file: Any) -> Any:
         raise ValueError(f"not a Parquet file that can be read: {one_line(error)}") from error
 
 
-def _columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Names of the columns of strings and of bytes; an image's struct, as Hugging Face writes it, has its bytes."""
-    strings, bytes_ = [], []
+def _columns(schema: pa.Schema) -> tuple[list[str], list[str], dict[str, str]]:
+    """Names of the columns of strings and of bytes, and of others with what they hold.
+
+    An image's struct, as Hugging Face writes it, has its bytes.
+    """
+    strings, bytes_, others = [], [], {}
     for column in schema:
         inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_string(inner) or pa.types.is_large_string(inner):
@@ -59,7 +62,9 @@ def _columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
             bytes_.append(column.name)
         elif pa.types.is_struct(inner) and any(part.name == "bytes" and _is_bytes(part.type) for part in inner):
             bytes_.append(f"{column.name}.bytes")
-    return strings, bytes_
+        else:
+            others[column.name] = shortened(str(column.type), 40)
+    return strings, bytes_, others
 
 
 def _is_bytes(type_: pa.DataType) -> bool:

@@ -104,9 +104,7 @@ class Reader:
 
     def _remote(self, address: str) -> bytes:
         if scheme_of(address) not in STORES and not self._limits.private:
-            raise DownloadFailed(
-                f"{scheme_of(address)}:// may reach private machines; allow private addresses to use it"
-            )
+            raise DownloadFailed(f"{scheme_of(address)}:// may reach private machines; --private allows it")
         download = self._threads.submit(_download, address, self._limits.max_bytes)
         try:
             return download.result(self._limits.seconds)

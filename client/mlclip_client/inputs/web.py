@@ -17,7 +17,8 @@ import httpcore2
 import httpx2
 
 from mlclip_client.errors import DownloadFailed, TooLarge
-from mlclip_client.inputs.addresses import CheckedNetwork, Deadline, Resolve, is_closed_literal, resolve
+from mlclip_client.inputs.addresses import CheckedNetwork, Deadline, Resolve, is_closed_literal, not_public, resolve
+from mlclip_client.inputs.item import shortened
 from mlclip_client.inputs.limits import Limits
 from mlclip_client.inputs.remote import one_line
 from mlclip_client.inputs.robots import refusal
@@ -100,7 +101,7 @@ class Web:
 
     def _check(self, url: httpx2.URL) -> None:
         if self._limits.proxy is not None and not self._limits.private and is_closed_literal(url.host):
-            raise DownloadFailed(f"{url.host} is no address of the public internet")
+            raise DownloadFailed(not_public(url.host, url.host))
 
     def _get(self, url: httpx2.URL) -> bytes | httpx2.URL:
         """One request: the file, or where it is instead."""
@@ -168,8 +169,10 @@ def _parse(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
         address = httpx2.URL(url) if base is None else base.join(url)
     except (httpx2.InvalidURL, ValueError) as error:
         raise DownloadFailed(f"not an address: {one_line(error)}") from error
-    if address.scheme not in ("http", "https") or not address.host:
-        raise DownloadFailed(f"only http and https are fetched, not {address.scheme or 'nothing'}://{address.host}")
+    if address.scheme not in ("http", "https"):
+        raise DownloadFailed(f"only http and https are fetched, not {shortened(url)}")
+    if not address.host:
+        raise DownloadFailed(f"not an address: {shortened(url)} names no host")
     if address.port is not None and not 0 < address.port < 2**16:
         raise DownloadFailed(f"not an address: there is no port {address.port}")
     return address

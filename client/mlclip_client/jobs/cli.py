@@ -10,18 +10,21 @@ from typing import Annotated
 import typer
 
 from mlclip_client import options
-from mlclip_client.errors import ClientError
 from mlclip_client.events import logged
+from mlclip_client.inputs import USER_AGENT
 from mlclip_client.jobs.engines import AGAIN, run_retry
 from mlclip_client.jobs.folder import Job
+from mlclip_client.jobs.remembered import as_begun
+from mlclip_client.outputs import check_target
 from mlclip_client.session import MAX_BYTES
 from mlclip_client.settings import Asking, Watching, Working
 
 
 def retry_failed(
-    job: Annotated[Path, typer.Argument(help="Folder of a job.")],
+    context: typer.Context,
+    job: Annotated[Path, typer.Argument(is_eager=True, callback=as_begun, help="Folder of a job.")],
     kind: Annotated[
-        list[str] | None, typer.Option(help=f"Kinds of errors; repeatable. [default: {', '.join(sorted(AGAIN))}]")
+        list[str] | None, typer.Option(help=f"Kinds of errors; repeatable. \\[default: {', '.join(sorted(AGAIN))}]")
     ] = None,
     out: Annotated[str | None, typer.Option(help="A .parquet or .jsonl file for all rows, or - for stdout.")] = None,
     url: options.Url = "127.0.0.1:8001",
@@ -37,6 +40,7 @@ def retry_failed(
     private: options.Private = False,
     ignore_robots: options.IgnoreRobots = False,
     proxy: options.Proxy = None,
+    user_agent: options.UserAgent = USER_AGENT,
     max_failures: options.MaxFailures = 1000,
     engine: options.Engine = "local",
     ray_address: options.RayAddress = None,
@@ -46,25 +50,33 @@ def retry_failed(
     log: options.Log = None,
     debug: options.Debug = False,
 ) -> None:
-    """Label those inputs of a job again whose error may have passed; rows that succeed take the place of errors."""
-    limits = options.limits(max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy)
+    """Label those inputs of a job again whose error may have passed; rows that succeed take the place of errors.
+
+    Options that are not given are those that the job was begun with.
+    """
     asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
     kinds = frozenset(kind or AGAIN)
     with options.reported(debug), logged(log):
+        limits = options.limits(
+            max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy, user_agent
+        )
         working = Working(most_failures=max_failures, cluster=options.cluster(engine, ray_address, ray_workers))
+        options.refuse_pointless(context, embedded, working.cluster)
+        if out is not None:
+            check_target(out)
         summary = run_retry(job, kinds, limits, asking, Watching(metrics_port, metrics_host), working)
-        raise typer.Exit(options.conclude(summary, job, out))
+        rest = f"the others have no row yet: classify --job {job} goes on with them"
+        raise typer.Exit(options.conclude(summary, job, out, rest))
 
 
 def status(
     job: Annotated[Path, typer.Argument(help="Folder of a job.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Write a JSON object.")] = False,
     debug: options.Debug = False,
 ) -> None:
     """Say how far a job is and what came of its inputs."""
     with options.reported(debug):
-        if not job.is_dir():
-            raise ClientError(f"there is no job in {job}")
+        options.check_stdout()
         with Job(job) as opened:
             counts, inputs, shards = opened.total(), opened.plan.count, opened.plan.shards
             done, heads = len(opened.done_shards()), (opened.asked or {})["heads"]

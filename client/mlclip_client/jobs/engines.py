@@ -18,14 +18,16 @@ from mlclip_client.jobs.folder import Counts, Job
 from mlclip_client.jobs.run import Doing, Kinds, Limit, claimed, work
 from mlclip_client.labeller import Pin, check_pins, pins
 from mlclip_client.ray_engine import Done, Orders, work_on_ray
-from mlclip_client.rows import Row, RowOptions
+from mlclip_client.rows import KINDS, Row, RowOptions
 from mlclip_client.settings import Asking, Summary, Wanted, Watching, Working
 
 AGAIN = frozenset({"download", "read", "unavailable", "busy", "deadline", "server"})
 """Kinds of errors that another try may mend."""
 
 
-def run_job(folder: Path, wanted: Wanted, asking: Asking, watching: Watching, working: Working) -> Summary:
+def run_job(
+    folder: Path, wanted: Wanted, asking: Asking, watching: Watching, working: Working, options: dict[str, Any]
+) -> Summary:
     """Begin a job, or go on with it.
 
     Args:
@@ -34,23 +36,27 @@ def run_job(folder: Path, wanted: Wanted, asking: Asking, watching: Watching, wo
         asking: how.
         watching: who looks on.
         working: where, and for how long.
+        options: what a new job remembers for commands that go on with it, plain JSON values.
 
     Raises:
         ClientError: see `run_stream`; the job holds something else; nobody answers for longer than `patience`.
         ValueError: an argument makes no sense.
     """
-    with Job(folder) as job:
+    with Job(folder, new=True) as job:
         known, summary, here = job.asked, Summary(), os.getcwd()
-        if known is not None and not wanted.names:
-            wanted = replace(wanted, limits=replace(wanted.limits, max_bytes=known["max_bytes"]))
-            here = known["folder"]
-        wanted = _as_known(wanted, known)
+        if known is not None:
+            here = here if wanted.names else known["folder"]
+            names, heads = wanted.names or tuple(known["inputs"]), wanted.heads or tuple(known["heads"])
+            wanted = replace(wanted, names=names, heads=heads)
         with begun(wanted, asking, watching, _findings(folder), summary) as run:
 
             def items() -> Iterator[Item]:
                 return find(wanted, summary)
 
-            job.begin(_asked(run, here), items, working.shard_rows, lambda count: tell("planned", inputs=count))
+            if known is not None and set(known["heads"]) == {info.name for info in run.heads}:
+                _check_pins(known, run)
+            asked = _asked(run, working, here) | {"options": options}
+            job.begin(asked, items, working.shard_rows, lambda count: tell("planned", inputs=count))
             _work(job, run, working)
         return summary
 
@@ -70,13 +76,15 @@ def run_retry(
 
     Raises:
         ClientError: there is no job, or see `run_job`.
+        ValueError: there are no errors of such a kind.
     """
+    if unknown := kinds - KINDS:
+        raise ValueError(f"--kind {', '.join(sorted(unknown))}: errors are of the kinds {', '.join(sorted(KINDS))}")
     with Job(folder) as job:
-        job.plan.count  # noqa: B018  raises where there is no job
-        wanted, summary = _as_known(Wanted((), limits=limits), job.asked), Summary()
+        known, summary = job.asked or {}, Summary()
+        wanted = Wanted((), tuple(known["heads"]), RowOptions(**known["columns"]), limits=limits)
         with begun(wanted, asking, watching, _findings(folder), summary) as run:
-            at_first = {name: Pin(**pin) for name, pin in (job.asked or {})["heads"].items()}
-            check_pins(at_first, pins(run.heads))
+            _check_pins(known, run)
             _work(job, run, working, kinds)
         return summary
 
@@ -124,25 +132,20 @@ def _findings(folder: Path) -> Findings:
     return Findings(folder / "findings.sqlite")
 
 
-def _as_known(wanted: Wanted, known: dict[str, Any] | None) -> Wanted:
-    """What is wanted, with what a job that goes on knows itself."""
-    if known is None:
-        return wanted
-    names, heads = wanted.names or tuple(known["inputs"]), wanted.heads or tuple(known["heads"])
-    if wanted.names:
-        return replace(wanted, heads=heads)
-    texts = known["texts"] and Path(known["texts"])
-    return replace(wanted, names=names, heads=heads, columns=RowOptions(**known["columns"]), texts=texts)
+def _check_pins(known: dict[str, Any], run: Run) -> None:
+    check_pins({name: Pin(**pin) for name, pin in known["heads"].items()}, pins(run.heads))
 
 
-def _asked(run: Run, here: str) -> dict[str, Any]:
+def _asked(run: Run, working: Working, here: str) -> dict[str, Any]:
     """What rows depend on, for job.json; `here` is the folder that names of inputs start from."""
     wanted = run.wanted
     return {
         "inputs": list(wanted.names),
         "folder": here,
         "columns": asdict(wanted.columns),
-        "texts": wanted.texts and os.fspath(wanted.texts),
+        "manifests": asdict(wanted.inputs),
+        "texts": wanted.texts and os.fspath(wanted.texts.absolute()),
         "max_bytes": wanted.limits.max_bytes,
+        "shard_rows": working.shard_rows,
         "heads": {name: asdict(pin) for name, pin in pins(run.heads).items()},
     }

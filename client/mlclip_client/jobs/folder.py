@@ -20,7 +20,7 @@ from mlclip_client.jobs.plan import Plan, write_plan
 from mlclip_client.outputs import replacing
 from mlclip_client.rows import Row, with_vectors
 
-FORMAT = 1
+FORMAT = 2
 _COUNTS = b"mlclip_counts"
 
 
@@ -46,14 +46,17 @@ class Job:
     """A job's folder; use it with `with`, or close it.
 
     Args:
-        folder: made where it is missing.
+        folder: of the job.
+        new: it may still have to begin; then the folder is made.
 
     Raises:
-        JobError: the folder holds something else, or cannot be written.
+        JobError: the folder holds something else or, unless new, no job; or it cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, new: bool = False) -> None:
         self.folder = folder
+        if not new and not (folder / "job.json").exists():
+            raise JobError(f"{folder} holds no job: classify PATHS --job {folder} begins one")
         if folder.is_dir() and not (folder / "claims").exists() and any(folder.iterdir()):
             raise JobError(f"{folder} holds something that is no job; name another folder")
         try:
@@ -92,7 +95,7 @@ class Job:
         """Plan the job, unless that has been done: then what is asked must be the same.
 
         Args:
-            asked: everything that rows depend on, plain JSON values.
+            asked: everything that rows depend on, plain JSON values, and `options`, which may differ.
             items: gives all inputs; called only for a new job.
             shard_rows: inputs a shard.
             on_shard: see `write_plan`.
@@ -116,14 +119,8 @@ class Job:
 
     @property
     def plan(self) -> Plan:
-        """The inputs.
-
-        Raises:
-            JobError: the job has not begun.
-        """
+        """The inputs of a job that has begun."""
         if self._plan is None:
-            if self.asked is None:
-                raise JobError(f"{self.folder} holds no job yet: classify PATHS --job {self.folder} begins one")
             self._plan = Plan(self.folder / "plan.parquet")
         return self._plan
 
@@ -188,8 +185,14 @@ class Job:
 
 
 def _same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    if known.get("folder") != asked["folder"]:
+        raise JobError(
+            f"{folder} was begun in {known.get('folder')}, where names of inputs may mean other files: go on there, or "
+            f"with --job {folder} alone"
+        )
+    known, asked = ({**value, "heads": list(value["heads"])} for value in (known, asked))  # their versions are pinned
     for name in asked:
-        if known.get(name) != asked[name]:
+        if name != "options" and known.get(name) != asked[name]:
             was, now = (json.dumps(value.get(name), ensure_ascii=False) for value in (known, asked))
             raise JobError(
                 f"{folder} holds a job with {name} {_short(was)}, now {_short(now)} was asked: ask for the same, or "

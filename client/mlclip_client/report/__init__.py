@@ -6,6 +6,7 @@ answers.py      what one head said, as sparse scores (entries.py)
 reasons.py      the references behind it
 neighbours.py   the most similar rows of every row
 thumbnails.py   small pictures, packed
+missing.py      why some rows have no picture
 page.py         the page as one string, from assets/: HTML, CSS and plain JavaScript
 assemble.py     all of it in one file, and a folder beside it when there are many pictures
 """

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from mlclip_client.report.answers import HeadScores
 from mlclip_client.report.columns import Columns, read_columns
 from mlclip_client.report.entries import SCALE
+from mlclip_client.report.missing import Reason, count_reasons
 from mlclip_client.report.neighbours import nearest
 from mlclip_client.report.page import as_json, render
 from mlclip_client.report.pictures import Pictures
@@ -39,14 +40,14 @@ class Written:
         rows: how many images.
         more: the labels file has more rows than these.
         errors: images without labels.
-        without_picture: images whose thumbnail could not be made.
+        without_picture: why images have no thumbnail -> how many.
         folder: where further thumbnails are; it belongs to the page. None if all are in the page.
     """
 
     rows: int
     more: bool
     errors: int
-    without_picture: int
+    without_picture: Mapping[Reason, int]
     folder: Path | None
 
 
@@ -92,9 +93,9 @@ def write_report(
         blocks = dict(_blocks(columns, ids, progress))
         in_page: list[list[str | None]] = []
         folder = out.with_name(f"{out.stem}_files")
-        missing = 0
+        bare: list[int] = []
         for number, pack in enumerate(packs):
-            missing += sum(each is None for each in pack[: max(0, len(columns) - number * PER_PACK)])
+            bare += (number * PER_PACK + place for place, each in enumerate(pack) if each is None)
             if number < INLINE // PER_PACK:
                 in_page.append(pack)
             else:
@@ -121,7 +122,9 @@ def write_report(
     _replace(out, render(f"{source.name} – mlclip report", {"meta": as_json(meta)} | blocks, in_page))
     _remove_older(folder, name if beside else None)
     errors = sum(kind is not None for kind in columns.kinds)
-    return Written(len(columns), columns.more, errors, missing, folder if beside else None)
+    missing = [(columns.paths[row], columns.kinds[row]) for row in bare if row < len(columns)]
+    reasons = count_reasons(missing, fetched=read is not None)
+    return Written(len(columns), columns.more, errors, reasons, folder if beside else None)
 
 
 def _blocks(columns: Columns, ids: list[str], progress: Progress) -> Iterator[tuple[str, bytes]]:

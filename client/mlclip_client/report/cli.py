@@ -11,9 +11,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mlclip_client.options import reported, say
+from mlclip_client.options import Debug, reported, say
 from mlclip_client.report.assemble import LIMIT, Written, write_report
 from mlclip_client.report.assemble import Progress as OnProgress
+from mlclip_client.report.missing import Reason
+
+_WHY: dict[Reason, str] = {
+    "address": "since they are at addresses, and a report fetches nothing; in the page, web addresses are links",
+    "error": "since they could not be read when they were classified, either",
+    "memory": "since they came from memory",
+    "unread": "since they could not be read; if paths start elsewhere, name the folder with --images",
+}
 
 
 def report(
@@ -26,7 +34,7 @@ def report(
         list[Path] | None, typer.Option(help="A head's labels.txt, to name classes that no row names; repeatable.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to show, from the first on.")] = LIMIT,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Make a page of pictures, labels and scores to look at, filter and correct.
 
@@ -43,11 +51,7 @@ def _summary(written: Written, labels: Path, out: Path) -> Iterator[str]:
     yield f"{written.rows:,} images, {written.errors:,} with an error; written to {out}{beside}"
     if written.more:
         yield f"{labels} has more rows: these are the first; --limit takes more"
-    if written.without_picture:
-        yield (
-            f"{written.without_picture:,} without a picture, since they could not be read; if paths start elsewhere, "
-            "name the folder with --images"
-        )
+    yield from (f"{count:,} without a picture, {_WHY[reason]}" for reason, count in written.without_picture.items())
 
 
 @contextlib.contextmanager

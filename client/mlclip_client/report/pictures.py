@@ -8,6 +8,7 @@ from pathlib import Path
 from mlclip_client.errors import Unreadable
 from mlclip_client.inputs import Found, InputOptions, Item, Reader, find_inputs
 from mlclip_client.inputs.found import ARCHIVES
+from mlclip_client.inputs.remote import is_address
 from mlclip_client.report.thumbnails import local_reader
 from mlclip_client.rows import printable
 
@@ -26,6 +27,8 @@ class Pictures:
 
     def __call__(self, path: str) -> bytes:
         """Give the bytes; raises BadImage."""
+        if is_address(path):
+            raise Unreadable("a report fetches nothing from addresses")
         place = self._split(path)
         if place is None:
             return self._local(path)

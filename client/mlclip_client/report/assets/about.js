@@ -1,5 +1,8 @@
 // What this report is made of, and how far its numbers carry.
 
+const SOURCES = ["Head", "Model", "Version", "Classes known here", "Images", "sha256 of its label list"];
+const SHORT_HASH = 12;
+
 function drawSummary() {
   const parts = [plural(report.count, "image")];
   if (head().name) parts.push(`${plural(counted.answered - counted.none, "image")} with a label`.replace(/ images? /, " "), `${number(counted.none)} without`);
@@ -32,14 +35,14 @@ function sourceTable() {
     each.sources.map((source) =>
       make(
         "tr", {},
-        ...[each.name, number(each.classes.length), source.model, source.version, number(source.images), source.labels]
-          .map((text) => make("td", {}, given(text || "–"))),
+        ...[each.name, source.model, source.version, number(each.classes.length), number(source.images)]
+          .map((text, place) => make("td", { "data-name": SOURCES[place] }, given(text || "–"))),
+        make("td", { "data-name": SOURCES.at(-1), title: source.labels }, given(source.labels ? `${source.labels.slice(0, SHORT_HASH)}…` : "–")),
       ),
     ),
   );
-  const names = ["Head", "Classes known here", "Model", "Version", "Images", "sha256 of its label list"];
-  const top = make("tr", {}, ...names.map((text) => make("th", { scope: "col" }, text)));
-  return make("table", { class: "plain" }, make("thead", {}, top), make("tbody", {}, ...rows));
+  const top = make("tr", {}, ...SOURCES.map((text) => make("th", { scope: "col" }, text)));
+  return make("table", { class: "plain sources" }, make("thead", {}, top), make("tbody", {}, ...rows));
 }
 
 function readingNotes() {
@@ -47,6 +50,9 @@ function readingNotes() {
     "A score is no probability unless the head was calibrated. “Each label’s own” is what the server selected: thresholds that come from " +
       "validation data. One threshold for all labels is a question to this page: no served model uses it until you set it there.",
     ...report.heads.map((each) => knownNote(each)),
+    ...(Array.from({ length: report.count }, (_, row) => row).some(isNotFetched)
+      ? ["Images at addresses have no picture here, since a report fetches nothing: open one and follow its address."]
+      : []),
     "Precision and recall beside the slider count the images you have checked, over all labels. Who sees the model’s answer first tends to agree with it.",
     report.neighbours
       ? "Neighbours are the five rows with the highest cosine of their embeddings, compared exactly, all rows with all."

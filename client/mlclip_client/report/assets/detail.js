@@ -29,12 +29,10 @@ function drawDetail() {
     image.dataset.row = row;
     image.removeAttribute("src");
     image.alt = visible(pathOf(row));
-    find("detail-missing").textContent = "";
-    fillStage(image, row).then(() => {
-      if (image.hidden && detail.row === row) find("detail-missing").textContent = "No picture: it could not be read when this report was made.";
-    });
+    find("detail-missing").replaceChildren();
+    fillStage(image, find("detail-missing"), row);
   }
-  find("detail-path").textContent = visible(pathOf(row));
+  find("detail-path").replaceChildren(linked(pathOf(row)));
   find("detail-facts").textContent = factsOf(row).join(" · ");
   find("detail-error").textContent = kindOf(row) === null ? "" : `${visible(kindOf(row))}: ${visible(messageOf(row))}`;
   find("detail-state").textContent = !corrections.has(row) ? "" : isChanged(row) ? "changed by you" : "confirmed by you";

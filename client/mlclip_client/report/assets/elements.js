@@ -30,6 +30,14 @@ function visible(text) {
   ).replace(/[\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
+const isAddress = (path) => /^[a-z][a-z0-9+.-]*:\/\//i.test(path);
+
+// A web address as a link that tells nobody where it stands; any other path as text.
+function linked(path, text = path) {
+  if (!/^https?:\/\//i.test(path)) return visible(text);
+  return make("a", { href: path, target: "_blank", rel: "noopener noreferrer" }, visible(text));
+}
+
 function bar(share) {
   const inner = make("i");
   inner.style.transform = `scaleX(${Math.max(0, Math.min(1, share))})`;

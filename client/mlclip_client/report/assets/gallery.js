@@ -47,7 +47,7 @@ function drawCells() {
 function makeCell(place) {
   const row = shown[place];
   const frame = make("div", { class: "frame" });
-  fillFrame(frame, row, kindOf(row) ?? "no picture");
+  fillFrame(frame, row, placeholderOf(row));
   const cell = make(
     "div",
     {

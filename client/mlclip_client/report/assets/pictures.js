@@ -63,10 +63,24 @@ async function fillFrame(frame, picture, otherwise) {
   frame.replaceChildren(source ? make("img", { src: source, alt: "", decoding: "async", draggable: "false" }) : otherwise);
 }
 
+const isNotFetched = (row) => report.originals !== null && report.paths[row] !== null && isAddress(report.paths[row]);
+
+// What stands in place of a picture, briefly.
+const placeholderOf = (row) => kindOf(row) ?? (isNotFetched(row) ? "not fetched" : "no picture");
+
+// The same, for one image that is looked at.
+function whyMissing(row) {
+  const path = report.paths[row];
+  if (path === null) return ["No picture: it came from memory."];
+  if (!isNotFetched(row)) return ["No picture: it could not be read when this report was made."];
+  const link = linked(path, "Open the address");
+  return ["No picture: a report fetches nothing from addresses. ", ...(link instanceof Element ? [link] : [])];
+}
+
 // Where the image itself is, if it is a file that could be read.
 function originalOf(row) {
   const path = report.paths[row];
-  if (report.originals === null || path === null) return null;
+  if (report.originals === null || path === null || isAddress(path)) return null;
   try {
     const parts = path.split("/").map(encodeURIComponent).join("/");
     if (!path.startsWith("/")) return `${report.originals.split("/").map(encodeURIComponent).join("/")}/${parts}`;
@@ -76,17 +90,22 @@ function originalOf(row) {
   }
 }
 
-async function fillStage(image, row) {
+// Show an image as large as it is: the thumbnail, then the image itself where it can be loaded.
+async function fillStage(image, note, row) {
   const thumb = await thumbnail(row);
-  if (image.dataset.row !== String(row)) return;
+  const isStill = () => image.dataset.row === String(row);
+  if (!isStill()) return;
   image.hidden = !thumb;
-  if (!thumb) return;
+  if (!thumb) {
+    note.replaceChildren(...whyMissing(row));
+    return;
+  }
   image.src = thumb;
+  const small = () => isStill() && note.replaceChildren("Thumbnail: the image itself is not where this page can load it.");
   const original = originalOf(row);
-  if (!original) return;
+  if (!original) return small();
   const large = new Image();
-  large.onload = () => {
-    if (image.dataset.row === String(row)) image.src = large.src;
-  };
+  large.onload = () => isStill() && (image.src = large.src);
+  large.onerror = small;
   large.src = original;
 }

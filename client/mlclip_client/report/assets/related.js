@@ -49,7 +49,7 @@ const copiesBut = (row) => copiesOf(row).filter((other) => other !== row).slice(
 
 function rowButton(row, text) {
   const frame = make("div", { class: "frame" });
-  fillFrame(frame, row, kindOf(row) ?? "no picture");
+  fillFrame(frame, row, placeholderOf(row));
   return make(
     "button", { onclick: () => showRow(row), title: visible(pathOf(row)) },
     frame, text ? make("p", {}, text) : null,
