@@ -127,7 +127,7 @@ def classify(
         )
         working = Working(shard_rows, max_failures, options.cluster(engine, ray_address, ray_workers))
         if job is None:
-            options.refuse(given(context, "engine", "shard_rows", "max_failures"), "go with --job DIR")
+            options.refuse(given(context, "engine", "shard_rows", "max_failures"), "only with --job DIR, a job")
         options.refuse_pointless(context, embedded, working.cluster)
         names = _names(paths, job)
         wanted = Wanted(names, tuple(head) if head else None, columns, InputOptions(column, null), limits, texts)

@@ -113,7 +113,7 @@ def refuse_pointless(context: typer.Context, embedded: Path | None, on_ray: OnRa
     if embedded is not None:
         refuse(given(context, "url", "timeout", "patience"), "with --embedded no server is asked")
     elif on_ray is None:
-        refuse(given(context, "threads"), "goes with --embedded or --engine ray; a server has its own")
+        refuse(given(context, "threads"), "only with --embedded or --engine ray; a server has its own")
 
 
 def conclude(

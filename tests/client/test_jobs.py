@@ -212,10 +212,10 @@ def test_a_job_does_not_remember_a_password(run, folder, job, server):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["classify", "x", "--shard-rows", 5], "--shard-rows: go with --job DIR"),
-        (["classify", "x", "--max-failures", 5, "--engine", "ray"], "--engine, --max-failures: go with --job DIR"),
+        (["classify", "x", "--shard-rows", 5], "--shard-rows: only with --job DIR, a job"),
+        (["classify", "x", "--max-failures", 5, "--engine", "ray"], "--engine, --max-failures: only with --job DIR"),
         (["classify", "x", "--embedded", "r", "--url", "h:1"], "--url: with --embedded no server is asked"),
-        (["classify", "x", "--threads", 2], "--threads: goes with --embedded or --engine ray; a server has its own"),
+        (["classify", "x", "--threads", 2], "--threads: only with --embedded or --engine ray; a server has its own"),
         (
             ["retry-failed", "x", "--kind", "dowload"],
             "--kind dowload: errors are of the kinds busy, deadline, decode, ",

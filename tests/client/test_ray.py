@@ -196,10 +196,7 @@ def test_a_job_that_is_plainly_broken_stops_with_a_line_and_can_go_on_here(
 def test_what_ray_needs_is_said_before_any_work(run, folder, tiny, job, monkeypatch):
     begin = ["classify", folder, "--head", "color", "--embedded", tiny.root]
     result = run(*begin, "--engine", "ray")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        "error: --engine ray works on a job: give --job DIR, a folder that all nodes share\n",
-    )
+    assert (result.exit_code, result.stderr) == (2, "error: --engine: only with --job DIR, a job\n")
     result = run(*begin, "--job", job, "--ray-workers", 2)
     refused = (2, "error: --ray-address and --ray-workers go with --engine ray\n")
     assert (result.exit_code, result.stderr) == refused

@@ -63,7 +63,8 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
 
     draw, job, fifo = random.Random(0), tmp_path / "job", tmp_path / "events"
     os.mkfifo(fifo)
-    asked = (pictures, "--head", "color", "--shard-rows", SHARD)
+    asked = (pictures, "--head", "color")
+    begin = (*asked, "--job", job, "--shard-rows", SHARD, "--log", fifo, "--patience", 300)
     deaths = draw.sample(["client"] * CLIENT_DEATHS + ["server"] * SERVER_DEATHS, CLIENT_DEATHS + SERVER_DEATHS)
     shards, port = -(-COUNT // SHARD), 0
     moments = sorted(draw.sample(range(1, shards - 2), len(deaths)))
@@ -75,7 +76,7 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
                 running = Server(tiny.root, grpc_port=port).start()
                 port = int(running.grpc_url.rpartition(":")[2])
             if client is None:
-                client = classify(*asked, "--job", job, "--url", f"127.0.0.1:{port}", "--log", fifo, "--patience", 300)
+                client = classify(*begin, "--url", f"127.0.0.1:{port}")
                 events = fifo.open()
             written = 0
             while written < step and (line := events.readline()):
