@@ -5,9 +5,11 @@ import hashlib
 import io
 import json
 import os
+import random
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -323,12 +325,27 @@ def server(tiny):
         yield running
 
 
+@pytest.fixture(scope="session")
+def lasting_port():
+    """Find ports that stay free while their server is away: below those that the system gives to connections."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    def found():
+        while True:
+            port = random.randrange(10_000, first)
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+    return found
+
+
 @pytest.fixture
-def mortal_server(tiny):
+def mortal_server(tiny, lasting_port):
     """A server of the test's own, to be killed."""
     from mlclip_serve import Server
 
-    with Server(tiny.root) as running:
+    with Server(tiny.root, grpc_port=lasting_port()) as running:
         yield running
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)  # a killed server leaves the processes of its Python models

@@ -32,6 +32,7 @@ def test_servers_that_differ_from_the_start_are_refused(other, message):
 
 
 def test_a_lone_server_may_change(caplog):
+    caplog.set_level("WARNING", "mlclip_client")
     agreed = Agreed([("a", FIRST)])
     assert agreed.refuses("a", SECOND) is None
     assert agreed.heads == SECOND

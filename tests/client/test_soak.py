@@ -57,7 +57,7 @@ def rows(file):
     return pq.read_table(file).to_pylist()
 
 
-def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_path, assert_same_rows):
+def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_path, assert_same_rows, lasting_port):
     """Clients and servers die by SIGKILL whenever a random number of shards more has been written."""
     from mlclip_serve import Server
 
@@ -66,7 +66,7 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
     asked = (pictures, "--head", "color")
     begin = (*asked, "--job", job, "--shard-rows", SHARD, "--log", fifo, "--patience", 300)
     deaths = draw.sample(["client"] * CLIENT_DEATHS + ["server"] * SERVER_DEATHS, CLIENT_DEATHS + SERVER_DEATHS)
-    shards, port = -(-COUNT // SHARD), 0
+    shards, port = -(-COUNT // SHARD), lasting_port()
     moments = sorted(draw.sample(range(1, shards - 2), len(deaths)))
     steps = [moment - before for moment, before in zip(moments, [0, *moments], strict=False)]
     running, client, code = None, None, None
@@ -74,7 +74,6 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
         for step, victim in [*zip(steps, deaths, strict=True), (shards, None)]:
             if running is None:
                 running = Server(tiny.root, grpc_port=port).start()
-                port = int(running.grpc_url.rpartition(":")[2])
             if client is None:
                 client = classify(*begin, "--url", f"127.0.0.1:{port}")
                 events = fifo.open()
