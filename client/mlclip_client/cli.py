@@ -119,7 +119,6 @@ def classify(
     Exit code: 0 all labelled, 1 the server failed, 2 wrong usage, 3 some inputs could not be used.
     """
     columns = RowOptions(top_k=top_k, scores=scores, embeddings=embeddings, explain=explain)
-    asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
     watching = Watching(metrics_port, metrics_host)
     with options.reported(debug), logged(log):
         limits = options.limits(
@@ -128,7 +127,8 @@ def classify(
         working = Working(shard_rows, max_failures, options.cluster(engine, ray_address, ray_workers))
         if job is None:
             options.refuse(given(context, "engine", "shard_rows", "max_failures"), "only with --job DIR, a job")
-        options.refuse_pointless(context, embedded, working.cluster)
+        embedded = options.models_here(context, embedded, working.cluster)
+        asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
         names = _names(paths, job)
         wanted = Wanted(names, tuple(head) if head else None, columns, InputOptions(column, null), limits, texts)
         if job is None:

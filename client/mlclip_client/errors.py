@@ -11,6 +11,7 @@
     ├── ServerBusy          busy         the server has no room for another request
     ├── ServerError         server       the server refused, failed, or answered something unexpected
     └── JobError            job          the folder of a job cannot be used, or the job is stopped
+        └── WrongJob        job          the folder holds no job, or another one than is asked for
 
 Wrong arguments are `ValueError`, as everywhere in Python.
 """
@@ -93,6 +94,10 @@ class JobError(ClientError):
     """The folder of a job cannot be used as asked, or the job was stopped; what it has done is kept."""
 
     kind = "job"
+
+
+class WrongJob(JobError):
+    """The folder holds no job, something else, or a job in which something else was asked."""
 
 
 def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:

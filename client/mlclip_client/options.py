@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlclip_client.errors import ClientError, UnknownHead
+from mlclip_client.errors import ClientError, UnknownHead, WrongJob
 from mlclip_client.events import tell
 from mlclip_client.inputs import Limits
 from mlclip_client.jobs.folder import Counts
@@ -108,12 +108,19 @@ def refuse(names: Sequence[str], why: str) -> None:
         raise ValueError(f"{', '.join(names)}: {why}")
 
 
-def refuse_pointless(context: typer.Context, embedded: Path | None, on_ray: OnRay | None) -> None:
-    """Refuse options about a server where none is asked, and those about models where one is; raises ValueError."""
+def models_here(context: typer.Context, embedded: Path | None, on_ray: OnRay | None) -> Path | None:
+    """The models that answer in this process, if some do: a --url takes back the --embedded that a job remembers.
+
+    Raises:
+        ValueError: options about a server where none is asked, or about models where one is.
+    """
+    if given(context, "url") and not given(context, "embedded"):
+        embedded = None
     if embedded is not None:
         refuse(given(context, "url", "timeout", "patience"), "with --embedded no server is asked")
     elif on_ray is None:
         refuse(given(context, "threads"), "only with --embedded or --engine ray; a server has its own")
+    return embedded
 
 
 def conclude(
@@ -197,7 +204,7 @@ def reported(debug: bool) -> Iterator[None]:
         if debug or isinstance(error, BrokenPipeError):
             raise
         say(f"error: {error}")
-        raise typer.Exit(USAGE if isinstance(error, UnknownHead | ValueError) else FAILED) from error
+        raise typer.Exit(USAGE if isinstance(error, UnknownHead | WrongJob | ValueError) else FAILED) from error
 
 
 def say(line: str) -> None:

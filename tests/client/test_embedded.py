@@ -215,6 +215,19 @@ def test_a_job_begun_with_a_server_goes_on_without_one(run, server, tiny, folder
     assert (result.exit_code, rows(job / "labels")[5]["error"]) == (0, None), result.stderr
 
 
+def test_a_job_begun_without_a_server_goes_on_with_one(run, server, tiny, folder, tmp_path):
+    job = tmp_path / "job"
+    assert run("classify", folder, "--embedded", tiny.root, "--head", "grid", "--job", job).exit_code == 0
+    (job / "labels/000000.parquet").unlink()
+    (job / "findings.sqlite").unlink()
+    both = run("classify", "--job", job, "--embedded", tiny.root, "--url", server.grpc_url)
+    assert (both.exit_code, both.stderr) == (2, "error: --url: with --embedded no server is asked\n")
+    nobody = run("classify", "--job", job, "--url", "127.0.0.1:1", "--patience", 0)
+    assert nobody.exit_code == 1 and "no server answers at 127.0.0.1:1" in nobody.stderr, nobody.stderr
+    assert run("classify", "--job", job, "--url", server.grpc_url).exit_code == 0
+    assert len(list((job / "labels").iterdir())) == 1
+
+
 def test_what_is_no_repository_is_said(run, copy, folder, tmp_path, monkeypatch):
     result = run("classify", folder, "--embedded", folder)
     assert (result.exit_code, result.stderr) == (

@@ -154,6 +154,23 @@ def test_items_of_stdin_come_out_as_soon_as_their_line_came_in(here, monkeypatch
         assert [item.path for item in items] == ["last.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("options", "names", "message"),
+    [
+        (InputOptions(column="x"), ["sub", "a1.jpg"], r"^--column x: no manifest is named \(\.parquet, "),
+        (InputOptions(nul=True), ["sub"], "^--null: neither a list"),
+    ],
+)
+def test_options_about_files_that_nobody_named_are_refused(here, options, names, message):
+    (here / "sub").mkdir()
+    (here / "a1.jpg").touch()
+    with pytest.raises(ValueError, match=message):
+        find_inputs(names, options, Found())
+    (here / "l.txt").write_bytes(b"a1.jpg")
+    (here / "m.csv").write_text("x,path\na1.jpg,a1.jpg")
+    assert len(list(find_inputs([*names, "l.txt", "m.csv"], options, Found()))) > len(names)
+
+
 def test_stdin_is_named_once(here):
     with pytest.raises(ValueError, match="named twice"):
         find_inputs(["-", "-"], OPTIONS, Found())

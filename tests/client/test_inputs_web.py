@@ -345,7 +345,7 @@ def test_proxy_is_used_only_when_named_and_numbers_are_still_checked(site, monke
     for host in ("127.0.0.1", "169.254.169.254", "localhost", "127.1", "[::1]"):
         with pytest.raises(DownloadFailed, match="public internet"):
             fetch(f"http://{host}/a.jpg", proxy=site.url, private=False)
-    with pytest.raises(ValueError, match="proxy socks5://x: only proxies"):
+    with pytest.raises(ValueError, match="proxy socks5://x: write http://host:port"):
         fetch("http://x.test/a.jpg", proxy="socks5://x")
 
 

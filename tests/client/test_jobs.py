@@ -217,6 +217,7 @@ def test_a_job_does_not_remember_a_password(run, folder, job, server):
         (["classify", "x", "--shard-rows", 5], "--shard-rows: only with --job DIR, a job"),
         (["classify", "x", "--max-failures", 5, "--engine", "ray"], "--engine, --max-failures: only with --job DIR"),
         (["classify", "x", "--embedded", "r", "--url", "h:1"], "--url: with --embedded no server is asked"),
+        (["classify", "x", "--proxy", "h:1"], "proxy h:1: write http://host:port or https://host:port"),
         (["classify", "x", "--threads", 2], "--threads: only with --embedded or --engine ray; a server has its own"),
         (
             ["retry-failed", "x", "--kind", "dowload"],
@@ -235,11 +236,11 @@ def test_a_job_refuses_another_model_and_another_question(run, begin, folder, jo
     here = os.getcwd()
     assert run(*begin).exit_code == 0
     other = run("classify", folder / "sub", "--head", "color", "--job", job, "--url", server.grpc_url)
-    assert other.exit_code == 1
+    assert other.exit_code == 2
     assert 'holds a job with inputs ["' in other.stderr and "begin a new job in another folder" in other.stderr
     for options in (["--scores"], ["--max-bytes", 10], ["--shard-rows", 1], ["--null"]):
         other = run("classify", "--job", job, *options)
-        assert other.exit_code == 1 and f"error: {job} holds a job with " in other.stderr, other.stderr
+        assert other.exit_code == 2 and f"error: {job} holds a job with " in other.stderr, other.stderr
     other = run("classify", "--job", job, "--head", "grid")
     assert f'{job} holds a job with heads ["color"], now ["grid"] was asked' in other.stderr
     monkeypatch.chdir("/")
@@ -284,7 +285,7 @@ def test_status_is_for_people_and_for_programs(run, begin, job):
     for command in ("status", "retry-failed"):
         missing = run(command, job)
         no_job = f"error: {job} holds no job: classify PATHS --job {job} begins one\n"
-        assert (missing.exit_code, missing.stderr, job.exists()) == (1, no_job, False)
+        assert (missing.exit_code, missing.stderr, job.exists()) == (2, no_job, False)
     run(*begin)
     text = run("status", job).stdout
     assert text.startswith("40 of 40 inputs have a row; 5 of 5 shards\nhead color, version 1, labels ")
@@ -297,7 +298,7 @@ def test_a_folder_that_is_no_job_is_left_alone(run, begin, job):
     (job / "letters.txt").write_text("dear")
     result = run(*begin)
     refused = f"error: {job} holds something that is no job; name another folder\n"
-    assert (result.exit_code, result.stderr) == (1, refused)
+    assert (result.exit_code, result.stderr) == (2, refused)
     assert os.listdir(job) == ["letters.txt"]
 
 

@@ -271,6 +271,20 @@ def test_members_of_archives_have_pictures(tmp_path, suffix):
                 read(gone)
 
 
+def test_images_in_manifests_have_pictures(tmp_path):
+    images = [picture() + bytes(number) for number in range(3)]
+    pq.write_table(pa.table({"id": [1, 2, 3], "image": images}), tmp_path / "x.parquet", row_group_size=2)
+    pq.write_table(pa.table({"id": images}), tmp_path / "odd.parquet")
+    lines = ({"bytes": base64.b64encode(data).decode()} for data in images)
+    (tmp_path / "x.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with closing(Pictures(tmp_path)) as read:
+        for name in ("x.parquet", "x.jsonl"):
+            assert [read(f"{name}:{row}") for row in (1, 2, 3)] == images
+        for gone in ("x.parquet:4", "odd.parquet:1", "gone.parquet:1", "x.parquet:"):
+            with pytest.raises(Unreadable):
+                read(gone)
+
+
 def test_bytes_can_come_from_elsewhere(tmp_path):
     def read(path):
         if path == "https://example.org/a.png":
@@ -366,6 +380,13 @@ def test_impossible_page_names_are_refused(run, tmp_path, out):
     (tmp_path / "folder.html").mkdir()
     done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / out)
     assert (done.exit_code, "the report is an .html file" in done.stderr) == (2, True)
+
+
+def test_a_folder_of_images_that_is_not_there_is_wrong_usage(run, tmp_path):
+    gone = tmp_path / "gone"
+    done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / "r.html", "--images", gone)
+    assert (done.exit_code, done.stderr) == (2, f"error: {gone}: there is no such folder of images\n")
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_command_says_why_images_have_no_picture(run, tmp_path):

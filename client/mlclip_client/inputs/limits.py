@@ -45,5 +45,7 @@ class Limits:
             raise ValueError(f"seconds must be more than 0, not {self.seconds}")
         if self.redirects < 0:
             raise ValueError(f"redirects must be at least 0, not {self.redirects}")
+        if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://")):
+            raise ValueError(f"proxy {self.proxy}: write http://host:port or https://host:port")
         if not self.user_agent.strip() or not self.user_agent.isascii() or not self.user_agent.isprintable():
             raise ValueError(f"user_agent must be printable ASCII, not {self.user_agent!r}")

@@ -44,11 +44,13 @@ def find_inputs(names: Iterable[str], options: InputOptions, found: Found) -> It
         found: receives the counts.
 
     Raises:
-        ValueError: a name stands for nothing, or for something that cannot be read.
+        ValueError: a name stands for nothing, or for something that cannot be read; or there is nothing that an
+            option is about.
     """
     plan = _Plan(options, found)
     for name in names:
         plan.add(name)
+    plan.check_options()
     return chain.from_iterable(source() for source in plan.sources)
 
 
@@ -62,6 +64,8 @@ class _Plan:
     seen: set[tuple[int, int]] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
     has_stdin: bool = False
+    has_lists: bool = False
+    has_manifests: bool = False
 
     def add(self, name: str) -> None:
         if name == STDIN:
@@ -75,12 +79,18 @@ class _Plan:
         else:
             self._add_local(name)
 
+    def check_options(self) -> None:
+        if self.options.column is not None and not self.has_manifests:
+            raise ValueError(f"--column {self.options.column}: no manifest is named ({', '.join(MANIFESTS)})")
+        if self.options.nul and not self.has_lists:
+            raise ValueError("--null: neither a list (.txt) nor - for stdin is named")
+
     def _add_stdin(self) -> None:
         if self.has_stdin:
             raise ValueError("- was named twice: stdin can be read once")
         if sys.stdin is None:
             raise ValueError("- stands for stdin, which is closed: pipe a list into it")
-        self.has_stdin = True
+        self.has_stdin = self.has_lists = True
         self._then(partial(_stdin, self.options, self.found))
 
     def _add_web(self, name: str) -> None:
@@ -136,8 +146,10 @@ class _Plan:
         if name.lower().endswith(ARCHIVES):
             self._then(partial(read_archive, name, self.found))
         elif name.lower().endswith(MANIFESTS):
+            self.has_manifests = True
             self._then(open_manifest(name, self.options.column, self.found))
         else:
+            self.has_lists = True
             self._then(partial(_list, name, self.options, self.found))
 
     def _then(self, source: Source) -> None:

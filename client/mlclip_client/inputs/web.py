@@ -159,8 +159,6 @@ def _proxy(address: str) -> httpcore2.Proxy:
         proxy = httpx2.Proxy(address)
     except (ValueError, httpx2.InvalidURL) as error:
         raise ValueError(f"proxy {address}: {one_line(error)}") from error
-    if proxy.url.scheme not in ("http", "https"):
-        raise ValueError(f"proxy {address}: only proxies at http:// and https:// are used")
     return httpcore2.Proxy(str(proxy.url), auth=proxy.raw_auth)
 
 

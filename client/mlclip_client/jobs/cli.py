@@ -54,14 +54,14 @@ def retry_failed(
 
     Options that are not given are those that the job was begun with.
     """
-    asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
     kinds = frozenset(kind or AGAIN)
     with options.reported(debug), logged(log):
         limits = options.limits(
             max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy, user_agent
         )
         working = Working(most_failures=max_failures, cluster=options.cluster(engine, ray_address, ray_workers))
-        options.refuse_pointless(context, embedded, working.cluster)
+        embedded = options.models_here(context, embedded, working.cluster)
+        asking = Asking(options.split_urls(url), timeout, patience, concurrency, via, embedded, threads)
         if out is not None:
             check_target(out)
         summary = run_retry(job, kinds, limits, asking, Watching(metrics_port, metrics_host), working)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.errors import JobError
+from mlclip_client.errors import JobError, WrongJob
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
@@ -50,15 +50,16 @@ class Job:
         new: it may still have to begin; then the folder is made.
 
     Raises:
-        JobError: the folder holds something else or, unless new, no job; or it cannot be written.
+        WrongJob: the folder holds something else or, unless new, no job.
+        JobError: it cannot be written.
     """
 
     def __init__(self, folder: Path, *, new: bool = False) -> None:
         self.folder = folder
         if not new and not (folder / "job.json").exists():
-            raise JobError(f"{folder} holds no job: classify PATHS --job {folder} begins one")
+            raise WrongJob(f"{folder} holds no job: classify PATHS --job {folder} begins one")
         if folder.is_dir() and not (folder / "claims").exists() and any(folder.iterdir()):
-            raise JobError(f"{folder} holds something that is no job; name another folder")
+            raise WrongJob(f"{folder} holds something that is no job; name another folder")
         try:
             (folder / "labels").mkdir(parents=True, exist_ok=True)
             self.claims = Claims(folder / "claims")
@@ -101,7 +102,8 @@ class Job:
             on_shard: see `write_plan`.
 
         Raises:
-            JobError: the folder holds a job in which something else was asked, or there are no inputs.
+            WrongJob: the folder holds a job in which something else was asked.
+            JobError: there are no inputs.
         """
         self.claims.take_whole()
         try:
@@ -186,7 +188,7 @@ class Job:
 
 def _same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     if known.get("folder") != asked["folder"]:
-        raise JobError(
+        raise WrongJob(
             f"{folder} was begun in {known.get('folder')}, where names of inputs may mean other files: go on there, or "
             f"with --job {folder} alone"
         )
@@ -194,7 +196,7 @@ def _same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> N
     for name in asked:
         if name != "options" and known.get(name) != asked[name]:
             was, now = (json.dumps(value.get(name), ensure_ascii=False) for value in (known, asked))
-            raise JobError(
+            raise WrongJob(
                 f"{folder} holds a job with {name} {_short(was)}, now {_short(now)} was asked: ask for the same, or "
                 "begin a new job in another folder"
             )

@@ -1,4 +1,4 @@
-"""The bytes behind a row's path: a file, or a member of an archive."""
+"""The bytes behind a row's path: a file, a member of an archive, or a row of a manifest that holds images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlclip_client.errors import Unreadable
 from mlclip_client.inputs import Found, InputOptions, Item, Reader, find_inputs
-from mlclip_client.inputs.found import ARCHIVES
+from mlclip_client.inputs.found import ARCHIVES, MANIFESTS
 from mlclip_client.inputs.remote import is_address
 from mlclip_client.report.thumbnails import local_reader
 from mlclip_client.rows import printable
@@ -23,7 +23,7 @@ class Pictures:
     def __init__(self, root: Path) -> None:
         self._root, self._local, self._reader = root, local_reader(root), Reader()
         self._lock = threading.Lock()
-        self._archives: dict[Path, dict[str, Item]] = {}
+        self._containers: dict[Path, dict[str, Item]] = {}
 
     def __call__(self, path: str) -> bytes:
         """Give the bytes; raises BadImage."""
@@ -32,14 +32,13 @@ class Pictures:
         place = self._split(path)
         if place is None:
             return self._local(path)
-        archive, member = self._root / path[:place], path[place + 1 :]
-        with self._lock:  # an archive is listed once
-            if archive not in self._archives:
-                items = find_inputs([str(archive)], InputOptions(), Found())
-                self._archives[archive] = {printable(item.part): item for item in items}
-        item = self._archives[archive].get(member)
+        container, part = self._root / path[:place], path[place + 1 :]
+        with self._lock:  # a container is listed once
+            if container not in self._containers:
+                self._containers[container] = _listed(container)
+        item = self._containers[container].get(part)
         if item is None:
-            raise Unreadable("the archive has no such member")
+            raise Unreadable(f"{container} has no such image")
         return self._reader.read(item)
 
     def close(self) -> None:
@@ -47,8 +46,20 @@ class Pictures:
         self._reader.close()
 
     def _split(self, path: str) -> int | None:
-        """Where in a path an archive's own ends; None where it leads into none."""
+        """Where in a path the name of an archive or a manifest ends; None where it leads into none."""
         for place, letter in enumerate(path):
             if letter == "/" and path[:place].lower().endswith(ARCHIVES) and (self._root / path[:place]).is_file():
                 return place
+        manifest, _, row = path.rpartition(":")
+        if row.isdecimal() and manifest.lower().endswith(MANIFESTS) and (self._root / manifest).is_file():
+            return len(manifest)
         return None
+
+
+def _listed(container: Path) -> dict[str, Item]:
+    """The images in an archive by name, or in a manifest by row."""
+    try:
+        items = list(find_inputs([str(container)], InputOptions(), Found()))
+    except ValueError:  # a manifest whose column was named by hand
+        return {}
+    return {printable(item.part) if item.kind == "member" else item.path.rpartition(":")[2]: item for item in items}
