@@ -149,8 +149,9 @@ class Balanced(Generic[R]):
     def _welcome(self, endpoint: Endpoint[R]) -> None:
         """Note that somebody answers."""
         self._answered, self._given_up = self._clock(), False
-        if endpoint.failures:
-            endpoint.failures, endpoint.rests_until = 0, 0.0
+        with self._lock:
+            was_away, endpoint.failures, endpoint.rests_until = endpoint.failures > 0, 0, 0.0
+        if was_away:
             tell("endpoint back", notice=self._notice(f"{endpoint.url} answers again"), url=endpoint.url)
 
     def _note(self, endpoint: Endpoint[R], error: ClientError) -> None:

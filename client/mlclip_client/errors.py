@@ -11,7 +11,7 @@
     ├── ServerBusy          busy         the server has no room for another request
     ├── ServerError         server       the server refused, failed, or answered something unexpected
     └── JobError            job          the folder of a job cannot be used, or the job is stopped
-        └── WrongJob        job          the folder holds no job, or another one than is asked for
+        └── WrongJob        wrong job    the folder holds no job, or another one than is asked for
 
 Wrong arguments are `ValueError`, as everywhere in Python.
 """
@@ -98,6 +98,8 @@ class JobError(ClientError):
 
 class WrongJob(JobError):
     """The folder holds no job, something else, or a job in which something else was asked."""
+
+    kind = "wrong job"
 
 
 def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:

@@ -25,6 +25,9 @@ class Findings:
 
     Attributes:
         saved: how many inputs took their answer from another one.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -32,6 +35,7 @@ class Findings:
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Row]] = {}
         self._latest: dict[str, bytes] = {}
+        self._file = file
         self._base = None if file is None else _open(file)
 
     def find(self, key: str, ask: Callable[[], Row]) -> Row:
@@ -41,6 +45,9 @@ class Findings:
             key: of the content.
             ask: gives what a row shares with others of the same content. What it raises goes to all who wait for it,
                 and is not kept; nor is what the server failed to answer, for another one may succeed.
+
+        Raises:
+            OSError: the file cannot be read or written.
         """
         with self._lock:
             known = self._get(key)
@@ -64,33 +71,41 @@ class Findings:
     def _ask(self, key: str, ask: Callable[[], Row], flight: Future[Row]) -> Row:
         try:
             found = ask()
-        except BaseException as error:
+            lasting = found["error_kind"] in (None, "decode")
+            data = zlib.compress(json.dumps(plain(found)).encode(), 1) if lasting else None
+            with self._lock:
+                if data is not None:
+                    self._put(key, data)
+                del self._asking[key]
+        except BaseException as error:  # also of a full disk: who waits must hear of it
             with self._lock:
                 del self._asking[key]
             flight.set_exception(error)
             raise
-        lasting = found["error_kind"] in (None, "decode")
-        data = zlib.compress(json.dumps(plain(found)).encode(), 1) if lasting else None
-        with self._lock:
-            if data is not None:
-                self._put(key, data)
-            del self._asking[key]
         flight.set_result(found)
         return found
 
     def _get(self, key: str) -> bytes | None:
         if self._base is None:
             return self._latest.get(key)
-        row: tuple[bytes] | None = self._base.execute("SELECT found FROM findings WHERE key = ?", (key,)).fetchone()
+        row = self._query("SELECT found FROM findings WHERE key = ?", key)
         return None if row is None else row[0]
 
     def _put(self, key: str, data: bytes) -> None:
         if self._base is not None:
-            self._base.execute("INSERT OR IGNORE INTO findings VALUES (?, ?)", (key, data))
+            self._query("INSERT OR IGNORE INTO findings VALUES (?, ?)", key, data)
             return
         self._latest[key] = data
         if len(self._latest) > MOST_IN_MEMORY:
             del self._latest[next(iter(self._latest))]
+
+    def _query(self, statement: str, *values: str | bytes) -> tuple[bytes] | None:
+        assert self._base is not None
+        try:
+            row: tuple[bytes] | None = self._base.execute(statement, values).fetchone()
+        except sqlite3.Error as error:
+            raise OSError(f"{self._file}: {error}") from error
+        return row
 
     def __enter__(self) -> Findings:
         return self
@@ -103,18 +118,24 @@ class Findings:
 
 def _open(file: Path) -> sqlite3.Connection:
     """Open the file; one that is broken, which only a loss of power can do, is begun anew."""
-    for attempt in range(2):
-        base = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
-        try:
-            base.execute("PRAGMA journal_mode=WAL")
-            base.execute("PRAGMA synchronous=OFF")  # it saves work, and holds nothing that cannot be asked again
-            base.execute(_SCHEMA)
-            base.execute("SELECT count(*) FROM (SELECT 1 FROM findings LIMIT 1)")
-            break
-        except sqlite3.DatabaseError:
-            base.close()
-            if attempt:
-                raise
-            for part in ("", "-wal", "-shm"):
-                file.with_name(file.name + part).unlink(missing_ok=True)
+    try:
+        return _connected(file)
+    except sqlite3.OperationalError as error:  # it is locked, say: that says nothing of what it holds
+        raise OSError(f"{file}: {error}") from error
+    except sqlite3.DatabaseError:
+        for part in ("", "-wal", "-shm"):
+            file.with_name(file.name + part).unlink(missing_ok=True)
+        return _connected(file)
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    base = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
+    try:
+        base.execute("PRAGMA journal_mode=WAL")
+        base.execute("PRAGMA synchronous=OFF")  # it saves work, and holds nothing that cannot be asked again
+        base.execute(_SCHEMA)
+        base.execute("SELECT count(*) FROM (SELECT 1 FROM findings LIMIT 1)")
+    except sqlite3.Error:
+        base.close()
+        raise
     return base

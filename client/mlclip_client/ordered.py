@@ -54,3 +54,4 @@ def ordered(work: Callable[[I], R], items: Iterable[I], threads: int, window: in
         stopped.set()
         room.release()
         pool.shutdown(cancel_futures=True)
+        feeder.join(1)  # what it reads may be closed next; longer it would wait for a pipe

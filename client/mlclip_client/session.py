@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Session:
         self._options, self._servers = options, servers
         self._catalogs: dict[str, tuple[int, Catalog]] = {}
         self._agreed: Agreed | None = None
+        self._lock = threading.Lock()
 
     async def catalog(self) -> Catalog:
         """Give what one of the servers serves."""
@@ -140,7 +142,9 @@ class Session:
 
     async def _agreement(self) -> Agreed:
         if self._agreed is None:
-            self._agreed = Agreed(await self._servers.ask_each(self._offer), self._options.embeddings)
+            agreed = Agreed(await self._servers.ask_each(self._offer), self._options.embeddings)
+            with self._lock:  # of threads that all asked first, all go by one answer
+                self._agreed = self._agreed or agreed
         return self._agreed
 
     async def _offer(self, endpoint: Endpoint[Any]) -> tuple[str, tuple[HeadInfo, ...]]:

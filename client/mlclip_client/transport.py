@@ -27,7 +27,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # a crawler's web proxy is not the way to its own server
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # in fact how long an attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's own would leave a server alone for two minutes
 ]
 

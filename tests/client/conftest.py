@@ -284,15 +284,17 @@ def run():
 
 
 class Command(subprocess.Popen):
-    """The same in a process of its own, as a script would do it."""
+    """The same in a process of its own, as a script would do it, perhaps with a standard stream closed."""
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments, closed=None, **options):
         words = [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)]
+        if closed is not None:
+            words = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *words]
         super().__init__(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
     def finish(self):
         """Wait for its end: exit code, stdout, stderr."""
-        stdout, stderr = self.communicate(timeout=300)
+        stdout, stderr = self.communicate(timeout=1800)
         return self.returncode, stdout, stderr
 
 
@@ -321,7 +323,7 @@ def server(tiny):
     """The real server; tests that kill one use `start_server`."""
     from mlclip_serve import Server
 
-    with Server(tiny.root) as running:
+    with Server(tiny.root, ready_timeout=600) as running:
         yield running
 
 
@@ -345,7 +347,7 @@ def mortal_server(tiny, lasting_port):
     """A server of the test's own, to be killed."""
     from mlclip_serve import Server
 
-    with Server(tiny.root, grpc_port=lasting_port()) as running:
+    with Server(tiny.root, grpc_port=lasting_port(), ready_timeout=600) as running:
         yield running
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)  # a killed server leaves the processes of its Python models
@@ -362,7 +364,7 @@ class Gate:
 
     def await_request(self):
         """Return once the server works on the image."""
-        ready, _, _ = select.select([self.entered_pipe], [], [], 60)
+        ready, _, _ = select.select([self.entered_pipe], [], [], 600)
         assert ready, "the image never reached the server"
         os.read(self.entered_pipe, 1)
 
@@ -380,6 +382,7 @@ def gate(tmp_path):
         os.mkfifo(folder / name)
         pipes.append(os.open(folder / name, os.O_RDWR))
     yield Gate(b"gate " + bytes(folder), *pipes)
+    shutil.rmtree(folder)  # a request that comes late finds no gate, instead of waiting there for ever
     for pipe in pipes:
         os.close(pipe)
 

@@ -4,6 +4,7 @@
 cores and holds no work. All of it listens on 127.0.0.1.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -27,8 +28,9 @@ def kill(node):
     daemon = psutil.Process(node.all_processes["raylet"][0].process.pid)
     workers = daemon.children(recursive=True)
     for process in (daemon, *workers):
-        process.kill()
-    psutil.wait_procs(workers)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(workers, timeout=60)
 
 
 answers, sys.stdout = sys.stdout, sys.stderr
@@ -40,7 +42,8 @@ try:
     for line in sys.stdin:
         order, _, name = line.strip().partition(" ")
         if order == "add":
-            node = cluster.add_node(num_cpus=1, **NODE)
+            node = cluster.add_node(wait=False, num_cpus=1, **NODE)
+            cluster.wait_for_nodes(timeout=600)
             name = node.node_id
             nodes[name] = node
         else:

@@ -157,18 +157,22 @@ def test_server_killed_in_the_middle_keeps_the_rows_so_far(start, mortal_server,
     assert not list(tmp_path.glob(".labels*"))
 
 
+@pytest.fixture
 def heed_ctrl_c():
-    """Background jobs of a shell ignore SIGINT, and so would these children of one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Background jobs of a shell ignore SIGINT, and so would their children; what has a handler here has none there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("heed_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_who_is_stopped_keeps_the_rows_so_far_and_an_earlier_file(start, server, gate, folder, tmp_path, number):
     (tmp_path / "labels.parquet").write_bytes(b"of an earlier run")
     (folder / "20.png").write_bytes(gate.image)
     out = tmp_path / "labels.parquet"
     asked = ["classify", folder, "--head", "color", "--out", out, "--url", server.grpc_url, "--concurrency", "1"]
-    process = start(*asked, preexec_fn=heed_ctrl_c)
+    process = start(*asked)
     gate.await_request()
     process.send_signal(number)
     gate.open()
@@ -269,25 +273,26 @@ def test_folder_with_nothing_in_it_is_said_to_hold_no_images(run, tmp_path):
     assert (result.exit_code, result.stderr) == (1, "error: no images found\n")
 
 
+@pytest.mark.usefixtures("heed_ctrl_c")
 @pytest.mark.parametrize("module", ["mlclip_client", "mlclip_client.cli"])
 def test_ctrl_c_while_the_program_loads_is_one_line(tmp_path, module):
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = subprocess.run(
         [sys.executable, "-m", module, "heads"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        preexec_fn=heed_ctrl_c,
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: interrupted\n")
 
 
+@pytest.mark.usefixtures("heed_ctrl_c")
 def test_ctrl_c_before_the_server_has_answered_is_one_line(start, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         url = f"127.0.0.1:{silent.getsockname()[1]}"
         out = tmp_path / "labels.parquet"
-        process = start("classify", __file__, "--head", "a", "--url", url, "--out", out, preexec_fn=heed_ctrl_c)
+        process = start("classify", __file__, "--head", "a", "--url", url, "--out", out)
         with silent.accept()[0]:
             process.send_signal(signal.SIGINT)
             assert process.finish() == (1, "", "error: interrupted\n")
@@ -313,7 +318,7 @@ def test_ctrl_c_before_the_server_has_answered_is_one_line(start, tmp_path):
     ],
 )
 def test_what_needs_a_stream_that_is_closed_is_wrong_usage(start, closed, arguments, line):
-    process = start(*arguments, "--url", NOWHERE, preexec_fn=lambda: os.close(closed))
+    process = start(*arguments, "--url", NOWHERE, closed=closed)
     assert process.finish() == (2, "", line)
 
 

@@ -1,10 +1,13 @@
 """The library against the real server: right answers, errors that stay with their image, no hang."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,9 +30,14 @@ BOTH = ("color", "grid")
 
 
 def encoder_runs(server):
+    """Count images that the encoder has seen, once the number rests: a server counts after it has answered."""
+    found = [-1, -2]
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
-        statistics = client.get_inference_statistics("encoder_tiny", client_timeout=30)
-    return statistics.model_stats[0].inference_count
+        while found[-1] != found[-2]:
+            threading.Event().wait(0.1)
+            statistics = client.get_inference_statistics("encoder_tiny", client_timeout=30)
+            found.append(statistics.model_stats[0].inference_count)
+    return found[-1]
 
 
 def assert_right(prediction, data, tiny, heads):
@@ -184,13 +192,41 @@ def test_large_image_passes(server, tiny):
 
 
 def test_deadline_ends_a_request_that_the_server_holds(server, gate, files):
-    with Client(server.grpc_url, heads=("color",), timeout=1) as client:
-        with pytest.raises(DeadlineExceeded, match="within 1 s"):
+    with Client(server.grpc_url, heads=("color",), timeout=5) as client:
+        client.asked_heads()
+        with pytest.raises(DeadlineExceeded, match="within 5 s"):
             client.classify(gate.image)
         gate.await_request()
         gate.open()
     with Client(server.grpc_url, heads=("color",)) as client:
         assert client.classify(files[0]).error is None
+
+
+def copy(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def join_slowly(door, url):
+    """Join one caller with the server, whose first bytes take 0.3 s."""
+    host, _, port = url.rpartition(":")
+    with door.accept()[0] as caller, socket.create_connection((host, int(port))) as callee:
+        there = threading.Thread(target=copy, args=(caller, callee))
+        there.start()
+        time.sleep(0.3)
+        copy(callee, caller)
+        there.join()
+
+
+def test_a_server_that_is_far_away_is_reached_at_the_first_try(server, tiny, files):
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        way = threading.Thread(target=join_slowly, args=(door, server.grpc_url), daemon=True)
+        way.start()
+        with Client(f"127.0.0.1:{door.getsockname()[1]}", heads=("color",)) as client:
+            assert_right(client.classify(files[0]), files[0], tiny, ("color",))
+        way.join(60)
 
 
 def test_requests_under_way_are_bounded(server, files, monkeypatch):

@@ -1,7 +1,9 @@
 """Contents that were asked for already."""
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -31,20 +33,43 @@ def test_the_same_content_is_asked_for_once(known):
 
 
 def test_many_at_once_ask_once_and_all_get_the_answer(known):
-    asked, go = [], threading.Event()
+    asked, asking, go = [], threading.Event(), threading.Event()
 
     def ask():
         asked.append(1)
+        asking.set()
         assert go.wait(60)
         return FOUND
 
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(known.find, "a", ask)
+        assert asking.wait(60)
         others = [pool.submit(known.find, "a", ask) for _ in range(7)]
         go.set()
         assert first.result() is FOUND
         assert all(plain(other.result()) == PLAIN for other in others)
     assert (len(asked), known.saved) == (1, 7)
+
+
+def test_who_waits_hears_that_the_file_cannot_be_written(tmp_path):
+    asking, go = threading.Event(), threading.Event()
+
+    def ask():
+        asking.set()
+        assert go.wait(60)
+        return FOUND
+
+    with Findings(tmp_path / "f") as known, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(known.find, "a", ask)
+        assert asking.wait(60)
+        second = pool.submit(known.find, "a", never)
+        while not known.saved:  # until the second one waits for the first
+            threading.Event().wait(0.001)
+        known._base.execute("DROP TABLE findings")
+        go.set()
+        for each in (first, second):
+            with pytest.raises(OSError, match="f: no such table: findings"):
+                each.result(60)
 
 
 @pytest.mark.parametrize(("kind", "again"), [("decode", False), ("server", True), ("deadline", True)])
@@ -75,6 +100,20 @@ def test_a_broken_file_is_begun_anew(tmp_path):
     (tmp_path / "f").write_bytes(b"SQLite format 3\0" + bytes(4000))
     with Findings(tmp_path / "f") as known:
         known.find("a", lambda: FOUND)
+        assert known.find("a", never) == PLAIN
+
+
+def test_a_locked_file_is_left_as_it_is(tmp_path, monkeypatch):
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda file, timeout, **more: connect(file, timeout=0, **more))
+    with Findings(tmp_path / "f") as known:
+        known.find("a", lambda: FOUND)
+    with closing(connect(tmp_path / "f", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OSError, match="f: database is locked"):
+            Findings(tmp_path / "f")
+    with Findings(tmp_path / "f") as known:
         assert known.find("a", never) == PLAIN
 
 

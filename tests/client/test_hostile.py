@@ -2,7 +2,10 @@
 
 import io
 import os
+import struct
 import tarfile
+import zlib
+from functools import cache
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -35,12 +38,22 @@ def encode(image, kind, **options):
     return buffer.getvalue()
 
 
+@cache
+def bomb(side):
+    """A PNG of that many black pixels a side, one bit each, packed row by row: whole it would fill memory."""
+    packer = zlib.compressobj()
+    data = b"".join(packer.compress(bytes(1 + side // 8)) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def contents():
     """Name -> bytes, and the kind of error that they must end with, None where they have labels."""
     png, jpeg = encode(RGB, "PNG"), encode(RGB, "JPEG")
     gray = Image.fromarray(np.random.default_rng(1).integers(0, 65536, (9, 12), dtype=np.uint16))
     frames = [RGB, RGB.rotate(180), RGB.rotate(90)]
-    bomb = encode(Image.new("1", (40_000, 40_000)), "PNG")
     return {
         "animated.gif": (encode(RGB, "GIF", save_all=True, append_images=frames), None),
         "animated.webp": (encode(RGB, "WEBP", save_all=True, append_images=frames), None),
@@ -56,7 +69,7 @@ def contents():
         "header.png": (png[:40], "decode"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "decode"),
         "truncated.png": (png[: len(png) // 2], "decode"),
-        "bomb.png": (bomb, "decode"),
+        "bomb.png": (bomb(40_000), "decode"),
         "large.png": (png + bytes(600_000), "too large"),
         "script.svg.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "decode"),
     }

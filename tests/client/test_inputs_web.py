@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,8 +111,7 @@ def test_status_is_named(site, status):
     assert len(site.asked) == 1
 
 
-@pytest.mark.parametrize("length", [None, 3])
-def test_size_limit_holds_with_and_without_an_announcement(site, length):
+def test_size_limit_holds_to_the_byte(site):
     url = site.page("/a.jpg", body=b"x" * 101)
     with pytest.raises(TooLarge, match="101 bytes are over the limit of 100"):
         fetch(url, max_bytes=100)
@@ -159,7 +159,7 @@ def test_sites_that_fall_silent_are_given_up(site, start):
     site.pages["/a.jpg"] = silent
     with pytest.raises(DownloadFailed, match=r"^not whole within 0\.2 s$"):
         fetch(f"{site.url}/a.jpg", seconds=0.2)
-    assert len(site.asked) == 1
+    assert len(site.asked) <= 1  # none where connecting took all of the time
     site.released.set()
 
 
@@ -397,8 +397,10 @@ def test_busy_sites_are_tried_again(site, status):
     assert fetch(url) == b"calm"
 
 
-@pytest.mark.parametrize("after", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)])
-def test_site_that_asks_to_wait_too_long_is_given_up_at_once(site, after):
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_site_that_asks_to_wait_too_long_is_given_up_at_once(site, form):
+    date = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    after = "3600" if form == "seconds" else date
     with pytest.raises(DownloadFailed, match="HTTP 503"):
         fetch(site.page("/a.jpg", 503, b"", Retry_After=after))
     assert len(site.asked) == 1
@@ -429,7 +431,7 @@ def test_nobody_listens():
 
 
 def test_closing_ends_waits_for_another_try(site, monkeypatch):
-    client = web(lambda host, port: ["127.0.0.1"], private=True)
+    client = web(lambda host, port: ["127.0.0.1"], private=True, seconds=600)
     busy = site.page("/a.jpg", 503, b"", Retry_After="25")
 
     def close_while_it_waits(seconds):
@@ -514,20 +516,17 @@ def certificate(tmp_path_factory):
 def test_secure_sites_must_prove_their_name(certificate, monkeypatch):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-    site = Site(tls)
-    site.page("/a.jpg", body=b"secure")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-    client = web(lambda host, port: ["127.0.0.1"], private=True)
-    assert client.fetch(f"https://site.test:{site.port}/a.jpg") == b"secure"
-    with pytest.raises(DownloadFailed, match="^the site's certificate: "):
-        client.fetch(f"https://other.test:{site.port}/a.jpg")
-    client.close()
-    monkeypatch.delenv("SSL_CERT_FILE")
-    stranger = web(lambda host, port: ["127.0.0.1"], private=True)
-    with pytest.raises(DownloadFailed, match="^the site's certificate: "):
-        stranger.fetch(f"https://site.test:{site.port}/a.jpg")
-    stranger.close()
-    site.close()
+    with closing(Site(tls)) as site:
+        site.page("/a.jpg", body=b"secure")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+        with closing(web(lambda host, port: ["127.0.0.1"], private=True)) as client:
+            assert client.fetch(f"https://site.test:{site.port}/a.jpg") == b"secure"
+            with pytest.raises(DownloadFailed, match="^the site's certificate: "):
+                client.fetch(f"https://other.test:{site.port}/a.jpg")
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with closing(web(lambda host, port: ["127.0.0.1"], private=True)) as stranger:
+            with pytest.raises(DownloadFailed, match="^the site's certificate: "):
+                stranger.fetch(f"https://site.test:{site.port}/a.jpg")
 
 
 def test_many_threads_share_a_reader(site):

@@ -385,7 +385,7 @@ def test_impossible_page_names_are_refused(run, tmp_path, out):
 def test_a_folder_of_images_that_is_not_there_is_wrong_usage(run, tmp_path):
     gone = tmp_path / "gone"
     done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / "r.html", "--images", gone)
-    assert (done.exit_code, done.stderr) == (2, f"error: {gone}: there is no such folder of images\n")
+    assert (done.exit_code, done.stderr) == (2, f"error: --images {gone}: there is no such folder\n")
     assert not (tmp_path / "r.html").exists()
 
 

@@ -445,7 +445,7 @@ def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, visit):
     again.click("#export-open")
     again.click("#export summary")
     again.click("#export-forget")
-    assert again.inner_text("#checked-count") == "0"
+    again.wait_for_function("() => document.getElementById('checked-count').textContent === '0'")
     assert again.evaluate("() => localStorage.length") == 0
 
 

@@ -28,7 +28,7 @@ def serve(lasting_port):
     with contextlib.ExitStack() as stack:
 
         def started(root, port=None):
-            running = stack.enter_context(Server(root, grpc_port=port or lasting_port()))
+            running = stack.enter_context(Server(root, grpc_port=port or lasting_port(), ready_timeout=600))
             stack.callback(shutil.rmtree, running.log.parent, ignore_errors=True)
             stack.callback(end, running)
             return running
@@ -132,7 +132,7 @@ def test_asyncio_notices_that_a_server_was_exchanged(tiny, other, serve, files):
     first = serve(tiny.root)
 
     async def ask():
-        async with AsyncClient(first.grpc_url, heads=("color",)) as client:
+        async with AsyncClient(first.grpc_url, heads=("color",), patience=60) as client:
             before = await client.classify(files[0])
             end(first)
             await asyncio.to_thread(serve, other(labels=CRIMSON), port_of(first))

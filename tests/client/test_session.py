@@ -273,7 +273,7 @@ def test_every_error_kind_has_its_own_word():
         return [kind, *(found for child in kind.__subclasses__() for found in below(child))]
 
     words = [kind.kind for kind in below(ClientError)]
-    assert len(words) == len(set(words)) == 11
+    assert len(words) == len(set(words)) == 12
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
     try:
         for step, victim in [*zip(steps, deaths, strict=True), (shards, None)]:
             if running is None:
-                running = Server(tiny.root, grpc_port=port).start()
+                running = Server(tiny.root, grpc_port=port, ready_timeout=600).start()
             if client is None:
                 client = classify(*begin, "--url", f"127.0.0.1:{port}")
                 events = fifo.open()

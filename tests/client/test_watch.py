@@ -84,10 +84,8 @@ class Findings:
     saved = 5
 
 
-def test_prometheus_reads_the_figures_and_the_port_is_given_back(tally):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_prometheus_reads_the_figures_and_the_port_is_given_back(tally, lasting_port):
+    port = lasting_port()
     with metrics(port, "127.0.0.1", Figures(tally, Client, Findings)):
         text = build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
     assert 'mlclip_client_inputs_total{outcome="labelled"} 3.0' in text

@@ -75,13 +75,11 @@ def write_report(
         on_progress: called after every step.
 
     Raises:
-        ValueError: the source cannot be read, `out` is no name for a page, or `images` no folder.
+        ValueError: the source cannot be read, or `out` is no name for a page.
         OSError: the page cannot be written.
     """
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"{out}: the report is an .html file in a folder that exists")
-    if images is not None and not images.is_dir():
-        raise ValueError(f"{images}: there is no such folder of images")
     progress = on_progress or (lambda step, done, total: None)
     columns = read_columns(source, limit, classes)
     root = images or Path()

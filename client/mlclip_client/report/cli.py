@@ -41,6 +41,8 @@ def report(
     Exit code: 0 the page is written, 1 it could not be, 2 wrong usage.
     """
     with reported(debug), _progress() as on_progress:
+        if images is not None and not images.is_dir():
+            raise ValueError(f"--images {images}: there is no such folder")
         written = write_report(labels, out, images=images, classes=classes or (), limit=limit, on_progress=on_progress)
     for line in _summary(written, labels, out):
         say(line)
