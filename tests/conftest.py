@@ -1,6 +1,8 @@
-"""An encoder folder with random weights, small enough to be run in any test."""
+"""An encoder folder with random weights, small enough to be run in any test, and what tests of servers share."""
 
 import json
+import tempfile
+import time
 
 import pytest
 
@@ -34,3 +36,27 @@ def encoder_folder(tmp_path_factory, architecture):
 @pytest.fixture
 def encoder(encoder_folder):
     return load_encoder(str(encoder_folder))
+
+
+@pytest.fixture
+def settled():
+    """Read a counter of Triton's once it rests: a Python backend counts a request after it has sent the answer."""
+
+    def read(count, expected=None):
+        """Wait until it has not changed for a second and, for a minute at most, until it is as expected."""
+        start = since = time.monotonic()
+        seen = count()
+        while time.monotonic() < since + 1 or (expected not in (None, seen) and time.monotonic() < start + 60):
+            time.sleep(0.05)
+            if (now := count()) != seen:
+                seen, since = now, time.monotonic()
+        return seen
+
+    return read
+
+
+@pytest.fixture
+def temporary_folder(tmp_path_factory, monkeypatch):
+    """Keep what a test leaves behind, such as the log of a killed server, among pytest's own temporary files."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+    monkeypatch.setattr(tempfile, "tempdir", None)

@@ -105,7 +105,7 @@ def test_own_data_from_manifest_to_labels(copy):
     ports = [word for kind in ("grpc", "http", "metrics") for word in (f"--{kind}-port", "0")]
     command = [copy / ".venv" / "bin" / COMMANDS[7], *ports, "--ready-file", ready]
     with subprocess.Popen(command, cwd=copy, stdout=subprocess.PIPE, text=True) as server:
-        deadline = threading.Timer(180, server.kill)
+        deadline = threading.Timer(900, server.kill)
         deadline.start()
         try:
             endpoints = next((line for line in server.stdout if ready.exists()), "")
@@ -114,9 +114,9 @@ def test_own_data_from_manifest_to_labels(copy):
             shell(f"{COMMANDS[8]} --url {url}", copy)
             shell(COMMANDS[9], copy)
         finally:
-            deadline.cancel()
             server.send_signal(signal.SIGTERM)
             server.stdout.read()
+            deadline.cancel()
     assert server.returncode == 0
     rows = pq.read_table(copy / "labels.parquet").to_pylist()
     assert len(rows) == 300 and not any(row["error"] for row in rows)

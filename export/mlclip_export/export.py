@@ -26,7 +26,7 @@ from mlclip_export.layout import (
     tokenize_names,
 )
 from mlclip_export.parity import Difference
-from mlclip_export.repository import Written, latest_version, remove_models, write_models
+from mlclip_export.repository import Written, latest_version, locked, remove_models, write_models
 from mlclip_export.tensorrt import require_tensorrt
 
 Format = Literal["onnx", "tensorrt"]
@@ -80,7 +80,7 @@ def export_runs(
     """Add trained heads to a model repository, or update them there.
 
     Heads that are in the repository already stay; a combined ensemble names all heads of its encoder. Nothing is
-    written before every graph has passed.
+    written before every graph has passed, nor while another export writes.
 
     Args:
         runs: name in the repository to run.
@@ -110,22 +110,26 @@ def export_runs(
         for tag, reference in references.items():
             its_runs = {name: run for name, run in runs.items() if run.encoder.tag == tag}
             graphs.add_encoder(_load(reference, encoders), its_runs)
-        facts = _merged(before, graphs.encoders, graphs.heads)
-        default: Variant = "plan" if options.format == "tensorrt" else _DEFAULTS[options.accelerator]
-        preprocess, tokenize = preprocess_names(facts), tokenize_names(facts)
-        models = [
-            *preprocess_models(facts, preprocess, options.configs),
-            *tokenize_models(facts, tokenize),
-            *onnx_models(graphs, facts, options.configs, default, finish_key),
-            *ensemble_models(facts, preprocess, tokenize),
-        ]
         on_step("the repository")
-        written = write_models(repository, models)
-    kept = {f"{kind}_{name}" for name in facts.heads for kind in ("head", "threshold")}
-    kept |= {f"references_{name}" for name, head in facts.heads.items() if head.references}
-    kept |= {f"encoder_{tag}" for tag in facts.encoders} | {model.name for model in models}
-    kept |= {f"text_encoder_{tag}" for tag, encoder in facts.encoders.items() if encoder.text}
-    return Report(tuple(graphs.differences), tuple(written), tuple(remove_models(repository, kept)))
+        with locked(repository):
+            before = read_facts(repository)  # with what another export has written meanwhile
+            _check_encoders(references, runs, before)
+            facts = _merged(before, graphs.encoders, graphs.heads)
+            default: Variant = "plan" if options.format == "tensorrt" else _DEFAULTS[options.accelerator]
+            preprocess, tokenize = preprocess_names(facts), tokenize_names(facts)
+            models = [
+                *preprocess_models(facts, preprocess, options.configs),
+                *tokenize_models(facts, tokenize),
+                *onnx_models(graphs, facts, options.configs, default, finish_key),
+                *ensemble_models(facts, preprocess, tokenize),
+            ]
+            written = write_models(repository, models)
+            kept = {f"{kind}_{name}" for name in facts.heads for kind in ("head", "threshold")}
+            kept |= {f"references_{name}" for name, head in facts.heads.items() if head.references}
+            kept |= {f"encoder_{tag}" for tag in facts.encoders} | {model.name for model in models}
+            kept |= {f"text_encoder_{tag}" for tag, encoder in facts.encoders.items() if encoder.text}
+            removed = remove_models(repository, kept)
+    return Report(tuple(graphs.differences), tuple(written), tuple(removed))
 
 
 def _check_run(name: str, run: Run) -> None:

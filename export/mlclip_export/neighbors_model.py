@@ -30,8 +30,11 @@ class TritonPythonModel:
         Args:
             args: what Triton passes; `model_config` is the config as JSON.
         """
+        import faiss
+
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+        faiss.omp_set_num_threads(int(parameters.get("faiss_threads", "1")))
         self.search = open_search(Path(__file__).parent, parameters)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -74,7 +77,6 @@ def open_search(folder: Path, parameters: Mapping[str, str]) -> Search:
     """Read `index.faiss` and `labels.npy` of a folder; `parameters` are the config's."""
     import faiss
 
-    faiss.omp_set_num_threads(int(parameters.get("faiss_threads", "1")))
     index = faiss.read_index(str(folder / "index.faiss"))
     return Search(index, np.load(folder / "labels.npy", mmap_mode="r"), parameters)
 

@@ -4,16 +4,19 @@ A model's folder holds its config, its variants and one version. The version cou
 and the folder of the version before goes: all versions share one config, so an old one would not fit it any more.
 The content's digest lies in the config as `content_sha256`; where it is the same, nothing is touched.
 
-All changed models are put together in a staging folder first, then each is moved into place with two renames.
+All changed models are put together in a staging folder first, then each is moved into place with two renames. One
+export at a time does so: the others wait for the lock on the repository's folder.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,18 +71,37 @@ class Written:
     size: int
 
 
+@contextmanager
+def locked(repository: Path) -> Iterator[None]:
+    """Make a repository's folder where it does not exist, and let other exports into it wait.
+
+    Raises:
+        ExportError: it cannot be made.
+    """
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        handle = os.open(repository, os.O_RDONLY)
+    except OSError as error:
+        raise ExportError(f"cannot write the model repository {repository}: {error}") from error
+    try:
+        with suppress(OSError):  # NFS has no locks of folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
-    """Bring models into a repository; those whose content is there already stay as they are.
+    """Bring models into a repository; those whose content is there already stay as they are. Call it `locked`.
 
     Args:
-        repository: the folder; made where it does not exist.
+        repository: the folder.
         models: each after the models that it uses.
 
     Raises:
         ExportError: a folder of that name is not mlclip's, or the repository cannot be written.
     """
     try:
-        repository.mkdir(parents=True, exist_ok=True)
         for left_over in repository.glob(f"{_STAGING}*"):
             shutil.rmtree(left_over)
         with tempfile.TemporaryDirectory(prefix=_STAGING, dir=repository) as staging:
@@ -92,7 +114,7 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
 
 
 def remove_models(repository: Path, keep: Iterable[str]) -> list[str]:
-    """Remove the models that mlclip wrote earlier and that nothing needs any more; give their names.
+    """Remove the models that mlclip wrote earlier and that nothing needs any more; give their names. Call it `locked`.
 
     Raises:
         ExportError: the repository cannot be written.

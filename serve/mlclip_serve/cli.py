@@ -98,9 +98,10 @@ def _run(server: Server, ready_file: Path | None) -> int:
             return 128 + received[-1]
         raise
     try:
-        if ready_file is not None:
-            _write_ready_file(server, ready_file)
-        _announce(server)
+        if not received:  # else it is stopping already
+            if ready_file is not None:
+                _write_ready_file(server, ready_file)
+            _announce(server)
         code = server.wait()
     finally:
         server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def read_lines(path: Path, what: str, key: Callable[[Line], object]) -> list[Lin
 
 
 def append_line(path: Path, line: Line) -> None:
-    """Write a line to the disk, in place of a half one that a killed writer left; makes the folder.
+    """Write a line to the disk, in place of a half one that a killed writer left; others wait. Makes the folder.
 
     Raises:
         ResultsError: the folder is not writable.
@@ -48,7 +49,9 @@ def append_line(path: Path, line: Line) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
-            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
                 file.truncate(path.read_bytes().rfind(b"\n") + 1)
             file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
             file.flush()

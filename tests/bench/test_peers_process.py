@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlclip_bench.peers import process as peers_process
 from mlclip_bench.peers.catalogue import PEERS, PeerError
 from mlclip_bench.peers.process import PeerProcess
 
@@ -45,8 +46,9 @@ BABBLING = "import os\ndef load(settings):\n    os.write(settings['answers'], b'
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Start a peer with a script; its environment is this one."""
+def start(tmp_path, monkeypatch):
+    """Start a peer with a script; its environment is this one, and it has time to end by itself."""
+    monkeypatch.setattr(peers_process, "_FAREWELL", 120.0)
     running = []
 
     def start(script):

@@ -77,5 +77,5 @@ def served(trained, tmp_path_factory):
     for run in runs.values():
         if run.encoder.tag not in encoders:
             encoders[run.encoder.tag] = run.encoder.load()
-    with Server(repository) as server:
+    with Server(repository, ready_timeout=600) as server:
         yield Served(server, repository, encoders, runs, paths)

@@ -39,7 +39,7 @@ def test_vit_b_32_exports_serves_and_agrees_with_torch(encoder, trained, tmp_pat
         embedding, tokens = encoder(torch.from_numpy(pixels))
         expected = {name: runs[name].head(x).sigmoid() for name, x in (("sigmoid", embedding), ("mld", tokens))}
     with (
-        Server(tmp_path / "model_repository") as server,
+        Server(tmp_path / "model_repository", ready_timeout=600) as server,
         Client(server.grpc_url, heads=("sigmoid", "mld"), embeddings=True, timeout=120) as client,
     ):
         predictions = list(client.classify_many(paths, concurrency=3))

@@ -5,11 +5,12 @@ import json
 import sys
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import torch
 from mlclip_export import neighbors_model
-from mlclip_export.neighbors_model import TritonPythonModel, label_scores, nearest, neighbor_weights
+from mlclip_export.neighbors_model import TritonPythonModel, label_scores, nearest, neighbor_weights, open_search
 
 from mlclip.heads.neighbors import NeighborSearch
 
@@ -49,7 +50,15 @@ def head(request):
 
 
 @pytest.fixture
-def model(head, tmp_path, monkeypatch):
+def threads(monkeypatch):
+    """The numbers of threads that faiss was told."""
+    told = []
+    monkeypatch.setattr(faiss, "omp_set_num_threads", told.append)
+    return told
+
+
+@pytest.fixture
+def model(head, threads, tmp_path, monkeypatch):
     monkeypatch.setattr(neighbors_model, "pb_utils", _Backend)
     monkeypatch.setattr(neighbors_model, "__file__", str(tmp_path / "model.py"))
     (tmp_path / "index.faiss").write_bytes(head.index_data.numpy().tobytes())
@@ -81,6 +90,12 @@ def test_answers_are_those_of_the_head(model, head):
             np.testing.assert_allclose(tensor.value, expected, atol=1e-6)
         weights.append(response.tensors[2].value)
     assert (np.concatenate(weights) == 0).any() and (np.concatenate(weights) > 0).sum() > 4
+
+
+def test_only_the_model_in_triton_sets_the_threads_of_its_process(model, threads, tmp_path):
+    assert threads == [1]
+    open_search(tmp_path, {"temperature": "8", "max_difference": "1", "max_neighbors": "12"})
+    assert threads == [1], "the export opens a search, too, and goes on"
 
 
 def test_only_neighbours_within_the_difference_count_ties_by_lowest_number():

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from mlclip_client import pixels
 from mlclip_export import ConfigOptions, ExportOptions, checked, export_runs, preprocess_model
 from mlclip_export.facts import read_configs, read_facts
-from mlclip_export.repository import Model, remove_models, write_models
+from mlclip_export.repository import Model, locked, remove_models, write_models
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
@@ -51,14 +51,9 @@ def read(path):
 
 
 def test_new_model_is_version_1(tmp_path):
-    (written,) = write_models(tmp_path / "repository", [model("a")])
+    (written,) = write_models(tmp_path, [model("a")])
     assert (written.name, written.version, written.changed) == ("a", 1, True)
-    assert set(tree(tmp_path / "repository")) == {
-        "a/config.pbtxt",
-        "a/configs/cuda.pbtxt",
-        "a/labels.txt",
-        "a/1/model.onnx",
-    }
+    assert set(tree(tmp_path)) == {"a/config.pbtxt", "a/configs/cuda.pbtxt", "a/labels.txt", "a/1/model.onnx"}
 
 
 def test_same_content_is_left_alone(tmp_path):
@@ -66,7 +61,8 @@ def test_same_content_is_left_alone(tmp_path):
     before = (tmp_path / "a" / "config.pbtxt").stat()
     (written,) = write_models(tmp_path, [model("a")])
     assert (written.version, written.changed) == (1, False)
-    assert (tmp_path / "a" / "config.pbtxt").stat() == before
+    after = (tmp_path / "a" / "config.pbtxt").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_new_content_counts_the_version_up_and_drops_the_old_one(tmp_path):
@@ -140,8 +136,8 @@ def test_stale_models_go_and_those_of_others_stay(tmp_path):
 
 def test_unwritable_place_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="cannot write the model repository"):
-        write_models(tmp_path / "file", [model("a")])
+    with pytest.raises(ExportError, match="cannot write the model repository"), locked(tmp_path / "file"):
+        pytest.fail("locked a file")
 
 
 # Exports

@@ -1,3 +1,5 @@
+import fcntl
+
 import pytest
 
 from mlclip.errors import ResultsError
@@ -24,6 +26,20 @@ def test_half_a_line_does_not_count_and_gives_way_to_the_next(tmp_path):
     assert read(path) == [{"name": 1}]
     append_line(path, {"name": 3})
     assert read(path) == [{"name": 1}, {"name": 3}]
+
+
+def test_half_a_line_that_another_process_is_writing_is_awaited(tmp_path, monkeypatch):
+    path, lock = tmp_path / "lines.jsonl", fcntl.flock
+    path.write_text('{"name": ')
+
+    def finish(file, operation):
+        with path.open("a") as other:
+            other.write("2}\n")
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish)
+    append_line(path, {"name": 3})
+    assert read(path) == [{"name": 2}, {"name": 3}]
 
 
 def test_a_broken_line_is_named_with_its_place(tmp_path):

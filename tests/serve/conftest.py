@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -189,13 +188,9 @@ def write_repository(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="session", autouse=True)
-def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the logs of failed starts among pytest's own temporary files."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
-        patch.setattr(tempfile, "tempdir", None)
-        yield
+@pytest.fixture(autouse=True)
+def keep_logs(temporary_folder: None) -> None:
+    """Many servers fail here."""
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +200,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Server]:
-    with Server(repository) as running:
+    with Server(repository, ready_timeout=600) as running:
         yield running
 
 

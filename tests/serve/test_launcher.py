@@ -15,10 +15,12 @@ from .conftest import DEADLINE, await_end, hang_models, members
 
 COMMAND = [sys.executable, "-m", "mlclip_serve"]
 FREE_PORTS = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+PATIENCE = 300.0
+"""Seconds for a run of the launcher: a stop alone may take 60."""
 
 
-def run(*arguments):
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE)
+def run(*arguments, command=COMMAND):
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE)
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def test_greeting_and_ready_file_name_the_endpoints(tiny_repository, tmp_path):
             host, port = url.split(":")
             socket.create_connection((host, int(port)), timeout=DEADLINE).close()
         launcher.terminate()
-        assert launcher.wait(DEADLINE) == 0
+        assert launcher.wait(PATIENCE) == 0
     assert not ready_file.exists()
     assert await_end(ready["pid"])
 
@@ -64,15 +66,36 @@ def test_greeting_and_ready_file_name_the_endpoints(tiny_repository, tmp_path):
 def test_interrupt_is_passed_on(tiny_repository, tmp_path):
     with launched(tiny_repository, tmp_path / "ready") as (launcher, _):
         launcher.send_signal(signal.SIGINT)
-        assert launcher.wait(DEADLINE) == 0
+        assert launcher.wait(PATIENCE) == 0
         assert launcher.stderr.read() == ""
+
+
+STOPPED_AT_THE_LAST_MOMENT = """
+import os, signal
+from mlclip_serve import Server, cli
+
+def start(server):
+    really(server)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return server
+
+really, Server.start = Server.start, start
+cli._write_ready_file = lambda server, path: exit("this server is stopping")
+cli.main()
+"""
+
+
+def test_a_server_that_stops_as_soon_as_it_is_ready_is_not_announced(tiny_repository, tmp_path):
+    command = [sys.executable, "-c", STOPPED_AT_THE_LAST_MOMENT]
+    done = run(tiny_repository, *FREE_PORTS, "--ready-file", tmp_path / "ready", command=command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_exit_code_is_the_servers(tiny_repository, tmp_path):
     ready_file = tmp_path / "ready"
     with launched(tiny_repository, ready_file) as (launcher, _):
         os.kill(json.loads(ready_file.read_text())["pid"], signal.SIGKILL)
-        assert launcher.wait(DEADLINE) == 128 + signal.SIGKILL
+        assert launcher.wait(PATIENCE) == 128 + signal.SIGKILL
         assert "the server ended with exit code 137" in launcher.stderr.read()
 
 

@@ -109,13 +109,13 @@ def test_port_lost_to_another_program_is_replaced(tiny_repository, taken_port, s
     real_choose = ports.choose
     monkeypatch.setattr(ports, "choose", choose)
     with Server(tiny_repository) as running:
-        assert len(chosen) == 2
+        assert len(chosen) >= 2 and chosen[0][service] == taken_port
         assert str(taken_port) not in running.grpc_url + running.http_url + running.metrics_url
 
 
 def test_same_port_twice_is_refused():
     with pytest.raises(PortError, match="given twice"):
-        ports.choose("127.0.0.1", {"grpc": 50123, "http": 50123, "metrics": 0})
+        ports.choose("127.0.0.1", {"grpc": 20123, "http": 20123, "metrics": 0})
 
 
 def test_address_that_is_not_ours_is_refused():

@@ -124,6 +124,7 @@ async def _measure(
         return Reading(read_statistics(reply), usage)
 
     try:
+        await observe()  # connects: during the first window that would take long
         return await generate(
             load, ask, images.files, pace, questions.seed, observe, target=questions.target, on_window=on_window
         )

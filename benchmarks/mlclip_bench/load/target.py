@@ -18,6 +18,7 @@ from mlclip_bench.load.statistics import ensemble_steps
 
 CHANNEL = [("grpc.enable_http_proxy", 0)]
 _TIMEOUT = 30.0
+_START = 600.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def started(repository: Path) -> Iterator[Target]:
     Raises:
         LoadError: it cannot be served.
     """
-    server = Server(repository)
+    server = Server(repository, ready_timeout=_START)
     try:
         server.start()
     except ServeError as error:

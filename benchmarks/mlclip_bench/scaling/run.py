@@ -110,9 +110,14 @@ def run(settings: Settings, folder: Path, watch: Watch, *, resume: bool = False)
 
 
 def _encoder(settings: Settings) -> Encoder:
-    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
     own_weights = settings.encoder == DEFAULT_ENCODER or Path(settings.encoder).is_dir()
-    return load_encoder(settings.encoder, settings.pretrained or (None if own_weights else RANDOM))
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
+    try:
+        return load_encoder(settings.encoder, settings.pretrained or (None if own_weights else RANDOM))
+    finally:
+        root.setLevel(level)
 
 
 def _asked(settings: Settings, series: Sequence[Series], encoder: Encoder) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from mlclip_bench.scaling.rounds import Point
 from mlclip_bench.scaling.sources import Measure, Parts
 
 DEADLINE = 600.0
-"""Of a request, in seconds: the largest heads take minutes."""
+"""Of the start and of a request, in seconds: the largest heads take minutes."""
 
 
 def head_threads(threads: int) -> int:
@@ -55,7 +55,10 @@ def served(parts: Parts, threads: int) -> Iterator[tuple[Sequence[Point], Measur
     _export(heads, parts, threads)
     whole = [Point(WHOLE + point.case, point.batch) for point in parts.points if point.case in heads]
     parts.on_step("starting Triton", 0, 0)
-    with Server(parts.folder) as server, tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
+    with (
+        Server(parts.folder, ready_timeout=DEADLINE) as server,
+        tritonclient.grpc.InferenceServerClient(server.grpc_url) as client,
+    ):
         requests = {point: _request(point, heads, parts) for point in (*parts.points, *whole)}
 
         def measure(point: Point, seconds: float) -> list[float]:

@@ -36,5 +36,4 @@ def main() -> None:
     """Entry point: one line for an error, exit code 1; `--debug` shows the traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("mlclip").setLevel(logging.INFO)
-    logging.getLogger().addFilter(lambda record: True)
     run_app(app)
