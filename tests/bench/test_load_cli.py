@@ -47,7 +47,7 @@ def test_the_real_client_loads_a_real_server_and_goes_on_where_it_stopped(comman
         assert answered >= 9 and not any(window["errors"] for window in line["windows"])
         asked = [name.partition("/")[0] for name in line["models"] if name.partition("/")[0] in line["ensembles"]]
         assert asked == ["heads_mlclip-tiny_bytes"], "two heads cost one encoder pass"
-        assert line["models"]["encoder_mlclip-tiny/1"]["success"] >= answered * 0.5
+        assert line["models"]["encoder_mlclip-tiny/1"]["success"] >= 0.9 * answered - 4
         assert line["models"]["encoder_mlclip-tiny/1"]["infer_ns"] > 0
         assert line["resources"]["server_cores"] > 0
         assert line["resources"]["server_rss"] > 50 * 2**20, "tritonserver and its stubs"
