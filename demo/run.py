@@ -23,8 +23,8 @@ from mlclip import FeatureCache, Recipe, load_encoder, read_dataset, save_run, t
 from mlclip.checkpoint import load_run
 from mlclip.console import console, metrics_table, progress, run_app
 from mlclip.data import Dataset
+from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import MlclipError
-from mlclip.features import DEFAULT_CACHE
 from mlclip.metrics import evaluate
 
 DEMO = Path(__file__).parent
@@ -88,7 +88,7 @@ def train(dataset: Dataset, encoder_name: str, pretrained: str | None) -> None:
 def classify(url: str, paths: list[Path]) -> None:
     """Run the client as a crawler would; both heads are answered from one encoder pass."""
     heads = [word for name in HEADS for word in ("--head", name)]
-    command = [sys.executable, "-m", "mlclip_client.cli", "classify", *map(str, paths), *heads]
+    command = [sys.executable, "-m", "mlclip_client", "classify", *map(str, paths), *heads]
     done = subprocess.run([*command, "--scores", "--url", url, "--out", str(LABELS)], check=False)
     if done.returncode:
         raise MlclipError(f"mlclip-client ended with exit code {done.returncode}; see its message above")

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from mlclip.encoders import load_encoder
-from mlclip.pretrain import new_model, save
+from mlclip.encoders.clip import load_encoder
+from mlclip.training.pretrain import new_model, save
 
 ARCHITECTURE = {
     "model_cfg": {

@@ -65,7 +65,7 @@ def test_the_readme_has_the_commands_that_are_run_here():
         "mlclip-serve",
         "mlclip-client classify photos --head own --out labels.parquet",
         "mlclip-client report labels.parquet --out report.html",
-        "mlclip compare --data own.jsonl --heads sigmoid,neighbors,zeroshot --seeds 1 --out comparison",
+        "mlclip-bench heads --data own.jsonl --heads sigmoid,neighbors,zeroshot --seeds 1 --out comparison",
         "mlclip data audit --data own.jsonl --out audit.csv",
         "mlclip train --data own.jsonl --recipe 002-neighbors --out runs/search",
     ]

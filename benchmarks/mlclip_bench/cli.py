@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mlclip.console import console, run_app
 from mlclip.errors import ResultsError
+from mlclip_bench.heads.cli import compare
 from mlclip_bench.load.cli import load
 from mlclip_bench.peers.cli import peers
 
@@ -107,6 +108,7 @@ def agree(
     console.print(str(compare(Derived(Raw(first)), Derived(Raw(second)))), highlight=False, soft_wrap=True)
 
 
+app.command("heads")(compare)
 app.command("load")(load)
 app.command("peers")(peers)
 

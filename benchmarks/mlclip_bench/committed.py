@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlclip.compare.results import Results
 from mlclip.errors import ResultsError
 from mlclip.json_lines import Line
+from mlclip_bench.heads.results import Results
 from mlclip_bench.load.store import Store
 
 

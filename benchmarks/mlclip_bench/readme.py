@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from mlclip.compare.figures import DECISIONS, RANKING, cell
-from mlclip.compare.floors import FLOORS
-from mlclip.compare.results import Results
-from mlclip.compare.studies import WITHOUT_TEXTS
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
 from mlclip_bench.committed import read_figures, read_lines, read_text, write_text
+from mlclip_bench.heads.figures import DECISIONS, RANKING, cell
+from mlclip_bench.heads.floors import FLOORS
+from mlclip_bench.heads.results import Results
+from mlclip_bench.heads.studies import WITHOUT_TEXTS
 from mlclip_bench.load.define import Closed
 from mlclip_bench.load.derive import Row, open_rows, rows_of
 from mlclip_bench.load.report import say_bracket

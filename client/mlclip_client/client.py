@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
-from mlclip_client.balance import Balanced
-from mlclip_client.catalog import Via
 from mlclip_client.images import Captioned, ImageLike
+from mlclip_client.server.catalog import Via
+from mlclip_client.server.pool import EndpointPool
+from mlclip_client.server.transport import AsyncTransport, BlockingTransport, check_address, finish
 from mlclip_client.session import MAX_BYTES, Options, Session, in_order
-from mlclip_client.transport import AsyncTransport, BlockingTransport, check_address, finish
 from mlclip_client.values import HeadInfo, Prediction
 
 _AHEAD = 2
@@ -29,7 +29,7 @@ class Client:
         url: host:port of the server's gRPC endpoint, or several that serve the same models: see `balance`.
         heads: names of the heads to ask; None: the only head that the server has.
         timeout: deadline of each request, in seconds.
-        patience: seconds in which a request is sent again while no server answers or all are busy; once they were
+        retry_seconds: seconds in which a request is sent again while no server answers or all are busy; once they were
             over for one image, others fail at once until a server answers.
         via: `bytes` lets the server decode images, `pixels` decodes them here, to the same pixels.
         embeddings: also fetch each image's embedding.
@@ -50,14 +50,14 @@ class Client:
         *,
         heads: Sequence[str] | None = None,
         timeout: float = 30.0,
-        patience: float = 0.0,
+        retry_seconds: float = 0.0,
         via: Via = "bytes",
         embeddings: bool = False,
         explain: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         options = _options(heads, timeout, Options(None, via, embeddings, explain, max_bytes))
-        self.transport = Balanced({one: BlockingTransport(one, timeout) for one in _urls(url)}, patience)
+        self.transport = EndpointPool({one: BlockingTransport(one, timeout) for one in _urls(url)}, retry_seconds)
         self._session = Session(options, self.transport)
 
     def heads(self) -> tuple[HeadInfo, ...]:
@@ -139,14 +139,14 @@ class AsyncClient:
         *,
         heads: Sequence[str] | None = None,
         timeout: float = 30.0,
-        patience: float = 0.0,
+        retry_seconds: float = 0.0,
         via: Via = "bytes",
         embeddings: bool = False,
         explain: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         options = _options(heads, timeout, Options(None, via, embeddings, explain, max_bytes))
-        self.transport = Balanced({one: AsyncTransport(one, timeout) for one in _urls(url)}, patience)
+        self.transport = EndpointPool({one: AsyncTransport(one, timeout) for one in _urls(url)}, retry_seconds)
         self._session = Session(options, self.transport)
 
     async def heads(self) -> tuple[HeadInfo, ...]:

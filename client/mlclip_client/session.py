@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from mlclip_client import wire
-from mlclip_client.agreed import Agreed
-from mlclip_client.balance import Balanced, Endpoint
-from mlclip_client.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog, taking
 from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
 from mlclip_client.images import Captioned, ImageLike, Loaded, load, pixels_of, source_of
-from mlclip_client.transport import Transport
+from mlclip_client.server import wire
+from mlclip_client.server.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog, taking
+from mlclip_client.server.pool import Endpoint, EndpointPool
+from mlclip_client.server.transport import Transport
+from mlclip_client.server.versions import VersionLock
 from mlclip_client.values import HeadInfo, Prediction
 
 MAX_BYTES = 64 * 2**20
@@ -60,10 +60,10 @@ class Session:
         servers: whom; all must serve the same versions of the heads that are asked.
     """
 
-    def __init__(self, options: Options, servers: Balanced[Any]) -> None:
+    def __init__(self, options: Options, servers: EndpointPool[Any]) -> None:
         self._options, self._servers = options, servers
         self._catalogs: dict[str, tuple[int, Catalog]] = {}
-        self._agreed: Agreed | None = None
+        self._agreed: VersionLock | None = None
         self._lock = threading.Lock()
 
     async def catalog(self) -> Catalog:
@@ -116,7 +116,7 @@ class Session:
             return Prediction(source_of(image), answers={}, error=error)
 
     async def _classify_at(
-        self, endpoint: Endpoint[Any], agreed: Agreed, source: str | None, image: Loaded, text: str | None
+        self, endpoint: Endpoint[Any], agreed: VersionLock, source: str | None, image: Loaded, text: str | None
     ) -> Prediction:
         via = self._options.via if isinstance(image, bytes) else "pixels"
         for _ in range(2):
@@ -129,7 +129,7 @@ class Session:
             self._catalogs.pop(endpoint.url, None)
         raise ServerError("the server's models change faster than they can be asked; try again later")
 
-    async def _heads_at(self, endpoint: Endpoint[Any], agreed: Agreed) -> tuple[Catalog, tuple[HeadInfo, ...]]:
+    async def _heads_at(self, endpoint: Endpoint[Any], agreed: VersionLock) -> tuple[Catalog, tuple[HeadInfo, ...]]:
         """Give what an endpoint serves, and the heads that are asked; raises ServerUnavailable where it has others."""
         try:
             catalog = await self._catalog_of(endpoint)
@@ -140,9 +140,9 @@ class Session:
             raise ServerUnavailable(refusal)
         return catalog, heads
 
-    async def _agreement(self) -> Agreed:
+    async def _agreement(self) -> VersionLock:
         if self._agreed is None:
-            agreed = Agreed(await self._servers.ask_each(self._offer), self._options.embeddings)
+            agreed = VersionLock(await self._servers.ask_each(self._offer), self._options.embeddings)
             with self._lock:  # of threads that all asked first, all go by one answer
                 self._agreed = self._agreed or agreed
         return self._agreed

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlclip.checkpoint import Run, references_file
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text, shortest
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold

@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
-from mlclip.features import TEXT_KINDS
+from mlclip.encoders.features import TEXT_KINDS
 from mlclip_export.accelerators import Stamp, Variant, accelerate
 from mlclip_export.facts import EncoderFacts, HeadFacts
 from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs, threshold_input

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.checkpoint import labels_file
-from mlclip.features import TEXT_KINDS
+from mlclip.encoders.features import TEXT_KINDS
 from mlclip_export.configs import add_label_outputs, add_tensor, add_text_input, spec_parameters, with_parameters
 from mlclip_export.facts import EncoderFacts, HeadFacts
 from mlclip_export.graphs import threshold_input

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlclip.checkpoint import EncoderRef, Run, labels_file
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip_export.accelerators import Variant
 from mlclip_export.checked import CheckedGraphs

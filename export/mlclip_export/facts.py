@@ -18,8 +18,8 @@ from google.protobuf import text_format
 from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2
 
+from mlclip.encoders.features import TEXT_KINDS
 from mlclip.errors import ExportError
-from mlclip.features import TEXT_KINDS
 
 
 @dataclass(frozen=True)

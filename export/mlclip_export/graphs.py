@@ -24,7 +24,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip.heads import Head
 

@@ -11,7 +11,6 @@ from mlclip_client import pixels
 from mlclip_client.pixels import PixelSpec
 
 from mlclip.checkpoint import labels_file
-from mlclip_export import preprocess_model, references_model
 from mlclip_export.accelerators import ONNX_VARIANTS, Stamp, Variant
 from mlclip_export.checked import CheckedGraphs
 from mlclip_export.configs import (
@@ -28,6 +27,7 @@ from mlclip_export.configs import (
 from mlclip_export.ensembles import LABELS, FirstSteps, Via, combined_config, ensemble_config
 from mlclip_export.facts import Facts
 from mlclip_export.repository import CONFIG, Model
+from mlclip_export.served import preprocess, references
 from mlclip_export.tensorrt import build_plan
 
 _VIAS: tuple[Via, ...] = ("pixels", "bytes")
@@ -35,7 +35,7 @@ _VIAS: tuple[Via, ...] = ("pixels", "bytes")
 
 def preprocess_models(facts: Facts, names: Mapping[PixelSpec, str], options: ConfigOptions) -> list[Model]:
     """Give the preprocessing models: one for each kind of pixels that an encoder wants."""
-    files: dict[str, Path | bytes] = {"model.py": _source(preprocess_model), "pixels.py": _source(pixels)}
+    files: dict[str, Path | bytes] = {"model.py": _source(preprocess), "pixels.py": _source(pixels)}
     models = []
     for spec, name in names.items():
         max_batch = max(encoder.max_batch for encoder in facts.encoders.values() if encoder.spec == spec)
@@ -56,7 +56,7 @@ def preprocess_names(facts: Facts) -> dict[PixelSpec, str]:
 
 def tokenize_models(facts: Facts, names: Mapping[int, str]) -> list[Model]:
     """Give the models that make token ids: one for each context length that a served text tower wants."""
-    files: dict[str, Path | bytes] = {"model.py": Path(__file__).with_name("tokenize_model.py").read_bytes()}
+    files: dict[str, Path | bytes] = {"model.py": (Path(__file__).parent / "served" / "tokenize.py").read_bytes()}
     models = []
     for length, name in names.items():
         max_batch = max(e.max_batch for e in facts.encoders.values() if e.text and e.text.token_count == length)
@@ -106,7 +106,7 @@ def onnx_models(
         name = f"threshold_{head.name}"
         models.append(Model(name, _one(threshold_config, head), _files(graphs.folders[name])))
         if head.references:
-            files = {"model.py": _source(references_model), "references.jsonl": graphs.references[head.name]}
+            files = {"model.py": _source(references), "references.jsonl": graphs.references[head.name]}
             models.append(Model(f"references_{head.name}", _one(references_config, head), files))
     return models
 

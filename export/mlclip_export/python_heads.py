@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from mlclip.heads import Head, NeighborSearch
-from mlclip_export import neighbors_model
 from mlclip_export.parity import Arrays, Difference, differences_of
+from mlclip_export.served import neighbors as neighbors_model
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.features import TEXT_KINDS
+from mlclip.encoders.text_tower import has_clip_tokens, read_text
 from mlclip.errors import ExportError
-from mlclip.features import TEXT_KINDS
-from mlclip.text_tower import has_clip_tokens, read_text
 from mlclip_export.graphs import write_graph
 from mlclip_export.parity import BATCHES
 

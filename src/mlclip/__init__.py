@@ -7,12 +7,12 @@ The way of the data: `data` → `encoders` → `features` → `heads`, `losses`,
 from mlclip.checkpoint import Run, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
 from mlclip.data import Dataset, read_dataset
-from mlclip.encoders import Encoder, load_encoder
+from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import MlclipError
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, ThresholdConfig, evaluate_run, train_run
 from mlclip.heads import HEADS
 from mlclip.settings import TrainConfig
+from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, train_run
 
 __all__ = [
     "HEADS",

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders import DEFAULT_ENCODER, Encoder, load_encoder
+from mlclip.encoders.clip import DEFAULT_ENCODER, Encoder, load_encoder
+from mlclip.encoders.features import DEFAULT_CACHE, FeatureCache
 from mlclip.errors import TrainError
-from mlclip.features import DEFAULT_CACHE, FeatureCache
-from mlclip.fit import Recipe, ThresholdConfig, head_features, run_cache, train_run
 from mlclip.settings import TrainConfig
 from mlclip.thresholds import select
-from mlclip.train import predict_scores
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Recipe, ThresholdConfig, head_features, run_cache, train_run
 
 
 class MultiLabelClassifier:

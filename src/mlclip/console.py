@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlclip.errors import MlclipError
-from mlclip.train import Epoch
+from mlclip.training.loop import Epoch
 
 console = Console()
 _errors = Console(stderr=True)

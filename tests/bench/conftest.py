@@ -11,7 +11,7 @@ from mlclip_bench.load.windows import Histogram, Window
 from mlclip_export import export_runs
 
 from mlclip.checkpoint import EncoderRef, Run
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
 from mlclip.heads import FeatureShapes, build_head
 
 IMAGES = Path(__file__).parents[2] / "demo" / "data" / "images"

@@ -9,7 +9,7 @@ from mlclip_bench.load.derive import capacity, rows_of
 from mlclip_bench.load.pictures import draw
 from mlclip_bench.load.report import write_report
 from mlclip_bench.load.resources import Usage, cores_and_memory
-from mlclip_bench.load.statistics import Counters, difference, read_statistics
+from mlclip_bench.load.server_counters import Counters, difference, read_statistics
 from mlclip_bench.load.tables import write_tables
 from tritonclient.grpc import service_pb2
 

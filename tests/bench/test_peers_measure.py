@@ -23,7 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mlclip.errors import MlclipError
-from mlclip.pretrain import save
+from mlclip.training.pretrain import save
 
 VECTORS = """
 import json

@@ -13,9 +13,9 @@ from mlclip_bench.scaling.reference import SelfAttentionLayer
 from torch import nn
 
 from mlclip.data import Dataset, Item
-from mlclip.decoder import DecoderLayer
 from mlclip.errors import ExportError, ResultsError
 from mlclip.heads import HEADS
+from mlclip.heads.decoder import DecoderLayer
 
 CASES = [
     Case(ENCODER),

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
-from mlclip_client.cli import app
+from mlclip_client.cli.classify import app
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
@@ -287,7 +287,7 @@ class Command(subprocess.Popen):
     """The same in a process of its own, as a script would do it, perhaps with a standard stream closed."""
 
     def __init__(self, *arguments, closed=None, **options):
-        words = [sys.executable, "-m", "mlclip_client.cli", *map(str, arguments)]
+        words = [sys.executable, "-m", "mlclip_client", *map(str, arguments)]
         if closed is not None:
             words = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *words]
         super().__init__(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from mlclip_client.agreed import Agreed
 from mlclip_client.errors import UnknownHead
 from mlclip_client.pixels import PixelSpec
+from mlclip_client.server.versions import VersionLock
 from mlclip_client.values import HeadInfo
 
 FIRST = (HeadInfo("color", ("red",), "aaa", (0.5,), "tiny", PixelSpec(8, "bicubic", "shortest", 0), 3, "1", "0.1.0"),)
@@ -27,13 +27,13 @@ SECOND = changed(version="2")
 )
 def test_servers_that_differ_from_the_start_are_refused(other, message):
     with pytest.raises(UnknownHead, match=message):
-        Agreed([("a", FIRST), ("b", other)])
-    assert Agreed([("a", FIRST), ("b", changed(thresholds=(0.4,)))]).heads == FIRST
+        VersionLock([("a", FIRST), ("b", other)])
+    assert VersionLock([("a", FIRST), ("b", changed(thresholds=(0.4,)))]).heads == FIRST
 
 
 def test_a_lone_server_may_change(caplog):
     caplog.set_level("WARNING", "mlclip_client")
-    agreed = Agreed([("a", FIRST)])
+    agreed = VersionLock([("a", FIRST)])
     assert agreed.refuses("a", SECOND) is None
     assert agreed.heads == SECOND
     (record,) = caplog.records
@@ -41,7 +41,7 @@ def test_a_lone_server_may_change(caplog):
 
 
 def test_of_two_servers_the_last_to_change_makes_the_session_change():
-    agreed = Agreed([("a", FIRST), ("b", FIRST)])
+    agreed = VersionLock([("a", FIRST), ("b", FIRST)])
     for _ in range(2):
         assert agreed.refuses("a", SECOND) == "head color has version 2 at a, not 1 as before: a is left out"
     assert agreed.refuses("b", FIRST) is None
@@ -52,14 +52,14 @@ def test_of_two_servers_the_last_to_change_makes_the_session_change():
 
 
 def test_a_server_that_came_later_counts_like_the_first():
-    agreed = Agreed([("a", FIRST)])
+    agreed = VersionLock([("a", FIRST)])
     assert agreed.refuses("b", FIRST) is None
     assert agreed.refuses("a", SECOND) is not None
     assert agreed.refuses("b", SECOND) is None
 
 
 def test_who_is_away_for_good_is_waited_for_no_longer():
-    agreed = Agreed([("a", FIRST), ("b", FIRST)])
+    agreed = VersionLock([("a", FIRST), ("b", FIRST)])
     assert agreed.refuses("a", SECOND) is not None
     agreed.forget()
     assert agreed.refuses("a", SECOND) is None
@@ -67,7 +67,7 @@ def test_who_is_away_for_good_is_waited_for_no_longer():
 
 
 def test_embeddings_stay_those_of_one_encoder():
-    agreed = Agreed([("a", FIRST)], embeddings=True)
+    agreed = VersionLock([("a", FIRST)], embeddings=True)
     assert agreed.refuses("a", changed(version="2", encoder="large", embedding_size=5)) is not None
     assert agreed.heads == FIRST
     assert agreed.refuses("a", SECOND) is None

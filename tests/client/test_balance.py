@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from mlclip_client import Client
-from mlclip_client.balance import Balanced
 from mlclip_client.errors import BadImage, DeadlineExceeded, ServerBusy, ServerError, ServerUnavailable
 from mlclip_client.events import logged
-from mlclip_client.transport import finish
+from mlclip_client.server.pool import EndpointPool
+from mlclip_client.server.transport import finish
 
 
 class World:
@@ -24,8 +24,8 @@ class World:
     def transport(self, name):
         return Road(self, name)
 
-    def balanced(self, patience, warm=True):
-        balanced = Balanced({name: self.transport(name) for name in self.down}, patience, lambda: self.now)
+    def balanced(self, retry_seconds, warm=True):
+        balanced = EndpointPool({name: self.transport(name) for name in self.down}, retry_seconds, lambda: self.now)
         balanced._answered = -1.0 if warm else None
         return balanced
 
@@ -214,7 +214,7 @@ def test_many_requests_that_fail_together_count_as_one_failure():
 
 def test_a_dead_server_costs_no_answer_and_a_new_one_is_found(tiny, server, mortal_server, files):
     urls = (server.grpc_url, mortal_server.grpc_url)
-    with Client(urls, heads=("color",), patience=60) as client:
+    with Client(urls, heads=("color",), retry_seconds=60) as client:
         client.asked_heads()
         with ThreadPoolExecutor(4) as pool:
             before = list(pool.map(client.classify, files))

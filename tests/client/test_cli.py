@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.options import conclude
-from mlclip_client.settings import Summary
-from mlclip_client.tally import Tally
+from mlclip_client.bulk.request import Summary
+from mlclip_client.cli.options import conclude
+from mlclip_client.output.tally import Tally
 
 NOWHERE = "127.0.0.1:1"
 
@@ -141,7 +141,7 @@ def test_server_killed_in_the_middle_keeps_the_rows_so_far(start, mortal_server,
     out = tmp_path / name
     process = start(
         *("classify", folder, "--head", "color", "--out", out, "--url", mortal_server.grpc_url),
-        *("--concurrency", "1", "--timeout", "300", "--patience", "0"),
+        *("--concurrency", "1", "--timeout", "300", "--retry-seconds", "0"),
     )
     gate.await_request()
     assert not out.exists(), "the file appears when it is complete"
@@ -274,7 +274,7 @@ def test_folder_with_nothing_in_it_is_said_to_hold_no_images(run, tmp_path):
 
 
 @pytest.mark.usefixtures("heed_ctrl_c")
-@pytest.mark.parametrize("module", ["mlclip_client", "mlclip_client.cli"])
+@pytest.mark.parametrize("module", ["mlclip_client"])
 def test_ctrl_c_while_the_program_loads_is_one_line(tmp_path, module):
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = subprocess.run(
@@ -341,8 +341,8 @@ def test_a_crawler_says_who_it_is(run, monkeypatch):
         asked.append(limits.user_agent)
         raise ValueError("far enough")
 
-    monkeypatch.setattr("mlclip_client.cli.run_stream", lambda wanted, *_: stop(wanted.limits))
-    monkeypatch.setattr("mlclip_client.jobs.cli.run_retry", lambda job, kinds, limits, *_: stop(limits))
+    monkeypatch.setattr("mlclip_client.cli.classify.run_stream", lambda wanted, *_: stop(wanted.limits))
+    monkeypatch.setattr("mlclip_client.cli.jobs.run_retry", lambda job, kinds, limits, *_: stop(limits))
     for command in (["classify", "https://x.org/a.jpg"], ["retry-failed", "job"]):
         for more in ([], ["--user-agent", "bot/1 (me@x.org)"]):
             assert run(*command, *more).stderr == "error: far enough\n"

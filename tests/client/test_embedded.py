@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
 from mlclip_client import Client
-from mlclip_client.embedded import Embedded
 from mlclip_client.errors import BadImage, ServerError, UnknownHead
-from mlclip_client.models import Repository, Steps, Together
+from mlclip_client.local.embedded import Embedded
+from mlclip_client.local.repository import Batcher, EnsemblePlan, Repository
 from mlclip_client.pixels import to_pixels
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -102,7 +102,7 @@ def test_those_who_wait_are_worked_for_together_and_each_gets_its_own():
         except ServerError as error:
             results[thing] = str(error)
 
-    together = Together(work, most=3)
+    together = Batcher(work, most=3)
     told = together._adding = Told()
     first = threading.Thread(target=ask, args=(0,))
     first.start()
@@ -126,7 +126,7 @@ def test_only_the_steps_behind_what_is_asked_run(copy, tiny, files):
     config = tiny.configs()["heads_tiny"]
     ran = []
     repository = Repository(copy)
-    steps = Steps(repository, config, ("color_scores",))
+    steps = EnsemblePlan(repository, config, ("color_scores",))
     original = repository.run
     repository.run = lambda model, outputs, feeds: ran.append((model, outputs)) or original(model, outputs, feeds)
     steps.run([to_pixels(files[0], tiny.spec)])
@@ -222,7 +222,7 @@ def test_a_job_begun_without_a_server_goes_on_with_one(run, server, tiny, folder
     (job / "findings.sqlite").unlink()
     both = run("classify", "--job", job, "--embedded", tiny.root, "--url", server.grpc_url)
     assert (both.exit_code, both.stderr) == (2, "error: --url: with --embedded no server is asked\n")
-    nobody = run("classify", "--job", job, "--url", "127.0.0.1:1", "--patience", 0)
+    nobody = run("classify", "--job", job, "--url", "127.0.0.1:1", "--retry-seconds", 0)
     assert nobody.exit_code == 1 and "no server answers at 127.0.0.1:1" in nobody.stderr, nobody.stderr
     assert run("classify", "--job", job, "--url", server.grpc_url).exit_code == 0
     assert len(list((job / "labels").iterdir())) == 1
@@ -249,4 +249,6 @@ def test_what_is_no_repository_is_said(run, copy, folder, tmp_path, monkeypatch)
 def test_unknown_heads_are_said_as_by_a_client(tiny):
     with Embedded(tiny.root) as models, pytest.raises(UnknownHead, match="name the heads to ask .*: color, grid"):
         models.asked_heads()
-    assert Client.__init__.__kwdefaults__.keys() - {"timeout", "patience"} < Embedded.__init__.__kwdefaults__.keys()
+    assert (
+        Client.__init__.__kwdefaults__.keys() - {"timeout", "retry_seconds"} < Embedded.__init__.__kwdefaults__.keys()
+    )

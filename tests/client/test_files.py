@@ -4,8 +4,8 @@ import os
 
 import pytest
 from mlclip_client.errors import TooLarge, Unreadable
-from mlclip_client.files import Walk, find_images, image_suffixes
 from mlclip_client.images import load
+from mlclip_client.inputs.folders import Walk, find_images, image_suffixes
 
 
 def touch(root, *names):

@@ -7,10 +7,10 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from mlclip_client import findings
 from mlclip_client.errors import ServerUnavailable
-from mlclip_client.findings import Findings
-from mlclip_client.rows import plain
+from mlclip_client.output import cache as findings
+from mlclip_client.output.cache import AnswerCache
+from mlclip_client.output.rows import plain
 
 FOUND = {"error_kind": None, "error": None, "answers": {"mld": {"scores": np.float32([0.1, 0.7])}}}
 PLAIN = FOUND | {"answers": {"mld": {"scores": [0.1, 0.7]}}}
@@ -18,7 +18,7 @@ PLAIN = FOUND | {"answers": {"mld": {"scores": [0.1, 0.7]}}}
 
 @pytest.fixture(params=["memory", "file"])
 def known(request, tmp_path):
-    with Findings(tmp_path / "findings.sqlite" if request.param == "file" else None) as opened:
+    with AnswerCache(tmp_path / "findings.sqlite" if request.param == "file" else None) as opened:
         yield opened
 
 
@@ -59,7 +59,7 @@ def test_who_waits_hears_that_the_file_cannot_be_written(tmp_path):
         assert go.wait(60)
         return FOUND
 
-    with Findings(tmp_path / "f") as known, ThreadPoolExecutor(2) as pool:
+    with AnswerCache(tmp_path / "f") as known, ThreadPoolExecutor(2) as pool:
         first = pool.submit(known.find, "a", ask)
         assert asking.wait(60)
         second = pool.submit(known.find, "a", never)
@@ -89,7 +89,7 @@ def test_an_error_goes_to_the_asker_and_the_next_one_asks_anew(known):
 
 
 def test_a_file_outlives_its_process_and_serves_two(tmp_path):
-    with Findings(tmp_path / "f") as one, Findings(tmp_path / "f") as two:
+    with AnswerCache(tmp_path / "f") as one, AnswerCache(tmp_path / "f") as two:
         one.find("a", lambda: FOUND)
         assert two.find("a", never) == PLAIN
         two.find("b", lambda: FOUND)
@@ -98,7 +98,7 @@ def test_a_file_outlives_its_process_and_serves_two(tmp_path):
 
 def test_a_broken_file_is_begun_anew(tmp_path):
     (tmp_path / "f").write_bytes(b"SQLite format 3\0" + bytes(4000))
-    with Findings(tmp_path / "f") as known:
+    with AnswerCache(tmp_path / "f") as known:
         known.find("a", lambda: FOUND)
         assert known.find("a", never) == PLAIN
 
@@ -106,20 +106,20 @@ def test_a_broken_file_is_begun_anew(tmp_path):
 def test_a_locked_file_is_left_as_it_is(tmp_path, monkeypatch):
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda file, timeout, **more: connect(file, timeout=0, **more))
-    with Findings(tmp_path / "f") as known:
+    with AnswerCache(tmp_path / "f") as known:
         known.find("a", lambda: FOUND)
     with closing(connect(tmp_path / "f", isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(OSError, match="f: database is locked"):
-            Findings(tmp_path / "f")
-    with Findings(tmp_path / "f") as known:
+            AnswerCache(tmp_path / "f")
+    with AnswerCache(tmp_path / "f") as known:
         assert known.find("a", never) == PLAIN
 
 
 def test_memory_holds_the_latest_only(monkeypatch):
     monkeypatch.setattr(findings, "MOST_IN_MEMORY", 3)
-    with Findings() as known:
+    with AnswerCache() as known:
         for key in "abcd":
             known.find(key, lambda: FOUND)
         assert known.find("d", never) == PLAIN

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.rows import printable
+from mlclip_client.output.rows import printable
 from PIL import Image
 
 COLOR = ("--head", "color", "--scores")

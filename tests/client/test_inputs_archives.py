@@ -10,8 +10,8 @@ import tracemalloc
 import pyarrow as pa
 import pytest
 from mlclip_client.errors import TooLarge, Unreadable
-from mlclip_client.inputs import Found, InputOptions, Item, Limits, Reader, find_inputs
-from mlclip_client.inputs.shelf import Shelf
+from mlclip_client.inputs import InputOptions, Item, Limits, Reader, Skipped, find_inputs
+from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.streams import Forward
 
 MEMBERS = [
@@ -52,7 +52,7 @@ def written(path, data):
 
 
 def items_of(path, found=None):
-    return list(find_inputs([str(path)], InputOptions(), found or Found()))
+    return list(find_inputs([str(path)], InputOptions(), found or Skipped()))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def items_of(path, found=None):
 )
 def test_archives_of_every_kind_give_the_same_items_and_bytes(tmp_path, suffix, mode):
     archive = written(tmp_path / f"shard{suffix}", packed(tar_of(MEMBERS, mode), suffix))
-    found = Found()
+    found = Skipped()
     items = items_of(archive, found)
     assert [(item.path, item.part, item.text, item.problem) for item in items] == [
         (f"{archive}/0001.jpg", "0001.jpg", "a cat", ""),
@@ -119,7 +119,7 @@ def test_links_devices_and_sparse_members_are_errors_and_folders_are_passed_by(t
         add(tar, "pipe.png", type=tarfile.FIFOTYPE)
         add(tar, "sparse.png", b"0\n", pax_headers={"GNU.sparse.map": "0,2", "GNU.sparse.size": "2"})
         add(tar, "whole.png", b"data")
-    found = Found()
+    found = Skipped()
     items = {item.part: item.problem for item in items_of(path, found)}
     assert items == {
         "soft.png": "read: a link inside an archive is not followed",
@@ -200,7 +200,7 @@ def test_hostile_archives_are_one_error_and_take_no_memory(tmp_path, block):
 
 def test_archive_that_cannot_be_opened_is_one_error(tmp_path, monkeypatch):
     archive = written(tmp_path / "a.tar", tar_of(MEMBERS))
-    items = find_inputs([archive], InputOptions(), Found())
+    items = find_inputs([archive], InputOptions(), Skipped())
     os.unlink(archive)
     assert [item.problem for item in items] == ["read: No such file or directory"]
 
@@ -221,12 +221,12 @@ def test_archive_that_shrank_since_is_an_error_of_its_members(tmp_path):
 
 def test_sample_with_endless_members_comes_out_in_parts(tmp_path):
     archive = written(tmp_path / "a.tar", tar_of([(f"same.{number}.jpg", b"x") for number in range(300)]))
-    found = find_inputs([archive], InputOptions(), Found())
+    found = find_inputs([archive], InputOptions(), Skipped())
     assert [item.part for item in found] == [f"same.{number}.jpg" for number in range(300)]
 
 
 def test_text_files_without_an_image_are_left_alone_and_counted(tmp_path):
-    found = Found()
+    found = Skipped()
     archive = written(
         tmp_path / "a.tar", tar_of([("README.txt", b"hello"), ("a.jpg", b"x"), ("b.json", b'{"text": 1}')])
     )
@@ -240,7 +240,7 @@ def test_memory_does_not_grow_with_the_members(tmp_path, name):
     for count in (200, 2000):
         archive = written(tmp_path / f"{count}.tar", tar_of([(name.format(number), b"x") for number in range(count)]))
         tracemalloc.start()
-        assert sum(1 for _ in find_inputs([archive], InputOptions(), Found())) == count
+        assert sum(1 for _ in find_inputs([archive], InputOptions(), Skipped())) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 100_000
@@ -271,7 +271,7 @@ def test_what_is_in_use_is_not_closed_and_what_is_not_makes_room():
         def close(self):
             self.closed = True
 
-    shelf, used, *others = Shelf(2), Thing(), Thing(), Thing(), Thing(), Thing()
+    shelf, used, *others = OpenFiles(2), Thing(), Thing(), Thing(), Thing(), Thing()
     with shelf.taken("used", lambda: used) as first:
         for number, other in enumerate(others):
             with shelf.taken(number, lambda other=other: other) as thing:

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlclip_client.errors import TooLarge, Unreadable
-from mlclip_client.inputs import Found, InputOptions, Item, Limits, Reader, find_inputs
+from mlclip_client.inputs import InputOptions, Item, Limits, Reader, Skipped, find_inputs
 from mlclip_client.inputs.parquet import Cells
 
 MISSING = "read: no path"
 
 
 def items_of(path, found=None, **options):
-    return list(find_inputs([str(path)], InputOptions(**options), found or Found()))
+    return list(find_inputs([str(path)], InputOptions(**options), found or Skipped()))
 
 
 def written(path, data):
@@ -82,7 +82,7 @@ def test_broken_csv_lines_are_errors_and_the_others_go_on(tmp_path):
         + b"e" * 2**20
         + b",\nf.jpg,",
     )
-    found = Found()
+    found = Skipped()
     items = items_of(path, found)
     assert seen(items) == [
         ("file", f"{tmp_path}/a.jpg", "x", ""),
@@ -118,7 +118,7 @@ def test_broken_json_lines_are_errors_and_the_others_go_on(tmp_path):
         b'{"path": "null\\u0000.jpg"}',
     ]
     path = written(tmp_path / "m.jsonl", b"\n".join(lines))
-    found = Found()
+    found = Skipped()
     items = items_of(path, found)
     problems = [item.problem for item in items]
     assert [item.path for item in items if not item.problem] == [
@@ -167,13 +167,13 @@ def test_columns_of_addresses_name_no_files_of_this_machine(tmp_path):
 def test_manifest_that_cannot_be_used_is_refused_before_anything_starts(tmp_path, name, data, message):
     path = written(tmp_path / name, data)
     with pytest.raises(ValueError, match=message) as caught:
-        find_inputs([str(path)], InputOptions(), Found())
+        find_inputs([str(path)], InputOptions(), Skipped())
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
 def test_manifest_that_vanishes_in_the_middle_is_one_error(tmp_path):
     path = written(tmp_path / "m.csv", "path\na.jpg\n")
-    items = find_inputs([str(path)], InputOptions(), Found())
+    items = find_inputs([str(path)], InputOptions(), Skipped())
     path.unlink()
     assert [item.problem for item in items] == [
         "read: the manifest cannot be read to its end: No such file or directory"
@@ -221,7 +221,7 @@ def test_cells_far_back_are_read_again_and_memory_is_bounded(tmp_path, monkeypat
 def test_enumeration_of_images_in_parquet_does_not_read_them(tmp_path):
     path = parquet(tmp_path / "m.parquet", {"image": images(200, 50_000), "text": ["x"] * 200})
     before = pa.total_allocated_bytes()
-    for _ in find_inputs([str(path)], InputOptions(), Found()):
+    for _ in find_inputs([str(path)], InputOptions(), Skipped()):
         assert pa.total_allocated_bytes() - before < 3_000_000
 
 
@@ -288,7 +288,7 @@ def test_base64_in_json_lines(tmp_path):
 def test_lists_hold_a_name_a_line(tmp_path):
     data = b"a.jpg\n\n -b.jpg \r\nhttps://x.org/c.jpg\n" + b"x" * 2**20 + b"\n\xff.jpg"
     path = written(tmp_path / "m.txt", data)
-    found = Found()
+    found = Skipped()
     items = items_of(path, found)
     assert [(item.kind, item.path) for item in items] == [
         ("file", f"{tmp_path}/a.jpg"),
@@ -337,7 +337,7 @@ def test_memory_does_not_grow_with_the_lines(tmp_path, kind):
         head = "path,text\n" if kind == "csv" else ""
         path = written(tmp_path / f"{count}.{kind}", head + "".join(lines.format(number) for number in range(count)))
         tracemalloc.start()
-        assert sum(1 for _ in find_inputs([str(path)], InputOptions(), Found())) == count
+        assert sum(1 for _ in find_inputs([str(path)], InputOptions(), Skipped())) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 50_000

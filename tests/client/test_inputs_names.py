@@ -10,7 +10,7 @@ from collections import Counter
 import fsspec
 import pytest
 from mlclip_client.errors import DownloadFailed, TooLarge, Unreadable
-from mlclip_client.inputs import Found, InputOptions, Item, Limits, Reader, decode_path, encode_path, find_inputs
+from mlclip_client.inputs import InputOptions, Item, Limits, Reader, Skipped, decode_path, encode_path, find_inputs
 
 OPTIONS = InputOptions()
 
@@ -23,7 +23,7 @@ def touch(root, *names):
 
 
 def paths_of(*names, found=None):
-    return [item.path for item in find_inputs([str(name) for name in names], OPTIONS, found or Found())]
+    return [item.path for item in find_inputs([str(name) for name in names], OPTIONS, found or Skipped())]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def memory():
 
 def test_names_are_taken_in_their_order_and_named_files_always(here):
     touch(here, "b/2.png", "b/1.jpg", "b/notes.md", "download", "z.png")
-    found = Found()
+    found = Skipped()
     assert paths_of("z.png", "b", "download", "./z.png", found=found) == [
         "z.png",
         "b/1.jpg",
@@ -55,17 +55,17 @@ def test_names_are_taken_in_their_order_and_named_files_always(here):
 
 
 def test_what_was_passed_by_is_said_in_words_and_nothing_is_nothing():
-    assert str(Found()) == ""
-    found = Found(left_alone=1200)
+    assert str(Skipped()) == ""
+    found = Skipped(left_alone=1200)
     found.skipped.update({"empty lines": 1, "folders in archives": 2})
     assert str(found) == "1,200 other files left alone; 1 empty line skipped; 2 folders in archives skipped"
-    found = Found(skipped=Counter({"empty lines": 2, "folders in archives": 1}))
+    found = Skipped(skipped=Counter({"empty lines": 2, "folders in archives": 1}))
     assert str(found) == "2 empty lines skipped; 1 folder in an archive skipped"
 
 
 def test_archives_and_manifests_in_folders_are_left_alone_and_said(here):
     touch(here, "d/a.png", "d/a.tar.gz", "d/B.PARQUET", "d/notes.md")
-    found = Found()
+    found = Skipped()
     assert paths_of("d", found=found) == ["d/a.png"]
     assert str(found) == ("3 other files left alone; 2 of them archives or manifests: name them to have them read")
 
@@ -118,7 +118,7 @@ def test_shards_with_braces_are_read_one_after_the_other(here):
 def test_what_stands_for_nothing_is_refused_before_anything_starts(here, memory, name, message):
     touch(here, "a1.jpg", "a3.jpg")
     with pytest.raises(ValueError, match=message) as caught:
-        find_inputs(["a1.jpg", name], OPTIONS, Found())
+        find_inputs(["a1.jpg", name], OPTIONS, Skipped())
     assert "\n" not in str(caught.value)
 
 
@@ -126,7 +126,7 @@ def test_missing_package_is_named_with_its_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(fsspec.registry, "s3", raising=False) if "s3" in fsspec.registry else None
     with pytest.raises(ValueError, match="^s3:// needs a package: pip install s3fs$"):
-        find_inputs(["s3://bucket/a.jpg"], OPTIONS, Found())
+        find_inputs(["s3://bucket/a.jpg"], OPTIONS, Skipped())
     with Reader() as reader, pytest.raises(DownloadFailed, match="pip install s3fs"):
         reader.read(Item("s3://bucket/a.jpg", "remote", "s3://bucket/a.jpg"))
 
@@ -141,7 +141,7 @@ def stdin_pipe(monkeypatch):
 def test_items_of_stdin_come_out_as_soon_as_their_line_came_in(here, monkeypatch, nul):
     end = b"\0" if nul else b"\n"
     with stdin_pipe(monkeypatch) as pipe, sys.stdin:
-        items = find_inputs(["-"], InputOptions(nul=nul), Found())
+        items = find_inputs(["-"], InputOptions(nul=nul), Skipped())
         for name in ("a.jpg", "sub/b.jpg", "https://x.org/c.jpg"):
             pipe.write(name.encode() + end)  # nothing more: an item that waits for the next line never comes
             got = []
@@ -165,15 +165,15 @@ def test_options_about_files_that_nobody_named_are_refused(here, options, names,
     (here / "sub").mkdir()
     (here / "a1.jpg").touch()
     with pytest.raises(ValueError, match=message):
-        find_inputs(names, options, Found())
+        find_inputs(names, options, Skipped())
     (here / "l.txt").write_bytes(b"a1.jpg")
     (here / "m.csv").write_text("x,path\na1.jpg,a1.jpg")
-    assert len(list(find_inputs([*names, "l.txt", "m.csv"], options, Found()))) > len(names)
+    assert len(list(find_inputs([*names, "l.txt", "m.csv"], options, Skipped()))) > len(names)
 
 
 def test_stdin_is_named_once(here):
     with pytest.raises(ValueError, match="named twice"):
-        find_inputs(["-", "-"], OPTIONS, Found())
+        find_inputs(["-", "-"], OPTIONS, Skipped())
 
 
 HOSTILE = [
@@ -193,13 +193,13 @@ def test_hostile_file_names_are_found_read_and_kept(here):
         (here / "d").mkdir(exist_ok=True)
         with open(b"d/" + name, "wb") as file:
             file.write(name)
-    items = list(find_inputs(["d"], OPTIONS, Found()))
+    items = list(find_inputs(["d"], OPTIONS, Skipped()))
     assert sorted(encode_path(item.path) for item in items) == sorted(b"d/" + name for name in HOSTILE)
     with Reader() as reader:
         for item in items:
             assert b"d/" + reader.read(item) == encode_path(item.path)
             assert decode_path(encode_path(item.path)) == item.path
-            assert list(find_inputs([item.path], OPTIONS, Found())) == [item]
+            assert list(find_inputs([item.path], OPTIONS, Skipped())) == [item]
 
 
 def test_special_files_and_links_to_themselves_are_errors_of_theirs(here):
@@ -208,7 +208,7 @@ def test_special_files_and_links_to_themselves_are_errors_of_theirs(here):
     (here / "self.jpg").symlink_to("self.jpg")
     (here / "dead.jpg").symlink_to("nowhere")
     touch(here, "x.jpg/y.png")
-    items = list(find_inputs([".", "pipe.jpg", "pipe.csv"], OPTIONS, Found()))
+    items = list(find_inputs([".", "pipe.jpg", "pipe.csv"], OPTIONS, Skipped()))
     assert [item.path for item in items] == [
         "dead.jpg",
         "pipe.jpg",
@@ -266,7 +266,7 @@ def test_stores_have_files_folders_patterns_and_archives(memory):
         info.size = 6
         tar.addfile(info, io.BytesIO(b"member"))
     memory.pipe("/bucket/a.tar.gz", buffer.getvalue())
-    found = Found()
+    found = Skipped()
     names = [
         "memory://bucket/b",
         "memory://bucket/*.jpg",

@@ -14,11 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpcore2
 import pytest
 from mlclip_client.errors import DownloadFailed, TooLarge
-from mlclip_client.inputs import Item, Limits, Reader, addresses
-from mlclip_client.inputs.addresses import CheckedNetwork, Deadline, is_closed_literal, is_public
-from mlclip_client.inputs.robots import refusal
-from mlclip_client.inputs.slots import Slots
-from mlclip_client.inputs.web import Web
+from mlclip_client.inputs import Item, Limits, Reader
+from mlclip_client.inputs.web import addresses
+from mlclip_client.inputs.web.addresses import CheckedNetwork, Deadline, is_closed_literal, is_public
+from mlclip_client.inputs.web.fetch import Web
+from mlclip_client.inputs.web.politeness import refusal
+from mlclip_client.inputs.web.slots import Slots
 
 
 class Site:
@@ -78,7 +79,7 @@ def site():
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr("mlclip_client.inputs.web._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("mlclip_client.inputs.web.fetch._FIRST_PAUSE", 0.001)
 
 
 def fetch(url, **limits):

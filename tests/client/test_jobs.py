@@ -13,7 +13,7 @@ import pytest
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.rows import printable
+from mlclip_client.output.rows import printable
 
 
 def rows(file):
@@ -93,7 +93,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(
     (folder / "20.png").write_bytes(gate.image)
     port = int(mortal_server.grpc_url.rpartition(":")[2])
     arguments = ["classify", folder, "--head", "color", "--job", job, "--url", mortal_server.grpc_url]
-    process = start(*arguments, "--concurrency", 2, "--patience", 300, "--timeout", 300, "--log", tmp_path / "log")
+    process = start(*arguments, "--concurrency", 2, "--retry-seconds", 300, "--timeout", 300, "--log", tmp_path / "log")
     gate.await_request()
     os.killpg(mortal_server.pid, signal.SIGKILL)
     mortal_server.process.wait()  # and gives its port back
@@ -116,7 +116,7 @@ def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
 ):
     (folder / "20.png").write_bytes(gate.image)
     arguments = ["classify", folder, "--head", "color", "--job", job, "--shard-rows", 8, "--concurrency", 1]
-    process = start(*arguments, "--url", mortal_server.grpc_url, "--patience", 0, "--timeout", 300)
+    process = start(*arguments, "--url", mortal_server.grpc_url, "--retry-seconds", 0, "--timeout", 300)
     gate.await_request()
     os.killpg(mortal_server.pid, signal.SIGKILL)
     code, _, stderr = process.finish()

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client import near
-from mlclip_client.near import first_alike
+from mlclip_client.output import near_duplicates as near
+from mlclip_client.output.near_duplicates import first_alike
 
 
 def plain_loop(embeddings, cosine):

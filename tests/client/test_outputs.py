@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client import outputs
 from mlclip_client.errors import BadImage
-from mlclip_client.outputs import check_target, open_writer
+from mlclip_client.output import writers as outputs
+from mlclip_client.output.rows import RowOptions, failure, finding, plain, schema, to_row
+from mlclip_client.output.writers import check_target, open_writer
 from mlclip_client.pixels import PixelSpec
-from mlclip_client.rows import RowOptions, failure, finding, plain, schema, to_row
 from mlclip_client.values import Answer, HeadInfo, Prediction
 
 DIGEST = "e3b0c442" * 8

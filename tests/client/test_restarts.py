@@ -74,7 +74,7 @@ def test_a_server_that_stops_politely_and_comes_back_costs_a_stream_no_row(start
     first, out = serve(tiny.root), tmp_path / "labels.jsonl"
     (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, before `sub`
     asked = ["classify", folder, "--head", "color", "--url", first.grpc_url, "--out", out]
-    process = start(*asked, "--concurrency", 1, "--patience", 300, "--timeout", 300)
+    process = start(*asked, "--concurrency", 1, "--retry-seconds", 300, "--timeout", 300)
     gate.await_request()
     first.send_signal(signal.SIGTERM)
     for _ in range(2):  # the image may be asked for again where its answer is lost
@@ -92,7 +92,7 @@ def test_a_server_that_stops_politely_and_comes_back_costs_a_stream_no_row(start
 
 def test_of_two_servers_one_may_stop_politely_under_way(tiny, server, serve, files):
     leaving = serve(tiny.root)
-    with Client((leaving.grpc_url, server.grpc_url), heads=("color",), patience=60) as client:
+    with Client((leaving.grpc_url, server.grpc_url), heads=("color",), retry_seconds=60) as client:
         client.asked_heads()
         leaving.send_signal(signal.SIGTERM)
         asked = 0
@@ -132,7 +132,7 @@ def test_asyncio_notices_that_a_server_was_exchanged(tiny, other, serve, files):
     first = serve(tiny.root)
 
     async def ask():
-        async with AsyncClient(first.grpc_url, heads=("color",), patience=60) as client:
+        async with AsyncClient(first.grpc_url, heads=("color",), retry_seconds=60) as client:
             before = await client.classify(files[0])
             end(first)
             await asyncio.to_thread(serve, other(labels=CRIMSON), port_of(first))
@@ -146,7 +146,7 @@ def test_a_job_stops_where_a_server_comes_back_with_another_version(start, tiny,
     first, job = serve(tiny.root), tmp_path / "job"
     (folder / "20.png").write_bytes(gate.image)
     asked = ["classify", folder, "--head", "color", "--job", job, "--url", first.grpc_url, "--shard-rows", 8]
-    process = start(*asked, "--concurrency", 1, "--patience", 300, "--timeout", 300)
+    process = start(*asked, "--concurrency", 1, "--retry-seconds", 300, "--timeout", 300)
     gate.await_request()
     end(first)
     for _ in range(2):  # before the start, which asks the models too; the model that dies may still go through once
@@ -174,7 +174,7 @@ def test_servers_that_differ_are_named_before_anything_is_sent(run, server, othe
 
 def test_a_server_that_comes_later_with_other_models_gives_no_answer(server, other, serve, files, lasting_port):
     port = lasting_port()
-    with Client((server.grpc_url, f"127.0.0.1:{port}"), heads=("color",), patience=60) as client:
+    with Client((server.grpc_url, f"127.0.0.1:{port}"), heads=("color",), retry_seconds=60) as client:
         client.asked_heads()
         late = client.transport.endpoints[1]
         assert (late.failures, "no server answers at" in late.reason) == (1, True)

@@ -4,10 +4,10 @@ import grpc
 import numpy as np
 import pytest
 from mlclip_client import BadImage, Client, DeadlineExceeded, ServerError, ServerUnavailable, UnknownHead
-from mlclip_client.balance import Balanced
 from mlclip_client.errors import ClientError, from_rpc
+from mlclip_client.server.pool import EndpointPool
+from mlclip_client.server.transport import finish
 from mlclip_client.session import Options, Session, in_order
-from mlclip_client.transport import finish
 from tritonclient.grpc import service_pb2
 
 
@@ -52,7 +52,7 @@ class Scripted:
 
 
 def session(transport, heads=("color",), embeddings=False, explain=False):
-    return Session(Options(heads, "bytes", embeddings, explain, 1000), Balanced({"here:1": transport}))
+    return Session(Options(heads, "bytes", embeddings, explain, 1000), EndpointPool({"here:1": transport}))
 
 
 def test_only_wanted_outputs_are_asked_of_the_right_ensemble(tiny):
@@ -116,7 +116,7 @@ def test_an_answer_bears_the_version_of_the_heads_own_ensemble_that_takes_images
     versions = {"heads_tiny": "7", "heads_tiny_bytes": "9", "color": "3", "color_bytes": "4"}
     transport = Scripted(tiny.configs(), versions=versions)
     options = Options(("color", "grid"), via, False, False, 1000)
-    asking = Session(options, Balanced({"here:1": transport}))
+    asking = Session(options, EndpointPool({"here:1": transport}))
     image = b"x" if via == "bytes" else np.zeros((8, 8, 3), np.uint8)
     answers = finish(asking.classify(image)).answers
     wanted = {"color": "4" if via == "bytes" else "3", "grid": "1"}
@@ -139,7 +139,9 @@ def test_a_combined_ensemble_that_moves_under_way_is_asked_again_with_what_it_ho
 def test_each_of_two_servers_is_asked_for_the_ensembles_that_it_has_itself(tiny):
     one = Scripted(tiny.configs(), versions={"heads_tiny_bytes": "7"})
     two = Scripted({name: config for name, config in tiny.configs().items() if not name.startswith("heads_")})
-    asking = Session(Options(("color", "grid"), "bytes", False, False, 1000), Balanced({"one:1": one, "two:1": two}))
+    asking = Session(
+        Options(("color", "grid"), "bytes", False, False, 1000), EndpointPool({"one:1": one, "two:1": two})
+    )
     predictions = [finish(asking.classify(b"x")) for _ in range(2)]
     assert {answer.version for each in predictions for answer in each.answers.values()} == {"1"}
     assert [[model for model, _ in server.asked] for server in (one, two)] == [
@@ -151,7 +153,7 @@ def test_each_of_two_servers_is_asked_for_the_ensembles_that_it_has_itself(tiny)
 def test_a_model_that_is_gone_under_way_counts_as_a_server_that_is_away(tiny):
     """As when Triton stops, and unloads its models before it closes its port."""
     leaving, other = Scripted(tiny.configs()), Scripted(tiny.configs())
-    asking = Session(Options(("color",), "bytes", False, False, 1000), Balanced({"a:1": leaving, "b:1": other}))
+    asking = Session(Options(("color",), "bytes", False, False, 1000), EndpointPool({"a:1": leaving, "b:1": other}))
     finish(asking.asked())
     leaving.configs = {}
     predictions = [finish(asking.classify(b"x")) for _ in range(6)]
@@ -176,7 +178,7 @@ def test_a_head_that_a_lone_server_gives_up_makes_it_unavailable_and_its_return_
 
 def test_once_an_image_was_given_up_a_new_version_elsewhere_will_do(tiny):
     stays, dies = Scripted(tiny.configs()), Scripted(tiny.configs())
-    asking = Session(Options(("color",), "bytes", False, False, 1000), Balanced({"a:1": stays, "b:1": dies}))
+    asking = Session(Options(("color",), "bytes", False, False, 1000), EndpointPool({"a:1": stays, "b:1": dies}))
     finish(asking.classify(b"x"))
     stays.version, dies.configs = "2", {}
     with pytest.raises(ServerUnavailable):

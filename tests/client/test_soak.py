@@ -19,7 +19,7 @@ CLIENT_DEATHS, SERVER_DEATHS = 5, 2
 SHARD = max(20, COUNT // 100)
 PEAK = """
 import sys
-from mlclip_client.cli import main
+from mlclip_client.cli.classify import main
 try:
     main()
 except SystemExit as end:
@@ -64,7 +64,7 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
     draw, job, fifo = random.Random(0), tmp_path / "job", tmp_path / "events"
     os.mkfifo(fifo)
     asked = (pictures, "--head", "color")
-    begin = (*asked, "--job", job, "--shard-rows", SHARD, "--log", fifo, "--patience", 300)
+    begin = (*asked, "--job", job, "--shard-rows", SHARD, "--log", fifo, "--retry-seconds", 300)
     deaths = draw.sample(["client"] * CLIENT_DEATHS + ["server"] * SERVER_DEATHS, CLIENT_DEATHS + SERVER_DEATHS)
     shards, port = -(-COUNT // SHARD), lasting_port()
     moments = sorted(draw.sample(range(1, shards - 2), len(deaths)))

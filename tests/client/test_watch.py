@@ -7,10 +7,10 @@ import socket
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
-from mlclip_client import watch
+from mlclip_client.bulk import progress as watch
+from mlclip_client.bulk.progress import Figures, metrics, progress_line, shown
 from mlclip_client.events import logged, tell
-from mlclip_client.tally import DONE, FAILED, REJECTED, Tally
-from mlclip_client.watch import Figures, metrics, progress_line, shown
+from mlclip_client.output.tally import DONE, FAILED, REJECTED, Tally
 
 ROWS = [{"error_kind": kind, "error": f"no {kind}"} for kind in (None, None, "decode", "server", None, "decode")]
 
@@ -80,13 +80,13 @@ class Client:
         endpoints = (_Endpoint("a:8001", 0), _Endpoint("b:8001", 3))
 
 
-class Findings:
+class AnswerCache:
     saved = 5
 
 
 def test_prometheus_reads_the_figures_and_the_port_is_given_back(tally, lasting_port):
     port = lasting_port()
-    with metrics(port, "127.0.0.1", Figures(tally, Client, Findings)):
+    with metrics(port, "127.0.0.1", Figures(tally, Client, AnswerCache)):
         text = build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
     assert 'mlclip_client_inputs_total{outcome="labelled"} 3.0' in text
     assert 'mlclip_client_inputs_total{outcome="decode"} 2.0' in text
@@ -103,7 +103,7 @@ def test_a_port_that_is_taken_is_named(tally):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = f"--metrics-port {port}: the port is in use at 127.0.0.1: choose another"
-        with pytest.raises(ValueError, match=line), metrics(port, "127.0.0.1", Figures(tally, Client, Findings)):
+        with pytest.raises(ValueError, match=line), metrics(port, "127.0.0.1", Figures(tally, Client, AnswerCache)):
             pass
 
 

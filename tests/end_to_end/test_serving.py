@@ -48,7 +48,17 @@ def test_a_folder_becomes_labels(served, head, via, tmp_path):
     for path in served.paths[:20]:
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "broken.jpg").write_bytes(served.paths[0].read_bytes()[:900])
-    command = [sys.executable, "-m", "mlclip_client.cli", "classify", str(folder), "--head", head, "--via", via]
+    command = [
+        sys.executable,
+        "-m",
+        "mlclip_client.cli.classify",
+        "classify",
+        str(folder),
+        "--head",
+        head,
+        "--via",
+        via,
+    ]
     out = tmp_path / "labels.parquet"
     done = subprocess.run([*command, "--scores", "--url", served.server.grpc_url, "--out", out], capture_output=True)
     assert done.returncode == 3, done.stderr.decode()

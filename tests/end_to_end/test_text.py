@@ -19,7 +19,7 @@ from mlclip import load_encoder
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.heads import FeatureShapes, build_head
 from mlclip.heads.base import first_output, to_scores
-from mlclip.pretrain import save
+from mlclip.training.pretrain import save
 
 LABELS = ("animal", "building", "flower")
 TEXTS = [
@@ -172,7 +172,7 @@ def test_heads_that_read_no_text_cost_no_text_encoder(server, paths, settled):
 
 
 def run_classify(server, *arguments):
-    command = [sys.executable, "-m", "mlclip_client.cli", "classify", "--url", server.grpc_url, "--out", "-"]
+    command = [sys.executable, "-m", "mlclip_client", "classify", "--url", server.grpc_url, "--out", "-"]
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
 
 

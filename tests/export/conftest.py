@@ -12,9 +12,9 @@ import torch
 from mlclip_export import checked, export_runs, graphs
 
 from mlclip.checkpoint import EncoderRef, Run
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.pretrain import save
+from mlclip.training.pretrain import save
 
 VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
@@ -104,7 +104,7 @@ def exported(encoder, make_run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    from mlclip.encoders import MODELS
+    from mlclip.encoders.clip import MODELS
 
     return json.loads((MODELS / "mlclip-tiny" / "open_clip_config.json").read_text())
 

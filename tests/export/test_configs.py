@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from mlclip_client.catalog import choose_heads, plan_routes, read_catalog
 from mlclip_client.pixels import PixelSpec
+from mlclip_client.server.catalog import choose_heads, plan_routes, read_catalog
 from mlclip_export import ConfigOptions, configs
 from mlclip_export.accelerators import Stamp
 from mlclip_export.configs import (

@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from mlclip_export import neighbors_model
-from mlclip_export.neighbors_model import TritonPythonModel, label_scores, nearest, neighbor_weights, open_search
+from mlclip_export.served import neighbors as neighbors_model
+from mlclip_export.served.neighbors import TritonPythonModel, label_scores, nearest, neighbor_weights, open_search
 
 from mlclip.heads.neighbors import NeighborSearch
 

@@ -9,9 +9,9 @@ import torch
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.parity import compare, compare_threshold
 
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.pretrain import save
+from mlclip.training.pretrain import save
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 8, 32)

@@ -11,9 +11,10 @@ import pytest
 from google.protobuf import json_format
 from mlclip_client import pixels
 from mlclip_client.pixels import PixelSpec, to_pixels
-from mlclip_export import ConfigOptions, preprocess_model
+from mlclip_export import ConfigOptions
 from mlclip_export.configs import preprocess_config
-from mlclip_export.preprocess_model import TritonPythonModel, load_pixels, read_spec
+from mlclip_export.served import preprocess as preprocess_model
+from mlclip_export.served.preprocess import TritonPythonModel, load_pixels, read_spec
 from PIL import Image
 
 SPEC = PixelSpec(24, "bilinear", "longest", 127)

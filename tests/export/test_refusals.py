@@ -7,7 +7,7 @@ import pytest
 import torch
 from mlclip_export import ExportOptions, checked, export_runs, graphs, tensorrt
 
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
 from mlclip.errors import CheckpointError, ExportError
 from mlclip.heads import Head
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from mlclip_client import pixels
-from mlclip_export import ConfigOptions, ExportOptions, checked, export_runs, preprocess_model
+from mlclip_export import ConfigOptions, ExportOptions, checked, export_runs
 from mlclip_export.facts import read_configs, read_facts
 from mlclip_export.repository import Model, locked, remove_models, write_models
+from mlclip_export.served import preprocess as preprocess_model
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError

@@ -15,9 +15,9 @@ from mlclip_export.layout import tokenize_names
 from mlclip_export.text_graph import END, check_served_text, text_cases, write_text_encoder
 from tritonclient.grpc import model_config_pb2 as pb
 
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
 from mlclip.errors import ExportError
-from mlclip.pretrain import save
+from mlclip.training.pretrain import save
 
 VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 2}

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import json_format
-from mlclip_export import tokenize_model
 from mlclip_export.configs import tokenize_config
-from mlclip_export.tokenize_model import TritonPythonModel
+from mlclip_export.served import tokenize as tokenize_model
+from mlclip_export.served.tokenize import TritonPythonModel
 from open_clip.tokenizer import SimpleTokenizer
 
 LENGTH = 32

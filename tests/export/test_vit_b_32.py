@@ -2,7 +2,7 @@
 
 from mlclip_export import export_runs
 
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
 
 
 def test_vit_b_32_exports_and_equals_torch(make_run, tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from mlclip.alignment import AlignmentLoss
+from mlclip.heads.alignment import AlignmentLoss
 from mlclip.heads.mld import MLDecoder
 
 

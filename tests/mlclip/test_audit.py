@@ -13,10 +13,10 @@ from mlclip.audit.doubts import MISSING, WRONG, by_label, find_doubts
 from mlclip.audit.folds import Opinions, assign_folds, calibrated, opinions
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, read_dataset, write_manifest
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe
 from mlclip.settings import TrainConfig
+from mlclip.training.runs import Recipe
 
 CLASSES = ("blue", "green", "red", "white")
 HEADS = (Recipe("sigmoid", {}, TrainConfig(lr=0.02, epochs=30)), Recipe("neighbors", {"max_neighbors": 8}))

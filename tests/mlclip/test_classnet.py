@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
-from mlclip.features import Features, Rows
+from mlclip.encoders.features import Features, Rows
 from mlclip.heads import Examples, FeatureShapes, build_head
-from mlclip.prototypes import make_prototypes
+from mlclip.heads.prototypes import make_prototypes
 from mlclip.settings import TrainConfig
-from mlclip.train import train_head
+from mlclip.training.loop import train_head
 
 WIDTH, CLASSES = 8, 5
 

@@ -4,16 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from mlclip_bench.heads import pictures as drawing
+from mlclip_bench.heads.derived import Derived, derive
+from mlclip_bench.heads.figures import cell
+from mlclip_bench.heads.pictures import classes_picture, draw
+from mlclip_bench.heads.report import report, summary, verdict
+from mlclip_bench.heads.results import Results, TestScores
+from mlclip_bench.heads.run import _columns
+from mlclip_bench.heads.statistics import Comparison, intervals
 from PIL import Image
 
-from mlclip.compare import pictures as drawing
-from mlclip.compare.derived import Derived, derive
-from mlclip.compare.figures import cell
-from mlclip.compare.pictures import classes_picture, draw
-from mlclip.compare.report import report, summary, verdict
-from mlclip.compare.results import Results, TestScores
-from mlclip.compare.run import _columns
-from mlclip.compare.statistics import Comparison, intervals
 from mlclip.metrics import evaluate
 
 LABELS = ["$x$ & y", "猫", "a_b", "plain"]
@@ -61,7 +61,7 @@ def line(variant, outcome, targets, shots=None, seed=0):
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlclip.compare.derived.RESAMPLES", 200)
+    monkeypatch.setattr("mlclip_bench.heads.derived.RESAMPLES", 200)
     rng = np.random.default_rng(0)
     results = Results(tmp_path / "own")
     targets = (rng.random((60, 4)) < 0.3).astype(np.uint8)

@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from mlclip_bench.heads.results import Results, TestScores
 
-from mlclip.compare.results import Results, TestScores
 from mlclip.errors import ResultsError
 
 SETTING = {"study": "heads", "data": {"digest": "d"}, "encoder": {"fingerprint": "f"}}

@@ -3,28 +3,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mlclip_bench.heads import floors
+from mlclip_bench.heads.studies import STUDIES, few_shot
 from typer.testing import CliRunner
 
 from mlclip.cli import app
-from mlclip.compare import (
-    Results,
-    derive,
-    draw,
-    floors,
-    measure_missing,
-    missing,
-    plan,
-    setting_of,
-    variants_of,
-    write_report,
-)
-from mlclip.compare.studies import STUDIES, few_shot
+from mlclip.compare import Results, derive, draw, measure_missing, missing, plan, setting_of, variants_of, write_report
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import ResultsError, TrainError
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, ThresholdConfig, untrained_head
 from mlclip.heads import HEADS
 from mlclip.settings import UNTRAINED, TrainConfig
+from mlclip.training.runs import Recipe, ThresholdConfig, untrained_head
 
 QUICK = TrainConfig(lr=0.02, epochs=3)
 VARIANTS = {"sigmoid": Recipe("sigmoid", training=QUICK)}
@@ -39,7 +29,7 @@ def dataset(pictures):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr("mlclip.compare.derived.RESAMPLES", 100)
+    monkeypatch.setattr("mlclip_bench.heads.derived.RESAMPLES", 100)
 
 
 @pytest.fixture
@@ -263,7 +253,7 @@ def test_every_variant_of_every_study_can_be_built(dataset, encoder):
 def command(dataset, encoder_folder, tmp_path, monkeypatch):
     write_manifest(dataset, tmp_path / "manifest.jsonl")
     monkeypatch.setattr(HEADS["sigmoid"], "defaults", QUICK)
-    monkeypatch.setattr("mlclip.compare.draw", lambda results, derived: [])  # slow, and tested above
+    monkeypatch.setattr("mlclip_bench.heads.draw", lambda results, derived: [])  # slow, and tested above
     words = ["compare", "--heads", "sigmoid", "--seeds", "1", "--data", tmp_path / "manifest.jsonl", "--out",
              tmp_path / "study", "--cache", tmp_path / "features", "--encoder", encoder_folder]  # fmt: skip
 
@@ -289,7 +279,7 @@ def test_the_command_stopped_by_hand_reports_what_it_has(command, tmp_path, monk
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlclip.compare.run.train_run", stop)
+    monkeypatch.setattr("mlclip_bench.heads.run.train_run", stop)
     assert command().exit_code == 130
     lines = (tmp_path / "study" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["variant"] for line in lines] == ["label frequency", "raw pixels"]
@@ -300,7 +290,7 @@ def test_the_command_ends_with_3_when_a_run_failed(command, monkeypatch):
     def fail(*arguments, **options):
         raise TrainError("it ran away")
 
-    monkeypatch.setattr("mlclip.compare.run.train_run", fail)
+    monkeypatch.setattr("mlclip_bench.heads.run.train_run", fail)
     done = command()
     assert done.exit_code == 3
     assert "sigmoid, seed 0: failed: it ran away" in done.output

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip.contexts import read_contexts, read_translations, split_language
 from mlclip.errors import DataError
-from mlclip.wording import Wording
+from mlclip.heads.contexts import read_contexts, read_translations, split_language
+from mlclip.heads.wording import Wording
 
 LABELS = ("dog", "playing card", "tree")
 GERMAN = {"dog": "Hund", "tree": "Baum"}

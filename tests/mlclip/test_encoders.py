@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders import DEFAULT_ENCODER, load_encoder
+from mlclip.encoders.clip import DEFAULT_ENCODER, load_encoder
+from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features, Rows
 from mlclip.errors import CheckpointError, EncoderError
-from mlclip.features import TEXT_KINDS, FeatureCache, Features, Rows
-from mlclip.fit import Recipe, train_run
 from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
+from mlclip.training.runs import Recipe, train_run
 
 
 def random_pixels(size, count=2):

@@ -10,16 +10,16 @@ from sklearn.metrics import average_precision_score
 from mlclip.checkpoint import load_run, save_run
 from mlclip.cli import main
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
-from mlclip.extend import TOLERANCE, extend_run, run_settings
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, evaluate_run, head_features, run_cache, train_run
 from mlclip.heads import HEADS, Growth, LabelTexts
 from mlclip.heads.base import Examples, Head
 from mlclip.heads.growth import joined_references
 from mlclip.heads.mld import MLDecoder
-from mlclip.train import predict_scores
+from mlclip.training.extend import TOLERANCE, extend_run, run_settings
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Recipe, evaluate_run, head_features, run_cache, train_run
 
 KNOWN, ALL = ("blue", "green", "red"), ("blue", "green", "red", "white")
 OPTIONS = {

@@ -3,9 +3,9 @@ import pytest
 import torch
 from mlclip_client.pixels import to_pixels
 
-from mlclip.encoders import Encoder, load_encoder
+from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CacheError
-from mlclip.features import FeatureCache
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import torch
 from mlclip.checkpoint import load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
 from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, TrainError
-from mlclip.features import FeatureCache
-from mlclip.finetune import duration
-from mlclip.fit import Recipe, ThresholdConfig, evaluate_run, retune_run, train_run
-from mlclip.pretrain import save_encoder
 from mlclip.settings import TrainConfig
+from mlclip.training.finetune import duration
+from mlclip.training.pretrain import save_encoder
+from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, retune_run, train_run
 
 QUICK = TrainConfig(lr=5e-4, epochs=12, patience=12, batch_size=8)
 
@@ -149,7 +149,7 @@ def test_it_says_how_long_it_will_take(dataset, base, cache, caplog):
 
 
 def test_long_fine_tunings_recommend_a_gpu(dataset, base, cache, caplog, monkeypatch):
-    monkeypatch.setattr("mlclip.finetune.LONG", 0)
+    monkeypatch.setattr("mlclip.training.finetune.LONG", 0)
     with caplog.at_level(logging.INFO, logger="mlclip"):
         train_run(dataset, base, cache, Recipe("siglip", {}, replace(QUICK, epochs=1)))
     assert any("a GPU is recommended" in record.getMessage() for record in caplog.records)

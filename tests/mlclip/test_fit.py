@@ -7,12 +7,12 @@ import torch
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
 from mlclip.data import Dataset, Item, assign_splits
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, TrainError
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, ThresholdConfig, evaluate_run, examples, head_features, retune_run, train_run
 from mlclip.heads import HEADS
 from mlclip.settings import TrainConfig
-from mlclip.train import predict_outputs, predict_scores, train_head
+from mlclip.training.loop import predict_outputs, predict_scores, train_head
+from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, examples, head_features, retune_run, train_run
 
 QUICK = {
     "sigmoid": TrainConfig(lr=0.02, epochs=30),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mlclip.errors import TrainError
+from mlclip.heads.index import build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
 from mlclip.heads.neighbors import NeighborSearch
-from mlclip.index import build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
 
 D, K = 16, 36
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip.decoder import _few_queries
 from mlclip.heads import FeatureShapes, build_head
+from mlclip.heads.decoder import _few_queries
 from mlclip.heads.mld import MLDecoder
 
 WIDTH, TOKENS = 16, 5
@@ -125,7 +125,7 @@ def test_both_orders_of_attention_give_the_same(queries, monkeypatch):
     target, memory = torch.randn(2, queries, WIDTH).double(), torch.randn(2, 50, WIDTH).double()
     found = []
     for few in (True, False):
-        monkeypatch.setattr("mlclip.decoder._few_queries", lambda *shapes, few=few: few)
+        monkeypatch.setattr("mlclip.heads.decoder._few_queries", lambda *shapes, few=few: few)
         layer.zero_grad()
         attended = layer._attend(target, memory)
         attended.pow(2).sum().backward()

@@ -10,12 +10,12 @@ from mlclip_client.pixels import PixelSpec
 from mlclip_export.graphs import FILE, write_head
 
 from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
+from mlclip.encoders.features import Features, Rows
 from mlclip.errors import CheckpointError
-from mlclip.features import Features, Rows
 from mlclip.heads import Examples, FeatureShapes, NeighborSearch, build_head
-from mlclip.prototypes import make_prototypes
+from mlclip.heads.prototypes import make_prototypes
 from mlclip.settings import TrainConfig
-from mlclip.train import train_head
+from mlclip.training.loop import train_head
 
 WIDTH, CLASSES, REFERENCES = 8, 5, 40
 

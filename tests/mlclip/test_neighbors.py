@@ -8,7 +8,7 @@ from mlclip_export.graphs import FILE, write_head
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
-from mlclip.features import Features, Rows
+from mlclip.encoders.features import Features, Rows
 from mlclip.heads.base import Examples, FeatureShapes, LabelTexts
 from mlclip.heads.growth import Growth
 from mlclip.heads.knn1 import NearestNeighbor

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from mlclip.checkpoint import load_run, save_run
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
-from mlclip.features import FeatureCache, Features, Rows
-from mlclip.fit import Recipe, evaluate_run, train_run
+from mlclip.encoders.features import FeatureCache, Features, Rows
 from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.powerset import PowersetHead, Unseen
 from mlclip.settings import TrainConfig
-from mlclip.train import predict_scores
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Recipe, evaluate_run, train_run
 
 WIDTH = 8
 SETS = [(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 0)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlclip.prototypes import make_prototypes
+from mlclip.heads.prototypes import make_prototypes
 
 GROUPINGS = ["random", "kmeans"]
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from mlclip.errors import TrainError
-from mlclip.fit import ThresholdConfig
 from mlclip.heads import HEADS, FeatureShapes, build_head
 from mlclip.losses import LOSSES
-from mlclip.recipes import RECIPES, find_recipe
+from mlclip.presets import RECIPES, find_recipe
+from mlclip.training.runs import ThresholdConfig
 
 SHAPES = FeatureShapes(embedding_width=16, token_count=5, token_width=8, text_token_count=4, text_token_width=12)
 

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip import console, references
+from mlclip import console
 from mlclip.checkpoint import load_run, save_run
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, examples, head_features, train_run
-from mlclip.references import append_references, edit_run, explain, remove_references
 from mlclip.settings import TrainConfig
+from mlclip.training import references
+from mlclip.training.references import append_references, edit_run, explain, remove_references
+from mlclip.training.runs import Recipe, examples, head_features, train_run
 
 CLASSES = ("blue", "green", "red", "white")
 LATE = 10

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip.finetune import draw_classes
 from mlclip.heads import HEADS, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.siglip import SiglipHead, label_prompts
 from mlclip.losses import bce
+from mlclip.training.finetune import draw_classes
 
 
 def unit_rows(count, width, seed):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mlclip.encoders import Encoder, load_encoder
+from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.features import FeatureCache
+from mlclip.encoders.text_tower import has_clip_tokens, read_text
 from mlclip.errors import CacheError, EncoderError
-from mlclip.features import FeatureCache
-from mlclip.text_tower import has_clip_tokens, read_text
 
 TEXTS = ["a red ball", "two cats!!~ on grass", "long " * 40, "Été & co"]
 

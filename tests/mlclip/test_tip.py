@@ -10,12 +10,12 @@ from mlclip_export.graphs import FILE, write_head
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.data import Dataset, Item, assign_splits
-from mlclip.features import FeatureCache, Features, Rows
-from mlclip.fit import Recipe, evaluate_run, train_run
+from mlclip.encoders.features import FeatureCache, Features, Rows
 from mlclip.heads import Examples, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.tip import BETAS, SHARES, calibrate, search
 from mlclip.metrics import mean_average_precision
-from mlclip.train import predict_scores
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Recipe, evaluate_run, train_run
 
 WIDTH, CLASSES = 6, 3
 LABELS = ("dog", "playing card", "tree")

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from mlclip.checkpoint import load_run, save_run
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, ThresholdConfig, evaluate_run, head_features, train_run, untrained_head
 from mlclip.heads import HEADS, Choice, Head, Range
 from mlclip.metrics import mean_average_precision
 from mlclip.settings import TrainConfig
-from mlclip.train import predict_scores
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, head_features, train_run, untrained_head
 from mlclip.tune import Search, Study, Trial, tune_run
 from mlclip.tune.bayes import optimise, propose, settled
 from mlclip.tune.grid import try_all

@@ -11,13 +11,13 @@ from mlclip_export.graphs import FILE, write_head
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.data import Dataset, Item, assign_splits, read_dataset
-from mlclip.encoders import load_encoder
+from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.features import FeatureCache, Features
 from mlclip.errors import DataError, TrainError
-from mlclip.features import FeatureCache, Features
-from mlclip.fit import Recipe, train_run
 from mlclip.heads import FeatureShapes, LabelTexts, build_head
 from mlclip.metrics import mean_average_precision
-from mlclip.train import predict_scores
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Recipe, train_run
 
 DEMO = Path(__file__).parents[2] / "demo" / "data" / "manifest.jsonl"
 LABELS = ("blue", "green", "red", "white")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlclip_client.catalog import Via
-from mlclip_client.files import Walk, find_images
+from mlclip_client.inputs.folders import Walk, find_images
 from mlclip_client.pixels import ImageError, decode
+from mlclip_client.server.catalog import Via
 
 from mlclip.errors import MlclipError
 

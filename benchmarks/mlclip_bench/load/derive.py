@@ -8,7 +8,7 @@ from typing import Any
 
 from mlclip.json_lines import Line
 from mlclip_bench.load.define import Closed, Load, Open
-from mlclip_bench.load.statistics import Counters
+from mlclip_bench.load.server_counters import Counters
 from mlclip_bench.load.windows import CONSECUTIVE, Window, is_stable, merge
 
 PERCENTILES = (50, 90, 95, 99)

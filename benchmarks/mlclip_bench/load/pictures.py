@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mlclip.compare.pictures import INK, STYLE, save
+from mlclip_bench.heads.pictures import INK, STYLE, save
 from mlclip_bench.load.derive import Row, closed_rows, open_rows
 from mlclip_bench.load.search import bracket
 

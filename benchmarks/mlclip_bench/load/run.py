@@ -15,7 +15,7 @@ from mlclip.provenance import provenance
 from mlclip_bench.load.define import Closed, Images, Load, LoadError, Pace, Questions
 from mlclip_bench.load.generate import Measured, generate
 from mlclip_bench.load.resources import Usage, cores_and_memory, read_usage
-from mlclip_bench.load.statistics import Statistics, difference, read_statistics
+from mlclip_bench.load.server_counters import Statistics, difference, read_statistics
 from mlclip_bench.load.target import CHANNEL, Target
 from mlclip_bench.load.windows import CONSECUTIVE, Window, is_stable
 

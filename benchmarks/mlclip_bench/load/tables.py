@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlclip.errors import ResultsError
 from mlclip_bench.load.derive import PERCENTILES, Row, closed_rows, open_rows
-from mlclip_bench.load.statistics import Counters
+from mlclip_bench.load.server_counters import Counters
 
 TIMES = (
     "Client Send",

@@ -14,7 +14,7 @@ from mlclip_serve import ServeError, Server
 from tritonclient.utils import InferenceServerException
 
 from mlclip_bench.load.define import LoadError
-from mlclip_bench.load.statistics import ensemble_steps
+from mlclip_bench.load.server_counters import ensemble_steps
 
 CHANNEL = [("grpc.enable_http_proxy", 0)]
 _TIMEOUT = 30.0

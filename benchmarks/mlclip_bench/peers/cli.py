@@ -119,7 +119,7 @@ def _draw(paths: list[Path], count: int, seed: int) -> tuple[Path, ...]:
     Raises:
         DataError: there are none.
     """
-    from mlclip_client.files import Walk, find_images
+    from mlclip_client.inputs.folders import Walk, find_images
 
     from mlclip_bench.peers.measure import shuffled
 

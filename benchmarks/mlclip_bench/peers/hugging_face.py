@@ -20,7 +20,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
 from mlclip_bench.peers.catalogue import PeerError
 
 _TOWERS = {

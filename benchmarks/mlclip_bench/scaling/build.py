@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlclip.encoders import Encoder
-from mlclip.features import Features, Rows
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.features import Features, Rows
 from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts
 from mlclip_bench.scaling.cases import ENCODER, REFERENCES, SELF_ATTENTION, Case
 from mlclip_bench.scaling.reference import self_attention_decoder
@@ -30,7 +30,7 @@ _ARENA = 4
 
 
 @dataclass(frozen=True)
-class Paper:
+class CostEstimate:
     """What a case costs before anything runs.
 
     Attributes:
@@ -53,7 +53,7 @@ def shapes_of(encoder: Encoder) -> FeatureShapes:
     return FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
 
 
-def on_paper(case: Case, shapes: FeatureShapes, encoder: Encoder) -> Paper:
+def on_paper(case: Case, shapes: FeatureShapes, encoder: Encoder) -> CostEstimate:
     """Count parameters, FLOPs and the largest results, without memory for them where a head's work allows it."""
     if case.kind == ENCODER:
         module: nn.Module = encoder
@@ -68,7 +68,9 @@ def on_paper(case: Case, shapes: FeatureShapes, encoder: Encoder) -> Paper:
     sizes = _Sizes()
     with torch.no_grad(), sizes, FlopCounterMode(display=False) as flops:
         module(*inputs)
-    return Paper(sum(tensor.numel() for tensor in tensors), flops.get_total_flops(), sum(sorted(sizes.seen)[-2:]))
+    return CostEstimate(
+        sum(tensor.numel() for tensor in tensors), flops.get_total_flops(), sum(sorted(sizes.seen)[-2:])
+    )
 
 
 def build(case: Case, shapes: FeatureShapes) -> Head:

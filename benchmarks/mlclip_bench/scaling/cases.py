@@ -60,7 +60,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Left:
+class SkippedPoint:
     """A point that is not measured, and why."""
 
     title: str
@@ -74,7 +74,7 @@ def plan(
     heads: Sequence[str],
     label_sets: Mapping[int, int],
     references: int,
-) -> tuple[list[Series], list[Left]]:
+) -> tuple[list[Series], list[SkippedPoint]]:
     """The series of a run.
 
     Args:
@@ -101,7 +101,7 @@ def plan(
         elif head == "powerset":
             series += _powersets(classes, label_sets)
             left += [
-                Left("powerset", n, "no data shows its label sets: --label-sets takes a manifest of yours")
+                SkippedPoint("powerset", n, "no data shows its label sets: --label-sets takes a manifest of yours")
                 for n in classes
                 if n not in label_sets
             ]

@@ -11,9 +11,9 @@ from mlclip_export.graphs import FILE, ServedEncoder, encoder_outputs, write_enc
 from mlclip_export.parity import compare, refuse_if_apart
 from torch import nn
 
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
 from mlclip.heads import FeatureShapes, Head
-from mlclip_bench.scaling.build import Paper, build, example
+from mlclip_bench.scaling.build import CostEstimate, build, example
 from mlclip_bench.scaling.cases import ENCODER, Case
 
 TOLERANCE = 1e-4
@@ -30,7 +30,7 @@ class Graph:
         file_bytes: of both together.
         export_seconds: from a head in memory to its files; the comparison with torch is not in it.
         difference: largest absolute difference of onnxruntime's output from torch's.
-        parameters, flops: see `Paper`.
+        parameters, flops: see `CostEstimate`.
     """
 
     file: Path
@@ -47,7 +47,7 @@ class Graph:
         return facts
 
 
-def write_graph(case: Case, paper: Paper, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
+def write_graph(case: Case, paper: CostEstimate, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
     """Export a case and compare it with torch.
 
     Args:

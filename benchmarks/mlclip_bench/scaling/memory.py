@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
-from mlclip_bench.scaling.build import Paper
-from mlclip_bench.scaling.cases import Case, Left, Series
+from mlclip_bench.scaling.build import CostEstimate
+from mlclip_bench.scaling.cases import Case, Series, SkippedPoint
 from mlclip_bench.scaling.results import Raw
 from mlclip_bench.scaling.rounds import Point
 
@@ -15,7 +15,9 @@ SHARE = 0.8
 """Of the memory that is free when the run starts, for all graphs together."""
 
 
-def fitting(papers: Mapping[Case, Paper], batches: Sequence[int], raw: Raw, series: Sequence[Series]) -> list[Point]:
+def fitting(
+    papers: Mapping[Case, CostEstimate], batches: Sequence[int], raw: Raw, series: Sequence[Series]
+) -> list[Point]:
     """The points that fit into memory together, the small ones first; for the others, how much they would need."""
     free = SHARE * psutil.virtual_memory().available
     titles = {case.key: one.title for one in series for case in one.cases}
@@ -29,5 +31,5 @@ def fitting(papers: Mapping[Case, Paper], batches: Sequence[int], raw: Raw, seri
             points.append(Point(key, batch))
         else:
             why = f"batch {batch} needs about {need / 2**30:.1f} GiB beside the others, {free / 2**30:.1f} GiB are free"
-            raw.add_left(Left(titles.get(key, key), classes[key], why))
+            raw.add_left(SkippedPoint(titles.get(key, key), classes[key], why))
     return sorted(points)

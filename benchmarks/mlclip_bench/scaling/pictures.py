@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlclip.compare.pictures import save
+from mlclip_bench.heads.pictures import save
 from mlclip_bench.scaling.derive import Derived
 from mlclip_bench.scaling.statistics import Estimate, latency
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.decoder import DecoderLayer
 from mlclip.heads import FeatureShapes
+from mlclip.heads.decoder import DecoderLayer
 from mlclip.heads.mld import MLDecoder
 
 

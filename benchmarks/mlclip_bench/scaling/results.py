@@ -14,7 +14,7 @@ from typing import Any
 
 from mlclip.errors import ResultsError
 from mlclip.json_lines import Line, append_line, read_lines
-from mlclip_bench.scaling.cases import Left, Series
+from mlclip_bench.scaling.cases import Series, SkippedPoint
 from mlclip_bench.scaling.rounds import Point
 
 FILE = "results.jsonl"
@@ -69,7 +69,7 @@ class Raw:
         """All lines of a kind."""
         return [line for line in self.lines if line["kind"] == kind]
 
-    def add_left(self, left: Left) -> None:
+    def add_left(self, left: SkippedPoint) -> None:
         """Note down a point that is not measured."""
         line = {"kind": "left", "title": left.title, "classes": left.classes, "why": left.why}
         if line not in self.lines:

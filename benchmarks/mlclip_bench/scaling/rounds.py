@@ -27,7 +27,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to measure.
 
     Attributes:
@@ -54,7 +54,7 @@ def take_turns(
     points: Sequence[Point],
     measure: Callable[[Point, float], Sequence[float]],
     medians: Mapping[Point, list[float]],
-    patience: Patience,
+    patience: RetryPolicy,
     clock: Callable[[], float],
     record: Callable[[Point, int, Sequence[float]], None],
     on_turn: Callable[[int, int, int], None] = lambda number, done, total: None,
@@ -92,7 +92,7 @@ def take_turns(
             medians[point].append(statistics.median(calls))
 
 
-def next_round(medians: Sequence[float], patience: Patience) -> int:
+def next_round(medians: Sequence[float], patience: RetryPolicy) -> int:
     """The number of the round, from 1, in which a point is due."""
     done = len(medians)
     if done < patience.fewest or medians[-1] < patience.dear:
@@ -100,7 +100,7 @@ def next_round(medians: Sequence[float], patience: Patience) -> int:
     return patience.fewest + patience.seldom * (done - patience.fewest + 1)
 
 
-def settled(medians: Sequence[float], patience: Patience) -> bool:
+def settled(medians: Sequence[float], patience: RetryPolicy) -> bool:
     """Whether a point needs no further round."""
     return len(medians) >= patience.most or (
         len(medians) >= patience.steady and relative_half_width(medians) < ACCURACY

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlclip.encoders import DEFAULT_ENCODER, RANDOM, Encoder, load_encoder
+from mlclip.encoders.clip import DEFAULT_ENCODER, RANDOM, Encoder, load_encoder
 from mlclip.provenance import provenance
-from mlclip_bench.scaling.build import Paper, on_paper, shapes_of
-from mlclip_bench.scaling.cases import ENCODER, Case, Left, Series, plan
+from mlclip_bench.scaling.build import CostEstimate, on_paper, shapes_of
+from mlclip_bench.scaling.cases import ENCODER, Case, Series, SkippedPoint, plan
 from mlclip_bench.scaling.memory import fitting
 from mlclip_bench.scaling.results import Raw, series_line
-from mlclip_bench.scaling.rounds import Patience, take_turns
+from mlclip_bench.scaling.rounds import RetryPolicy, take_turns
 from mlclip_bench.scaling.sources import Parts, in_process
 from mlclip_bench.scaling.triton import head_threads, served
 
@@ -99,7 +99,7 @@ def run(settings: Settings, folder: Path, watch: Watch, *, resume: bool = False)
             points,
             measure,
             {point: medians.get(point, []) for point in points},
-            Patience(until=until),
+            RetryPolicy(until=until),
             clock,
             raw.add_round,
             watch.turn,
@@ -141,7 +141,7 @@ def _asked(settings: Settings, series: Sequence[Series], encoder: Encoder) -> di
     }
 
 
-def _papers(series: Sequence[Series], encoder: Encoder, raw: Raw, watch: Watch) -> dict[Case, Paper]:
+def _papers(series: Sequence[Series], encoder: Encoder, raw: Raw, watch: Watch) -> dict[Case, CostEstimate]:
     """All cases with their costs on paper; what the encoder cannot feed is left out."""
     shapes, papers = shapes_of(encoder), {Case(ENCODER): on_paper(Case(ENCODER), shapes_of(encoder), encoder)}
     for one in series:
@@ -150,5 +150,5 @@ def _papers(series: Sequence[Series], encoder: Encoder, raw: Raw, watch: Watch) 
             try:
                 papers[case] = on_paper(case, shapes, encoder)
             except ValueError as error:
-                raw.add_left(Left(one.title, case.classes, str(error)))
+                raw.add_left(SkippedPoint(one.title, case.classes, str(error)))
     return papers

@@ -11,9 +11,9 @@ from typing import Any
 
 from mlclip_export.graphs import FILE
 
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
-from mlclip_bench.scaling.build import Paper, shapes_of
+from mlclip_bench.scaling.build import CostEstimate, shapes_of
 from mlclip_bench.scaling.cases import Case
 from mlclip_bench.scaling.graphs import write_graph
 from mlclip_bench.scaling.pool import Pool
@@ -37,7 +37,7 @@ class Parts:
     """
 
     points: Sequence[Point]
-    papers: Mapping[Case, Paper]
+    papers: Mapping[Case, CostEstimate]
     encoder: Encoder
     raw: Raw
     folder: Path

@@ -19,7 +19,7 @@ from mlclip_serve import Server
 from tritonclient.utils import np_to_triton_dtype
 
 from mlclip.checkpoint import EncoderRef, Run
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
 from mlclip.heads import Head
 from mlclip_bench.scaling.build import build, example, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, WHOLE, Case

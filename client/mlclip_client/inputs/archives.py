@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-from mlclip_client.files import image_suffixes
 from mlclip_client.inputs.columns import TEXTS
-from mlclip_client.inputs.found import Found
+from mlclip_client.inputs.folders import image_suffixes
 from mlclip_client.inputs.item import Item
-from mlclip_client.inputs.remote import is_address, one_line
+from mlclip_client.inputs.skipped import Skipped
+from mlclip_client.inputs.stores import is_address, one_line
 from mlclip_client.inputs.streams import Broken, ReadAt, open_archive
 
 _LARGEST_HEADER = 2**20
@@ -39,7 +39,7 @@ class _Member:
     text: str | None
 
 
-def read_archive(place: str, found: Found) -> Iterator[Item]:
+def read_archive(place: str, found: Skipped) -> Iterator[Item]:
     """Give an item for every image in an archive, in its order; one for the archive itself where that is damaged.
 
     Args:
@@ -72,7 +72,7 @@ def read_archive(place: str, found: Found) -> Iterator[Item]:
         yield Item(place, "remote" if is_address(place) else "file", place, problem=f"read: {problem}")
 
 
-def _members(place: str, found: Found) -> Iterator[_Member | str]:
+def _members(place: str, found: Skipped) -> Iterator[_Member | str]:
     """All whole members but folders, then what is wrong with the archive, if anything is."""
     try:
         with closing(open_archive(place, _LOOK_BACK)) as archive:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from mlclip_client.inputs.item import Item, file_item, shortened
-from mlclip_client.inputs.remote import WEB, is_address, scheme_of
+from mlclip_client.inputs.stores import WEB, is_address, scheme_of
 
 Holds = Literal["path", "bytes", "url"]
 COLUMNS: Mapping[Holds, tuple[str, ...]] = {

@@ -12,10 +12,10 @@ from typing import IO
 from mlclip_client.inputs import parquet
 from mlclip_client.inputs.archives import clean_text
 from mlclip_client.inputs.columns import Columns, base_of, choose_columns, place_item
-from mlclip_client.inputs.found import Found
 from mlclip_client.inputs.item import Item, file_item
 from mlclip_client.inputs.lines import Line, read_lines
-from mlclip_client.inputs.remote import one_line
+from mlclip_client.inputs.skipped import Skipped
+from mlclip_client.inputs.stores import one_line
 from mlclip_client.inputs.streams import open_place
 
 _LONGEST_CSV_LINE = 2**20
@@ -24,7 +24,7 @@ _LONGEST_JSON_LINE = 128 * 2**20
 _ROWS_TO_CHECK = 100
 
 
-def open_manifest(name: str, column: str | None, found: Found) -> Callable[[], Iterator[Item]]:
+def open_manifest(name: str, column: str | None, found: Skipped) -> Callable[[], Iterator[Item]]:
     """Look at a manifest's columns; what comes back reads its items, one for each row, from the beginning.
 
     Args:
@@ -69,7 +69,7 @@ def _csv_columns(name: str, column: str | None) -> Columns:
     raise ValueError("the file is empty; its first line must name the columns")
 
 
-def _csv_items(name: str, columns: Columns, found: Found) -> Iterator[Item]:
+def _csv_items(name: str, columns: Columns, found: Skipped) -> Iterator[Item]:
     base, header = base_of(name), list[str]()
     with open_place(name) as file:
         for number, row in _csv_records(file, name):
@@ -134,7 +134,7 @@ def _check_json(name: str, column: str | None) -> None:
         raise refused
 
 
-def _json_items(name: str, column: str | None, found: Found) -> Iterator[Item]:
+def _json_items(name: str, column: str | None, found: Skipped) -> Iterator[Item]:
     base = base_of(name)
     with open_place(name) as file:
         for line in read_lines(file, _LONGEST_JSON_LINE):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.inputs.columns import Columns, base_of, choose_columns, place_item
 from mlclip_client.inputs.item import Item, file_item, shortened
-from mlclip_client.inputs.remote import one_line
+from mlclip_client.inputs.stores import one_line
 from mlclip_client.inputs.streams import WINDOW, Broken, open_place
 
 _ROWS = 1024

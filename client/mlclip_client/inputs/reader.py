@@ -15,13 +15,13 @@ from mlclip_client.errors import BadImage, DownloadFailed, TooLarge, Unreadable
 from mlclip_client.images import load
 from mlclip_client.inputs.item import Item
 from mlclip_client.inputs.limits import Limits
+from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.parquet import Cells
-from mlclip_client.inputs.remote import STORES, locate, one_line, scheme_of
-from mlclip_client.inputs.shelf import Shelf
+from mlclip_client.inputs.stores import STORES, locate, one_line, scheme_of
 from mlclip_client.inputs.streams import WINDOW, open_archive, open_place
 
 if TYPE_CHECKING:
-    from mlclip_client.inputs.web import Web
+    from mlclip_client.inputs.web.fetch import Web
 
 _OPEN = 4
 """Archives and Parquet files that stay open, each with up to 32 MiB of what was read of late."""
@@ -44,7 +44,7 @@ class Reader:
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008  # frozen
         self._limits = limits
         self._lock = threading.Lock()
-        self._shelf = Shelf(_OPEN)
+        self._shelf = OpenFiles(_OPEN)
         self._threads = ThreadPoolExecutor(limits.connections, "mlclip-lookup")
         self._web: Web | None = None
 
@@ -119,7 +119,7 @@ class Reader:
     def _the_web(self) -> Web:
         with self._lock:
             if self._web is None:
-                from mlclip_client.inputs.web import Web  # slow to load, and many jobs have no address
+                from mlclip_client.inputs.web.fetch import Web  # slow to load, and many jobs have no address
 
                 self._web = Web(self._limits, self._threads)
             return self._web

@@ -14,7 +14,7 @@ from typing import IO, cast
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from mlclip_client.inputs.remote import is_address, one_line, open_remote
+from mlclip_client.inputs.stores import is_address, one_line, open_remote
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) -> the bytes there; fewer at the end."""

@@ -17,8 +17,8 @@ from mlclip_client.errors import JobError, WrongJob
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.outputs import replacing
-from mlclip_client.rows import Row, with_vectors
+from mlclip_client.output.rows import Row, with_vectors
+from mlclip_client.output.writers import replacing
 
 FORMAT = 2
 _COUNTS = b"mlclip_counts"

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.errors import ClientError
 from mlclip_client.jobs.folder import Job
-from mlclip_client.outputs import open_writer, replacing
-from mlclip_client.rows import without_filling
+from mlclip_client.output.rows import without_filling
+from mlclip_client.output.writers import open_writer, replacing
 
 
 def merge(folder: Path, out: str) -> None:

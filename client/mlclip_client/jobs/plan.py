@@ -14,8 +14,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.inputs.item import Item
-from mlclip_client.inputs.remote import is_address
-from mlclip_client.outputs import replacing
+from mlclip_client.inputs.stores import is_address
+from mlclip_client.output.writers import replacing
 
 _NUMBERS = ("offset", "size")
 _NAMES = tuple(field.name for field in fields(Item))

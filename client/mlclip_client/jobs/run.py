@@ -1,133 +1,161 @@
-"""The loop of a worker: claim shards, label their inputs, write their rows."""
+"""Jobs from beginning to end, on either engine: this process, or a Ray cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-
-from mlclip_client.errors import JobError
+from mlclip_client.bulk.labeller import Pin, check_pins, pins
+from mlclip_client.bulk.request import JobOptions, MonitorOptions, Request, ServerOptions, Summary
+from mlclip_client.bulk.stream import Run, begun, find
+from mlclip_client.errors import ServerUnavailable
+from mlclip_client.events import tell
+from mlclip_client.inputs import Limits
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.folder import Counts, Job
-from mlclip_client.ordered import ordered
-from mlclip_client.rows import Row
+from mlclip_client.jobs.ray import ShardResult, WorkerSpec, work_on_ray
+from mlclip_client.jobs.worker import Kinds, Limit, WorkerContext, claimed, work
+from mlclip_client.output.cache import AnswerCache
+from mlclip_client.output.rows import KINDS, Row, RowOptions
 
-Kinds = frozenset[str] | None
-"""Which inputs are to be labelled: those of finished shards with an error of these kinds; None: unfinished shards."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One input of a shard under work."""
-
-    shard: int
-    index: int
-    item: Item
-    last: bool
+AGAIN = frozenset({"download", "read", "unavailable", "busy", "deadline", "server"})
+"""Kinds of errors that another try may mend."""
 
 
-@dataclass
-class Limit:
-    """Stops a job that is plainly broken.
-
-    Attributes:
-        most: inputs with an error, one after the other, after which it stops; 0: never.
-    """
-
-    most: int
-    _in_a_row: int = field(default=0, init=False)
-
-    def count(self, row: Row) -> None:
-        """Count a row; raises JobError."""
-        self._in_a_row = self._in_a_row + 1 if row["error_kind"] else 0
-        if self.most and self._in_a_row >= self.most:
-            raise JobError(
-                f"stopped after {self._in_a_row:,} errors in a row, the last one {row['error_kind']}: {row['error']}; "
-                "what is done is kept: mend the cause and give the same command again, or raise --max-failures"
-            )
-
-
-@dataclass(frozen=True)
-class Doing:
-    """How shards are worked on.
-
-    Attributes:
-        label: gives an input's row; called from several threads.
-        schema: of the rows.
-        limit: when to stop.
-        threads: inputs under work at once.
-        after_each: told of each row, in order.
-        after_shard: told of each shard that was written, and what came of it.
-    """
-
-    label: Callable[[Item], Row]
-    schema: pa.Schema
-    limit: Limit
-    threads: int
-    after_each: Callable[[Row], None]
-    after_shard: Callable[[int, Counts], None]
-
-
-def claimed(job: Job, kinds: Kinds) -> Iterator[int]:
-    """Claim shards that have something to be done, one by one, but not those that another process has.
+def run_job(
+    folder: Path,
+    wanted: Request,
+    asking: ServerOptions,
+    watching: MonitorOptions,
+    working: JobOptions,
+    options: dict[str, Any],
+) -> Summary:
+    """Begin a job, or go on with it.
 
     Args:
-        job: a job that has begun.
-        kinds: what is to be done.
-    """
-    for shard in range(job.plan.shards):
-        if not has_work(job, shard, kinds) or not job.claims.take(shard):
-            continue
-        if has_work(job, shard, kinds):
-            job.sweep(shard)
-            yield shard
-        else:  # another worker has just done it
-            job.claims.free(shard)
-
-
-def has_work(job: Job, shard: int, kinds: Kinds) -> bool:
-    """Whether a shard has something to be done; see `claimed`."""
-    done = job.shard_file(shard).exists()
-    if kinds is None:
-        return not done
-    return done and not kinds.isdisjoint(job.counts(shard).errors or ())
-
-
-def work(job: Job, shards: Iterable[int], kinds: Kinds, doing: Doing) -> None:
-    """Label what is to be done in some shards, write each shard when all of it is, and give its claim back.
-
-    Args:
-        job: a job that has begun.
-        shards: those that are claimed; read by another thread, as the work goes on.
-        kinds: what is to be done.
-        doing: how.
+        folder: of the job.
+        wanted: what; a job that goes on needs neither names nor heads.
+        asking: how.
+        watching: who looks on.
+        working: where, and for how long.
+        options: what a new job remembers for commands that go on with it, plain JSON values.
 
     Raises:
-        JobError: the limit was reached; or what `label` raises. Shards that are written stay.
+        ClientError: see `run_stream`; the job holds something else; nobody answers for longer than `retry_seconds`.
+        ValueError: an argument makes no sense.
     """
-    rows: dict[int, Row] = {}
-    tasks = (task for shard in shards for task in _tasks(job, shard, kinds))
-    for task, row in ordered(lambda task: (task, doing.label(task.item)), tasks, doing.threads):
-        rows[task.index] = row
-        doing.limit.count(row)
-        doing.after_each(row)
-        if task.last:
-            complete = rows if len(rows) == job.plan.rows(task.shard) else _known(job, task.shard) | rows
-            counts = job.write(task.shard, [complete[index] for index in sorted(complete)], doing.schema)
-            job.claims.free(task.shard)
-            doing.after_shard(task.shard, counts)
-            rows = {}
+    with Job(folder, new=True) as job:
+        known, summary, here = job.asked, Summary(), os.getcwd()
+        if known is not None:
+            here = here if wanted.names else known["folder"]
+            names, heads = wanted.names or tuple(known["inputs"]), wanted.heads or tuple(known["heads"])
+            wanted = replace(wanted, names=names, heads=heads)
+        with begun(wanted, asking, watching, _findings(folder), summary) as run:
+
+            def items() -> Iterator[Item]:
+                return find(wanted, summary)
+
+            if known is not None and set(known["heads"]) == {info.name for info in run.heads}:
+                _check_pins(known, run)
+            asked = _asked(run, working, here) | {"options": options}
+            job.begin(asked, items, working.shard_rows, lambda count: tell("planned", inputs=count))
+            _work(job, run, working)
+        return summary
 
 
-def _tasks(job: Job, shard: int, kinds: Kinds) -> Iterator[Task]:
-    items = list(enumerate(job.plan.items(shard)))
-    if kinds is not None:
-        found = job.read(shard).column("error_kind").to_pylist()
-        items = [(index, item) for index, item in items if found[index] in kinds]
-    for index, item in items:
-        yield Task(shard, index, item, index == items[-1][0])
+def run_retry(
+    folder: Path,
+    kinds: frozenset[str],
+    limits: Limits,
+    asking: ServerOptions,
+    watching: MonitorOptions,
+    working: JobOptions,
+) -> Summary:
+    """Label those inputs of a job again that ended with an error.
+
+    Args:
+        folder: of a job that has begun.
+        kinds: of errors.
+        limits: of reading.
+        asking: how.
+        watching: who looks on.
+        working: where, and for how long.
+
+    Raises:
+        ClientError: there is no job, or see `run_job`.
+        ValueError: there are no errors of such a kind.
+    """
+    if unknown := kinds - KINDS:
+        raise ValueError(f"--kind {', '.join(sorted(unknown))}: errors are of the kinds {', '.join(sorted(KINDS))}")
+    with Job(folder) as job:
+        known, summary = job.asked or {}, Summary()
+        wanted = Request((), tuple(known["heads"]), RowOptions(**known["columns"]), limits=limits)
+        with begun(wanted, asking, watching, _findings(folder), summary) as run:
+            _check_pins(known, run)
+            _work(job, run, working, kinds)
+        return summary
 
 
-def _known(job: Job, shard: int) -> dict[int, Row]:
-    return dict(enumerate(job.read(shard).to_pylist()))
+def _work(job: Job, run: Run, working: JobOptions, kinds: Kinds = None) -> None:
+    """Do what is to be done, on the engine that is asked for."""
+    before, inputs = job.total(), job.plan.count
+    if kinds is None:
+        done, total = before.rows, inputs
+    else:
+        done, total = 0, sum(count for kind, count in (before.errors or {}).items() if kind in kinds)
+    engine = _work_here if working.cluster is None else _work_on_ray
+    with run.watched(total, done) as after_each:
+        try:
+            engine(job, run, working, kinds, after_each)
+        except ServerUnavailable as error:
+            raise ServerUnavailable(f"{error}; what is done is kept: the same command goes on") from error
+    run.summary.job = (job.total(), inputs)
+
+
+def _work_here(job: Job, run: Run, working: JobOptions, kinds: Kinds, after_each: Callable[[Row], None]) -> None:
+    def after_shard(shard: int, counts: Counts) -> None:
+        tell("shard written", shard=shard, rows=counts.rows, errors=counts.errors)
+
+    label = replace(run.labeller, pinned=pins(run.heads), goes_on=False).label
+    limit = Limit(working.most_failures)
+    doing = WorkerContext(label, run.schema, limit, run.asking.concurrency, after_each, after_shard)
+    work(job, claimed(job, kinds), kinds, doing)
+
+
+def _work_on_ray(job: Job, run: Run, working: JobOptions, kinds: Kinds, after_each: Callable[[Row], None]) -> None:
+    def after_shard(done: ShardResult) -> None:
+        run.labeller.findings.saved += done.saved
+        run.labeller.client.transport.retries += done.retries
+        for row in done.outcomes:
+            after_each(row)
+        tell("shard written", shard=done.shard, rows=done.rows, errors=done.errors, node=done.node)
+
+    assert working.cluster is not None
+    orders = WorkerSpec(run.wanted, run.asking, pins(run.heads), run.schema, working.most_failures, kinds)
+    work_on_ray(job, orders, working.cluster, after_shard)
+
+
+def _findings(folder: Path) -> AnswerCache:
+    return AnswerCache(folder / "findings.sqlite")
+
+
+def _check_pins(known: dict[str, Any], run: Run) -> None:
+    check_pins({name: Pin(**pin) for name, pin in known["heads"].items()}, pins(run.heads))
+
+
+def _asked(run: Run, working: JobOptions, here: str) -> dict[str, Any]:
+    """What rows depend on, for job.json; `here` is the folder that names of inputs start from."""
+    wanted = run.wanted
+    return {
+        "inputs": list(wanted.names),
+        "folder": here,
+        "columns": asdict(wanted.columns),
+        "manifests": asdict(wanted.inputs),
+        "texts": wanted.texts and os.fspath(wanted.texts.absolute()),
+        "max_bytes": wanted.limits.max_bytes,
+        "shard_rows": working.shard_rows,
+        "heads": {name: asdict(pin) for name, pin in pins(run.heads).items()},
+    }

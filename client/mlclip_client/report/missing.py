@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-from mlclip_client.inputs.remote import is_address
-from mlclip_client.rows import REJECTED_KINDS
+from mlclip_client.inputs.stores import is_address
+from mlclip_client.output.rows import REJECTED_KINDS
 
 Reason = Literal["memory", "address", "error", "unread"]
 """It came from memory; it is at an address, and nothing is fetched; its row says that it cannot be used; it could not

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 from mlclip_client.errors import Unreadable
-from mlclip_client.inputs import Found, InputOptions, Item, Reader, find_inputs
-from mlclip_client.inputs.found import ARCHIVES, MANIFESTS
-from mlclip_client.inputs.remote import is_address
+from mlclip_client.inputs import InputOptions, Item, Reader, Skipped, find_inputs
+from mlclip_client.inputs.skipped import ARCHIVES, MANIFESTS
+from mlclip_client.inputs.stores import is_address
+from mlclip_client.output.rows import printable
 from mlclip_client.report.thumbnails import local_reader
-from mlclip_client.rows import printable
 
 
 class Pictures:
@@ -59,7 +59,7 @@ class Pictures:
 def _listed(container: Path) -> dict[str, Item]:
     """The images in an archive by name, or in a manifest by row."""
     try:
-        items = list(find_inputs([str(container)], InputOptions(), Found()))
+        items = list(find_inputs([str(container)], InputOptions(), Skipped()))
     except ValueError:  # a manifest whose column was named by hand
         return {}
     return {printable(item.part) if item.kind == "member" else item.path.rpartition(":")[2]: item for item in items}

@@ -27,9 +27,9 @@ from mlclip.audit.doubts import Doubt, LabelDoubts, by_label, find_doubts, need_
 from mlclip.audit.folds import opinions
 from mlclip.audit.sheet import Applied, apply_sheet, write_sheet
 from mlclip.data import Dataset
-from mlclip.encoders import Encoder
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.features import FeatureCache
+from mlclip.training.runs import Recipe
 
 __all__ = ["Applied", "Audit", "Doubt", "LabelDoubts", "apply_sheet", "audit", "write_sheet"]
 

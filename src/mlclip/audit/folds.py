@@ -17,12 +17,12 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 
 from mlclip.data import Dataset
 from mlclip.data.splits import together
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
-from mlclip.features import FeatureCache
-from mlclip.fit import Recipe, head_features, run_cache, train_run
 from mlclip.thresholds import select
-from mlclip.train import predict_scores
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Recipe, head_features, run_cache, train_run
 
 CLIP = 1e-4
 """Scores nearer to 0 or 1 count as this near: neighbour heads give exact zeros, which have no logit."""

@@ -8,7 +8,6 @@ import sys
 import typer
 
 from mlclip.cli.audit import audit
-from mlclip.cli.compare import compare
 from mlclip.cli.data import app as data
 from mlclip.cli.encode import encoders, features, pretrain
 from mlclip.cli.evaluate import evaluate
@@ -26,7 +25,7 @@ app = typer.Typer(
 )
 data.command()(audit)
 app.add_typer(data, name="data")
-for command in (features, pretrain, heads, recipes, tune, compare, encoders, references):
+for command in (features, pretrain, heads, recipes, tune, encoders, references):
     app.command()(command)
 app.command(context_settings=OWN_OPTIONS)(train)
 app.command("eval")(evaluate)

@@ -12,9 +12,9 @@ from rich.table import Table
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
 from mlclip.console import console, progress
 from mlclip.data import Dataset, read_dataset, write_manifest
-from mlclip.encoders import DEFAULT_ENCODER
+from mlclip.encoders.clip import DEFAULT_ENCODER
+from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
-from mlclip.features import DEFAULT_CACHE
 
 
 def audit(
@@ -42,8 +42,8 @@ def audit(
     `remove` or `keep`, and run the command again with --apply.
     """
     from mlclip.audit import audit, write_sheet
-    from mlclip.fit import Recipe
     from mlclip.heads import HEADS
+    from mlclip.training.runs import Recipe
 
     dataset = read_dataset(*data)
     if apply is not None:

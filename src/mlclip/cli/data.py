@@ -23,9 +23,9 @@ from mlclip.data import (
 )
 from mlclip.data.duplicate_pairs import points_from_pairs
 from mlclip.data.similarity import nearest
-from mlclip.encoders import DEFAULT_ENCODER
+from mlclip.encoders.clip import DEFAULT_ENCODER
+from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import DataError
-from mlclip.features import DEFAULT_CACHE
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, prepare and audit labelled images.")
 

@@ -11,8 +11,8 @@ import typer
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, feature_cache
 from mlclip.console import console, progress
 from mlclip.data import read_dataset
-from mlclip.encoders import DEFAULT_ENCODER, MODELS
-from mlclip.features import DEFAULT_CACHE
+from mlclip.encoders.clip import DEFAULT_ENCODER, MODELS
+from mlclip.encoders.features import DEFAULT_CACHE
 
 
 def features(
@@ -42,7 +42,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Seed of weights, order and captions.")] = 0,
 ) -> None:
     """Pre-train a small CLIP on captioned pictures (titles and labels of the `train` split)."""
-    from mlclip.pretrain import Picture, PretrainConfig, new_model, pretrain, save
+    from mlclip.training.pretrain import Picture, PretrainConfig, new_model, pretrain, save
 
     items = read_dataset(*data).split("train").items
     pictures = [Picture(item.path, item.text or "", item.labels) for item in items if item.text or item.labels]

@@ -8,7 +8,7 @@ import typer
 
 from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress
-from mlclip.features import DEFAULT_CACHE
+from mlclip.encoders.features import DEFAULT_CACHE
 
 if TYPE_CHECKING:
     from mlclip.checkpoint import Run
@@ -25,8 +25,8 @@ def evaluate(
     """Measure a run on a split; print the figures and store them in its metrics.json."""
     from mlclip.checkpoint import load_run, write_json
     from mlclip.console import class_table
-    from mlclip.features import FeatureCache
-    from mlclip.fit import evaluate_run
+    from mlclip.encoders.features import FeatureCache
+    from mlclip.training.runs import evaluate_run
 
     loaded = load_run(run)
     dataset = run_data(loaded.training, data)

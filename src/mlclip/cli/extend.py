@@ -32,8 +32,8 @@ def extend(
         out: folder to write; None puts it beside the run's.
     """
     from mlclip.checkpoint import load_run, save_run
-    from mlclip.extend import extend_run, run_settings
-    from mlclip.features import FeatureCache
+    from mlclip.encoders.features import FeatureCache
+    from mlclip.training.extend import extend_run, run_settings
 
     run = load_run(folder)
     try:

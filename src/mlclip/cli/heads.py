@@ -30,7 +30,7 @@ def heads(name: Annotated[str | None, typer.Argument(help="One head, with its ow
 
 def recipes() -> None:
     """List the named recipes with the document each follows."""
-    from mlclip.recipes import RECIPES
+    from mlclip.presets import RECIPES
 
     table = Table("recipe", "head", "follows", "where the document is silent")
     for recipe in RECIPES.values():

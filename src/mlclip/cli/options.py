@@ -41,16 +41,16 @@ def run_data(training: dict[str, Any], data: list[str] | None) -> Dataset:
 
 def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> Any:
     """Load an encoder and open its features cache."""
-    from mlclip.encoders import load_encoder
-    from mlclip.features import FeatureCache
+    from mlclip.encoders.clip import load_encoder
+    from mlclip.encoders.features import FeatureCache
 
     return FeatureCache(load_encoder(encoder, pretrained), folder)
 
 
 def threshold_config(mode: str, beta: float) -> Any:
     """Check how thresholds shall be chosen; raises TrainError."""
-    from mlclip.fit import ThresholdConfig
     from mlclip.thresholds import MODES
+    from mlclip.training.runs import ThresholdConfig
 
     if mode not in MODES or beta <= 0:
         raise TrainError(f"--thresholds is one of {', '.join(MODES)} and --beta above 0, not {mode} and {beta:g}")

@@ -10,8 +10,8 @@ import typer
 from mlclip.cli.options import CacheOption, RunArgument
 from mlclip.console import console, progress
 from mlclip.data import read_dataset
+from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import DataError
-from mlclip.features import DEFAULT_CACHE
 
 
 def references(
@@ -59,8 +59,8 @@ def _list(folder: Path) -> None:
 
 def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> None:
     from mlclip.checkpoint import Run
-    from mlclip.features import FeatureCache
-    from mlclip.references import append_references, edit_run
+    from mlclip.encoders.features import FeatureCache
+    from mlclip.training.references import append_references, edit_run
 
     data = read_dataset(*sources)
 
@@ -84,7 +84,7 @@ def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> Non
 
 
 def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
-    from mlclip.references import edit_run, remove_references
+    from mlclip.training.references import edit_run, remove_references
 
     before, after = edit_run(
         folder, lambda run: remove_references(run, _ids(given, run.head.reference_ids), drop_labels=drop_labels)

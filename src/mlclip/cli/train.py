@@ -25,12 +25,12 @@ from mlclip.cli.options import (
     threshold_config,
 )
 from mlclip.console import console, epoch_line, metrics_table, progress
-from mlclip.encoders import DEFAULT_ENCODER
+from mlclip.encoders.clip import DEFAULT_ENCODER
+from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
-from mlclip.features import DEFAULT_CACHE
 
 if TYPE_CHECKING:
-    from mlclip.fit import Recipe
+    from mlclip.training.runs import Recipe
 
 ExtendOption = Annotated[
     Path | None, typer.Option(help="Add the data's new classes to this run; its head and encoder are taken.")
@@ -64,7 +64,7 @@ def train(
 ) -> None:
     """Train a head on a frozen encoder and choose its thresholds; write a run folder."""
     from mlclip.checkpoint import save_run
-    from mlclip.fit import Recipe, train_run
+    from mlclip.training.runs import Recipe, train_run
 
     settings = given(lr=lr, epochs=epochs, patience=patience, batch_size=batch_size, loss=loss, seed=seed,
                      alignment_weight=alignment_weight, loss_options=numbers(loss_option))  # fmt: skip
@@ -103,9 +103,9 @@ def train(
 
 def _start(recipe: str | None, head: str) -> Recipe:
     """What the command line's options change: a named recipe, or the head's defaults."""
-    from mlclip.fit import Recipe
     from mlclip.heads import HEADS
-    from mlclip.recipes import find_recipe
+    from mlclip.presets import find_recipe
+    from mlclip.training.runs import Recipe
 
     if recipe is None and head not in HEADS:
         raise TrainError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")

@@ -9,8 +9,8 @@ import typer
 
 from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
 from mlclip.console import console, metrics_table, progress
+from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
-from mlclip.features import DEFAULT_CACHE
 
 if TYPE_CHECKING:
     from mlclip.tune import Search, Trial
@@ -45,8 +45,8 @@ def tune(
     Both look at the validation split only. A search goes on from its trials when it is started again.
     """
     from mlclip.checkpoint import load_run, save_run
-    from mlclip.features import FeatureCache
-    from mlclip.fit import retune_run
+    from mlclip.encoders.features import FeatureCache
+    from mlclip.training.runs import retune_run
     from mlclip.tune import tune_run
 
     loaded = load_run(run)

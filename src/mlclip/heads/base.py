@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mlclip.features import Features
+from mlclip.encoders.features import Features
 from mlclip.settings import UNTRAINED, TrainConfig
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
 from mlclip.heads.growth import Growth
-from mlclip.prototypes import check_prototypes, make_prototypes
+from mlclip.heads.prototypes import check_prototypes, make_prototypes
 from mlclip.settings import TrainConfig
 
 CHUNK = 64

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.alignment import PROMPT
-from mlclip.decoder import (
+from mlclip.heads.alignment import PROMPT
+from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts
+from mlclip.heads.decoder import (
     DecoderLayer,
     SegmentedReadout,
     TextQueries,
@@ -23,7 +24,6 @@ from mlclip.decoder import (
     make_readout,
     readout_parts,
 )
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts
 from mlclip.heads.growth import Growth, joined_rows
 from mlclip.settings import TrainConfig
 

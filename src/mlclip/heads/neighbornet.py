@@ -24,7 +24,7 @@ from mlclip.errors import CheckpointError
 from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
 from mlclip.heads.growth import Growth, joined_references
 from mlclip.heads.neighbors import largest
-from mlclip.prototypes import check_prototypes, make_prototypes
+from mlclip.heads.prototypes import check_prototypes, make_prototypes
 from mlclip.settings import TrainConfig
 
 TOP = 32

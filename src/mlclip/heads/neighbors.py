@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range, batches, tensors
 from mlclip.heads.growth import Growth, joined_references
-from mlclip.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
+from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
 
 PROBES = 256
 """So many validation images stay with an index, to measure its recall whenever it is made anew."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from mlclip.alignment import PROMPT
+from mlclip.heads.alignment import PROMPT
 from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts
 from mlclip.heads.growth import Growth
 from mlclip.settings import TrainConfig

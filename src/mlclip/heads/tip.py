@@ -26,12 +26,12 @@ import torch
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor
 
-from mlclip.contexts import Words
 from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, batches, tensors
+from mlclip.heads.contexts import Words
 from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.wording import Wording
 from mlclip.heads.zeroshot import untranslated_fact
 from mlclip.metrics import mean_average_precision
-from mlclip.wording import Wording
 
 BETAS = tuple(float(2**power) for power in range(9))
 SHARES = (0.0, *(2.0**power for power in range(-4, 6)))
@@ -44,12 +44,12 @@ Array = npt.NDArray[np.float32]
 class TipAdapter(Head):
     """Text and training images vote together.
 
-    `build` takes the options of `mlclip.wording.Wording.read` too.
+    `build` takes the options of `mlclip.heads.wording.Wording.read` too.
 
     Args:
         classes: N.
         width: D, the embedding's width.
-        contexts: C of them; see `mlclip.contexts`.
+        contexts: C of them; see `mlclip.heads.contexts`.
         weights: one a context, 0 to 100.
         translations: language to words.
         alpha: α; None lets `finish` search it.

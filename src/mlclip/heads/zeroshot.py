@@ -13,22 +13,22 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from mlclip.contexts import Words
 from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.heads.contexts import Words
 from mlclip.heads.growth import Growth
-from mlclip.wording import Wording
+from mlclip.heads.wording import Wording
 
 
 class ZeroShot(Head):
     """Cosine similarity to each class's text embedding, as a score.
 
-    `build` takes the options of `mlclip.wording.Wording.read`: files or values of `contexts`, `weights` and
+    `build` takes the options of `mlclip.heads.wording.Wording.read`: files or values of `contexts`, `weights` and
     `translations`, and `keep_labels`; `config` holds what they came to.
 
     Args:
         classes: N.
         width: D, the embedding's width.
-        contexts: C of them; see `mlclip.contexts`.
+        contexts: C of them; see `mlclip.heads.contexts`.
         weights: one a context, 0 to 100.
         translations: language to words.
     """

@@ -19,9 +19,9 @@ from typing import Literal, get_args
 
 from mlclip.checkpoint import Run
 from mlclip.data import Dataset
-from mlclip.features import FeatureCache
-from mlclip.fit import Progress, ThresholdConfig, train_run
+from mlclip.encoders.features import FeatureCache
 from mlclip.settings import TrainConfig
+from mlclip.training.runs import Progress, ThresholdConfig, train_run
 from mlclip.tune.bayes import optimise
 from mlclip.tune.grid import try_all
 from mlclip.tune.judge import Figure, Judge

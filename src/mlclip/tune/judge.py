@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from mlclip.data import Dataset
-from mlclip.encoders import Encoder
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
-from mlclip.features import FeatureCache
-from mlclip.fit import Progress, Recipe, examples, fit_head, untrained_head
 from mlclip.heads import Examples, Head, LabelTexts
 from mlclip.metrics import mean_average_precision
 from mlclip.thresholds import best_threshold, select
-from mlclip.train import predict_scores
+from mlclip.training.loop import predict_scores
+from mlclip.training.runs import Progress, Recipe, examples, fit_head, untrained_head
 from mlclip.tune.space import Settings, apply
 
 Figure = Literal["f", "map"]

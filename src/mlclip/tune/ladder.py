@@ -9,8 +9,8 @@ from 0 over 1.2 ... 1.5 to 2 ... 3.5); of alpha2 it names 3 only, of beta1 1.4 o
 from __future__ import annotations
 
 from mlclip.errors import TrainError
-from mlclip.fit import Recipe
 from mlclip.heads import HEADS, Head
+from mlclip.training.runs import Recipe
 from mlclip.tune.space import Settings
 from mlclip.tune.study import Study, Trial
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from mlclip.checkpoint import Run
 from mlclip.errors import TrainError
-from mlclip.extend import recorded_training
-from mlclip.fit import Recipe
 from mlclip.heads import Choice, Range
 from mlclip.settings import TrainConfig
+from mlclip.training.extend import recorded_training
+from mlclip.training.runs import Recipe
 
 Space = Mapping[str, Range | Choice]
 Settings = dict[str, Any]

@@ -1,0 +1,256 @@
+"""The pictures of a comparison, each as PNG and SVG: methods, labels, precision against recall, few pictures.
+
+Blue and grey only, so colour-blind people see what others see: the darker blue leads, grey needs no encoder. Where
+many methods share one picture, each has its own panel over the others in light grey.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlclip.errors import ResultsError
+from mlclip.json_lines import Line
+from mlclip_bench.heads.derived import RECALLS, Derived, is_floor
+from mlclip_bench.heads.figures import DECISIONS, RANKING, Get
+from mlclip_bench.heads.floors import CHANCE
+from mlclip_bench.heads.results import Results
+
+INK, FAINT = "#333333", "#D8D8D8"
+BARS = {"leading": "#56B4E9", "other": "#CBE4F5", "floor": "#D5D5D5"}
+LINES = {"leading": "#0072B2", "other": "#56A5D8", "floor": "#777777"}
+ROWS_IN_A_TABLE = 60
+FIGURES: Mapping[str, Get] = {**RANKING, **DECISIONS}
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": "#999999",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "mlclip",
+}
+Runs = Mapping[str, Sequence[Line]]
+
+
+def draw(results: Results, derived: Derived) -> list[Path]:
+    """Draw what the runs allow: `methods`, `classes`, `precision_recall` with all images, `shots` with fewer.
+
+    Returns:
+        The files.
+
+    Raises:
+        ResultsError: the folder is not writable.
+    """
+    with matplotlib.rc_context(STYLE):
+        pictures: dict[str, Figure] = {}
+        if None in derived.runs:
+            pictures["methods"] = methods_picture(derived)
+            pictures["classes"] = classes_picture(derived.runs[None])
+            if derived.curves:
+                pictures["precision_recall"] = precision_recall_picture(derived)
+        if set(derived.runs) - {None}:
+            pictures["shots"] = shots_picture(derived)
+        return [path for name, picture in pictures.items() for path in save(picture, results.folder / name)]
+
+
+def methods_picture(derived: Derived) -> Figure:
+    """Test mAP and micro F1: a bar a method, a dot a seed, a line for the interval."""
+    runs = derived.runs[None]
+    names = list(runs)[::-1]
+    figure = Figure(figsize=(8, 0.8 + 0.3 * len(names)), layout="constrained")
+    columns = {"mean_average_precision": ("test mAP, %", "mAP"), "f1_micro": ("micro F1, %", "F1 micro")}
+    for axes, (key, (title, column)) in zip(figure.subplots(1, 2, sharey=True), columns.items(), strict=True):
+        compared = derived.comparisons[None].get(key)
+        leading = compared.leading if compared is not None else ()
+        for row, name in enumerate(names):
+            values = _percent(runs[name], FIGURES[column])
+            interval = compared.interval(name) if compared is not None else None
+            axes.barh(row, np.mean(values), height=0.64, color=BARS[_standing(name, leading)])
+            _spread(axes, row, values, interval)
+        axes.set_title(title, loc="left")
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.1)
+        axes.set_xlim(left=0)
+    figure.supxlabel(
+        "Darker blue: cannot be told apart from the highest. Grey: no encoder. Line: 95 % interval. Dots: seeds.",
+        fontsize=8, x=0.01, ha="left",
+    )  # fmt: skip
+    return figure
+
+
+def classes_picture(runs: Runs) -> Figure:
+    """ROC AUC of every label under every method: a table in colours, or sorted curves for many labels."""
+    runs = {name: lines for name, lines in runs.items() if name != CHANCE} or runs
+    line = next(iter(runs.values()))[0]
+    positives = np.array(line["test"]["per_class"]["positives"])
+    shown = np.flatnonzero((positives > 0) & (positives < line["test"]["images"]))
+    shown = shown[np.argsort(-positives[shown], kind="stable")]
+    table = np.stack([_mean_per_class(lines)[shown] for lines in runs.values()], axis=1)
+    labels = [f"{line['labels'][n]}  {positives[n]:,}" for n in shown]
+    return (
+        _table_picture(table, labels, list(runs))
+        if len(shown) <= ROWS_IN_A_TABLE
+        else _sorted_picture(table, list(runs))
+    )
+
+
+def precision_recall_picture(derived: Derived) -> Figure:
+    """A panel a method: micro precision against recall, and the point that the thresholds chose."""
+    runs = {name: derived.runs[None][name] for name in derived.runs[None] if name in derived.curves}
+    own = {name: lines for name, lines in runs.items() if name != CHANCE} or runs
+    figure, panels = _panels(list(own))
+    leading = _leading(derived)
+    for (name, lines), axes in zip(own.items(), panels, strict=True):
+        for other in runs:
+            axes.plot(100 * RECALLS, 100 * np.array(derived.curves[other]), color=FAINT, linewidth=0.7)
+        colour = LINES[_standing(name, leading)]
+        axes.plot(100 * RECALLS, 100 * np.array(derived.curves[name]), color=colour, linewidth=1.8)
+        axes.plot(
+            np.mean(_percent(lines, FIGURES["R micro"])), np.mean(_percent(lines, FIGURES["P micro"])), "o",
+            color=colour, markeredgecolor="white", markersize=6,
+        )  # fmt: skip
+        axes.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100))
+    figure.supxlabel("recall, % of all true pairs", fontsize=9)
+    figure.supylabel("precision, %", fontsize=9)
+    return figure
+
+
+def shots_picture(derived: Derived) -> Figure:
+    """A panel a method: test mAP against training pictures a label, with a band of one deviation over seeds."""
+    counts = list(derived.runs)
+    ticks = ["all" if k is None else str(k) for k in counts]
+    names = sorted(derived.runs[counts[-1]], key=CHANCE.__eq__)  # chance last: a line in every panel, none of its own
+    means, deviations = (np.full((len(names), len(counts)), np.nan) for _ in range(2))
+    for column, k in enumerate(counts):
+        for row, name in enumerate(names):
+            if name in derived.runs[k]:
+                values = _percent(derived.runs[k][name], FIGURES["mAP"])
+                means[row, column], deviations[row, column] = np.mean(values), np.std(values, ddof=len(values) > 1)
+    figure, panels = _panels([name for name in names if name != CHANCE] or names)
+    places = np.arange(len(counts))
+    for row, axes in enumerate(panels):
+        axes.plot(places, means.T, color=FAINT, linewidth=0.7)
+        colour = LINES[_standing(names[row], names)]
+        axes.fill_between(places, means[row] - deviations[row], means[row] + deviations[row], color=colour, alpha=0.25,
+                          linewidth=0)  # fmt: skip
+        axes.plot(places, means[row], "o-", color=colour, linewidth=1.8, markersize=3.5)
+        axes.set_xticks(places, ticks)
+        axes.set_ylim(bottom=0)
+    figure.supxlabel("training pictures a label", fontsize=9)
+    figure.supylabel("test mAP, %", fontsize=9)
+    return figure
+
+
+def _spread(axes: Axes, row: int, values: Sequence[float], interval: tuple[float, float] | None) -> None:
+    """On a bar: the interval as a line, seeds as dots, the mean in figures."""
+    end = float(np.mean(values))
+    if interval is not None:
+        low, high = (100 * bound for bound in interval)
+        axes.plot([low, high], [row, row], color=INK, linewidth=1)
+        end = max(end, high)
+    if len(values) > 1:
+        dots = {"markersize": 3.2, "color": "white", "markeredgecolor": INK, "markeredgewidth": 0.6}
+        axes.plot(values, [row] * len(values), "o", **dots)  # type: ignore[arg-type]
+    axes.annotate(f"{np.mean(values):.1f}", (end, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _table_picture(table: npt.NDArray[np.float64], labels: Sequence[str], methods: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(max(4.6, 2.2 + 0.5 * len(methods)), 1.6 + 0.19 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(100 * table, cmap="Blues", vmin=50, vmax=108, aspect="auto")
+    for row, column in np.ndindex(table.shape):
+        value = 100 * table[row, column]
+        ink = "white" if value > 80 else INK
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=ink)
+    axes.set_xticks(range(len(methods)), methods, rotation=40, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    figure.supxlabel(
+        "ROC AUC in %; 50 is chance.\nBehind each label: its test pictures.", fontsize=8, x=0.01, ha="left"
+    )
+    return figure
+
+
+def _sorted_picture(table: npt.NDArray[np.float64], methods: Sequence[str]) -> Figure:
+    """For each method, its labels from the worst to the best."""
+    figure, panels = _panels(methods)
+    share = np.linspace(0, 100, len(table))
+    ordered = 100 * np.sort(table, axis=0)
+    for column, axes in enumerate(panels):
+        axes.plot(share, ordered, color=FAINT, linewidth=0.7)
+        axes.plot(share, ordered[:, column], color=LINES[_standing(methods[column], methods)], linewidth=1.8)
+        axes.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100))
+    figure.supxlabel("labels, %, from the worst to the best of each method", fontsize=9)
+    figure.supylabel("ROC AUC, % (50 is chance)", fontsize=9)
+    return figure
+
+
+def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    columns = min(4, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    figure = Figure(figsize=(max(3.0, 2.1 * columns), 0.5 + 1.9 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, title in zip(grid, titles, strict=False):
+        axes.set_title(title, loc="left")
+    for axes in grid[len(titles) :]:
+        axes.remove()
+    for axes in grid[max(0, len(titles) - columns) : len(titles)]:
+        axes.tick_params(labelbottom=True)
+    return figure, list(grid[: len(titles)])
+
+
+def _mean_per_class(lines: Sequence[Line]) -> npt.NDArray[np.float64]:
+    columns = np.array([line["test"]["per_class"]["roc_auc"] for line in lines], dtype=np.float64)
+    mean: npt.NDArray[np.float64] = columns.mean(axis=0)
+    return mean
+
+
+def _leading(derived: Derived) -> tuple[str, ...]:
+    compared = derived.comparisons[None].get("mean_average_precision")
+    return compared.leading if compared is not None else ()
+
+
+def _standing(name: str, leading: Sequence[str]) -> str:
+    return "floor" if is_floor(name) else "leading" if name in leading else "other"
+
+
+def _percent(lines: Sequence[Line], get: Get) -> list[float]:
+    return [100 * (get(line["test"]) or 0.0) for line in lines]
+
+
+def save(picture: Figure, path: Path) -> list[Path]:
+    """Write a picture as PNG and as SVG.
+
+    Args:
+        picture: drawn and laid out.
+        path: without a suffix.
+
+    Raises:
+        ResultsError: the folder is not writable.
+    """
+    files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # labels come in any script
+            picture.savefig(files[0], dpi=160)
+            picture.set_layout_engine("none")  # it is laid out already, and that is the slow part
+            picture.savefig(files[1], metadata={"Date": None})
+    except OSError as error:
+        raise ResultsError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+    return files

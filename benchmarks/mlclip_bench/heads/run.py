@@ -1,0 +1,283 @@
+"""Measure what a study has not measured yet: train, score the test pictures, write one raw line a run.
+
+Variants take turns within a seed, so a study that was stopped is balanced. A line is measured anew only where the
+recipe behind its name has changed, or where it says that the run failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlclip.data import Dataset
+from mlclip.data.read import parse_source
+from mlclip.encoders.features import FeatureCache
+from mlclip.errors import MlclipError
+from mlclip.heads import HEADS
+from mlclip.json_lines import Line
+from mlclip.metrics import evaluate
+from mlclip.provenance import provenance
+from mlclip.thresholds import tune_thresholds
+from mlclip.training.loop import Epoch, predict_scores
+from mlclip.training.runs import Recipe, ThresholdConfig, examples, head_features, run_cache, train_run, untrained_head
+from mlclip_bench.heads.floors import FLOORS, Floor
+from mlclip_bench.heads.results import Results, TestScores, key_of
+from mlclip_bench.heads.studies import WITHOUT_TEXTS, few_shot
+
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to measure.
+
+    Attributes:
+        variant: its name in the study, or in FLOORS.
+        recipe: what to train, with its seed; None for a floor.
+        shots: training images a class; None for all.
+        seed: of the training and of the sample.
+        texts: whether test pictures keep their texts.
+    """
+
+    variant: str
+    recipe: Recipe | None
+    shots: int | None
+    seed: int
+    texts: bool = True
+
+    def describe(self) -> Line:
+        """The task as its raw line carries it, plain JSON values."""
+        recipe: dict[str, Any] = {"thresholds": asdict(self.recipe.thresholds if self.recipe else ThresholdConfig())}
+        if self.recipe is not None and self.recipe.training is not None:
+            recipe |= {
+                "head": self.recipe.head,
+                "options": self.recipe.options,
+                "training": asdict(self.recipe.training),
+            }
+        if not self.texts:
+            recipe["texts"] = False
+        line = {"variant": self.variant, "shots": self.shots, "seed": self.seed, "recipe": recipe}
+        plain: Line = json.loads(json.dumps(line, default=dict))  # as it will be when read back: tuples become lists
+        return plain
+
+
+def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None] = (None,)) -> list[Task]:
+    """All runs of a study: floors, then variants, in turn within each number of shots and each seed."""
+    tasks = []
+    for seed in range(seeds):
+        for k in shots:
+            tasks += [Task(name, None, k, seed) for name in FLOORS if k is not None or seed == 0]
+            tasks += [
+                Task(name, _seeded(recipe, seed), k, seed, texts=name not in WITHOUT_TEXTS)
+                for name, recipe in variants.items()
+            ]
+    return tasks
+
+
+def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Sequence[str], top: int | None) -> Line:
+    """What all lines of a folder share: the study, facts and digests of the data, and the encoder's fingerprint."""
+    return {
+        "study": study,
+        "data": {
+            "sources": {path.name: _file_digest(path) for path, _ in map(parse_source, sources)},
+            "digest": _data_digest(dataset),
+            "top": top,
+            "images": dataset.split_counts,
+            "classes": len(dataset.classes),
+            "labels_per_image": round(sum(len(item.labels) for item in dataset.items) / len(dataset), 3),
+            **_label_sets(dataset),
+        },
+        "encoder": {"tag": store.encoder.tag, "fingerprint": store.encoder.fingerprint},
+    }
+
+
+def warm(dataset: Dataset, store: FeatureCache, tasks: Sequence[Task], on_features: Callable[[int, int], None]) -> None:
+    """Fill the features cache with all that the tasks will read, so that no clock counts it."""
+    seen: set[tuple[str, ...]] = set()
+    for recipe in {task.variant: task.recipe for task in tasks if task.recipe}.values():
+        try:
+            head = untrained_head(recipe, dataset, store.encoder)
+            if head.inputs not in seen:
+                examples(head, dataset, store, on_progress=on_features)
+        except MlclipError:
+            continue  # this head will fail in its turn, and say so
+        seen.add(head.inputs)
+
+
+def missing(tasks: Sequence[Task], lines: Sequence[Line]) -> list[Task]:
+    """The tasks that have no line, or one that failed or came from another recipe.
+
+    Left out, too, is a method that takes no gradient step and gave the same scores under two seeds: it has no
+    randomness, and a third seed would tell nothing.
+    """
+    absent = object()
+    done = {key_of(line): line["recipe"] for line in lines if "error" not in line}
+    return [
+        task
+        for task in tasks
+        if done.get((task.variant, task.shots, task.seed), absent) != task.describe()["recipe"]
+        and not _settled(task, lines)
+    ]
+
+
+def measure_missing(
+    tasks: Sequence[Task],
+    results: Results,
+    dataset: Dataset,
+    store: FeatureCache,
+    setting: Line,
+    *,
+    on_task: Callable[[Task], None] = lambda task: None,
+    on_epoch: Callable[[Task, Epoch], None] = lambda task, epoch: None,
+) -> Iterator[Line]:
+    """Measure what is not there yet.
+
+    A run that fails with one of mlclip's errors becomes a line with `error`, and the next one follows.
+
+    Args:
+        tasks: as `plan` lists them.
+        results: where lines and scores go.
+        dataset: images with labels and splits.
+        store: the encoder's features cache.
+        setting: as `setting_of` gives it.
+        on_task: called before a run.
+        on_epoch: called after each epoch of a training.
+
+    Yields:
+        Every line, as soon as it is on disk.
+
+    Raises:
+        ResultsError: the folder holds lines of another setting, or cannot be written.
+    """
+    results.check(setting)
+    results.save_targets(dataset.split("test").targets())
+    lines = results.lines()
+    for task in tasks:
+        if not missing([task], lines):
+            continue
+        on_task(task)
+        line = {**task.describe(), **setting, "labels": list(dataset.classes), **provenance()}
+        outcome = None
+        try:
+            measured, outcome = _measure(task, dataset, store, on_epoch)
+            line |= measured
+        except MlclipError as error:
+            line["error"] = str(error)
+        lines.append(results.append(line, outcome))
+        yield lines[-1]
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    return replace(recipe, training=replace(recipe.training or HEADS[recipe.head].defaults, seed=seed))
+
+
+def _settled(task: Task, lines: Sequence[Line]) -> bool:
+    if task.shots is not None or task.recipe is None or task.recipe.training is None or task.recipe.training.epochs:
+        return False
+    own = _unseeded(task.describe())
+    digests = [line["scores"]["sha256"] for line in lines if "scores" in line and _unseeded(line) == own]
+    return len(digests) > 1 and len(set(digests)) == 1
+
+
+def _unseeded(line: Line) -> tuple[str, int | None, Line]:
+    recipe = line["recipe"]
+    if "training" in recipe:
+        recipe = {**recipe, "training": {**recipe["training"], "seed": None}}
+    return line["variant"], line["shots"], recipe
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What training left: how to score pictures, thresholds, figures on validation, and what else is known."""
+
+    score: Callable[[Dataset], Scores]
+    thresholds: Scores
+    validation: dict[str, Any]
+    facts: Line
+
+
+def _measure(
+    task: Task, dataset: Dataset, store: FeatureCache, on_epoch: Callable[[Task, Epoch], None]
+) -> tuple[Line, TestScores]:
+    part = dataset if task.shots is None else few_shot(dataset, task.shots, task.seed)
+    wall, cpu = time.perf_counter(), time.process_time()
+    if task.recipe is None:
+        fitted = _fit_floor(FLOORS[task.variant], part)
+    else:
+        fitted = _fit_head(task.recipe, part, store, lambda epoch: on_epoch(task, epoch))
+    seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
+    test = part.split("test") if task.texts else _without_texts(part.split("test"))
+    outcome = TestScores(fitted.score(test), fitted.thresholds)
+    tested = evaluate(test.targets(), outcome.scores, outcome.thresholds).to_dict()
+    line = {
+        "images": part.split_counts,
+        **fitted.facts,
+        **{name: round(value, 2) for name, value in seconds.items()},
+        "val": _columns(fitted.validation),
+        "test": _columns(tested),
+    }
+    return line, outcome
+
+
+def _without_texts(dataset: Dataset) -> Dataset:
+    return replace(dataset, items=tuple(replace(item, text=None) for item in dataset.items))
+
+
+def _fit_floor(floor: Floor, part: Dataset) -> _Fitted:
+    train, validation = part.split("train"), part.split("val")
+    targets, scores = validation.targets(), floor(train, validation)
+    thresholds = tune_thresholds(targets, scores, **asdict(ThresholdConfig()))
+    figures = evaluate(targets, scores, thresholds).to_dict()
+    return _Fitted(lambda asked: floor(train, asked), thresholds, figures, {})
+
+
+def _fit_head(recipe: Recipe, part: Dataset, store: FeatureCache, on_epoch: Callable[[Epoch], None]) -> _Fitted:
+    run = train_run(part, store.encoder, store, recipe, on_epoch=on_epoch)
+    facts = {"epochs": run.training["epochs_run"], "best_epoch": run.training["best_epoch"], "head": run.head.facts()}
+
+    def score(asked: Dataset) -> Scores:
+        return predict_scores(run.head, head_features(run.head, asked, run_cache(run, store)))
+
+    return _Fitted(score, run.thresholds, run.metrics["val"], facts)
+
+
+def _columns(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Figures with the per-class table as columns, in the order of the line's `labels`."""
+    names = ("positives", "selected", "precision", "recall", "average_precision", "roc_auc")
+    columns = {name: [_short(row[name]) for row in metrics["per_class"]] for name in names}
+    return metrics | {"per_class": columns}
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _data_digest(dataset: Dataset) -> str:
+    """Of all that a comparison takes from the data: files by content where it is known, labels, texts and splits."""
+    digest = hashlib.sha256(json.dumps(dataset.classes).encode())
+    for item in dataset.items:
+        row = [item.sha256 or item.path.name, sorted(item.labels), item.text, item.split]
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def _label_sets(dataset: Dataset) -> dict[str, int]:
+    """How many distinct sets of labels training holds, and how many test pictures have another one."""
+    known, asked = ([frozenset(item.labels) for item in dataset.split(name).items] for name in ("train", "test"))
+    held = set(known)
+    return {"label_sets": len(held), "unseen_sets": sum(labels not in held for labels in asked)}
+
+
+def _file_digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,89 @@
+"""What a study compares: names of variants, each with its recipe. Nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlclip.data import Dataset, k_shot
+from mlclip.errors import TrainError
+from mlclip.heads import HEADS
+from mlclip.training.runs import Recipe
+
+LEFT_OUT = ("siglip",)
+"""Not in `heads` unless it is named: it trains the encoder, so no features cache serves it."""
+
+WITHOUT_TEXTS = ("fusion, no texts",)
+"""Variants that are trained with texts and asked without any, as for pictures whose titles nobody knows."""
+
+LOSS_SETTINGS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "bce": ("bce", {}),
+    "focal": ("focal", {"gamma": 2}),
+    "asl": ("asl", {"gamma_neg": 4, "gamma_pos": 0, "shift": 0.05}),
+    "apl, α₁ 0, α₂ 3": ("apl", {"gamma_neg": 4, "gamma_pos": 0, "shift": 0.05, "alpha1": 0, "alpha2": 3}),
+    "apl, α₁ 1.3": ("apl", {"gamma_neg": 4, "gamma_pos": 0, "shift": 0.05, "alpha1": 1.3}),
+    "apl, γ⁻ 3, α₁ 2.5": ("apl", {"gamma_neg": 3, "gamma_pos": 0, "shift": 0.05, "alpha1": 2.5}),
+}
+"""Settings of Huang et al. 2023, https://arxiv.org/abs/2304.05361: those of its tables for MS-COCO, NUS-WIDE and text
+classification. With its default coefficients `apl` is `asl`, so it is not measured twice."""
+
+
+def _loss(head: str, loss: str, options: Mapping[str, Any]) -> Recipe:
+    return Recipe(head, training=replace(HEADS[head].defaults, loss=loss, loss_options=dict(options)))
+
+
+STUDIES: Mapping[str, Mapping[str, Recipe]] = {
+    "heads": {name: Recipe(name) for name in HEADS} | {name: Recipe("fusion") for name in WITHOUT_TEXTS},
+    "losses": {
+        f"{head}, {title}": _loss(head, loss, options)
+        for head in ("sigmoid", "mld")
+        for title, (loss, options) in LOSS_SETTINGS.items()
+    },
+    "alignment": {
+        "mld": Recipe("mld"),
+        "mld, no alignment": Recipe("mld", training=replace(HEADS["mld"].defaults, alignment_weight=0.0)),
+    },
+}
+"""`heads`: every method with its defaults. `losses`: the two heads that take any loss, with each. `alignment`: whether
+ML-Decoder's alignment loss helps."""
+
+
+def variants_of(study: str, heads: Sequence[str] | None = None) -> dict[str, Recipe]:
+    """The variants of a study.
+
+    Args:
+        study: a name in STUDIES.
+        heads: keep the variants of these heads; None keeps all but those of `LEFT_OUT`.
+
+    Raises:
+        TrainError: no such study or head, or nothing is left.
+    """
+    if study not in STUDIES:
+        raise TrainError(f"unknown study {study!r}: choose one of {', '.join(STUDIES)}")
+    unknown = [name for name in heads or () if name not in HEADS]
+    if unknown:
+        raise TrainError(f"unknown head {unknown[0]!r}: choose of {', '.join(HEADS)}")
+    kept = {
+        name: recipe
+        for name, recipe in STUDIES[study].items()
+        if (recipe.head in heads if heads is not None else recipe.head not in LEFT_OUT)
+    }
+    if not kept:
+        raise TrainError(f"the study {study!r} has no variant of {', '.join(heads or ())}")
+    return kept
+
+
+def few_shot(dataset: Dataset, k: int, seed: int) -> Dataset:
+    """Keep about k training and about k validation images a class; test stays whole.
+
+    Validation decides when training stops and where thresholds stand. Who has k labelled images a class has no
+    large validation split either, so it is cut in the same way.
+    """
+    return _exchanged(k_shot(_exchanged(k_shot(dataset, k, seed)), k, seed))
+
+
+def _exchanged(dataset: Dataset) -> Dataset:
+    other = {"train": "val", "val": "train"}
+    items = (replace(item, split=other.get(item.split or "", item.split)) for item in dataset.items)
+    return replace(dataset, items=tuple(items))

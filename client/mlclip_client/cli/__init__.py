@@ -1,0 +1,1 @@
+"""The command `mlclip-client`: a thin caller of the library."""

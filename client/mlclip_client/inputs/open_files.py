@@ -1,0 +1,67 @@
+"""A few archives and Parquet files that stay open between reads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Protocol, TypeVar, cast
+
+
+class Closes(Protocol):
+    """What can be closed."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+T = TypeVar("T", bound=Closes)
+
+
+class OpenFiles:
+    """Keeps things open, up to a number of them beside those in use; may be used from several threads.
+
+    Args:
+        room: how many stay open that nobody uses.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Hashable, Closes] = OrderedDict()
+        self._users: Counter[Hashable] = Counter()
+
+    @contextlib.contextmanager
+    def taken(self, key: Hashable, open_: Callable[[], T]) -> Iterator[T]:
+        """Give what is open under a key, or open it; it is not closed while the block runs.
+
+        Args:
+            key: what it is.
+            open_: called if it is not open; may raise.
+        """
+        with self._lock:
+            if key not in self._open:
+                self._open[key] = open_()
+            self._open.move_to_end(key)
+            self._users[key] += 1
+            thing = cast(T, self._open[key])
+        try:
+            yield thing
+        finally:
+            with self._lock:
+                self._users[key] -= 1
+                for dropped in self._too_many():
+                    dropped.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        with self._lock:
+            for thing in self._open.values():
+                thing.close()
+            self._open.clear()
+
+    def _too_many(self) -> list[Closes]:
+        idle = [key for key in self._open if not self._users[key]]
+        self._users = +self._users
+        return [self._open.pop(key) for key in idle[: max(0, len(idle) - self._room)]]

@@ -1,0 +1,1 @@
+"""Downloads: fetched politely, within limits, and never from inside the own network."""

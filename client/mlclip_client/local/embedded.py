@@ -1,0 +1,183 @@
+"""No server: the exported models of a repository answer in this process (`pip install 'mlclip-client[embedded]'`)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import service_pb2
+
+from mlclip_client.errors import UnknownHead
+from mlclip_client.images import ImageLike, pixels_of
+from mlclip_client.local.repository import Arrays, Batcher, EnsemblePlan, Repository
+from mlclip_client.pixels import PixelSpec
+from mlclip_client.server import wire
+from mlclip_client.server.catalog import Route, Via, plan_routes
+from mlclip_client.server.pool import EndpointPool
+from mlclip_client.server.transport import finish
+from mlclip_client.session import MAX_BYTES, Options, Session
+from mlclip_client.values import HeadInfo, Prediction
+
+MOST_AT_ONCE = 16
+"""Images that go through the models together, where the models allow it."""
+T = TypeVar("T")
+
+
+class InProcess:
+    """A Transport that leads nowhere: what a server would be asked is answered here, from a repository's models.
+
+    May be used from several threads. Each decodes its image; those that are ready go through the models together.
+
+    Args:
+        repository: holds configurations and models.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._lock = threading.Lock()
+        self._ready: dict[tuple[str, ...], Batcher[npt.NDArray[np.uint8], Arrays]] = {}
+
+    @property
+    def drops(self) -> int:
+        """There is no connection to be lost."""
+        return 0
+
+    async def call(self, rpc: str, request: Any) -> Any:
+        """Answer a request as Triton would; raises ClientError."""
+        if rpc == "RepositoryIndex":
+            return self._index()
+        if rpc == "ModelConfig":
+            return service_pb2.ModelConfigResponse(config=self._repository.configs[request.name])
+        assert rpc == "ModelInfer", rpc
+        return self._infer(request)
+
+    async def work(self, function: Callable[[], T]) -> T:
+        """Run the function here."""
+        return function()
+
+    async def pause(self, seconds: float) -> None:
+        """Nothing is ever waited for."""
+
+    def check(self, model: str, outputs: Sequence[str]) -> None:
+        """Raise UnknownHead where an ensemble needs a model for these outputs that cannot run here."""
+        EnsemblePlan(self._repository, self._repository.configs[model], outputs)
+
+    def _index(self) -> Any:
+        reply = service_pb2.RepositoryIndexResponse()
+        for model in self._repository.configs:
+            if version := self._repository.versions[model]:
+                reply.models.add(name=model, version=version, state="READY")
+        return reply
+
+    def _infer(self, request: Any) -> Any:
+        model, outputs = request.model_name, _outputs(request)
+        made = self._together(model, outputs).ask(self._pixels(request))
+        reply = service_pb2.ModelInferResponse(model_name=model, model_version=self._repository.versions[model])
+        for name in outputs:
+            kind = {"f": "FP32", "b": "BOOL"}[made[name].dtype.kind]
+            reply.outputs.add(name=name, datatype=kind, shape=made[name].shape)
+            reply.raw_output_contents.append(made[name].tobytes())
+        return reply
+
+    def _pixels(self, request: Any) -> npt.NDArray[np.uint8]:
+        image = next(tensor for tensor in request.inputs if tensor.name in ("image", "pixels"))
+        data = request.raw_input_contents[list(request.inputs).index(image)]
+        if image.name == "pixels":
+            return np.frombuffer(data, np.uint8).reshape(image.shape[1:])
+        return pixels_of(data[4:], self._spec(request.model_name))  # Triton's strings begin with their length
+
+    def _spec(self, model: str) -> PixelSpec:
+        facts = {key: value.string_value for key, value in self._repository.configs[model].parameters.items()}
+        return PixelSpec(int(facts["image_size"]), facts["interpolation"], facts["resize_mode"], int(facts["fill"]))
+
+    def _together(self, model: str, outputs: Sequence[str]) -> Batcher[npt.NDArray[np.uint8], Arrays]:
+        with self._lock:
+            key = (model, *outputs)
+            if key not in self._ready:
+                config = self._repository.configs[model]
+                most = min(MOST_AT_ONCE, max(config.max_batch_size, 1))
+                self._ready[key] = Batcher(EnsemblePlan(self._repository, config, outputs).run, most)
+            return self._ready[key]
+
+
+class Embedded:
+    """Answers for images from a repository's own models; may be used from several threads, as `Client` may.
+
+    Args:
+        repository: folder of a model repository, as `mlclip-export` writes it.
+        heads: names of the heads to ask; None: the only one that there is.
+        threads: of onnxruntime, for each model; 0: one a core.
+        via: which ensemble's steps run; the answers are the same.
+        embeddings: also give each image's embedding.
+        explain: also give the references behind each answer.
+        max_bytes: image files over this size are refused (`TooLarge`).
+
+    Raises:
+        ClientError: onnxruntime is missing, or the repository cannot be read.
+        ValueError: an argument makes no sense.
+
+    Example:
+        >>> with Embedded("model_repository", heads=("mld",)) as models:
+        ...     print(models.classify(Path("cat.jpg")).answers["mld"].chosen())
+    """
+
+    def __init__(
+        self,
+        repository: str | os.PathLike[str],
+        *,
+        heads: Sequence[str] | None = None,
+        threads: int = 0,
+        via: Via = "bytes",
+        embeddings: bool = False,
+        explain: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._options = Options(None if heads is None else tuple(heads), via, embeddings, explain, max_bytes)
+        self._models = InProcess(Repository(Path(repository), threads))
+        self.transport = EndpointPool({os.fspath(repository): self._models})
+        self._session = Session(self._options, self.transport)
+
+    def asked_heads(self) -> tuple[HeadInfo, ...]:
+        """List the heads that are asked, in the order of `heads=`.
+
+        Raises:
+            UnknownHead: there is no such head, or it needs a model that cannot run in this process.
+        """
+        heads = finish(self._session.asked())
+        for route in plan_routes(finish(self._session.catalog()), heads, self._options.via):
+            for head in route.heads:
+                self._check(Route(route.ensemble, (head,)))
+        return heads
+
+    def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
+        """Classify one image; see `Client.classify`."""
+        return finish(self._session.classify(image, text))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _check(self, route: Route) -> None:
+        options, head = self._options, route.heads[0].name
+        request = wire.infer_request(route, b"", None, embeddings=options.embeddings, explain=options.explain)
+        try:
+            self._models.check(route.ensemble.model, _outputs(request))
+        except UnknownHead as error:
+            raise UnknownHead(f"head {head!r} cannot run in this process: {error}; ask a server for it") from error
+
+    def __enter__(self) -> Embedded:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _outputs(request: Any) -> tuple[str, ...]:
+    return tuple(output.name for output in request.outputs)

@@ -1,0 +1,213 @@
+"""The ONNX models of a model repository, run in this process: what an ensemble's steps make of pixels.
+
+Of an ensemble only those steps run that lead to what is asked for, as in Triton.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
+
+Arrays = dict[str, npt.NDArray[Any]]
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
+
+
+class Repository:
+    """The folder of a model repository: its configurations at once, a model when it is first run.
+
+    Args:
+        root: with a folder a model in it, as `mlclip-export` writes it.
+        threads: of onnxruntime, for each model; 0: one a core.
+
+    Attributes:
+        configs: model -> its ModelConfig message.
+        versions: model -> its newest version, which is the one that Triton serves; empty where there is none.
+
+    Raises:
+        ClientError: onnxruntime is not installed, or a configuration cannot be read.
+        ValueError: there is no repository.
+    """
+
+    def __init__(self, root: Path, threads: int = 0) -> None:
+        try:
+            self._onnxruntime = importlib.import_module("onnxruntime")
+        except ImportError as error:
+            hint = "pip install 'mlclip-client[embedded]'"
+            raise ClientError(f"models run in this process with onnxruntime, which is missing: {hint}") from error
+        self._root, self._threads = root, threads
+        self._lock, self._sessions = threading.Lock(), dict[str, Any]()
+        files = sorted(root.glob("*/config.pbtxt"))
+        if not files:
+            raise ValueError(f"{root} is no model repository: no folder in it holds a config.pbtxt")
+        self.configs = {file.parent.name: _read_config(file) for file in files}
+        self.versions = {file.parent.name: _newest(file.parent) for file in files}
+
+    def graph(self, model: str) -> Path:
+        """Where a model's ONNX file is.
+
+        Raises:
+            UnknownHead: it has none.
+        """
+        file = self._root / model / self.versions.get(model, "") / "model.onnx"
+        if not file.is_file():
+            raise UnknownHead(f"the model {model!r} is not an ONNX file, and runs in Triton only")
+        return file
+
+    def run(self, model: str, outputs: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
+        """Run a model.
+
+        Args:
+            model: its name.
+            outputs: names of those that are wanted.
+            feeds: its inputs by name, [b, ...].
+
+        Returns:
+            The outputs, [b, ...].
+
+        Raises:
+            ServerError: it fails.
+            ServerUnavailable: it cannot be loaded.
+        """
+        session = self._session(model)
+        try:
+            found: list[npt.NDArray[Any]] = session.run(list(outputs), feeds)
+        except Exception as error:  # onnxruntime's exceptions share no base class but this
+            raise ServerError(f"the model {model!r} of {self._root} failed: {error}") from error
+        return found
+
+    def _session(self, model: str) -> Any:
+        with self._lock:
+            if model not in self._sessions:
+                options = self._onnxruntime.SessionOptions()
+                options.log_severity_level = 3
+                options.intra_op_num_threads = self._threads
+                options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others decode meanwhile
+                try:
+                    self._sessions[model] = self._onnxruntime.InferenceSession(
+                        self.graph(model), options, providers=["CPUExecutionProvider"]
+                    )
+                except Exception as error:  # as above
+                    raise ServerUnavailable(f"the model {model!r} of {self._root} cannot be loaded: {error}") from error
+            return self._sessions[model]
+
+
+class EnsemblePlan:
+    """Those steps of an ensemble that lead from pixels to some of its outputs.
+
+    Args:
+        repository: that holds the models.
+        config: of the ensemble.
+        outputs: names of those that are wanted.
+
+    Raises:
+        UnknownHead: a step is not an ONNX model.
+        ServerError: the ensemble does not say how an output is made.
+    """
+
+    def __init__(self, repository: Repository, config: Any, outputs: Sequence[str]) -> None:
+        self._repository, self._outputs = repository, tuple(outputs)
+        makers = {tensor: step for step in config.ensemble_scheduling.step for tensor in step.output_map.values()}
+        self._steps: list[Any] = []
+        self._wanted = {"pixels"}
+
+        def reach(tensor: str) -> None:
+            if tensor in self._wanted:
+                return
+            self._wanted.add(tensor)
+            if tensor not in makers:
+                raise ServerError(f"no step of the ensemble {config.name!r} makes {tensor!r}; export again")
+            step = makers[tensor]
+            repository.graph(step.model_name)
+            for needed in step.input_map.values():
+                reach(needed)
+            if step not in self._steps:
+                self._steps.append(step)
+
+        for tensor in outputs:
+            reach(tensor)
+
+    def run(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Arrays]:
+        """Run the steps on some images together.
+
+        Args:
+            pixels: uint8 [S, S, 3] of each.
+
+        Returns:
+            For each image the wanted outputs by name, [1, ...].
+
+        Raises:
+            ClientError: see `Repository.run`.
+        """
+        tensors: Arrays = {"pixels": np.stack(pixels)}
+        for step in self._steps:
+            feeds = {name: tensors[tensor] for name, tensor in step.input_map.items()}
+            made = {name: tensor for name, tensor in step.output_map.items() if tensor in self._wanted}
+            results = self._repository.run(step.model_name, list(made), feeds)
+            tensors.update(zip(made.values(), results, strict=True))
+        return [{name: tensors[name][index : index + 1] for name in self._outputs} for index in range(len(pixels))]
+
+
+class Batcher(Generic[I, R]):
+    """Work on what several threads ask for at the same time, some at once.
+
+    Whoever comes while others are at work waits; then one of those who wait works for all of them.
+
+    Args:
+        work: of some things, one result each; called by one thread at a time.
+        most: at once.
+    """
+
+    def __init__(self, work: Callable[[Sequence[I]], Sequence[R]], most: int) -> None:
+        self._work, self._most = work, most
+        self._waiting: list[tuple[I, Future[R]]] = []
+        self._adding, self._working = threading.Lock(), threading.Lock()
+
+    def ask(self, thing: I) -> R:
+        """Give the result for one thing; raises what the work raises."""
+        answer: Future[R] = Future()
+        with self._adding:
+            self._waiting.append((thing, answer))
+        while not answer.done():
+            with self._working:
+                if not answer.done():
+                    self._work_for_all()
+        return answer.result()
+
+    def _work_for_all(self) -> None:
+        with self._adding:
+            chosen, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        try:
+            results = self._work([thing for thing, _ in chosen])
+        except BaseException as error:
+            for _, answer in chosen:
+                answer.set_exception(error)
+            return
+        for (_, answer), result in zip(chosen, results, strict=True):
+            answer.set_result(result)
+
+
+def _read_config(file: Path) -> Any:
+    config = model_config_pb2.ModelConfig()
+    try:
+        text_format.Parse(file.read_text(encoding="utf-8"), config)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ServerError(f"{file} cannot be read: {error}; export again") from error
+    config.name = file.parent.name
+    return config
+
+
+def _newest(folder: Path) -> str:
+    versions = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    return str(max(versions)) if versions else ""

@@ -1,0 +1,1 @@
+"""What a run writes and counts: rows, files, the answer cache, tallies, near duplicates."""

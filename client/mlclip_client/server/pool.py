@@ -1,0 +1,181 @@
+"""Several endpoints as one: round robin, patient with a server that is away or busy."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mlclip_client.errors import ClientError, DeadlineExceeded, ServerBusy, ServerUnavailable
+from mlclip_client.events import tell
+from mlclip_client.server.transport import Transport
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Transport)
+AGAIN = (ServerUnavailable, ServerBusy, DeadlineExceeded)
+"""Errors after which the same request may be sent again. Others say something of the image or of the models."""
+_FIRST, _GROWTH, _LONGEST = 0.1, 2.0, 5.0
+
+
+@dataclass
+class Endpoint(Generic[R]):
+    """One server.
+
+    Attributes:
+        url: host:port.
+        transport: how it is reached.
+        failures: how often in a row nobody answered there.
+        rests_until: when it is asked again, in seconds of the clock; in the past while it answers.
+        reason: why nobody answered there the last time.
+    """
+
+    url: str
+    transport: R
+    failures: int = 0
+    rests_until: float = 0.0
+    reason: str = ""
+
+
+class EndpointPool(Generic[R]):
+    """One or more endpoints, of which any may be asked.
+
+    Questions go round robin. An endpoint where nobody answers is left out, for a tenth of a second at first and up to
+    5 s when that goes on, and comes back with its first answer; questions that met it go to the others at once. When
+    nobody answers, the server is busy or the deadline passed, a question is asked again, after a pause with jitter,
+    until `retry_seconds` are over. Before the first answer nothing is asked again: a wrong address is said at once.
+    Nor is anything once a question has been given up, until somebody answers: questions fail at once while all rest.
+
+    Args:
+        endpoints: url -> transport; one at least.
+        retry_seconds: how long after its first try a question may be asked again; 0: never of the same endpoint.
+        clock: gives seconds.
+
+    Attributes:
+        retries: how many questions were asked again.
+    """
+
+    def __init__(
+        self, endpoints: dict[str, R], retry_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.endpoints = [Endpoint(url, transport) for url, transport in endpoints.items()]
+        self.retries = 0
+        self._answered: float | None = None
+        self._given_up = False
+        self._retry_seconds, self._clock = retry_seconds, clock
+        self._lock, self._turn, self._jitter = threading.Lock(), 0, random.Random()
+
+    async def ask(self, question: Callable[[Endpoint[R]], Awaitable[T]]) -> T:
+        """Ask an endpoint that answers.
+
+        Args:
+            question: all that must be asked of the same endpoint; it is begun anew at each try.
+
+        Raises:
+            ClientError: what the last try raised.
+        """
+        started = self._clock()
+        retry_seconds = self._retry_seconds if self._answered is not None and not self._given_up else 0.0
+        until, tried, tries = started + retry_seconds, set[str](), 0
+        while True:
+            endpoint = await self._choose(until, tried)
+            try:
+                answer = await question(endpoint)
+            except AGAIN as error:
+                tried.add(endpoint.url)
+                tries += 1
+                self._note(endpoint, error)
+                elsewhere = isinstance(error, ServerUnavailable) and tries < len(self.endpoints)
+                if not elsewhere:
+                    pause = self._pause(tries)
+                    if self._given_up or self._clock() + pause > until:
+                        self._give_up(started)
+                        raise
+                    if not isinstance(error, ServerUnavailable):  # for that one, _choose waits
+                        await endpoint.transport.pause(pause)
+                with self._lock:
+                    self.retries += 1
+            else:
+                self._welcome(endpoint)
+                return answer
+
+    async def ask_each(self, question: Callable[[Endpoint[R]], Awaitable[T]]) -> list[T]:
+        """Ask every endpoint once, without patience; give the answers of those where somebody answers.
+
+        Raises:
+            ClientError: nobody answers anywhere; or what the question raises else.
+        """
+        answers: list[T] = []
+        away: list[tuple[Endpoint[R], ClientError]] = []
+        for endpoint in self.endpoints:
+            try:
+                answers.append(await question(endpoint))
+            except AGAIN as error:
+                away.append((endpoint, error))
+            else:
+                self._welcome(endpoint)
+        if not answers:
+            raise away[-1][1]
+        for endpoint, reason in away:
+            self._note(endpoint, reason)
+        return answers
+
+    async def work(self, function: Callable[[], T]) -> T:
+        """Run a function that reads files or computes."""
+        return await self.endpoints[0].transport.work(function)
+
+    def transports(self) -> Sequence[R]:
+        """All of them, to be closed."""
+        return [endpoint.transport for endpoint in self.endpoints]
+
+    async def _choose(self, until: float, tried: set[str]) -> Endpoint[R]:
+        """The next endpoint that does not rest; if all rest, the first to be back, then; without patience each once."""
+        with self._lock:
+            now, count = self._clock(), len(self.endpoints)
+            order = [self.endpoints[(self._turn + step) % count] for step in range(count)]
+            again = tried if until <= now else set()
+            chosen = min(order, key=lambda endpoint: (endpoint.url in again, max(endpoint.rests_until - now, 0.0)))
+            self._turn = (self.endpoints.index(chosen) + 1) % count
+            if self._given_up and chosen.rests_until > now:
+                raise ServerUnavailable(chosen.reason)
+        rest = min(chosen.rests_until, until) - now
+        if rest > 0:
+            await chosen.transport.pause(rest)
+        return chosen
+
+    def _welcome(self, endpoint: Endpoint[R]) -> None:
+        """Note that somebody answers."""
+        self._answered, self._given_up = self._clock(), False
+        with self._lock:
+            was_away, endpoint.failures, endpoint.rests_until = endpoint.failures > 0, 0, 0.0
+        if was_away:
+            tell("endpoint back", notice=self._notice(f"{endpoint.url} answers again"), url=endpoint.url)
+
+    def _note(self, endpoint: Endpoint[R], error: ClientError) -> None:
+        """Leave an endpoint out where nobody answers; requests that were under way together count once."""
+        if isinstance(error, ServerUnavailable):
+            with self._lock:
+                now, endpoint.reason = self._clock(), str(error)
+                if endpoint.rests_until <= now:
+                    endpoint.failures += 1
+                    if endpoint.failures == 1:
+                        notice = self._notice(f"{error}; it is asked again from time to time")
+                        tell("endpoint away", logging.WARNING, notice=notice, url=endpoint.url, error=str(error))
+                    endpoint.rests_until = now + self._pause(endpoint.failures)
+
+    def _give_up(self, started: float) -> None:
+        """Let the next questions wait no more, unless another one was answered since this one was first asked."""
+        if self._retry_seconds and self._answered is not None and self._answered < started:
+            self._given_up = True
+
+    def _notice(self, text: str) -> str:
+        """A line for people, unless the question fails at once: then its error is the line."""
+        return text if self._retry_seconds or len(self.endpoints) > 1 else ""
+
+    def _pause(self, tries: int) -> float:
+        """Seconds before try number `tries` + 1: longer each time, and never the same for two."""
+        longest = min(_LONGEST, _FIRST * _GROWTH ** min(tries - 1, 16))
+        return longest * self._jitter.uniform(0.5, 1.0)

@@ -1,0 +1,133 @@
+"""Requests and replies: protobuf messages of the KServe protocol on one side, our values on the other."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import InferResult, service_pb2
+
+from mlclip_client.errors import ServerError
+from mlclip_client.server.catalog import Route
+from mlclip_client.values import Answer, HeadInfo, Reference
+
+EMBEDDING = "embedding_out"
+REFERENCES = "references"
+_LENGTH_PREFIX = struct.Struct("<I")
+
+
+def index_request() -> Any:
+    """Ask for the names and versions of all ready models."""
+    return service_pb2.RepositoryIndexRequest(ready=True)
+
+
+def ready_versions(reply: Any) -> dict[str, str]:
+    """Read a repository index: model name -> highest ready version."""
+    versions: dict[str, str] = {}
+    for model in reply.models:
+        if int(model.version or 0) >= int(versions.get(model.name) or 0):
+            versions[model.name] = model.version
+    return versions
+
+
+def config_request(model: str, version: str) -> Any:
+    """Ask for a model's configuration."""
+    return service_pb2.ModelConfigRequest(name=model, version=version)
+
+
+def infer_request(
+    route: Route,
+    image: bytes | npt.NDArray[np.uint8],
+    text: str | None,
+    *,
+    embeddings: bool = False,
+    explain: bool = False,
+) -> Any:
+    """Build the request for one image.
+
+    Args:
+        route: which ensemble and heads.
+        image: the file's bytes where the ensemble takes `image`, uint8 [S, S, 3] where it takes `pixels`.
+        text: the image's text; it is sent where a head reads it.
+        embeddings: ask for the embedding as well.
+        explain: ask the heads that can for the references behind their answers.
+    """
+    request = service_pb2.ModelInferRequest(model_name=route.ensemble.model)
+    if isinstance(image, bytes):
+        _add_bytes(request, "image", image)
+    else:
+        request.inputs.add(name="pixels", datatype="UINT8", shape=[1, *image.shape])
+        request.raw_input_contents.append(image.tobytes())
+    if text is not None and route.reads_text:
+        _add_bytes(request, "text", text.encode(errors="replace"))
+    for head in route.heads:
+        for part in ("scores", "selected"):
+            request.outputs.add(name=route.output(head, part))
+        if explain and head.explains:
+            request.outputs.add(name=route.output(head, REFERENCES))
+    if embeddings:
+        request.outputs.add(name=EMBEDDING)
+    return request
+
+
+def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
+    """Turn a reply into head name -> answer.
+
+    The caller has made sure that the reply comes from the route's version of the ensemble: that version and the
+    heads' were read together, so an answer bears the head's, which stays when others join a combined ensemble.
+
+    Raises:
+        ServerError: an output is missing or has not one value a label.
+    """
+    result = InferResult(reply)
+    return {
+        head.name: Answer(
+            head=head.name,
+            labels=head.labels,
+            scores=_vector(result, route, route.output(head, "scores"), head),
+            selected=_vector(result, route, route.output(head, "selected"), head),
+            labels_sha256=head.labels_sha256,
+            model=reply.model_name,
+            version=head.version,
+            references=_references(result.as_numpy(route.output(head, REFERENCES))),
+        )
+        for head in route.heads
+    }
+
+
+def read_embedding(route: Route, reply: Any) -> npt.NDArray[np.float32]:
+    """Take the embedding, float32 [D], out of a reply that was asked for it.
+
+    Raises:
+        ServerError: it is missing or has another length than the configuration says.
+    """
+    return _checked(InferResult(reply).as_numpy(EMBEDDING), route, EMBEDDING, route.heads[0].embedding_size)
+
+
+def _add_bytes(request: Any, name: str, value: bytes) -> None:
+    request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
+    request.raw_input_contents.append(_LENGTH_PREFIX.pack(len(value)) + value)
+
+
+def _vector(result: Any, route: Route, name: str, head: HeadInfo) -> npt.NDArray[Any]:
+    return _checked(result.as_numpy(name), route, name, len(head.labels))
+
+
+def _references(array: npt.NDArray[Any] | None) -> tuple[Reference, ...] | None:
+    """Read the JSON that names references, BYTES [1, 1]; None where it was not asked for."""
+    if array is None:
+        return None
+    found = json.loads(array[0, 0])
+    return tuple(Reference(each["id"], tuple(each["labels"]), each["weight"]) for each in found)
+
+
+def _checked(array: npt.NDArray[Any] | None, route: Route, name: str, length: int) -> npt.NDArray[Any]:
+    if array is None or array.shape != (1, length):
+        found = "nothing" if array is None else f"shape {list(array.shape)}"
+        model = route.ensemble.model
+        raise ServerError(f"{model} answered {found} for {name}, not [1, {length}]; export again")
+    vector: npt.NDArray[Any] = array[0]
+    return vector

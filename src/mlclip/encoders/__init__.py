@@ -1,0 +1,1 @@
+"""Encoders: open_clip models, their text towers, and the features cached from them."""

@@ -1,0 +1,222 @@
+"""Frozen CLIP image encoders: uint8 pixels in, an embedding and tokens out.
+
+An encoder is any open_clip model (CLIP and SigLIP families), by name and `pretrained` tag or file, or a folder
+with `open_clip_config.json` and `open_clip_model.safetensors`, as open_clip's own `local-dir:` reads it. The
+folder `models/mlclip-tiny` ships inside the package and is the default; only a pretrained tag touches the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from mlclip_client.pixels import INTERPOLATIONS, PixelSpec
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mlclip.encoders.text_tower import read_text, text_fingerprint, text_shape
+from mlclip.errors import EncoderError
+
+MODELS = Path(__file__).parents[1] / "models"
+DEFAULT_ENCODER = "mlclip-tiny"
+RANDOM = "random"
+"""The `pretrained` value that asks for seeded random weights: enough for speed and parity, no use for labels."""
+
+
+class Encoder(nn.Module):
+    """A frozen image tower with normalisation inside, and the text tower that goes with it.
+
+    Attributes:
+        name: what `load_encoder` was asked for: an open_clip architecture, or a folder.
+        pretrained: tag, file or `random`; None for a folder, which brings its own weights.
+        tag: the encoder's name in files and in the model repository: `[a-z0-9_-]+`.
+        spec: the pixels it wants.
+        embedding_width: D.
+        token_count: T, or 0 where the tower has no tokens.
+        token_width: W, or 0.
+        text_token_count: L, the text tower's context length, or 0 where its tokens cannot be taken.
+        text_token_width: V, or 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, *, name: str, pretrained: str | None, tag: str) -> None:
+        super().__init__()
+        self.name, self.pretrained, self.tag = name, pretrained, tag
+        config: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
+        self.spec = pixel_spec(config)
+        self.visual: nn.Module = model.visual  # type: ignore[assignment]
+        self._model = [model]  # in a list, so that the text tower is no submodule and stays out of graphs
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+        with torch.inference_mode():
+            embedding, tokens = self(torch.zeros(1, self.spec.size, self.spec.size, 3, dtype=torch.uint8))
+        self.embedding_width = embedding.shape[-1]
+        self.token_count = 0 if tokens is None else int(tokens.shape[1])
+        self.token_width = 0 if tokens is None else int(tokens.shape[2])
+        self.text_token_count, self.text_token_width = text_shape(model)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode images.
+
+        Args:
+            pixels: uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
+
+        Returns:
+            embedding float32 [B, D], L2-normalised; tokens float32 [B, T, W] after the final norm, class token
+            included (open_clip's own `output_tokens` drops it), or None for towers without tokens (ResNets).
+        """
+        images = pixels.permute(0, 3, 1, 2).to(self.std.dtype) / 255
+        pooled, tokens = _tower(self.visual, (images - self.mean) / self.std)
+        return F.normalize(pooled, dim=-1), tokens
+
+    @property
+    def model(self) -> nn.Module:
+        """The open_clip model that both towers belong to."""
+        return self._model[0]
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts: float32 [len(texts), D], L2-normalised."""
+        features: Tensor = self._model[0].encode_text(self.tokenizer(list(texts)), normalize=True)  # type: ignore[operator]
+        return features.float()
+
+    @torch.no_grad()
+    def encode_text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embed texts, and give their tokens too.
+
+        Returns:
+            embedding float32 [n, D], L2-normalised; tokens float32 [n, L, V] after the final norm, zeros behind a
+            text's end.
+
+        Raises:
+            EncoderError: the tower's tokens cannot be taken.
+        """
+        if not self.text_token_count:
+            raise EncoderError(
+                f"the text tower of {self.name} is not open_clip's own and gives no tokens: use its embedding only"
+            )
+        return read_text(self.model, self.tokenizer(list(texts)))
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer; made on first use, since some families fetch theirs from a hub."""
+        return open_clip.get_tokenizer(_open_clip_name(self.name))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the image tower's weights and preprocessing: equal digests mean equal features."""
+        digest = hashlib.sha256(repr((self.spec, self.mean.tolist(), self.std.tolist())).encode())
+        for key, value in sorted(self.visual.state_dict().items()):
+            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Hex digest of the text tower's weights: equal digests mean equal features of texts."""
+        return text_fingerprint(self.model)
+
+
+def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        name: `mlclip-tiny`, an open_clip architecture such as `ViT-B-32`, or a folder with an
+            `open_clip_config.json`.
+        pretrained: for an architecture: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights
+            file, or `random`.
+
+    Raises:
+        EncoderError: unknown name or tag, missing weights, a folder that open_clip cannot read.
+    """
+    folder = _folder(name)
+    if folder is None and name not in open_clip.list_models():
+        raise EncoderError(
+            f"unknown encoder {name!r}: name an open_clip model (`mlclip encoders` lists them) or a folder"
+        )
+    if folder is None and pretrained is None:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none known"
+        raise EncoderError(f"{name} needs weights: give --pretrained a file, '{RANDOM}', or one of: {tags}")
+    if folder is not None and pretrained is not None:
+        raise EncoderError(f"{name} brings its own weights: leave --pretrained {pretrained} out")
+    source = None if pretrained == RANDOM else pretrained
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore", UserWarning)  # open_clip's QuickGELU hint; tags carry the right setting
+            torch.manual_seed(0)
+            model = open_clip.create_model(_open_clip_name(name), source, pretrained_image=False, pretrained_text=False)
+    except Exception as error:  # hub, file and shape errors come as many types
+        raise EncoderError(
+            f"could not load {name} ({pretrained or 'its folder'}): {str(error).splitlines()[0]}"
+        ) from error
+    return Encoder(model, name=name, pretrained=pretrained, tag=_tag(name, pretrained))
+
+
+def open_clip_config(encoder: Encoder) -> dict[str, Any]:
+    """What `open_clip_config.json` says of an encoder: `model_cfg` and `preprocess_cfg`."""
+    folder = _folder(encoder.name)
+    if folder is None:
+        preprocess = dict(encoder.visual.preprocess_cfg)  # type: ignore[arg-type]
+        return {"model_cfg": open_clip.get_model_config(encoder.name), "preprocess_cfg": preprocess}
+    config: dict[str, Any] = json.loads((folder / "open_clip_config.json").read_text())
+    return config
+
+
+def _folder(name: str) -> Path | None:
+    shipped = MODELS / name
+    for folder in (shipped, Path(name)):
+        if (folder / "open_clip_config.json").is_file():
+            return folder
+    return None
+
+
+def _open_clip_name(name: str) -> str:
+    folder = _folder(name)
+    return name if folder is None else f"local-dir:{folder}"
+
+
+def _tag(name: str, pretrained: str | None) -> str:
+    parts = [Path(name).name if _folder(name) else name, Path(pretrained).stem if pretrained else ""]
+    return re.sub(r"[^a-z0-9_]+", "-", "-".join(filter(None, parts)).lower()).strip("-")
+
+
+def pixel_spec(config: dict[str, Any]) -> PixelSpec:
+    """Read the pixels that an open_clip model wants from its `visual.preprocess_cfg`."""
+    size = config["size"]
+    if isinstance(size, (tuple, list)):
+        if size[0] != size[1]:
+            raise EncoderError(f"this encoder wants {size[0]} x {size[1]} images; only square ones are supported")
+        size = size[0]
+    interpolation = config["interpolation"]
+    return PixelSpec(
+        size=int(size),
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",  # as open_clip reads `random`
+        resize_mode=config["resize_mode"],
+        fill=int(config["fill_color"]),
+    )
+
+
+def _tower(visual: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Run an image tower: pooled and projected features [B, D], and its tokens [B, T, W] before pooling."""
+    if isinstance(visual, VisionTransformer):
+        hidden = visual.transformer(visual._embeds(images))
+        pooled, _ = visual._pool(hidden)
+        tokens = hidden if visual.attn_pool is not None else visual.ln_post(hidden)
+        return (pooled if visual.proj is None else pooled @ visual.proj), tokens
+    if isinstance(visual, TimmModel):
+        hidden = visual.trunk.forward_features(images)
+        return visual.head(visual.trunk.forward_head(hidden)), (hidden if hidden.ndim == 3 else None)
+    return visual(images), None

@@ -1,0 +1,216 @@
+"""The features cache: every image and text goes through an encoder once, whichever heads and data sets use it.
+
+A cache belongs to one encoder (its folder carries the fingerprint of weights and preprocessing) and is keyed by
+content, of image files or of texts, so a changed file is a new key, and a changed encoder a new folder. Each kind of
+feature is an append-only pair of files: `embedding.f32` (float32 rows of D) with `embedding.keys` (one SHA-256 a
+line), and, once a head asks for them, `tokens.f16` (float16 rows of T x W) with `tokens.keys`. Texts have the same,
+`text_embedding` and `text_tokens`, in a folder named after the text tower's fingerprint. A row counts when its key is
+complete on disk, so a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from mlclip_client.pixels import ImageError, to_pixels
+
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.table import FeatureTable
+from mlclip.errors import CacheError
+
+DEFAULT_CACHE = Path("features")
+TEXT_KINDS = ("text_embedding", "text_tokens")
+Progress = Callable[[int, int], None]
+S = TypeVar("S")
+_log = logging.getLogger(__name__)
+
+
+def _quiet(done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Feature rows of some images, in their order, read from the memory-mapped cache when indexed.
+
+    Attributes:
+        store: float32 [*, D] or float16 [*, T, W]: the whole cache file.
+        where: int64 [R]: which row belongs to image r.
+    """
+
+    store: npt.NDArray[np.generic]
+    where: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def __getitem__(self, index: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float32]:
+        """Rows as float32 [len(index), ...]."""
+        rows: npt.NDArray[np.float32] = self.store[self.where[index]].astype(np.float32)
+        return rows
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a head reads of R images: one table of rows an input, in the order of the head's inputs."""
+
+    tables: tuple[Rows, ...]
+
+    def __len__(self) -> int:
+        return len(self.tables[0])
+
+    def __getitem__(self, index: npt.NDArray[np.int64] | slice) -> tuple[npt.NDArray[np.float32], ...]:
+        """Rows of each input as float32 [len(index), ...]."""
+        return tuple(table[index] for table in self.tables)
+
+
+class FeatureCache:
+    """The features of one encoder, on disk.
+
+    Args:
+        encoder: fills the cache.
+        root: folder that holds the caches of all encoders.
+        batch_size: images an encoder pass.
+    """
+
+    def __init__(self, encoder: Encoder, root: Path = DEFAULT_CACHE, *, batch_size: int = 64) -> None:
+        self.encoder, self.root, self.batch_size = encoder, root, batch_size
+        self.folder = root / f"{encoder.tag}-{encoder.fingerprint}"
+
+    @cached_property
+    def text_folder(self) -> Path:
+        """Where the features of texts lie; the text tower has a fingerprint of its own."""
+        return self.folder.parent / f"{self.encoder.tag}-text-{self.encoder.text_fingerprint}"
+
+    def of(self, encoder: Encoder) -> FeatureCache:
+        """The cache of another encoder beside this one."""
+        return FeatureCache(encoder, self.root, batch_size=self.batch_size)
+
+    def rows(
+        self,
+        paths: Sequence[Path],
+        kind: str = "embedding",
+        *,
+        on_progress: Progress = _quiet,
+    ) -> Rows:
+        """Features of images; what is missing is encoded first and stays in the cache.
+
+        Args:
+            paths: R image files.
+            kind: `embedding` or `tokens`.
+            on_progress: called with images done and images to do, whenever a batch is on disk.
+
+        Returns:
+            R rows: embedding [D] or tokens [T, W].
+
+        Raises:
+            CacheError: an image cannot be read or decoded (all that came before it stays cached), the encoder has
+                no tokens, or the cache folder is not writable.
+        """
+        table, keys = self._table(kind), [_content_key(path) for path in paths]
+        return self._filled(table, "images", keys, paths, lambda batch: self._images(batch, kind), on_progress)
+
+    def text_rows(
+        self,
+        texts: Sequence[str | None],
+        kind: str = "text_embedding",
+        *,
+        on_progress: Progress = _quiet,
+    ) -> Rows:
+        """Features of texts, as `rows` gives those of images; an image without a text has a row of zeros.
+
+        Args:
+            texts: R texts; None and blanks stand for a missing one.
+            kind: `text_embedding` or `text_tokens`.
+            on_progress: called with texts done and texts to do, whenever a batch is on disk.
+
+        Returns:
+            R rows: embedding [D] or tokens [L, V], zeros behind a text's end.
+
+        Raises:
+            CacheError: the encoder has no text tokens, or the cache folder is not writable.
+        """
+        given = [text if text and text.strip() else "" for text in texts]
+        table, keys = self._table(kind), [hashlib.sha256(text.encode()).hexdigest() for text in given]
+        return self._filled(table, "texts", keys, given, lambda batch: self._texts(batch, kind), on_progress)
+
+    def _filled(
+        self,
+        table: FeatureTable,
+        what: str,
+        keys: Sequence[str],
+        sources: Sequence[S],
+        encode: Callable[[Sequence[S]], npt.NDArray[np.float32]],
+        on_progress: Progress,
+    ) -> Rows:
+        """The rows of some keys; those that a table lacks are made first."""
+        with table.locked():
+            known = table.known()
+            missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in known}
+            if missing:
+                count, size = len(missing), _human(len(missing) * table.row_bytes)
+                _log.info(
+                    "%s: %d %s with %s go to %s (%s)", table.kind, count, what, self.encoder.tag, table.folder, size
+                )
+                table.append(missing, encode, self.batch_size, on_progress)
+                known = table.known()
+        return Rows(table.open(len(known)), np.array([known[key] for key in keys], dtype=np.int64))
+
+    def _table(self, kind: str) -> FeatureTable:
+        folder = self.text_folder if kind in TEXT_KINDS else self.folder
+        if kind in ("embedding", "text_embedding"):
+            return FeatureTable(folder, kind, (self.encoder.embedding_width,), np.float32)
+        encoder = self.encoder
+        of_texts = (encoder.text_token_count, encoder.text_token_width)
+        shape = of_texts if kind == "text_tokens" else (encoder.token_count, encoder.token_width)
+        if not shape[0]:
+            raise CacheError(
+                f"the encoder {encoder.name} gives no {kind.replace('_', ' ')}: choose a head that reads its embedding"
+            )
+        return FeatureTable(folder, kind, shape, np.float16)
+
+    @torch.inference_mode()
+    def _images(self, paths: Sequence[Path], kind: str) -> npt.NDArray[np.float32]:
+        pixels = torch.from_numpy(np.stack([self._pixels(path) for path in paths]))
+        embedding, tokens = self.encoder(pixels)
+        chosen: torch.Tensor = embedding if kind == "embedding" else tokens
+        features: npt.NDArray[np.float32] = chosen.float().numpy()
+        return features
+
+    def _pixels(self, path: Path) -> npt.NDArray[np.uint8]:
+        try:
+            return to_pixels(path.read_bytes(), self.encoder.spec)
+        except ImageError as error:
+            raise CacheError(f"{path}: {error}; take it out of the data (`mlclip data` finds such files)") from error
+
+    def _texts(self, texts: Sequence[str], kind: str) -> npt.NDArray[np.float32]:
+        encoder = self.encoder
+        made = encoder.encode_text(texts) if kind == "text_embedding" else encoder.encode_text_tokens(texts)[1]
+        made[[not text for text in texts]] = 0
+        features: npt.NDArray[np.float32] = made.numpy()
+        return features
+
+
+def _content_key(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CacheError(f"cannot read the image {path}: {error.strerror}") from error
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,204 @@
+"""Named recipes: the settings that the four source documents state, one name each.
+
+`mlclip train --recipe 000-mld --data DATA` trains by one; what else is given on the command line goes before what
+the recipe says. Where a document is silent, the recipe's `note` says what stands in. Our own defaults, which differ
+where that works better on small data, are what a head has without a recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlclip.errors import TrainError
+from mlclip.heads import HEADS
+from mlclip.settings import UNTRAINED, TrainConfig
+from mlclip.training.runs import Recipe, ThresholdConfig
+
+DOCUMENTS = {
+    "000": 'Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods: A Comparative Study"',
+    "001": 'Huang et al. 2023, "Asymmetric Polynomial Loss for Multi-Label Classification"',
+    "002": 'Bynke 2022, "Multi-label image classification with language-image models"',
+    "003": 'Guo, "Multimodal Multilabel Classification by CLIP"',
+}
+F2 = ThresholdConfig("global", beta=2.0)
+"""Document 002 has one threshold for all classes, the one of the best F2 on validation."""
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """A recipe and where it comes from.
+
+    Attributes:
+        name: the word behind `--recipe`; it starts with the document's number.
+        section: section or table of the document.
+        recipe: the settings.
+        note: what the document leaves open, and what stands in.
+    """
+
+    name: str
+    section: str
+    recipe: Recipe
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """Document and section."""
+        return f"{DOCUMENTS[self.name[:3]]}, {self.section}"
+
+    @property
+    def command(self) -> str:
+        """The command that trains by it."""
+        return f"mlclip train --recipe {self.name} --data DATA"
+
+
+def find_recipe(name: str) -> NamedRecipe:
+    """Find a recipe by its name.
+
+    Raises:
+        TrainError: there is none of that name.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise TrainError(f"no recipe is called {name!r}: {hint}`mlclip recipes` lists them")
+    return RECIPES[name]
+
+
+def _study() -> list[NamedRecipe]:
+    """Document 000: four methods on frozen CLIP (`siglip` trains it)."""
+    silent = "batches of 64 are ours; the best epoch on validation is kept"
+    decoder = {"attention_heads": 4, "dropout": 0.5, "groups": 8, "layers": 2}
+    aligned = TrainConfig(lr=1e-4, epochs=50, patience=10, alignment_weight=1.0)
+    open_in_mld = f"epochs, patience and the equal weight of both losses are ours; {silent}"
+    return [
+        NamedRecipe(
+            "000-powerset", "III.A and IV.B",
+            Recipe("powerset", {"scale": 1.0}, TrainConfig(lr=1e-3, epochs=10, patience=10)),
+            f"5 to 10 epochs there; the adapter is CLIP-Adapter's, and the reading by marginals is ours; {silent}",
+        ),
+        NamedRecipe(
+            "000-powerset-winner", "III.A and IV.B",
+            Recipe("powerset", {"scale": 1.0, "decode": "winner"}, TrainConfig(lr=1e-3, epochs=10, patience=10)),
+            f"labels are read off the most probable set; else as 000-powerset; {silent}",
+        ),
+        NamedRecipe(
+            "000-sigmoid", "III.B and IV.B",
+            Recipe("sigmoid", {"scale": 1.0}, TrainConfig(lr=1e-3, epochs=50, patience=50)), silent,
+        ),
+        NamedRecipe(
+            "000-siglip", "III.C and IV.B",
+            Recipe("siglip", {}, TrainConfig(lr=5e-5, epochs=80, patience=80)), silent,
+        ),
+        NamedRecipe("000-mld", "III.D and IV.B", Recipe("mld", decoder, aligned), open_in_mld),
+        NamedRecipe(
+            "000-mld-pooled", "III.D and IV.B",
+            Recipe("mld", decoder | {"memory": "pooled", "readout": "mean"}, aligned),
+            f"as public code has it: memory is the embedding, and the groups are averaged; {open_in_mld}",
+        ),
+    ]  # fmt: skip
+
+
+def _losses() -> list[NamedRecipe]:
+    """Document 001: losses on ML-Decoder."""
+
+    def on_mld(name: str, section: str, loss: str, **options: float) -> NamedRecipe:
+        training = replace(HEADS["mld"].defaults, loss=loss, loss_options=options, alignment_weight=0.0)
+        note = "the loss is the document's; all else is the default of mld, without the alignment loss"
+        return NamedRecipe(name, section, Recipe("mld", {}, training), note)
+
+    asl = {"gamma_pos": 0.0, "shift": 0.05}
+    return [
+        on_mld("001-asl", "3.3, MS-COCO", "asl", **asl, gamma_neg=4.0),
+        on_mld("001-apl-coco", "3.3, MS-COCO", "apl", **asl, gamma_neg=4.0, alpha1=0.0, alpha2=3.0),
+        on_mld("001-apl-nuswide", "3.3, NUS-WIDE", "apl", **asl, gamma_neg=4.0, alpha1=1.3),
+        on_mld("001-apl-text", "3.1, AAPD", "apl", **asl, gamma_neg=3.0, alpha1=2.5),
+    ]
+
+
+MILITARY_CONTEXTS = {
+    "a photo of {}": 0.0,
+    "a photo of a {}": 0.0,
+    "a picture of a {}": 0.0,
+    "a drawing of a {}": 100.0,
+    "an illustration of a {}": 0.0,
+    "a photo of a big {}": 0.0,
+    "a photo of a small {}": 0.0,
+    "a military photo of a {}": 12.57,
+    "a photo from the military of a {}": 100.0,
+    "a picture from the military of a {}": 100.0,
+    "this photo from the military contains a {}": 0.0,
+    "this photo from military contains a {}": 0.0,
+    "a photo of a {}, a type of military equipment": 0.0,
+    "a photo of a {}, a type of vehicle": 0.0,
+}
+"""Document 002, Table 4.1: the candidates, with the weights that were found for manually translated labels."""
+
+
+def _thesis() -> list[NamedRecipe]:
+    """Document 002: zero-shot, neighbour search and neighbour nets."""
+    contexts = [f"{context}\t{weight:g}" for context, weight in MILITARY_CONTEXTS.items()]
+    search = {"temperature": 68.566, "max_difference": 5.2568, "max_neighbors": 36}
+    silent = "not tried there, so the settings are ours"
+    return [
+        _thesis_recipe("zeroshot", "3.2.1 and Table 4.1", "zeroshot", {"contexts": contexts},
+                       note="contexts of military pictures; give your own with --contexts and tune their weights"),
+        _thesis_recipe("zeroshot-single", "4.2.1", "zeroshot", {"contexts": ["a photo from the military of a {}"]}),
+        _thesis_recipe("knn1", "4.1.3", "knn1", {}),
+        _thesis_recipe("neighbors", "3.2.2 and Table 4.3", "neighbors", search),
+        _thesis_recipe("tip", "5.1", "tip", {}, note=silent),
+        _net("neighbornet-untuned", "neighbornet", 105.60),
+        _net("neighbornet", "neighbornet", 105.60, tuned=(6, 319, 0.000016878, 0.10277)),
+        _net("neighbornet-random-untuned", "neighbornet", 10.557, "random", labels="onehot"),
+        _net("neighbornet-kmeans-onehot-untuned", "neighbornet", 57.704, "kmeans", labels="onehot"),
+        _net("neighbornet-kmeans-untuned", "neighbornet", 43.653, "kmeans", labels="averaged"),
+        _net("neighbornet-kmeans", "neighbornet", 43.653, "kmeans", (12, 33, 9.8052, 0.36597), labels="averaged"),
+        _net("classnet-kmeans-untuned", "classnet", 14.193, "kmeans"),
+        _net("classnet-kmeans", "classnet", 4.9755, "kmeans", (63, 64, 100.0, 0.90390)),
+        _net("classnet-random", "classnet", 1.0, "random", (100, 64, 52.2653, 0.99)),
+    ]  # fmt: skip
+
+
+def _thesis_recipe(
+    name: str, section: str, head: str, options: Mapping[str, Any], training: TrainConfig = UNTRAINED, note: str = ""
+) -> NamedRecipe:
+    return NamedRecipe(f"002-{name}", section, Recipe(head, options, training, F2), note)
+
+
+def _net(
+    name: str,
+    head: str,
+    temperature: float,
+    grouping: str | None = None,
+    tuned: tuple[int, int, float, float] | None = None,
+    **options: str,
+) -> NamedRecipe:
+    """A row of Table 4.4; `tuned` is epochs, batch size, learning rate and momentum of its fine-tuning."""
+    settings: dict[str, Any] = {"temperature": temperature, "fine_tune": tuned is not None, "prototypes": None}
+    if grouping is not None:
+        settings |= {"prototypes": 16, "grouping": grouping}
+    training = UNTRAINED
+    if tuned is not None:
+        epochs, batch_size, lr, momentum = tuned
+        training = TrainConfig(
+            optimizer="sgd", schedule="cosine", lr=lr, momentum=momentum, batch_size=batch_size, epochs=epochs,
+            patience=epochs,
+        )  # fmt: skip
+    return _thesis_recipe(name, "3.2.3 and Table 4.4", head, settings | options, training)
+
+
+def _multimodal() -> list[NamedRecipe]:
+    """Document 003: image and text fused."""
+    note = "the document at hand names the fusion alone; the settings are the defaults of fusion"
+    return [
+        NamedRecipe(f"003-fusion-{mode}", "abstract", Recipe("fusion", {"mode": mode}), note)
+        for mode in ("concat", "sum", "product", "gated", "attention")
+    ]
+
+
+RECIPES: dict[str, NamedRecipe] = {
+    recipe.name: recipe for recipe in (*_study(), *_losses(), *_thesis(), *_multimodal())
+}
+"""All of them, by name."""

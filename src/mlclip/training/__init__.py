@@ -1,0 +1,1 @@
+"""From data to run folders: training loops, fine-tuning, pretraining, extending, references."""

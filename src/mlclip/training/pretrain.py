@@ -1,0 +1,256 @@
+"""Contrastive pre-training of a small CLIP on captioned pictures: how `mlclip-tiny` was made.
+
+Captions are drawn anew at each step from what is known of a picture (its title and its keywords, "facts"), so
+one caption often fits several pictures of a batch. The loss takes every picture whose facts include all facts
+of a caption as a positive of it: the bidirectional multi-positive loss of UniCL (Yang et al. 2022,
+https://arxiv.org/abs/2204.03610), which is CLIP's (Radford et al. 2021) where captions are unique.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from mlclip_client.pixels import decode
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mlclip.encoders.clip import Encoder, open_clip_config, pixel_spec
+from mlclip.errors import EncoderError
+
+TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A captioned picture: where it lies, its title (may be empty) and its keywords."""
+
+    path: Path
+    title: str
+    keywords: tuple[str, ...]
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """All that is known of the picture; titles are kept apart from equal keywords."""
+        return frozenset(self.keywords) | ({f"title: {self.title}"} if self.title else frozenset())
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of a pre-training run; the defaults made `mlclip-tiny`."""
+
+    epochs: int = 50
+    batch_size: int = 128
+    lr: float = 8e-4
+    weight_decay: float = 0.2
+    warmup: float = 0.06
+    patch_dropout: float = 0.25
+    smallest_crop: float = 0.4
+    seed: int = 0
+
+
+def multi_positive_loss(image: Tensor, text: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
+    """Bidirectional contrastive loss with several positives a row.
+
+    Args:
+        image: [B, D], L2-normalised.
+        text: [B, D], L2-normalised.
+        positive: bool [B, B]; [i, j] says that text j is true of image i. The diagonal is true.
+        scale: the logit scale.
+
+    Returns:
+        Scalar: mean of the image-to-text and text-to-image cross entropies against uniform targets.
+    """
+    logits = scale * image @ text.T
+    target = positive.to(logits.dtype)
+    rows = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
+    columns = F.cross_entropy(logits.T, (target / target.sum(0, keepdim=True)).T)
+    return (rows + columns) / 2
+
+
+def pretrain(
+    model: nn.Module,
+    pictures: Sequence[Picture],
+    tokenizer: Callable[[list[str]], Tensor],
+    config: PretrainConfig,
+    *,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> nn.Module:
+    """Train an open_clip model in place, on the CPU in bfloat16 autocast.
+
+    Args:
+        model: a CLIP with `visual.preprocess_cfg`.
+        pictures: captioned pictures; each needs a title or a keyword.
+        tokenizer: open_clip's tokenizer of the model.
+        config: settings; equal seeds on one machine give equal weights.
+        on_epoch: called with the epoch's number (from 1) and its mean loss.
+    """
+    torch.manual_seed(config.seed)
+    if config.patch_dropout > 0:
+        model.visual.patch_dropout = open_clip.transformer.PatchDropout(config.patch_dropout)  # type: ignore[union-attr]
+    size = pixel_spec(model.visual.preprocess_cfg).size  # type: ignore[union-attr, arg-type]
+    data = _Captioned(pictures, size, config)
+    loader = DataLoader(
+        data, batch_sampler=_Epochs(len(pictures), config), num_workers=1, persistent_workers=True, collate_fn=_collate
+    )
+    optimizer = _optimizer(model, config)
+    batches = max(1, len(pictures) // config.batch_size)
+    model.train()
+    for epoch in range(config.epochs):
+        losses = []
+        for batch, (images, captions, positive) in enumerate(loader):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * _schedule((epoch + batch / batches) / config.epochs, config.warmup)
+            # the flash kernel's bfloat16 backward pass is several times slower on CPUs than plain attention
+            with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+                image = model.encode_image(jitter(images, model.visual.preprocess_cfg), normalize=True)  # type: ignore
+                text = model.encode_text(tokenizer(captions), normalize=True)  # type: ignore[operator]
+            loss = multi_positive_loss(image.float(), text.float(), positive, model.logit_scale.exp())  # type: ignore
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
+            losses.append(loss.item())
+        on_epoch(epoch + 1, float(np.mean(losses)))
+    return model.eval()
+
+
+def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
+    """Write an encoder folder that `load_encoder` and open_clip's `local-dir:` read; weights in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write the folder of an encoder that was loaded or trained, with its tokenizer where that comes as files."""
+    save(encoder.model, open_clip_config(encoder), folder)
+    tokenizer: Any = getattr(encoder.tokenizer, "tokenizer", None)
+    if hasattr(tokenizer, "save_pretrained"):  # a Hugging Face tokenizer: open_clip looks for it in the folder
+        tokenizer.save_pretrained(folder)
+
+
+def _schedule(progress: float, warmup: float) -> float:
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def _optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
+    plain = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
+    decayed = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-6)
+
+
+Sample = tuple["np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", str, frozenset[str], frozenset[str]]
+
+
+class _Captioned(Dataset[Sample]):
+    """Pictures, decoded once and kept in memory at twice the encoder's size; augmented on every read."""
+
+    def __init__(self, pictures: Sequence[Picture], size: int, config: PretrainConfig) -> None:
+        self.pictures, self.config, self.size = pictures, config, size
+        self.images = [self._load(picture.path) for picture in pictures]
+
+    def _load(self, path: Path) -> Image.Image:
+        image = decode(path.read_bytes())
+        image.thumbnail((2 * self.size, 2 * self.size), Image.Resampling.LANCZOS)
+        return image
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng((self.config.seed, epoch, index))
+        picture = self.pictures[index]
+        caption, said = draw_caption(picture, rng)
+        return random_crop(self.images[index], self.size, self.config.smallest_crop, rng), caption, said, picture.facts
+
+
+class _Epochs(Sampler[list[tuple[int, int]]]):
+    """Shuffled full batches of (epoch, index); a new epoch on every pass."""
+
+    def __init__(self, count: int, config: PretrainConfig) -> None:
+        self.count, self.config, self.epoch = count, config, 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.config.seed, self.epoch)).permutation(self.count)
+        size = min(self.config.batch_size, self.count)
+        for start in range(0, self.count - size + 1, size):
+            yield [(self.epoch, int(i)) for i in order[start : start + size]]
+        self.epoch += 1
+
+
+def draw_caption(picture: Picture, rng: np.random.Generator) -> tuple[str, frozenset[str]]:
+    """Draw a caption from a picture's title and keywords: the text, and the facts it states."""
+    keywords = [str(k) for k in rng.permutation(picture.keywords)] if picture.keywords else []
+    keywords = keywords[: 1 + int(rng.integers(4))]
+    use_title = bool(picture.title) and (not keywords or rng.random() < 0.4)
+    if use_title and rng.random() < 0.5:
+        keywords = []
+    words = ([picture.title] if use_title else []) + keywords
+    said = frozenset(keywords) | ({f"title: {picture.title}"} if use_title else frozenset())
+    return TEMPLATES[rng.integers(len(TEMPLATES))].format(", ".join(words)), said
+
+
+def random_crop(
+    image: Image.Image, size: int, smallest: float, rng: np.random.Generator
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A random part of the picture, resized to [S, S, 3] and mirrored half the time."""
+    area, aspect = rng.uniform(smallest, 1), math.exp(rng.uniform(-0.3, 0.3))
+    width = min(1.0, math.sqrt(area * aspect)) * image.width
+    height = min(1.0, math.sqrt(area / aspect)) * image.height
+    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+    box = (left, top, left + width, top + height)
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+
+def _collate(samples: list[Sample]) -> tuple[Tensor, list[str], Tensor]:
+    pixels, captions, said, facts = zip(*samples, strict=True)
+    positive = torch.tensor([[stated <= known for stated in said] for known in facts])
+    return torch.from_numpy(np.stack(pixels)), list(captions), positive
+
+
+def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
+    """Random brightness, contrast and saturation a picture, then normalisation: float32 [B, 3, S, S]."""
+    images = pixels.permute(0, 3, 1, 2).float() / 255
+    brightness, contrast, saturation = (1 + 0.3 * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)).unbind()
+    gray = images.mean(1, keepdim=True)
+    images = gray + saturation * (images - gray)
+    images = brightness * (0.5 + contrast * (images - 0.5))
+    mean, std = (torch.tensor(preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    return (images.clamp(0, 1) - mean) / std
+
+
+def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    """Build an untrained open_clip model and its tokenizer from an `open_clip_config.json`.
+
+    Raises:
+        EncoderError: the file is missing or no such config.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+            (Path(folder) / "open_clip_config.json").write_text(architecture.read_text())
+            torch.manual_seed(seed)
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+            return model, open_clip.get_tokenizer(f"local-dir:{folder}")
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"{architecture} is no open_clip_config.json: {error}") from error
