@@ -195,7 +195,7 @@ def test_what_has_no_such_format_is_refused(tmp_path):
         write_hugging_face(
             make(tmp_path / "resnet", vision={"image_size": 32, "layers": [1] * 4, "width": 8}), tmp_path
         )
-    with pytest.raises(PeerError, match="pads its pictures"):
+    with pytest.raises(PeerError, match="pads its images"):
         write_hugging_face(make(tmp_path / "padding", resize_mode="longest"), tmp_path)
     with pytest.raises(PeerError, match="visual.extra has no place"):
         dict(renamed({"visual.extra": torch.zeros(1)}))

@@ -1,6 +1,6 @@
-"""The tables of the READMEs, written from benchmarks/results, so that no figure in them was typed.
+"""The tables of README files, written from benchmarks/results, so that no number in them is typed by hand.
 
-A table stands between the lines `<!-- NAME -->` and `<!-- end -->` of a Markdown file, NAME a key of TABLES.
+A table stands between the lines `<!-- NAME -->` and `<!-- end -->` of a Markdown file, where NAME is a key of TABLES.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import numpy as np
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
-from mlclip_bench.committed import read_figures, read_lines, read_text, write_text
-from mlclip_bench.heads.figures import DECISIONS, RANKING, cell
 from mlclip_bench.heads.floors import FLOORS
-from mlclip_bench.heads.results import Results
+from mlclip_bench.heads.metrics import METRICS, cell
+from mlclip_bench.heads.results import Results as HeadResults
 from mlclip_bench.heads.studies import WITHOUT_TEXTS
+from mlclip_bench.kit.files import read_json, read_text, write_text
+from mlclip_bench.kit.markdown import number, table
+from mlclip_bench.kit.store import Store
 from mlclip_bench.load.define import Closed
 from mlclip_bench.load.derive import Row, open_rows, rows_of
 from mlclip_bench.load.report import say_bracket
+from mlclip_bench.load.results import Results as LoadResults
 from mlclip_bench.load.search import bracket
-from mlclip_bench.load.store import Store
 from mlclip_bench.load.windows import TOLERANCE, spreads
 from mlclip_bench.peers.derive import FILE as PEERS
 from mlclip_bench.scaling.derive import FILE as SCALING
 
-Rows = Sequence[Sequence[str]]
 _BLOCK = re.compile(r"(?P<start><!-- (?P<name>[a-z0-9 ]+) -->\n)(?P<table>.*?)(?P<end><!-- end -->)", re.DOTALL)
 _SET = re.compile(r"(?P<set>[a-z]+)-top(?P<top>\d+)")
 BATCH = "8"
@@ -40,7 +41,7 @@ _STABLE = (
 
 
 def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
-    """Write the tables of some Markdown files anew.
+    """Write the tables of some Markdown files again.
 
     Args:
         files: Markdown with blocks.
@@ -50,8 +51,7 @@ def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
         The files that changed.
 
     Raises:
-        ResultsError: a file cannot be read or written, a block has an unknown name, or the results that it needs are
-            not there.
+        ResultsError: a file cannot be read or written, a block has an unknown name, or its results are missing.
     """
     changed = []
     for file in files:
@@ -65,49 +65,49 @@ def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
 
 def _table(name: str, results: Path) -> str:
     if name not in TABLES:
-        raise ResultsError(f"no table is called {name!r}: choose of {', '.join(TABLES)}")
+        raise ResultsError(f"no table is called {name!r}: choose from {', '.join(TABLES)}")
     return TABLES[name](results)
 
 
 def heads(results: Path, title: str) -> str:
-    """A figure of every method on every data set."""
+    """A metric of every method on every dataset."""
     folders = sorted((folder for folder in results.glob("*-top*") if _SET.fullmatch(folder.name)), key=_order)
     if not folders:
         raise ResultsError(f"{results}: there are no results of a comparison; name their folder with --results")
     columns = [_SET.sub(r"\g<set> \g<top>", folder.name) for folder in folders]
-    lines = [read_lines(Results(folder)) for folder in folders]
+    lines = [_lines(HeadResults(folder)) for folder in folders]
     by_folder = [_values(part, title, lambda line: line["variant"]) for part in lines]
     known = [name for values in by_folder for name in values]
     names = [name for name in _ROWS if name in known]
-    return _lay_out(
+    return table(
         [f"test {title}", *columns],
         [[_called(name), *(cell(title, values.get(name, [])) for values in by_folder)] for name in names],
     ) + _from([line for part in lines for line in part])
 
 
 def losses(results: Path) -> str:
-    """Test mAP and micro F1 of the heads that take any loss."""
-    lines = read_lines(Results(results / "openclip-top46-losses"))
+    """Test metrics of the heads that take any loss."""
+    lines = _lines(HeadResults(results / "openclip-top46-losses"))
     titles = ("mAP", "F1 micro", "F1 macro")
     figures = {title: _values(lines, title, lambda line: line["variant"]) for title in titles}
     names = [name for name in figures["mAP"] if name not in FLOORS]
     rows = [[name, *(cell(title, figures[title][name]) for title in titles)] for name in names]
-    return _lay_out(["openclip 46", *titles], rows) + _from(lines)
+    return table(["openclip 46", *titles], rows) + _from(lines)
 
 
 def shots(results: Path) -> str:
-    """Test mAP against the number of training images a label."""
-    lines = read_lines(Results(results / "openclip-top46-shots"))
+    """Test mAP against the number of training images per label."""
+    lines = _lines(HeadResults(results / "openclip-top46-shots"))
     values = _values(lines, "mAP", lambda line: (line["variant"], line["shots"]))
     counts = sorted({k for _, k in values}, key=lambda k: (k is None, k or 0))
     names = [name for name in _ROWS if any(one == name for one, _ in values)]
     rows = [[_called(name), *(cell("mAP", values.get((name, k), [])) for k in counts)] for name in names]
-    return _lay_out(["test mAP", *("all" if k is None else str(k) for k in counts)], rows) + _from(lines)
+    return table(["test mAP", *("all" if k is None else str(k) for k in counts)], rows) + _from(lines)
 
 
 def rarity(results: Path) -> str:
     """Mean average precision of labels with few and with many test images."""
-    lines = [line for line in read_lines(Results(results / "openclip-top500")) if "error" not in line]
+    lines = [line for line in _lines(HeadResults(results / "openclip-top500")) if "error" not in line]
     bins = {"1 to 2": (1, 2), "3 to 5": (3, 5), "6 to 15": (6, 15), "16 and more": (16, 10**9)}
     positives = np.array(lines[0]["test"]["per_class"]["positives"])
     masks = {title: (low <= positives) & (positives <= high) for title, (low, high) in bins.items()}
@@ -117,12 +117,12 @@ def rarity(results: Path) -> str:
             if line["variant"] == name:
                 precision = np.array(line["test"]["per_class"]["average_precision"], dtype=float)
                 rows.append([_called(name), *(f"{100 * precision[mask].mean():.1f}" for mask in masks.values())])
-    return _lay_out(["mAP of labels with so many test images", *bins], rows) + _from(lines)
+    return table(["mAP of labels with so many test images", *bins], rows) + _from(lines)
 
 
 def scaling(results: Path) -> str:
     """Cost of each head at each number of classes."""
-    figures = read_figures(results / "scaling" / SCALING)
+    figures = read_json(results / "scaling" / SCALING)
     asked = figures["setting"]["asked"]
     sizes = asked["classes"]
     rows = []
@@ -133,18 +133,18 @@ def scaling(results: Path) -> str:
             rows.append([one["title"], *(_cost(points.get(n)) for n in sizes), _slope(growth), _service(points)])
     encoder = figures["encoder"][BATCH]
     title = f"ms a batch of {BATCH}, head alone"
-    table = _lay_out([title, *(f"N = {n:,}" for n in sizes), "exponent", "images/s with encoder"], rows)
+    text = table([title, *(f"N = {n:,}" for n in sizes), "exponent", "images/s with encoder"], rows)
     spec, setting = asked["encoder"], figures["setting"]
     return (
-        f"{table}\n\nThe encoder ({spec['tag']}, T = {spec['T']}, E = {spec['W']}) takes "
+        f"{text}\n\nThe encoder ({spec['tag']}, T = {spec['T']}, E = {spec['W']}) takes "
         f"{encoder['latency_ms']['value']:.0f} ms, {encoder['images_per_second']:.1f} images/s. "
         f"Commit {setting['commit']}, {setting['machine']}, {asked['threads']} threads.\n"
     )
 
 
 def peers(results: Path) -> str:
-    """The same images through what people would use instead."""
-    figures = read_figures(results / "peers" / PEERS)
+    """Throughput of mlclip and of what people would use instead."""
+    figures = read_json(results / "peers" / PEERS)
     rows = []
     for peer in figures["peers"].values():
         if peer["images_per_second"] is not None:
@@ -154,18 +154,18 @@ def peers(results: Path) -> str:
             rows.append([peer["title"], f"{peer['images_per_second']['median']:.1f}", interval])
     setting = figures["setting"]
     source = {name: setting["provenance"][name] for name in ("commit", "machine")}
-    table = _lay_out([f"{setting['encoder']['tag']}, from files", "images/s", "ratio to the plain loop"], rows)
-    return table + _from([source])
+    text = table([f"{setting['encoder']['tag']}, from files", "images/s", "ratio to the plain loop"], rows)
+    return text + _from([source])
 
 
 def load(results: Path) -> str:
-    """A served repository under load, in the order in which load grows, and the rates around the one that holds."""
-    lines = read_lines(Store(results / "load"))
+    """A served repository under growing load, with the rates around the highest one that holds."""
+    lines = _lines(LoadResults(results / "load"))
     target = next(line["target"] for line in lines if line["target"])
     levels = rows_of(lines)
     found = bracket(open_rows(levels), target)
     rows = [row for row in levels if row.purpose == "sweep" or row in (found.low, found.high)]
-    table = _lay_out(
+    text = table(
         ["load", "answered/s", "p50 ms", "p99 ms", "stable", "server's cores"],
         [
             [
@@ -179,29 +179,30 @@ def load(results: Path) -> str:
         ],
     )
     source = _from([line["provenance"] for line in lines])
-    return f"{table}\n\n{_STABLE}\n\n{say_bracket(found, target)}{source}"
+    return f"{text}\n\n{_STABLE}\n\n{say_bracket(found, target)}{source}"
 
 
 def _values(lines: Iterable[Line], title: str, key: Callable[[Line], Any]) -> dict[Any, list[float | None]]:
-    """A figure's values over seeds, by whatever `key` takes from a line; one where all seeds gave the same."""
-    get = {**RANKING, **DECISIONS}[title]
+    """A metric's values over seeds, by what `key` takes from a line; a single one if all seeds gave the same."""
     found: dict[Any, list[float | None]] = {}
     for line in lines:
         if "error" not in line:
-            found.setdefault(key(line), []).append(get(line["test"]))
+            found.setdefault(key(line), []).append(METRICS[title](line["test"]))
     return {name: values[:1] if len(set(values)) == 1 else values for name, values in found.items()}
 
 
 def _from(lines: Sequence[Line]) -> str:
-    """Where figures come from: commits and machines."""
+    """Where the numbers come from: commits and machines."""
     commits = list(dict.fromkeys(line["commit"] for line in lines))
     machines = list(dict.fromkeys(line["machine"] for line in lines))
     return f"\n\nCommit{'s' if len(commits) > 1 else ''} {', '.join(commits)}; {'; '.join(machines)}.\n"
 
 
-def _lay_out(titles: Sequence[str], rows: Rows) -> str:
-    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+def _lines(results: Store) -> list[Line]:
+    found = results.latest()
+    if not found:
+        raise ResultsError(f"{results.path}: there are no results; --results names the folder that holds all of them")
+    return found
 
 
 def _order(folder: Path) -> tuple[int, int]:
@@ -217,8 +218,7 @@ def _called(name: str) -> str:
 def _cost(point: Mapping[str, Any] | None) -> str:
     if point is None:
         return "-"
-    value = point["latency_ms"]["value"]
-    return f"{f'{value:,.0f}' if value >= 100 else f'{value:.3g}'}{'' if point['stable'] else ' ~'}"
+    return number(point["latency_ms"]["value"]) + ("" if point["stable"] else " ~")
 
 
 def _slope(growth: Mapping[str, Any]) -> str:

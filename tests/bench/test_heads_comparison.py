@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
-from mlclip_bench.heads.results import TestScores
-from mlclip_bench.heads.statistics import (
+from mlclip_bench.heads.comparison import (
     Comparison,
     compare_methods,
     f1_micro,
     intervals,
     mean_average_precision,
 )
+from mlclip_bench.heads.results import TestScores
 from sklearn.metrics import average_precision_score, f1_score
 
 
@@ -48,7 +48,7 @@ def test_blocks_of_positives_change_nothing(monkeypatch):
     targets, outcome = drawn(rng)
     weights = rng.integers(0, 3, size=(10, 40)).astype(np.float32)
     whole = mean_average_precision(targets, outcome, weights)
-    monkeypatch.setattr("mlclip_bench.heads.statistics._BLOCK", 3)
+    monkeypatch.setattr("mlclip_bench.heads.comparison._BLOCK", 3)
     np.testing.assert_allclose(mean_average_precision(targets, outcome, weights), whole, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The picture of a run, as PNG and SVG: latency over the number of classes, head alone and with the encoder."""
+"""The figure of a run: latency over the number of classes, for the head alone and with the encoder."""
 
 from __future__ import annotations
 
@@ -6,71 +6,61 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlclip_bench.heads.pictures import save
+from mlclip_bench.kit.figures import BLUE, GREY, INK, caption, draw, log_scale
+from mlclip_bench.kit.intervals import Estimate, geometric_mean
 from mlclip_bench.scaling.derive import Derived
-from mlclip_bench.scaling.statistics import Estimate, latency
 
 NAME = "scaling"
-INK, FAINT = "#333333", "#B5B5B5"
+FAINT = "#B5B5B5"
 COLOURS = {
     "mld, K = N": "#8CBFE6",
-    "mld": "#0072B2",
+    "mld": BLUE,
     "decoder with self-attention": "#D55E00",
     "powerset": "#CC79A7",
     "sigmoid": "#555555",
     "zeroshot": "#009E73",
 }
-OTHER = "#999999"
+"""Colours of series by the start of their titles; grey for others."""
 _GAP = 0.055
-"""Smallest distance of two labels, as a share of the axis."""
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#999999",
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "svg.hashsalt": "mlclip",
-}
+"""Smallest distance between two labels, as a share of the axis."""
 
 
-def draw(derived: Derived, batch: int) -> list[Path]:
-    """Draw one batch size: the files `scaling.png` and `scaling.svg`.
+def draw_figures(derived: Derived, batch: int) -> list[Path]:
+    """Draw one batch size: `scaling.png` and `scaling.svg`."""
+    return draw({NAME: lambda: scaling_figure(derived, batch)}, derived.folder)
 
-    Raises:
-        ResultsError: the folder is not writable.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.8), layout="constrained")
-        alone, whole = figure.subplots(1, 2)
-        _draw_alone(alone, derived, batch)
-        _draw_whole(whole, derived, batch)
-        asked = derived.asked
-        encoder = asked["encoder"]
-        figure.supxlabel(
-            f"{derived.raw.setting['machine']}, through {asked['through']}, batch {batch}; "
-            f"encoder {encoder['tag']}, T = {encoder['T']}, E = {encoder['W']}, 2 decoder layers. "
-            "Bars: 95 % intervals. Hollow: not stable.",
-            fontsize=7.5, x=0.01, ha="left",
-        )  # fmt: skip
-        return save(figure, derived.raw.folder / NAME)
+
+def scaling_figure(derived: Derived, batch: int) -> Figure:
+    """Latency of the head alone on the left, throughput with the encoder on the right."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    alone, whole = figure.subplots(1, 2)
+    _draw_alone(alone, derived, batch)
+    _draw_whole(whole, derived, batch)
+    asked, encoder = derived.asked, derived.asked["encoder"]
+    caption(
+        figure,
+        f"{derived.setting['machine']}, through {asked['through']}, batch {batch}; "
+        f"encoder {encoder['tag']}, T = {encoder['T']}, E = {encoder['W']}, 2 decoder layers. "
+        "Bars: 95 % intervals. Hollow: not stable.",
+        size=7.5,
+    )
+    return figure
 
 
 def _draw_alone(axes: Axes, derived: Derived, batch: int) -> None:
     ends: list[tuple[str, float, float, str]] = []
     for title in derived.titles:
-        points = {n: latency(part).scaled(1e3) for n, part in derived.rounds(title, batch).items()}
+        points = {n: geometric_mean(part).scaled(1e3) for n, part in derived.rounds(title, batch).items()}
         stable = {n: derived.spread(title, n, batch).stable for n in points}
         ends += _line(axes, title, points, stable)
     encoder = derived.encoder(batch)
-    axes.set_title("head alone: milliseconds a batch", loc="left")
-    axes.set(xscale="log", yscale="log")
+    axes.set_title("head alone: milliseconds per batch", loc="left")
+    axes.set(xscale="log")
+    log_scale(axes)
     if encoder is not None:
         axes.axhline(encoder.latency.value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -88,14 +78,14 @@ def _draw_whole(axes: Axes, derived: Derived, batch: int) -> None:
         points = {n: _rate(whole, batch) for n, whole in wholes.items() if whole is not None}
         stable = {n: derived.spread(title, n, batch).stable for n in points}
         ends += _line(axes, title, points, stable)
-    axes.set_title("encoder and head: images a second", loc="left")
+    axes.set_title("encoder and head: images per second", loc="left")
     axes.set(xscale="log")
     axes.set_ylim(bottom=0)
     _finish(axes, derived, ends)
 
 
 def _rate(milliseconds: Estimate, batch: int) -> Estimate:
-    """Images a second."""
+    """Images per second."""
     ends = [1e3 * batch / value if value else math.inf for value in (milliseconds.high, milliseconds.low)]
     return Estimate(1e3 * batch / milliseconds.value, *ends)
 
@@ -105,7 +95,7 @@ def _line(
 ) -> list[tuple[str, float, float, str]]:
     if not points:
         return []
-    colour = next((colour for name, colour in COLOURS.items() if title.startswith(name)), OTHER)
+    colour = next((colour for name, colour in COLOURS.items() if title.startswith(name)), GREY)
     style = "--" if title.startswith("mld, K = 1") else "-"
     sizes = sorted(points)
     values = [points[n].value for n in sizes]
@@ -119,7 +109,7 @@ def _line(
 
 
 def _guides(axes: Axes, derived: Derived) -> None:
-    """Faint lines of slope 0, 1 and 2 through one point, as the growth that is claimed."""
+    """Faint lines of slope 0, 1 and 2 through one point: the claimed growth."""
     smallest, largest = min(derived.asked["classes"]), max(derived.asked["classes"])
     if smallest == largest:
         return
@@ -134,7 +124,7 @@ def _guides(axes: Axes, derived: Derived) -> None:
 
 
 def _finish(axes: Axes, derived: Derived, ends: list[tuple[str, float, float, str]]) -> None:
-    """Ticks at the N that were measured, and each line's name at its end, moved apart where they would meet."""
+    """Ticks at the measured N, and each line's name at its end, moved apart where names would overlap."""
     sizes = derived.asked["classes"]
     axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
     axes.minorticks_off()
@@ -153,7 +143,7 @@ def _finish(axes: Axes, derived: Derived, ends: list[tuple[str, float, float, st
 
 
 def _apart(heights: Any) -> Any:
-    """Move sorted heights up so that none is nearer than `_GAP` to the one below, then all back to their middle."""
+    """Move sorted heights up so that none is nearer than `_GAP` to the one below, then all down below the top."""
     moved = heights.astype(float).copy()
     for place in range(1, len(moved)):
         moved[place] = max(moved[place], moved[place - 1] + _GAP)

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from mlclip_bench.heads.results import Results, TestScores
@@ -26,7 +24,7 @@ def outcome():
 
 def test_lines_and_scores_read_back_as_they_were_written(results, outcome):
     assert results.lines() == []
-    written = results.append(line(variant="mld, α₁ 0"), outcome)
+    written = results.add_run(line(variant="mld, α₁ 0"), outcome)
     read = Results(results.folder)
     assert read.lines() == [written]
     np.testing.assert_array_equal(read.scores(written).scores, outcome.scores)
@@ -34,33 +32,9 @@ def test_lines_and_scores_read_back_as_they_were_written(results, outcome):
 
 
 def test_variants_whose_names_look_alike_keep_their_own_scores(results, outcome):
-    first = results.append(line(variant="mld, α₁ 0"), outcome)
-    results.append(line(variant="mld, β₁ 0"), TestScores(outcome.scores + 1, outcome.thresholds))
+    first = results.add_run(line(variant="mld, α₁ 0"), outcome)
+    results.add_run(line(variant="mld, β₁ 0"), TestScores(outcome.scores + 1, outcome.thresholds))
     np.testing.assert_array_equal(results.scores(first).scores, outcome.scores)
-
-
-def test_the_last_line_of_a_key_counts(results):
-    results.append(line(seed=1, epochs=1), None)
-    results.append(line(seed=2), None)
-    results.append(line(seed=1, epochs=5), None)
-    assert [(one["seed"], one.get("epochs")) for one in results.lines()] == [(1, 5), (2, None)]
-
-
-def test_half_a_line_of_a_killed_writer_is_cut_off(results):
-    results.append(line(seed=0), None)
-    with results.path.open("a") as file:
-        file.write('{"variant": "ml')
-    assert len(results.lines()) == 1
-    results.append(line(seed=1), None)
-    assert [one["seed"] for one in results.lines()] == [0, 1]
-    assert all(json.loads(row) for row in results.path.read_text().splitlines())
-
-
-def test_a_broken_line_is_named(results):
-    results.append(line(), None)
-    results.path.write_text("{}\n" + results.path.read_text())
-    with pytest.raises(ResultsError, match=r"results\.jsonl:1: not a result"):
-        results.lines()
 
 
 @pytest.mark.parametrize(
@@ -72,27 +46,27 @@ def test_a_broken_line_is_named(results):
     ],
 )
 def test_a_folder_holds_one_setting_only(results, changed, named):
-    results.append(line(), None)
+    results.add_run(line(), None)
     results.check(line())
     with pytest.raises(ResultsError, match=rf"other .*{named}.*--out"):
         results.check(line(**changed))
 
 
 def test_scores_that_are_gone_or_belong_to_another_run_are_none(results, outcome):
-    written = results.append(line(), outcome)
-    results.append(line(), TestScores(outcome.scores + 1, outcome.thresholds))
+    written = results.add_run(line(), outcome)
+    results.add_run(line(), TestScores(outcome.scores + 1, outcome.thresholds))
     assert results.scores(written) is None
     (results.folder / "scores" / written["scores"]["file"]).unlink()
     assert results.scores(written) is None
 
 
 def test_git_leaves_scores_alone(results, outcome):
-    results.append(line(), outcome)
+    results.add_run(line(), outcome)
     assert (results.folder / "scores" / ".gitignore").read_text() == "*\n"
 
 
 def test_broken_scores_are_named(results, outcome):
-    written = results.append(line(), outcome)
+    written = results.add_run(line(), outcome)
     (results.folder / "scores" / written["scores"]["file"]).write_bytes(b"PK not a zip")
     with pytest.raises(ResultsError, match="delete the file"):
         results.scores(written)
@@ -101,4 +75,4 @@ def test_broken_scores_are_named(results, outcome):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, outcome):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="cannot be written"):
-        Results(tmp_path / "file").append(line(), outcome)
+        Results(tmp_path / "file").add_run(line(), outcome)

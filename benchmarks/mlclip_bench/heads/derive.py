@@ -1,12 +1,11 @@
-"""From raw lines and scores to what the report and the pictures show; nothing is measured again.
+"""From raw lines and scores to what the report and the figures show; nothing is measured again.
 
-What needs the scores (intervals, precision-recall curves) is kept in `statistics.json` with the hashes of the scores it
-came from, so a copy of the folder without scores gives the same report.
+What needs the scores (intervals, precision-recall curves) is kept in `statistics.json` with the hashes of the scores,
+so a copy of the folder without scores gives the same report.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,11 @@ from sklearn.metrics import precision_recall_curve  # type: ignore[import-untype
 
 from mlclip.errors import ResultsError
 from mlclip.json_lines import Line
+from mlclip_bench.heads.comparison import COMPARED, Comparison, Targets, compare_methods
 from mlclip_bench.heads.floors import FLOORS
-from mlclip_bench.heads.results import Results, TestScores, key_of
-from mlclip_bench.heads.statistics import FIGURES, LEVEL, RESAMPLES, Comparison, Targets, compare_methods
+from mlclip_bench.heads.results import Results, TestScores
+from mlclip_bench.kit.files import read_json, write_json
+from mlclip_bench.kit.intervals import LEVEL, RESAMPLES
 
 Shots = int | None
 RECALLS = np.linspace(0, 1, 101)
@@ -26,13 +27,13 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Derived:
-    """A comparison, ready to be told.
+    """A comparison, ready for report and figures.
 
     Attributes:
-        runs: training images a class (None: all) to method to its lines, one a seed; methods by test mAP, best first,
-            floors last. A method without randomness has one line.
-        comparisons: training images a class to figure to intervals; a method whose scores are not here is in none.
-        curves: method to its micro precision at the recalls `RECALLS`, mean over seeds, trained on all images.
+        runs: training images per class (None: all) -> method -> its lines, one per seed; methods by test mAP, best
+            first, floors last. A method without randomness has one line.
+        comparisons: training images per class -> metric -> intervals; a method without scores here is in none.
+        curves: method -> its micro precision at the recalls `RECALLS`, mean over seeds, trained on all images.
         failures: the lines of runs that failed.
         note: what `note.md` says.
     """
@@ -45,17 +46,17 @@ class Derived:
 
     @property
     def setting(self) -> Line:
-        """A line, for what all lines share."""
+        """A line, for what all lines have in common."""
         return next(iter(next(iter(self.runs.values())).values()))[0]
 
 
 def derive(results: Results) -> Derived:
-    """Put a folder's runs together, and compute what is not in `statistics.json` yet.
+    """Group the runs of a folder, and compute what is not in `statistics.json` yet.
 
     Raises:
         ResultsError: nothing was measured here, or a file cannot be read or written.
     """
-    lines = results.lines()
+    lines = results.latest()
     measured = [line for line in lines if "error" not in line]
     if not measured:
         reasons = "; ".join(sorted({line["error"] for line in lines}))
@@ -66,7 +67,7 @@ def derive(results: Results) -> Derived:
     return Derived(
         runs=runs,
         comparisons={
-            k: {name: Comparison.from_dict(figure) for name, figure in plain["shots"][_word(k)].items()} for k in shots
+            k: {name: Comparison.from_dict(values) for name, values in plain["shots"][_word(k)].items()} for k in shots
         },
         curves=plain["precision"],
         failures=[line for line in lines if "error" in line],
@@ -75,7 +76,7 @@ def derive(results: Results) -> Derived:
 
 
 def is_floor(method: str) -> bool:
-    """Whether a method is one of those that need no encoder."""
+    """Whether a method needs no encoder."""
     return method in FLOORS
 
 
@@ -92,34 +93,28 @@ def _methods(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _without_copies(lines: list[Line]) -> list[Line]:
-    """One line, where every seed gave the same scores."""
+    """One line if every seed gave the same scores."""
     return lines[:1] if len({line["scores"]["sha256"] for line in lines}) == 1 else lines
 
 
 def _statistics(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]]]) -> dict[str, Any]:
-    """What `statistics.json` holds, where it belongs to these runs; else computed from their scores."""
+    """The content of `statistics.json` if it belongs to these runs, otherwise computed from their scores."""
     path = results.folder / "statistics.json"
     wanted = {
         "resamples": RESAMPLES,
         "level": LEVEL,
         "scores": {
-            " / ".join(map(str, key_of(line))): line["scores"]["sha256"]
+            " / ".join(map(str, results.key(line))): line["scores"]["sha256"]
             for methods in runs.values()
             for lines in methods.values()
             for line in lines
         },
     }
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path}: cannot be read: delete it ({error})") from error
+    stored: dict[str, Any] = read_json(path) if path.exists() else {}
     if all(stored.get(name) == value for name, value in wanted.items()):
         return stored
     computed = wanted | _computed(results, runs)
-    try:
-        path.write_text(json.dumps(computed, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_json(path, computed)
     return computed
 
 
@@ -130,8 +125,8 @@ def _computed(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]
         loaded = _loaded(results, methods) if targets is not None else {}
         shots[_word(k)] = (
             {
-                name: compare_methods(targets, loaded, figure, resamples=RESAMPLES).to_dict()
-                for name, figure in FIGURES.items()
+                name: compare_methods(targets, loaded, metric, resamples=RESAMPLES).to_dict()
+                for name, metric in COMPARED.items()
             }
             if targets is not None and loaded
             else {}
@@ -142,7 +137,7 @@ def _computed(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]
 
 
 def _loaded(results: Results, methods: Mapping[str, Sequence[Line]]) -> dict[str, list[TestScores]]:
-    """Scores of the methods that have all of theirs here."""
+    """Scores of the methods whose scores are all here."""
     loaded = {}
     for name, lines in methods.items():
         outcomes = [outcome for line in lines if (outcome := results.scores(line)) is not None]

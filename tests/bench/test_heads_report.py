@@ -4,14 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from mlclip_bench.heads import pictures as drawing
-from mlclip_bench.heads.derived import Derived, derive
-from mlclip_bench.heads.figures import cell
-from mlclip_bench.heads.pictures import classes_picture, draw
+from mlclip_bench.heads import figures
+from mlclip_bench.heads.comparison import intervals
+from mlclip_bench.heads.derive import Derived, derive
+from mlclip_bench.heads.figures import classes_figure, draw_figures
+from mlclip_bench.heads.metrics import cell
 from mlclip_bench.heads.report import report, summary, verdict
 from mlclip_bench.heads.results import Results, TestScores
 from mlclip_bench.heads.run import _columns
-from mlclip_bench.heads.statistics import Comparison, intervals
 from PIL import Image
 
 from mlclip.metrics import evaluate
@@ -61,7 +61,7 @@ def line(variant, outcome, targets, shots=None, seed=0):
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlclip_bench.heads.derived.RESAMPLES", 200)
+    monkeypatch.setattr("mlclip_bench.heads.derive.RESAMPLES", 200)
     rng = np.random.default_rng(0)
     results = Results(tmp_path / "own")
     targets = (rng.random((60, 4)) < 0.3).astype(np.uint8)
@@ -72,7 +72,7 @@ def results(tmp_path, monkeypatch):
                 noise = np.random.default_rng(seed).random(targets.shape) if signal else np.full(targets.shape, 0.5)
                 scores = (signal * targets + (1 - signal) * noise).astype(np.float32)
                 outcome = TestScores(scores, np.full(4, 0.5, np.float32))
-                results.append(line(variant, outcome, targets, shots, seed), outcome)
+                results.add_run(line(variant, outcome, targets, shots, seed), outcome)
     return results
 
 
@@ -92,15 +92,15 @@ def test_the_report_tells_what_an_analyst_needs(derived, results):
     text = report(derived, "own")
     for words in (
         "# Methods: own",
-        "4 labels; pictures: 9 to train, 0 to validate, 60 to test; encoder `small`",
+        "4 labels; images: 9 to train, 0 to validate, 60 to test; encoder `small`",
         "over 2 seeds",
         "Prevalence",
-        "3 sets of labels; 2 test pictures",
-        "Whether the encoder has seen these pictures before is not stated",
+        "3 sets of labels; 2 test images",
+        "Whether the encoder has seen these images before is not stated",
         "| mAP | 2 | all |",
         "* strong, first seed: label sets 3, alpha 0.125",
         "Commit abc; one; 2020-01-02;",
-        "`label frequency` scores every picture alike",
+        "`label frequency` scores every image alike",
     ):
         assert words in text, words
     results.save_note("It saw *none* of them.")
@@ -109,7 +109,7 @@ def test_the_report_tells_what_an_analyst_needs(derived, results):
 
 
 def test_every_picture_that_the_report_shows_is_drawn(derived, results):
-    drawn = {file.name: file for file in draw(results, derived)}
+    drawn = {file.name: file for file in draw_figures(derived, results.folder)}
     shown = set(re.findall(r"\]\((\S+\.png)\)", report(derived, "own")))
     assert shown == {name for name in drawn if name.endswith(".png")}
     for name in shown:
@@ -119,9 +119,9 @@ def test_every_picture_that_the_report_shows_is_drawn(derived, results):
 
 def test_pictures_are_the_same_whenever_they_are_drawn(derived, results):
     few = replace(derived, runs={None: derived.runs[None]}, curves={})
-    svg = [file for file in draw(results, few) if file.suffix == ".svg"]
+    svg = [file for file in draw_figures(few, results.folder) if file.suffix == ".svg"]
     before = [file.read_bytes() for file in svg]
-    draw(results, few)
+    draw_figures(few, results.folder)
     assert [file.read_bytes() for file in svg] == before
 
 
@@ -130,7 +130,7 @@ def words(figure: Figure):
 
 
 def test_labels_stand_beside_their_test_pictures_and_figures(derived):
-    drawn = words(classes_picture(derived.runs[None]))
+    drawn = words(classes_figure(derived.runs[None]))
     positives = derived.runs[None]["strong"][0]["test"]["per_class"]["positives"]
     assert {f"{label}  {count}" for label, count in zip(LABELS, positives, strict=True)} <= drawn
     mean = np.mean([run["test"]["per_class"]["roc_auc"][3] for run in derived.runs[None]["weak"]])
@@ -139,8 +139,8 @@ def test_labels_stand_beside_their_test_pictures_and_figures(derived):
 
 
 def test_many_labels_become_sorted_curves(derived, monkeypatch):
-    monkeypatch.setattr(drawing, "ROWS_IN_A_TABLE", 3)
-    figure = classes_picture(derived.runs[None])
+    monkeypatch.setattr(figures, "ROWS_IN_A_TABLE", 3)
+    figure = classes_figure(derived.runs[None])
     curve = figure.axes[0].lines[-1].get_ydata()
     of_class = [run["test"]["per_class"]["roc_auc"] for run in derived.runs[None]["strong"]]
     np.testing.assert_allclose(curve, np.sort(100 * np.mean(of_class, axis=0)))
@@ -159,8 +159,3 @@ def test_curves_are_precision_at_the_threshold_that_first_reaches_a_recall(deriv
 
 def test_a_curve_of_equal_scores_is_prevalence_throughout(derived, results):
     np.testing.assert_allclose(derived.curves["label frequency"], results.targets().mean(), atol=1e-5)
-
-
-def test_a_comparison_without_a_method_has_no_interval_for_it():
-    assert isinstance(compared(a=0.1), Comparison)
-    assert compared(a=0.1).interval("nobody") is None

@@ -1,4 +1,4 @@
-"""The talk with a peer: answers, errors, and peers that end, babble or hang."""
+"""The conversation with a peer: answers, errors, and peers that end, print garbage or hang."""
 
 import json
 import os
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlclip_bench.peers import process as peers_process
-from mlclip_bench.peers.catalogue import PEERS, PeerError
-from mlclip_bench.peers.process import PeerProcess
+from mlclip_bench.kit import workers
+from mlclip_bench.kit.workers import WorkerError
+from mlclip_bench.peers.catalogue import PEERS
+from mlclip_bench.peers.measure import start as start_peer
 
 DEADLINE = 30.0
 
@@ -48,14 +49,14 @@ BABBLING = "import os\ndef load(settings):\n    os.write(settings['answers'], b'
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Start a peer with a script; its environment is this one, and it has time to end by itself."""
-    monkeypatch.setattr(peers_process, "_FAREWELL", 120.0)
+    monkeypatch.setattr(workers, "_GRACE", 120.0)
     running = []
 
     def start(script):
         file = tmp_path / "script.py"
         file.write_text(script)
         peer = replace(PEERS["mlclip-onnx"], script=file)
-        running.append(PeerProcess(peer, Path(sys.executable), tmp_path / "log"))
+        running.append(start_peer(peer, Path(sys.executable)))
         return running[-1]
 
     yield start
@@ -72,31 +73,31 @@ def listed(tmp_path, *paths):
 def test_a_peer_loads_offline_and_gives_vectors_and_seconds(start, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
     process = start(GOOD)
-    assert process.ask({"do": "load"}, DEADLINE)["about"] == {"offline": "1", "path": None}
-    ran = process.ask({"do": "run", "list": listed(tmp_path, "a", "bcd")}, DEADLINE)
+    assert process.load(DEADLINE)["about"] == {"offline": "1", "path": None}
+    ran = process.run(DEADLINE, images=listed(tmp_path, "a", "bcd"))
     assert ran["images"] == 2
     assert 0 < ran["seconds"] < DEADLINE
     file = tmp_path / "vectors.npy"
-    answer = process.ask({"do": "vectors", "list": listed(tmp_path, "a", "bcd"), "file": str(file)}, DEADLINE)
-    assert answer == {"shape": [2, 2]}
+    answer = process.run(DEADLINE, images=listed(tmp_path, "a", "bcd"), vectors=str(file))
+    assert answer["images"] == 2
     assert np.load(file).tolist() == [[1, 1], [3, 1]]
-    assert process.ask({"do": "run", "list": listed(tmp_path, "clock")}, DEADLINE) == {"seconds": 12.5, "images": 1}
-    assert "a library that prints\na program that prints" in (tmp_path / "log").read_text()
+    assert process.run(DEADLINE, images=listed(tmp_path, "clock")) == {"seconds": 12.5, "images": 1}
+    assert "a library that prints\na program that prints" in process.printed()
 
 
 def test_a_peer_that_says_it_failed_may_be_asked_again(start, tmp_path):
     process = start(GOOD)
-    process.ask({"do": "load"}, DEADLINE)
-    with pytest.raises(PeerError, match="^ValueError: bad image$"):
-        process.ask({"do": "run", "list": listed(tmp_path, "bad")}, DEADLINE)
-    with pytest.raises(PeerError, match=r"2 images became an array of shape \(1, 2\)"):
-        process.ask({"do": "run", "list": listed(tmp_path, "short", "a")}, DEADLINE)
-    assert process.ask({"do": "run", "list": listed(tmp_path, "a")}, DEADLINE)["images"] == 1
+    process.load(DEADLINE)
+    with pytest.raises(WorkerError, match="^ValueError: bad image$"):
+        process.run(DEADLINE, images=listed(tmp_path, "bad"))
+    with pytest.raises(WorkerError, match=r"2 images became an array of shape \(1, 2\)"):
+        process.run(DEADLINE, images=listed(tmp_path, "short", "a"))
+    assert process.run(DEADLINE, images=listed(tmp_path, "a"))["images"] == 1
 
 
 def test_a_peer_that_was_not_loaded_says_so(start, tmp_path):
-    with pytest.raises(PeerError, match="nothing is loaded"):
-        start(GOOD).ask({"do": "run", "list": listed(tmp_path, "a")}, DEADLINE)
+    with pytest.raises(WorkerError, match="nothing is loaded"):
+        start(GOOD).run(DEADLINE, images=listed(tmp_path, "a"))
 
 
 @pytest.mark.parametrize(
@@ -108,32 +109,32 @@ def test_a_peer_that_was_not_loaded_says_so(start, tmp_path):
     ],
 )
 def test_a_peer_that_cannot_load_is_reported_in_its_own_words(start, script, message):
-    with pytest.raises(PeerError, match=message):
-        start(script).ask({"do": "load"}, DEADLINE)
+    with pytest.raises(WorkerError, match=message):
+        start(script).load(DEADLINE)
 
 
 def test_a_peer_that_has_ended_stays_ended(start):
     process = start(ENDING)
     for _ in range(2):
-        with pytest.raises(PeerError, match="ended with exit code 7"):
-            process.ask({"do": "load"}, DEADLINE)
+        with pytest.raises(WorkerError, match="ended with exit code 7"):
+            process.load(DEADLINE)
 
 
 def test_garbage_ends_the_peer(start):
     process = start(BABBLING)
-    answers = 3  # the descriptor that speak.py duplicated for its answers: the first free one
-    with pytest.raises(PeerError, match="said 'tuning 3 %' where the bench expects"):
-        process.ask({"do": "load", "answers": answers}, DEADLINE)
-    with pytest.raises(PeerError, match="ended with exit code -9"):
-        process.ask({"do": "load", "answers": answers}, DEADLINE)
+    answers = 3  # the descriptor that worker_protocol.py duplicated for its answers: the first free one
+    with pytest.raises(WorkerError, match="answered 'tuning 3 %' where the bench expects"):
+        process.load(DEADLINE, answers=answers)
+    with pytest.raises(WorkerError, match="ended with signal 9"):
+        process.load(DEADLINE, answers=answers)
 
 
 def test_a_peer_that_hangs_is_ended_with_what_it_started(start, tmp_path):
     process = start(HANGING)
-    child = os.pidfd_open(process.ask({"do": "load"}, DEADLINE)["about"]["child"])
+    child = os.pidfd_open(process.load(DEADLINE)["about"]["child"])
     assert not ended(child, 0)
-    with pytest.raises(PeerError, match="no answer within 0.5 s"):
-        process.ask({"do": "run", "list": listed(tmp_path, "a")}, 0.5)
+    with pytest.raises(WorkerError, match="no answer within 0.5 s"):
+        process.run(0.5, images=listed(tmp_path, "a"))
     assert ended(child, DEADLINE)
     os.close(child)
 
@@ -145,7 +146,7 @@ def ended(descriptor, seconds):
 
 def test_closing_ends_a_peer_without_force(start):
     process = start(GOOD)
-    process.ask({"do": "load"}, DEADLINE)
+    process.load(DEADLINE)
     process.close()
-    with pytest.raises(PeerError, match="ended with exit code 0"):
-        process.ask({"do": "load"}, DEADLINE)
+    with pytest.raises(WorkerError, match="ended with exit code 0"):
+        process.load(DEADLINE)

@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from mlclip_bench.scaling.statistics import break_even, exponent, latency, ratio, relative_half_width
+from mlclip_bench.kit.intervals import geometric_mean, ratio
+from mlclip_bench.scaling.growth import break_even, exponent
 
 
 def rounds_of(slope, sizes=(46, 80, 1000), noise=0.02, count=12, base=1e-3):
@@ -24,7 +25,7 @@ def test_intervals_hold_what_they_promise():
     caught = {"latency": 0, "exponent": 0, "ratio": 0}
     for _ in range(200):
         rounds = {n: n**0.3 * np.exp(0.1 * generator.standard_normal(10)) for n in (50, 500)}
-        once, growth, times = latency(rounds[50]), exponent(rounds), ratio(rounds[500], rounds[50])
+        once, growth, times = geometric_mean(rounds[50]), exponent(rounds), ratio(rounds[500], rounds[50])
         caught["latency"] += once.low < 50**0.3 < once.high
         caught["exponent"] += growth.low < 0.3 < growth.high
         caught["ratio"] += times.low < 10**0.3 < times.high
@@ -33,14 +34,14 @@ def test_intervals_hold_what_they_promise():
 
 
 def test_one_round_promises_nothing():
-    assert math.isinf(latency([0.5]).high)
-    assert math.isinf(relative_half_width([0.5]))
+    assert math.isinf(geometric_mean([0.5]).high)
+    assert math.isinf(geometric_mean([0.5]).relative_half_width)
     assert math.isinf(ratio([0.5], [0.25, 0.25]).high)
     assert ratio([0.5], [0.25, 0.25]).value == pytest.approx(2)
 
 
 def test_latency_is_a_geometric_mean_with_students_interval():
-    found = latency([1.0, 2.0, 4.0])
+    found = geometric_mean([1.0, 2.0, 4.0])
     half = 4.302652729749464 * math.log(2) / math.sqrt(3)
     assert found.value == pytest.approx(2)
     assert found.low == pytest.approx(2 * math.exp(-half))

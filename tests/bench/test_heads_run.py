@@ -3,12 +3,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mlclip_bench.cli import app
 from mlclip_bench.heads import floors
-from mlclip_bench.heads.studies import STUDIES, few_shot
+from mlclip_bench.heads.derive import derive
+from mlclip_bench.heads.figures import draw_figures
+from mlclip_bench.heads.report import write_report
+from mlclip_bench.heads.results import Results
+from mlclip_bench.heads.run import measure_missing, missing, plan, setting_of
+from mlclip_bench.heads.studies import STUDIES, few_shot, variants_of
 from typer.testing import CliRunner
 
-from mlclip.cli import app
-from mlclip.compare import Results, derive, draw, measure_missing, missing, plan, setting_of, variants_of, write_report
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import ResultsError, TrainError
@@ -29,7 +33,7 @@ def dataset(pictures):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr("mlclip_bench.heads.derived.RESAMPLES", 100)
+    monkeypatch.setattr("mlclip_bench.heads.derive.RESAMPLES", 100)
 
 
 @pytest.fixture
@@ -61,8 +65,8 @@ def test_a_study_is_measured_once_and_told(results, dataset, store):
     assert measured(tasks, results, dataset, store) == []
     derived = derive(results)
     assert list(derived.runs[None])[-1] == "label frequency", "floors stand last, the weaker below"
-    files = [*draw(results, derived), results.folder / "report.md", results.folder / "summary.md"]
-    write_report(results, derived)
+    files = [*draw_figures(derived, results.folder), results.folder / "report.md", results.folder / "summary.md"]
+    write_report(derived, results.folder)
     assert {file.name for file in files} == {
         f"{name}.{suffix}" for name in ("methods", "classes", "precision_recall") for suffix in ("png", "svg")
     } | {"report.md", "summary.md"}
@@ -100,7 +104,7 @@ def test_a_changed_recipe_is_measured_anew(results, dataset, store):
     measured(plan(VARIANTS, seeds=1), results, dataset, store)
     longer = {"sigmoid": Recipe("sigmoid", training=replace(QUICK, epochs=4))}
     assert [line["epochs"] for line in measured(plan(longer, seeds=1), results, dataset, store)] == [4]
-    assert [line["epochs"] for line in results.lines() if line["variant"] == "sigmoid"] == [4]
+    assert [line["epochs"] for line in results.latest() if line["variant"] == "sigmoid"] == [4]
 
 
 def test_a_method_that_fails_is_recorded_and_the_others_go_on(results, dataset, store):
@@ -109,7 +113,7 @@ def test_a_method_that_fails_is_recorded_and_the_others_go_on(results, dataset, 
     assert ["error" in line for line in lines] == [False, False, True, False]
     assert [task.variant for task in missing(plan(variants, seeds=1), results.lines())] == ["broken"]
     assert "broken" not in derive(results).runs[None]
-    write_report(results, derive(results))
+    write_report(derive(results), results.folder)
     assert "Not measured: broken: " in (results.folder / "report.md").read_text()
 
 
@@ -132,7 +136,7 @@ def test_a_method_without_randomness_runs_twice_and_no_more(results, dataset, st
 def test_equal_runs_count_once(results, dataset, store):
     measured(plan(VARIANTS, seeds=1), results, dataset, store)
     line = results.lines()[-1]
-    results.append({**line, "seed": 1}, results.scores(line))
+    results.add_run({**line, "seed": 1}, results.scores(line))
     assert len(derive(results).runs[None]["sigmoid"]) == 1
 
 
@@ -153,23 +157,28 @@ def test_shots_have_a_table_and_a_picture(results, dataset, store):
     derived = derive(results)
     assert list(derived.runs) == [1, 4, None]
     assert derived.runs[1]["sigmoid"][0]["images"]["train"] <= 4
-    assert {file.stem for file in draw(results, derived)} == {"methods", "classes", "precision_recall", "shots"}
-    write_report(results, derived)
+    assert {file.stem for file in draw_figures(derived, results.folder)} == {
+        "methods",
+        "classes",
+        "precision_recall",
+        "shots",
+    }
+    write_report(derived, results.folder)
     assert "| mAP | 1 | 4 | all |" in (results.folder / "report.md").read_text()
 
 
 def test_a_copy_without_scores_tells_the_same(results, dataset, store):
     measured(plan(VARIANTS, seeds=2), results, dataset, store)
-    write_report(results, derive(results))
+    write_report(derive(results), results.folder)
     before = (results.folder / "report.md").read_text()
     for file in (results.folder / "scores").iterdir():
         file.unlink()
-    write_report(results, derive(results))
+    write_report(derive(results), results.folder)
     assert (results.folder / "report.md").read_text() == before
     (results.folder / "statistics.json").unlink()
-    write_report(results, derive(results))
+    write_report(derive(results), results.folder)
     assert "No interval is stated" in (results.folder / "report.md").read_text()
-    assert {file.stem for file in draw(results, derive(results))} == {"methods", "classes"}
+    assert {file.stem for file in draw_figures(derive(results), results.folder)} == {"methods", "classes"}
 
 
 def test_statistics_are_derived_anew_when_a_run_is_added(results, dataset, store):
@@ -253,8 +262,8 @@ def test_every_variant_of_every_study_can_be_built(dataset, encoder):
 def command(dataset, encoder_folder, tmp_path, monkeypatch):
     write_manifest(dataset, tmp_path / "manifest.jsonl")
     monkeypatch.setattr(HEADS["sigmoid"], "defaults", QUICK)
-    monkeypatch.setattr("mlclip_bench.heads.draw", lambda results, derived: [])  # slow, and tested above
-    words = ["compare", "--heads", "sigmoid", "--seeds", "1", "--data", tmp_path / "manifest.jsonl", "--out",
+    monkeypatch.setattr("mlclip_bench.heads.figures.draw_figures", lambda derived, folder: [])  # slow, and tested above
+    words = ["heads", "--heads", "sigmoid", "--seeds", "1", "--data", tmp_path / "manifest.jsonl", "--out",
              tmp_path / "study", "--cache", tmp_path / "features", "--encoder", encoder_folder]  # fmt: skip
 
     def run(*more):
@@ -270,7 +279,7 @@ def test_the_command_measures_reports_and_derives_again(command, tmp_path):
     assert "The encoder saw nothing." in report
     assert str(tmp_path) not in report + (tmp_path / "study" / "results.jsonl").read_text()
     (tmp_path / "study" / "report.md").unlink()
-    again = CliRunner().invoke(app, ["compare", "--out", str(tmp_path / "study")])
+    again = CliRunner().invoke(app, ["heads", "--out", str(tmp_path / "study")])
     assert again.exit_code == 0, again.output
     assert (tmp_path / "study" / "report.md").read_text() == report
 
@@ -304,4 +313,6 @@ def test_other_data_are_refused(command, dataset, tmp_path):
 
 @pytest.mark.parametrize("shots", ["0", "1,some", "-2,all", ""])
 def test_shots_that_make_no_sense_are_refused(command, shots):
-    assert "--shots wants" in str(command("--shots", shots).exception)
+    refused = command("--shots", shots)
+    assert refused.exit_code == 2
+    assert "--shots: takes whole numbers and" in " ".join(refused.output.replace("│", " ").split())

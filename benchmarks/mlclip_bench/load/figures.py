@@ -1,56 +1,51 @@
-"""The picture of a load measurement, as PNG and SVG: throughput above, latency below; closed loop left, open right.
+"""The figure of a load measurement: throughput above, latency below; closed loop left, open loop right.
 
-Full dots are stable levels, hollow ones are not. The same two blues as in the project's other pictures, so that
-colour-blind people see what others see; grey is what was asked for, not what was measured.
+Full dots are stable levels, hollow ones are not. Grey is what was asked for, not what was measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
-from mlclip_bench.heads.pictures import INK, STYLE, save
+from mlclip_bench.kit.figures import BLUE, GREY, INK, LIGHT_BLUE, caption, draw, log_scale
 from mlclip_bench.load.derive import Row, closed_rows, open_rows
 from mlclip_bench.load.search import bracket
 
-DARK, LIGHT, GREY = "#0072B2", "#56B4E9", "#999999"
 _WIDE, _NARROW = 9.5, 5.2
 
 
-def draw(rows: Sequence[Row], target: float | None, folder: Path) -> list[Path]:
-    """Write `load.png` and `load.svg`.
+def draw_figures(rows: Sequence[Row], target: float | None, folder: Path) -> list[Path]:
+    """Write `load.png` and `load.svg`, where there is an answer to show.
 
     Args:
         rows: what was measured.
         target: the latency target in seconds, or None.
-        folder: where to.
-
-    Raises:
-        ResultsError: the folder is not writable.
+        folder: where the files go.
     """
     sides = [side for side in (closed_rows(rows), open_rows(rows)) if any(row.total.answered for row in side)]
-    if not sides:
-        return []
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDE if len(sides) == 2 else _NARROW, 6.2), layout="constrained")
-        grid = figure.subplots(2, len(sides), squeeze=False, sharex="col", sharey="row")
-        for (above, below), side in zip(grid.T, sides, strict=True):
-            known = [row for row in side if row.total.answered]
-            closed = side is sides[0] and bool(closed_rows(side))
-            _throughput(above, known, closed)
-            _latency(below, known, target, closed)
-        figure.supxlabel(
-            "Full dots: three windows agree within 10 %. Hollow: they did not. Latency of the open loop counts from "
-            "the moment at which an image came.",
-            fontsize=8, x=0.01, ha="left",
-        )  # fmt: skip
-        return save(figure, folder / "load")
+    return draw({"load": lambda: load_figure(sides, target)} if sides else {}, folder)
+
+
+def load_figure(sides: Sequence[Sequence[Row]], target: float | None) -> Figure:
+    """A column per loop."""
+    figure = Figure(figsize=(_WIDE if len(sides) == 2 else _NARROW, 6.2), layout="constrained")
+    grid = figure.subplots(2, len(sides), squeeze=False, sharex="col", sharey="row")
+    for (above, below), side in zip(grid.T, sides, strict=True):
+        known = [row for row in side if row.total.answered]
+        closed = bool(closed_rows(side))
+        _throughput(above, known, closed)
+        _latency(below, known, target, closed)
+    caption(
+        figure,
+        "Full dots: three windows agree within 10 %. Hollow: they do not. Latency of the open loop counts from "
+        "the moment at which an image arrived.",
+    )
+    return figure
 
 
 def _throughput(axes: Axes, rows: Sequence[Row], closed: bool) -> None:
@@ -59,12 +54,12 @@ def _throughput(axes: Axes, rows: Sequence[Row], closed: bool) -> None:
     if not closed:
         axes.plot([0, max(levels)], [0, max(levels)], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
-            "all that come", (0.4 * max(levels), 0.4 * max(levels)), xytext=(-8, 4), textcoords="offset points",
+            "all that arrive", (0.4 * max(levels), 0.4 * max(levels)), xytext=(-8, 4), textcoords="offset points",
             ha="right", color="#777777", fontsize=8,
         )  # fmt: skip
-    _line(axes, rows, levels, values, DARK)
+    _line(axes, rows, levels, values, BLUE)
     axes.set_title(
-        "Closed loop: each asker awaits its answer" if closed else "Open loop: images come at random", loc="left"
+        "Closed loop: each client awaits its answer" if closed else "Open loop: images arrive at random", loc="left"
     )
     axes.set_ylim(bottom=0)
     _scale(axes, rows, closed)
@@ -75,16 +70,14 @@ def _throughput(axes: Axes, rows: Sequence[Row], closed: bool) -> None:
 def _latency(axes: Axes, rows: Sequence[Row], target: float | None, closed: bool) -> None:
     levels = [row.level for row in rows]
     middle, high = ([1000 * (row.percentile(percent) or 0.0) for row in rows] for percent in (50, 99))
-    axes.fill_between(levels, middle, high, color=LIGHT, alpha=0.18, linewidth=0)
-    _line(axes, rows, levels, high, DARK)
-    _line(axes, rows, levels, middle, LIGHT)
-    _label(axes, levels[-1], high[-1], "p99", DARK, 4)
-    _label(axes, levels[-1], middle[-1], "p50", LIGHT, -4)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-    axes.yaxis.set_minor_formatter(FuncFormatter(_minor))
+    axes.fill_between(levels, middle, high, color=LIGHT_BLUE, alpha=0.18, linewidth=0)
+    _line(axes, rows, levels, high, BLUE)
+    _line(axes, rows, levels, middle, LIGHT_BLUE)
+    _label(axes, levels[-1], high[-1], "p99", BLUE, 4)
+    _label(axes, levels[-1], middle[-1], "p50", LIGHT_BLUE, -4)
+    log_scale(axes)
     _scale(axes, rows, closed)
-    axes.set_xlabel("images under way at once" if closed else "images/s that come")
+    axes.set_xlabel("images under way at once" if closed else "images/s that arrive")
     if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
         axes.set_ylabel("latency, ms")
     if target is not None and not closed:
@@ -99,11 +92,11 @@ def _target(axes: Axes, rows: Sequence[Row], target: float) -> None:
     )  # fmt: skip
     low = bracket(rows, target).low
     if low is not None:
-        axes.axvline(low.level, color=DARK, linewidth=1, zorder=0)
+        axes.axvline(low.level, color=BLUE, linewidth=1, zorder=0)
         right = low.level < 0.4 * max(row.level for row in rows)
         axes.annotate(
             f"{low.level:g} images/s hold it", (low.level, 1), xycoords=("data", "axes fraction"),
-            xytext=(5 if right else -5, -9), textcoords="offset points", color=DARK, fontsize=8,
+            xytext=(5 if right else -5, -9), textcoords="offset points", color=BLUE, fontsize=8,
             ha="left" if right else "right",
         )  # fmt: skip
 
@@ -131,14 +124,5 @@ def _scale(axes: Axes, rows: Sequence[Row], closed: bool) -> None:
 def _label(axes: Axes, x: float, y: float, text: str, color: str, up: int) -> None:
     axes.annotate(
         text, (x, y), xytext=(7, up), textcoords="offset points", va="center", fontsize=8,
-        color=color if color != LIGHT else INK, annotation_clip=False,
+        color=color if color != LIGHT_BLUE else INK, annotation_clip=False,
     )  # fmt: skip
-
-
-def _plain(value: float, position: Any) -> str:
-    return f"{value:g}"
-
-
-def _minor(value: float, position: Any) -> str:
-    """Of the minor ticks only 2 and 5 are worth a number."""
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
