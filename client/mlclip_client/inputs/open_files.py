@@ -20,10 +20,10 @@ T = TypeVar("T", bound=Closes)
 
 
 class OpenFiles:
-    """Keeps things open, up to a number of them beside those in use; may be used from several threads.
+    """Keeps files open for the next reader; may be used from several threads.
 
     Args:
-        room: how many stay open that nobody uses.
+        room: how many stay open that are not in use.
     """
 
     def __init__(self, room: int) -> None:
@@ -34,11 +34,11 @@ class OpenFiles:
 
     @contextlib.contextmanager
     def taken(self, key: Hashable, open_: Callable[[], T]) -> Iterator[T]:
-        """Give what is open under a key, or open it; it is not closed while the block runs.
+        """Give the file that is open under a key; it is not closed while the block runs.
 
         Args:
-            key: what it is.
-            open_: called if it is not open; may raise.
+            key: of the file.
+            open_: opens it if it is not open yet; may raise.
         """
         with self._lock:
             if key not in self._open:
