@@ -45,15 +45,6 @@ def test_circles_of_links_end_and_each_folder_is_read_once(here):
     ]
 
 
-def test_links_to_files_are_followed_and_dead_ones_become_rows(here):
-    touch(here, "a/1.png")
-    (here / "link.png").symlink_to(here / "a/1.png")
-    (here / "dead.png").symlink_to(here / "nowhere")
-    assert paths_of(".") == ["a/1.png", "dead.png", "link.png"]
-    with pytest.raises(Unreadable, match="No such file"):
-        load(here / "dead.png", 100)
-
-
 def test_folder_that_cannot_be_listed_is_reported(here, monkeypatch):
     touch(here, "a/1.png", "b/2.png")
     real = os.scandir

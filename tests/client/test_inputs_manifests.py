@@ -5,6 +5,7 @@ import json
 import os
 import random
 import tracemalloc
+from dataclasses import replace
 
 import fsspec
 import pyarrow as pa
@@ -253,16 +254,13 @@ def test_a_path_in_json_that_is_no_text_is_quoted(tmp_path):
     assert problems == ["read: the path is not a text: 5", "download: the address is not a text: ['a']", MISSING]
 
 
-def test_parquet_strings_that_are_no_utf8_are_file_names(tmp_path):
+def test_parquet_strings_may_be_no_utf8_null_or_in_a_dictionary(tmp_path):
     array = pa.array([b"\xff.jpg", b"b.jpg", None]).view(pa.string())
     path = parquet(tmp_path / "m.parquet", {"path": array})
     items = items_of(path)
     assert os.fsencode(items[0].path) == bytes(tmp_path) + b"/\xff.jpg"
     assert [problem(item) for item in items] == ["", "", MISSING]
-
-
-def test_dictionaries_of_strings_are_strings(tmp_path):
-    path = parquet(tmp_path / "m.parquet", {"path": pa.array(["a.jpg", None, "a.jpg"]).dictionary_encode()})
+    path = parquet(path, {"path": pa.array(["a.jpg", None, "a.jpg"]).dictionary_encode()})
     assert [problem(item) for item in items_of(path)] == ["", MISSING, ""]
 
 
@@ -277,6 +275,9 @@ def test_base64_in_json_lines(tmp_path):
             reader.read(bad)
         with pytest.raises(Unreadable, match="holds no bytes"):
             reader.read(null)
+        written(tmp_path / "m.jsonl", json.dumps({"other": "x" * 100}))
+        with pytest.raises(Unreadable):
+            reader.read(replace(good, offset=0, size=200))
 
 
 def test_lists_hold_a_name_a_line(tmp_path):

@@ -190,9 +190,11 @@ def test_special_files_and_links_to_themselves_are_errors_of_theirs(here):
     (here / "self.jpg").symlink_to("self.jpg")
     (here / "dead.jpg").symlink_to("nowhere")
     touch(here, "x.jpg/y.png")
+    (here / "link.jpg").symlink_to("x.jpg/y.png")
     items = items_of(".", "pipe.jpg", "pipe.csv")
     assert [item.path for item in items] == [
         "dead.jpg",
+        "link.jpg",
         "pipe.jpg",
         "self.jpg",
         "x.jpg/y.png",

@@ -195,18 +195,6 @@ def test_redirects_are_followed_up_to_a_number(site):
         fetch(f"{site.url}/circle")
 
 
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("http:///x", "not an address: http:///x names no host"),
-        ("ftp://x.test/a.jpg", "only http and https are fetched, not ftp://x.test/a.jpg"),
-    ],
-)
-def test_what_is_wrong_with_an_address_is_said(address, reason):
-    with pytest.raises(DownloadFailed, match=f"^{reason}$"):
-        fetch(address)
-
-
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://x/", "http://x:0/"])
 def test_redirects_lead_to_http_only(site, target):
     url = site.page("/a.jpg", 302, b"", Location=target)
@@ -215,19 +203,20 @@ def test_redirects_lead_to_http_only(site, target):
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "reason"),
     [
-        "http://",
-        "http:///a.jpg",
-        "http://127.0.0.1:99999/",
-        "http://0177.0.0.1/",
-        "http://[::1/",
-        "http://a\nb/",
-        "http://ex\udcffample.org/",
+        ("http://", "address"),
+        ("http:///x", "^not an address: http:///x names no host$"),
+        ("http://127.0.0.1:99999/", "address"),
+        ("http://0177.0.0.1/", "address"),
+        ("http://[::1/", "address"),
+        ("http://a\nb/", "address"),
+        ("http://ex\udcffample.org/", "address"),
+        ("ftp://x.test/a.jpg", "^only http and https are fetched, not ftp://x.test/a.jpg$"),
     ],
 )
-def test_what_is_no_address_is_an_error_of_that_item(url):
-    with pytest.raises(DownloadFailed, match="address|only http"):
+def test_what_is_no_address_is_an_error_of_that_item(url, reason):
+    with pytest.raises(DownloadFailed, match=reason):
         fetch(url)
 
 
@@ -258,14 +247,12 @@ def test_addresses_that_are_public(address):
 )
 def test_private_hosts_are_refused_however_they_are_written(site, host):
     site.page("/a.jpg")
-    with pytest.raises(DownloadFailed, match="not an address of the public internet; --private allows it"):
+    with pytest.raises(
+        DownloadFailed, match="is not an address of the public internet; --private allows it$"
+    ) as refused:
         fetch(f"http://{host}:{site.port}/a.jpg", private=False)
+    assert str(refused.value).count("127.0.0.1") <= 1
     assert site.asked == []
-
-
-def test_a_number_is_named_once(site):
-    with pytest.raises(DownloadFailed, match=r"^127\.0\.0\.1 is not an address of the public internet; "):
-        fetch(site.page("/a.jpg"), private=False)
 
 
 def test_every_redirect_is_checked_as_the_first_address_was(site, monkeypatch):

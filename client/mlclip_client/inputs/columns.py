@@ -77,11 +77,11 @@ def listed_item(value: object, holds: Holds, base: str, where: str, text: str | 
     """Make the item of a path or an address in a manifest or a list.
 
     Args:
-        value: what stands there.
+        value: the path or address, unless the manifest holds something else there.
         holds: `path` or `url`.
         base: folder that relative paths start from; empty: the process's own.
         where: `manifest:line`, the item's path if the value is unusable.
-        text: see `Item`.
+        text: of the item.
     """
     what, error = ("path", Unreadable) if holds == "path" else ("address", DownloadFailed)
     if value is None or isinstance(value, str) and not value.strip():

@@ -42,7 +42,7 @@ def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -
 
     Args:
         names: read to the end at once.
-        options: how to read manifests and lists.
+        options: about manifests and lists.
         skipped: receives the counts.
 
     Raises:
@@ -53,6 +53,8 @@ def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -
     kinds = [source.kind for source in sources]
     if kinds.count("stdin") > 1:
         raise ValueError("- was named twice: stdin can be read once")
+    if "stdin" in kinds and sys.stdin is None:
+        raise ValueError("- stands for stdin, which is closed: pipe a list into it")
     if options.column is not None and "manifest" not in kinds:
         raise ValueError(f"--column {options.column}: no manifest is named ({', '.join(MANIFESTS)})")
     if options.nul and not {"list", "stdin"} & set(kinds):

@@ -21,12 +21,8 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
 def images_in(folder: Path, skipped: Skipped, seen: set[tuple[int, int]]) -> Iterator[Path]:
     """Find the images below a folder: files with the suffix of an image, sorted by name, folder by folder.
 
-    Links are followed, but each real folder is read once, so circles end.
-
-    Args:
-        folder: where to look.
-        skipped: receives the counts.
-        seen: device and inode of the folders that were read already; grows.
+    Links are followed, but each real folder is read once, so circles end. `seen` holds device and inode of those that
+    were read, and grows.
     """
     open_folders = [(folder, iter(_entries(folder, skipped, seen)))]
     while open_folders:  # not by recursion: folders may be nested deeper than Python's stack

@@ -61,11 +61,5 @@ def item_at(place: str, text: str | None = None) -> Item:
 
 
 def failed_item(where: str, reason: str, error: type[BadImage] = Unreadable) -> Item:
-    """Make the item of something that cannot be read.
-
-    Args:
-        where: a file, or `manifest:line`.
-        reason: the message of its error.
-        error: its kind.
-    """
+    """Make the item of something that cannot be read: a file, or `manifest:line`."""
     return Item(where, "file", where, error=error(reason))

@@ -21,12 +21,9 @@ Record = list[str] | str
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a file.
+    """One line of a file: its number from 1, where it begins in bytes, and its bytes without the end.
 
-    Attributes:
-        number: counted from 1.
-        offset: where it begins in the file, in bytes.
-        data: without its end; None if it is too long.
+    A line that is too long has no data.
     """
 
     number: int
@@ -35,10 +32,10 @@ class Line:
 
 
 def read_lines(file: IO[bytes], limit: int = _LONGEST_LINE, end: bytes = b"\n") -> Iterator[Line]:
-    """Give each line as soon as it arrives.
+    """Give each line as soon as it arrives, also from a pipe.
 
     Args:
-        file: read from where it stands, chunk by chunk; lines of a pipe come out one by one.
+        file: read from its current position.
         limit: of a line with its end, in bytes.
         end: of each line, one byte.
     """
@@ -48,10 +45,9 @@ def read_lines(file: IO[bytes], limit: int = _LONGEST_LINE, end: bytes = b"\n") 
         if size < limit:
             data += piece
         if is_last:
-            yield _line(number, offset, data if size < limit else None, end)
+            mark = len(_BOM) if number == 1 and end == b"\n" and data.startswith(_BOM) else 0
+            yield Line(number, offset + mark, bytes(data[mark:]) if size < limit else None)
             number, offset, size, data = number + 1, offset + size + 1, 0, bytearray()
-    if size:
-        yield _line(number, offset, data if size < limit else None, end)
 
 
 def too_long(limit: int = _LONGEST_LINE) -> str:
@@ -60,24 +56,16 @@ def too_long(limit: int = _LONGEST_LINE) -> str:
 
 
 def json_rows(file: IO[bytes], errors: str = "surrogateescape") -> Iterator[tuple[Line, dict[str, Any] | str | None]]:
-    """Give each line of a file of JSON lines with its fields, or what is wrong with it; None for empty lines.
+    """Give each line of a file of JSON lines with its fields, or what is wrong with it; None for an empty line.
 
-    Args:
-        file: from its beginning.
-        errors: how bytes that are not UTF-8 are decoded, as in `bytes.decode`.
+    Bytes that are not UTF-8 are decoded by `errors`, as in `bytes.decode`.
     """
     for line in read_lines(file, _LONGEST_JSON_LINE):
         yield line, too_long(_LONGEST_JSON_LINE) if line.data is None else _json_row(line.data.decode("utf-8", errors))
 
 
 def csv_records(file: IO[bytes], delimiter: str, errors: str = "surrogateescape") -> Iterator[tuple[int, Record]]:
-    """Give each record of a CSV file, the header among them, with the number of its first line.
-
-    Args:
-        file: from its beginning.
-        delimiter: between values.
-        errors: see `json_rows`.
-    """
+    """Give the header and each record of a CSV file with the number of its first line; `errors` as in `json_rows`."""
     last, skipped = 0, list[int]()
 
     def lines() -> Iterator[str]:
@@ -108,21 +96,16 @@ def csv_records(file: IO[bytes], delimiter: str, errors: str = "surrogateescape"
 
 def _pieces(file: IO[bytes], end: bytes) -> Iterator[tuple[bytes, bool]]:
     """Pieces of lines, and whether the line ends there."""
-    read = getattr(file, "read1", file.read)
+    read, is_begun = getattr(file, "read1", file.read), False
     while chunk := read(_CHUNK):
         begin = 0
         while (at := chunk.find(end, begin)) >= 0:
             yield chunk[begin:at], True
             begin = at + len(end)
-        if begin < len(chunk):
+        if is_begun := begin < len(chunk):
             yield chunk[begin:], False
-
-
-def _line(number: int, offset: int, data: bytearray | None, end: bytes) -> Line:
-    if data is None:
-        return Line(number, offset, None)
-    begin = len(_BOM) if number == 1 and end == b"\n" and data.startswith(_BOM) else 0
-    return Line(number, offset + begin, bytes(data[begin:]))
+    if is_begun:
+        yield b"", True
 
 
 def _json_row(text: str) -> dict[str, Any] | str | None:

@@ -20,14 +20,11 @@ _ROWS_TO_CHECK = 100
 
 
 def check_manifest(name: str, column: str | None) -> None:
-    """Refuse a manifest that cannot be used.
+    """Refuse a manifest that cannot be read or has no column to take; raises ValueError.
 
     Args:
         name: its path or address; the suffix tells the format.
         column: see `InputOptions`.
-
-    Raises:
-        ValueError: it cannot be read, or has no column to take.
     """
     try:
         with closing(_items(name, column, Skipped())) as items:
@@ -47,13 +44,7 @@ def read_manifest(name: str, column: str | None, skipped: Skipped) -> Iterator[I
 
 
 def read_list(name: str, nul: bool, skipped: Skipped) -> Iterator[Item]:
-    """Give an item for each name in a list; if it cannot be read to its end, a last item says so.
-
-    Args:
-        name: its path or address.
-        nul: see `InputOptions`.
-        skipped: receives the counts.
-    """
+    """Give an item for each name in a list; if it cannot be read to its end, a last item says so."""
     try:
         with open_place(name) as file:
             yield from read_names(file, name, nul, skipped)
@@ -62,14 +53,7 @@ def read_list(name: str, nul: bool, skipped: Skipped) -> Iterator[Item]:
 
 
 def read_names(file: IO[bytes], name: str, nul: bool, skipped: Skipped) -> Iterator[Item]:
-    """Give an item for each name in an open list, as soon as its line arrives.
-
-    Args:
-        file: read to its end.
-        name: of the list.
-        nul: see `InputOptions`.
-        skipped: receives the counts.
-    """
+    """Give an item for each name in an open list, as soon as its line arrives; `nul` as in `InputOptions`."""
     base = base_of(name)
     for line in read_lines(file, end=b"\0" if nul else b"\n"):
         where = f"{name}:{line.number}"

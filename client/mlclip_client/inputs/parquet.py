@@ -27,11 +27,6 @@ _MOST_KEPT = 4096
 def parquet_items(file: IO[bytes], name: str, column: str | None) -> Iterator[Item]:
     """Give an item for each row; a damaged row group costs only its own rows, which become items with an error.
 
-    Args:
-        file: an open manifest.
-        name: its path or address.
-        column: see `InputOptions`.
-
     Raises:
         ValueError: it is not Parquet, or has no column to take; raised before the first item.
     """
@@ -111,9 +106,7 @@ class BytesColumn:
 
     The last rows that were read stay in memory, up to 32 MiB. Earlier rows are read again from the file.
 
-    Args:
-        name: the file's path or address.
-        column: see `Cell`.
+    The file is a path or an address; the column is that of a `Cell`.
     """
 
     def __init__(self, name: str, column: str) -> None:
@@ -127,7 +120,7 @@ class BytesColumn:
         self._ends: list[int] = []
 
     def read(self, row: int) -> bytes | None:
-        """Give the bytes of a row, counted from 1; None where it is null.
+        """Give the bytes of a row, counted from 1; None if it is null.
 
         Raises:
             OSError: the file cannot be read, or has no such row.
@@ -136,12 +129,11 @@ class BytesColumn:
         with self._lock:
             try:
                 return self._read(row - 1)
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OSError) as error:
                 self._drop()
+                if isinstance(error, OSError):
+                    raise
                 raise Broken(f"the Parquet file is damaged: {reason_of(error)}") from error
-            except OSError:
-                self._drop()
-                raise
 
     def close(self) -> None:
         """Close the file and forget what was kept; a later read opens it again."""

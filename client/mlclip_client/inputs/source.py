@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,29 +34,20 @@ class Source:
 
 
 def sources_of(name: str) -> Iterator[Source]:
-    """Find what a name stands for; several sources if it is a pattern.
-
-    Args:
-        name: a path, an address, a pattern of either if no file has this name, or `-`.
+    """Find what a path, an address, a pattern of either, or `-` stands for.
 
     Raises:
         ValueError: it stands for nothing, or for something that cannot be read.
     """
     scheme = scheme_of(name)
     if name == "-":
-        yield _stdin()
+        yield Source("stdin", "", name)
     elif scheme in WEB:
         yield _web(scheme, name)
     elif scheme in LOCAL:
         yield from _stored("", local_path(name))
     else:
         yield from _stored(scheme, name)
-
-
-def _stdin() -> Source:
-    if sys.stdin is None:
-        raise ValueError("- stands for stdin, which is closed: pipe a list into it")
-    return Source("stdin", "", "-")
 
 
 def _web(scheme: str, name: str) -> Source:
@@ -76,7 +66,7 @@ def _stored(scheme: str, name: str) -> Iterator[Source]:
             yield source
             continue
         is_pattern = glob.has_magic(pattern)
-        matches = (match_remote if scheme else _match_local)(pattern) if is_pattern else []
+        matches = _matches(scheme, pattern) if is_pattern else []
         if not matches:
             what = "nothing matches" if is_pattern else "no such file or folder:"
             raise ValueError(f"{what} {pattern}" + ("" if pattern == name else f" (from {name})"))
@@ -103,8 +93,8 @@ def _local_kind(path: str) -> Literal["file", "folder", "special", ""]:
     return "special" if os.path.lexists(path) else ""
 
 
-def _match_local(pattern: str) -> list[str]:
-    return sorted(glob.iglob(pattern, recursive=True))
+def _matches(scheme: str, pattern: str) -> list[str]:
+    return match_remote(pattern) if scheme else sorted(glob.iglob(pattern, recursive=True))
 
 
 def _without_braces(name: str) -> list[str]:

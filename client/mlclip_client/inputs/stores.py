@@ -36,12 +36,7 @@ def open_remote(address: str) -> Any:
 
 
 def download(address: str, max_bytes: int) -> bytes:
-    """Read the whole file at an address.
-
-    Raises:
-        DownloadFailed: there is no file, or the store does not give it.
-        TooLarge: it is larger than `max_bytes`.
-    """
+    """Read the whole file at an address; raises DownloadFailed or TooLarge."""
     try:
         fs, path = _locate(address)
         size = fs.size(path) or 0
@@ -57,9 +52,7 @@ def download(address: str, max_bytes: int) -> bytes:
 def list_remote(address: str, unreadable: list[str]) -> Iterator[str]:
     """Give the addresses of all files below a folder, sorted by name, folder by folder.
 
-    Args:
-        address: of the folder.
-        unreadable: receives folders that could not be listed, with the reason.
+    Folders that cannot be listed are added to `unreadable`, with the reason.
     """
     fs, path = _locate(address)
     waiting = [(path, True)]
@@ -79,11 +72,7 @@ def match_remote(pattern: str) -> list[str]:
 
 
 def kind_at(address: str) -> Literal["file", "folder", ""]:
-    """Tell whether there is a file or a folder at an address; empty if there is nothing.
-
-    Raises:
-        ValueError: the address is unusable, see `open_remote`; or the store does not answer.
-    """
+    """Tell what is at an address, if anything; raises ValueError as `open_remote`, or if the store does not answer."""
     fs, path = _locate(address)
     with _refused(address):
         return "file" if fs.isfile(path) else "folder" if fs.isdir(path) else ""

@@ -46,13 +46,7 @@ def open_place(place: str) -> IO[bytes]:
 def open_archive(place: str, window: int) -> Direct | Forward:
     """Give what reads an archive by position, in unpacked bytes: by seeking if it is not compressed.
 
-    Args:
-        place: the archive's path or address.
-        window: see `Forward`.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: see `open_remote`.
+    `window` is that of `Forward`. Raises as `open_place` does.
     """
     with open_place(place) as file:
         start = file.read(max(map(len, _UNPACKERS)))
@@ -113,11 +107,7 @@ class Forward:
         self._start = self._end = 0
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Give `size` bytes at `offset`, fewer at the end.
-
-        Raises:
-            OSError: the stream cannot be opened, or is broken.
-        """
+        """Give `size` bytes at `offset`, fewer at the end; raises OSError."""
         with self._lock:
             if self._stream is None or offset < self._start:
                 self._restart()

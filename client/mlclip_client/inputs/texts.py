@@ -11,6 +11,9 @@ from typing import IO
 from mlclip_client.inputs.item import Item
 from mlclip_client.inputs.lines import csv_records, json_rows
 
+Rows = Iterator[tuple[int, Mapping[str, object] | str]]
+"""(number of the line, values by column or what is wrong with them)."""
+
 
 class Texts:
     """Which text goes with which image file.
@@ -23,8 +26,7 @@ class Texts:
         used: how many images have been given a text.
 
     Raises:
-        ValueError: the file has another suffix, cannot be read, a line is broken, or there is no column `path` or
-            `text`.
+        ValueError: the file has another suffix or cannot be read, a line is broken, or a column is missing.
     """
 
     def __init__(self, file: Path) -> None:
@@ -34,7 +36,7 @@ class Texts:
         self.used = 0
         try:
             with file.open("rb") as data:
-                self._texts = {_key(file.parent / path): text for path, text in _pairs(read(data), file)}
+                self._texts = {os.path.abspath(file.parent / path): text for path, text in _pairs(read(data), file)}
         except OSError as error:
             raise ValueError(f"--texts {file}: {error.strerror}: name a .csv or .jsonl file") from error
         except UnicodeDecodeError as error:
@@ -46,16 +48,12 @@ class Texts:
     def join(self, items: Iterable[Item]) -> Iterator[Item]:
         """Give each file its text, if there is one."""
         for item in items:
-            text = self._texts.get(_key(Path(item.place))) if item.kind == "file" else None
+            text = self._texts.get(os.path.abspath(item.place)) if item.kind == "file" else None
             self.used += text is not None
             yield item if text is None else replace(item, text=text)
 
 
-def _key(path: Path) -> str:
-    return os.path.abspath(path)
-
-
-def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+def _csv_rows(file: IO[bytes]) -> Rows:
     records = csv_records(file, ",", "strict")
     _, header = next(records, (1, ""))
     if isinstance(header, str) or not {"path", "text"} <= set(header):
@@ -70,11 +68,11 @@ def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, Mapping[str, object] | str
             yield number, dict(zip(header, record, strict=False))
 
 
-def _json_rows(file: IO[bytes]) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+def _json_rows(file: IO[bytes]) -> Rows:
     return ((line.number, row) for line, row in json_rows(file, "strict") if row is not None)
 
 
-def _pairs(rows: Iterable[tuple[int, Mapping[str, object] | str]], file: Path) -> Iterator[tuple[str, str]]:
+def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str]]:
     """The path and the text of each row that has a text."""
     for number, row in rows:
         where = f"{file}:{number}"

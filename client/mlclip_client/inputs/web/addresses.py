@@ -45,9 +45,6 @@ def is_public(text: str) -> bool:
 
     Loopback, private, link-local, shared, multicast, reserved and documentation addresses do not, and neither do IPv6
     addresses that stand for such an IPv4 address.
-
-    Args:
-        text: an IPv4 or IPv6 address, as the resolver gives it.
     """
     address = _inner(ipaddress.ip_address(text))
     if address.version == 6 and address not in _UNICAST6:
@@ -85,12 +82,7 @@ def is_closed_literal(host: str) -> bool:
 
 
 def not_public(host: str, address: str) -> str:
-    """Say that an address may not be reached, and which option allows it.
-
-    Args:
-        host: as it was requested.
-        address: its address; the same if the host is a number.
-    """
+    """Say that an address may not be reached, and which option allows it; a host that is a number is its address."""
     name = host if host == address else f"{host} is {address}, which"
     return f"{name} is not an address of the public internet; --private allows it"
 
@@ -109,13 +101,9 @@ class Deadline(threading.local):
 
 
 class CheckedNetwork(httpcore2.NetworkBackend):
-    """Connects to public addresses only, and to the address that was checked.
+    """Connects to public addresses only unless `private` is set, and to the address that was checked.
 
-    Args:
-        deadline: of the calling thread's download.
-        executor: runs `lookup`, which has no deadline of its own.
-        private: all addresses are allowed.
-        lookup: resolves names.
+    The executor runs `lookup`, which has no deadline of its own.
     """
 
     def __init__(self, deadline: Deadline, executor: Executor, private: bool, lookup: Resolve = resolve) -> None:

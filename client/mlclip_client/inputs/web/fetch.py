@@ -11,12 +11,13 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
+from http.client import responses
 
 import httpcore2
 import httpx2
 
 from mlclip_client.errors import DownloadFailed, TooLarge
+from mlclip_client.images import check_size
 from mlclip_client.inputs.limits import Limits
 from mlclip_client.inputs.web.addresses import CheckedNetwork, Deadline, Resolve, is_closed_literal, not_public, resolve
 from mlclip_client.inputs.web.politeness import Slots, refusal
@@ -39,10 +40,7 @@ class _Again(Exception):
 class Web:
     """Fetches files; may be used from several threads.
 
-    Args:
-        limits: of each download and of all together.
-        executor: runs `lookup`.
-        lookup: resolves host names.
+    The executor runs `lookup`, which resolves host names.
     """
 
     def __init__(self, limits: Limits, executor: Executor, lookup: Resolve = resolve) -> None:
@@ -84,7 +82,8 @@ class Web:
 
     def _follow(self, url: httpx2.URL) -> bytes:
         for _ in range(self._limits.redirects + 1):
-            self._check(url)
+            if self._limits.proxy is not None and not self._limits.private and is_closed_literal(url.host):
+                raise DownloadFailed(not_public(url.host, url.host))
             started = bool(self._deadline.until)
             with self._timed(), self._slots.one(url.host, self._deadline.left() if started else None) as got:
                 if not got:
@@ -97,10 +96,6 @@ class Web:
             url = answer
         raise DownloadFailed(f"more than {self._limits.redirects} redirects")
 
-    def _check(self, url: httpx2.URL) -> None:
-        if self._limits.proxy is not None and not self._limits.private and is_closed_literal(url.host):
-            raise DownloadFailed(not_public(url.host, url.host))
-
     def _get(self, url: httpx2.URL) -> bytes | httpx2.URL:
         """One request: the file, or the address that it redirects to."""
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
@@ -112,17 +107,18 @@ class Web:
                 raise DownloadFailed(f"the site asks not to be indexed (X-Robots-Tag: {directive})")
             if response.status in _REDIRECTS and "location" in headers:
                 return _parse(headers["location"], base=url)
+            status = f"HTTP {response.status} {responses.get(response.status, '')}".rstrip()
             if response.status in _BUSY:
-                raise _Again(_status(response.status), _seconds(headers.get("retry-after", "")))
+                raise _Again(status, _seconds(headers.get("retry-after", "")))
             if response.status != 200:
-                raise DownloadFailed(_status(response.status))
+                raise DownloadFailed(status)
             return self._body(response, headers)
 
     def _body(self, response: httpcore2.Response, headers: httpx2.Headers) -> bytes:
         limit, data = self._limits.max_bytes, bytearray()
         announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > limit:
-            raise TooLarge(f"{int(announced[:20]):,} bytes are over the limit of {limit:,}")
+        if announced.isdecimal():
+            check_size(int(announced[:20]), limit)
         for chunk in response.iter_stream():
             data += chunk
             if len(data) > limit:
@@ -172,13 +168,6 @@ def _parse(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
     if address.port is not None and not 0 < address.port < 2**16:
         raise DownloadFailed(f"not an address: there is no port {address.port}")
     return address
-
-
-def _status(code: int) -> str:
-    try:
-        return f"HTTP {code} {HTTPStatus(code).phrase}"
-    except ValueError:
-        return f"HTTP {code}"
 
 
 def _seconds(text: str) -> float:
