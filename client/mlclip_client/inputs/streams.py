@@ -44,14 +44,11 @@ def open_place(place: str) -> IO[bytes]:
 
 
 def open_archive(place: str, window: int) -> Direct | Forward:
-    """Give what reads an archive by position, in unpacked bytes: by seeking if it is not compressed.
-
-    `window` is that of `Forward`. Raises as `open_place` does.
-    """
+    """Open an archive to read its unpacked bytes by position; `window` as in `Forward`, errors as in `open_place`."""
     with open_place(place) as file:
         start = file.read(max(map(len, _UNPACKERS)))
     unpack = next((unpack for magic, unpack in _UNPACKERS.items() if start.startswith(magic)), None)
-    return Direct(partial(open_place, place)) if unpack is None else Forward(partial(_unpacked, place, unpack), window)
+    return Direct(open_place(place)) if unpack is None else Forward(partial(_unpacked, place, unpack), window)
 
 
 @contextmanager
@@ -61,31 +58,21 @@ def _unpacked(place: str, unpack: Callable[[IO[bytes]], IO[bytes]]) -> Iterator[
 
 
 class Direct:
-    """Reads a file by seeking; may be used from several threads.
+    """Reads an open file by seeking; may be used from several threads."""
 
-    Args:
-        open_file: opens it; called when first read, and again after `close`.
-    """
-
-    def __init__(self, open_file: Callable[[], IO[bytes]]) -> None:
-        self._open_file = open_file
-        self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._lock = file, threading.Lock()
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Give `size` bytes at `offset`, fewer at the end; raises OSError."""
         with self._lock:
-            if self._file is None:
-                self._file = self._open_file()
             self._file.seek(offset)
             return self._file.read(size)
 
     def close(self) -> None:
-        """Close the file; a later read opens it again."""
+        """Close the file."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-            self._file = None
+            self._file.close()
 
 
 class Forward:
