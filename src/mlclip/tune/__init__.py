@@ -93,7 +93,8 @@ def tune_run(
         The tuned run; `training["search"]` says what was found, and by what.
 
     Raises:
-        TrainError: nothing can be searched, no settings worked, or `study` belongs to another search.
+        TrainError: nothing can be searched, or no settings worked.
+        ResultsError: `study` belongs to another search, or cannot be used.
         DataError: a split is empty.
     """
     base = base_recipe(run)
