@@ -158,7 +158,7 @@ def test_a_list_goes_out_and_decisions_come_back(dataset, encoder, cache, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"decision": "delete"}, "audit.csv:2: the decision is keep, add, remove or nothing, not 'delete'"),
+        ({"decision": "delete"}, "audit.csv:2: the decision is keep, add, remove or empty, not 'delete'"),
         ({"decision": "add", "label": "violet"}, "audit.csv:2: the data has no label 'violet'"),
         ({"decision": "add", "path": "x.png"}, "audit.csv:2: the data has no image x.png"),
     ],
@@ -178,7 +178,7 @@ def test_decisions_that_make_no_sense_are_named_by_line(change, message, dataset
 
 def test_what_is_no_list_is_refused(dataset, tmp_path):
     (tmp_path / "a.csv").write_text("path,label\nx,y\n")
-    with pytest.raises(DataError, match="it needs the columns decision, label, path"):
+    with pytest.raises(DataError, match="must name the columns path, label and decision"):
         apply_sheet(tmp_path / "a.csv", dataset)
     with pytest.raises(DataError, match="cannot be read"):
         apply_sheet(tmp_path / "none.csv", dataset)

@@ -232,7 +232,7 @@ def test_a_folder_with_no_labels_file_or_with_two_is_refused(tmp_path):
         read_dataset(tmp_path)
     for name in ("labels.csv", "manifest.jsonl"):
         (tmp_path / name).write_text("")
-    with pytest.raises(DataError, match=r"manifest\.jsonl and labels\.csv: say which"):
+    with pytest.raises(DataError, match=r"manifest\.jsonl and labels\.csv: name the one to use"):
         read_dataset(tmp_path)
 
 
@@ -266,7 +266,7 @@ def test_a_broken_classes_file_is_named_by_line(tmp_path):
     write_csv(tmp_path / "m.csv")
     classes = tmp_path / "classes.txt"
     classes.write_text("cat\ndog\ncat \n")
-    with pytest.raises(DataError, match=r"classes\.txt:3: 'cat' stands there twice, first at 1"):
+    with pytest.raises(DataError, match=r"classes\.txt:3: 'cat' is already at 1: remove one"):
         read_dataset(tmp_path / "m.csv", classes=classes)
     classes.write_text("\n")
     with pytest.raises(DataError, match="no class is named"):
