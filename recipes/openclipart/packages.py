@@ -20,9 +20,6 @@ def find_tree(source: Path | None, work: Path) -> Path:
         source: a folder with both packages' `.deb` files or with their content unpacked; by default the installed
             packages; without these, both are fetched with `apt-get download`.
         work: folder for what is fetched (156 MB) and unpacked (330 MB).
-
-    Raises:
-        DataError: there is no such folder and it cannot be made.
     """
     if source is None:
         return INSTALLED if _is_tree(INSTALLED) else _unpack(_download(work), work)

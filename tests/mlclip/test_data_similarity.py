@@ -85,7 +85,8 @@ def chains(full, threshold):
 def test_clusters_are_the_chains_of_similar_images(block):
     rows = make()
     full = table(rows)
-    for threshold, found in zip((0.6, 0.99), clusters(rows, (0.6, 0.99), block), strict=True):
+    for threshold in (0.6, 0.99):
+        found = clusters(rows, threshold, block)
         expected = chains(full, threshold)
         same = np.equal.outer(found, found)
         np.testing.assert_array_equal(same, np.equal.outer(expected, expected))
@@ -95,9 +96,9 @@ def test_clusters_are_the_chains_of_similar_images(block):
 def test_a_chain_over_blocks_is_one_cluster():
     angles = np.deg2rad(np.arange(0, 90, 10))
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    (found,) = clusters(rows, [math.cos(math.radians(11))], block=2)
+    found = clusters(rows, math.cos(math.radians(11)), block=2)
     assert len(set(found.tolist())) == 1
-    (found,) = clusters(rows, [math.cos(math.radians(9))], block=2)
+    found = clusters(rows, math.cos(math.radians(9)), block=2)
     assert len(set(found.tolist())) == len(rows)
 
 
@@ -143,7 +144,7 @@ def test_rows_on_disk_are_compared_without_a_table_of_all_similarities(tmp_path)
     rows[:] = np.random.default_rng(0).normal(size=rows.shape)
     rows[-1] = rows[0]
     tracemalloc.start()
-    (numbers,) = clusters(rows, [0.99999], 1024)
+    numbers = clusters(rows, 0.99999, 1024)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert numbers[-1] == numbers[0]

@@ -63,10 +63,6 @@ def opinions(
         folds: K, at least 3.
         seed: seeds the folds.
         on_training: called with trainings done and to do.
-
-    Raises:
-        DataError: fewer groups of images than folds.
-        TrainError: fewer than 3 folds, or training fails.
     """
     if folds < 3:
         raise TrainError(f"an audit needs at least 3 folds (to train, to stop and to score), not {folds}")

@@ -60,9 +60,6 @@ def write_sheet(path: Path, dataset: Dataset, doubts: Sequence[Doubt], selected:
         dataset: R images.
         doubts: the lines, in order.
         selected: bool [R, N]: the labels that heads suggest.
-
-    Raises:
-        DataError: a file cannot be written.
     """
     name = relative_to(path.parent)
     lines = [_line(name(dataset.items[doubt.row].path), dataset, doubt, selected) for doubt in doubts]

@@ -151,11 +151,7 @@ def ask_until_steady(
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a CSV file with the columns a, b (image files, relative to the CSV file) and same (y or n).
-
-    Raises:
-        DataError: the file cannot be read, or a line is wrong.
-    """
+    """Read a CSV file with the columns a, b (image files, relative to the CSV file) and same (y or n)."""
     return [_pair(path.parent, where, *map(str.strip, values)) for where, values in columns(path, *_COLUMNS)]
 
 
@@ -172,11 +168,7 @@ def points_from_groups(
 
 
 def points_from_pairs(path: Path, embed: Callable[[Sequence[Path]], Embeddings]) -> Points:
-    """The thresholds from a CSV file of labelled pairs.
-
-    Raises:
-        DataError: the file cannot be read, or its pairs tell no thresholds.
-    """
+    """The thresholds from a CSV file of labelled pairs."""
     pairs = read_pairs(path)
     if not pairs:
         raise DataError(f"{path}: it holds no pair: label some with `mlclip data pairs`")

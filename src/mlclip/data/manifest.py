@@ -53,9 +53,6 @@ def write_manifest(dataset: Dataset, path: Path) -> None:
     """Write a dataset as JSON lines: path, labels, split, text, group, sha256; unknown values are left out.
 
     Image paths are relative to the manifest, with forward slashes. The file appears whole or not at all.
-
-    Raises:
-        DataError: the file cannot be written.
     """
     name = relative_to(path.parent)
 

@@ -33,7 +33,7 @@ def near_duplicates(
     partner = np.arange(len(rows))
     similarity = np.ones(len(rows))
     rank = np.lexsort((partner, -np.asarray(priority, dtype=np.float64)))
-    (numbers,) = clusters(rows, [threshold], block, on_progress)
+    numbers = clusters(rows, threshold, block, on_progress)
     by_set = rank[np.argsort(numbers[rank], kind="stable")]
     borders = np.flatnonzero(np.diff(numbers[by_set])) + 1
     for members in np.split(by_set, borders):

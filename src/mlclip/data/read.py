@@ -19,12 +19,7 @@ from mlclip.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
 LABELS_FILES = (
-    "manifest.jsonl",
-    "manifest.csv",
-    "manifest.parquet",
-    "labels.csv",
-    "labels.jsonl",
-    "labels.parquet",
+    *(f"{name}{suffix}" for name in ("manifest", "labels") for suffix in (".jsonl", ".csv", ".parquet")),
     "metadata.jsonl",
 )
 """What is looked for in a folder when no labels file is named."""
@@ -68,11 +63,7 @@ def read_dataset(*sources: Source, **options: Unpack[ReadOptions]) -> Dataset:
 
 
 def scan(*sources: Source, **options: Unpack[ReadOptions]) -> tuple[Dataset, list[Problem]]:
-    """Read sources as far as possible, and report the rest as problems.
-
-    Raises:
-        DataError: a source as a whole cannot be read.
-    """
+    """Read sources as far as possible, and report the rest as problems."""
     labels, images, classes = options.get("labels"), options.get("images"), options.get("classes")
     separator = options.get("separator", "|")
     if not separator:

@@ -80,11 +80,7 @@ def parse_labels(value: object, separator: str) -> tuple[str, ...]:
 
 
 def clean_label(label: str) -> str:
-    """A label without spaces around it, in Unicode's composed form, so that equal names are equal.
-
-    Raises:
-        DataError: it holds a line break (labels are stored one per line), or is not valid text.
-    """
+    """A label without spaces around it, in Unicode's composed form; a label with a line break is refused."""
     label = unicodedata.normalize("NFC", _valid(label.strip()))
     if len(label.splitlines()) > 1:
         raise DataError(f"the label {label!r} holds a line break: remove it")

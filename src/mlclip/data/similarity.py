@@ -7,7 +7,7 @@ blocks of at most `block` x `block` and keeps only a few numbers per image. Rows
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -79,21 +79,13 @@ def nearest(rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet)
     return index, best
 
 
-def clusters(
-    rows: Embeddings, thresholds: Sequence[float], block: int = BLOCK, on_progress: Progress = quiet
-) -> list[Index]:
-    """Number the sets of images that chains of similarities at or above a threshold connect.
-
-    Returns:
-        int64 [R] per threshold, equal for images of one set.
-    """
-    numbers = [np.arange(len(rows)) for _ in thresholds]
+def clusters(rows: Embeddings, threshold: float, block: int = BLOCK, on_progress: Progress = quiet) -> Index:
+    """Number the sets of images that chains of similarities at or above a threshold connect: int64 [R]."""
+    numbers = np.arange(len(rows))
     for start, other, similarities in similarity_blocks(rows, block, on_progress):
-        for which, threshold in enumerate(thresholds):
-            left, right = np.nonzero(similarities >= threshold)
-            if len(left):
-                before = numbers[which]
-                numbers[which] = connected(len(rows), before[left + start], before[right + other])[before]
+        left, right = np.nonzero(similarities >= threshold)
+        if len(left):
+            numbers = connected(len(rows), numbers[left + start], numbers[right + other])[numbers]
     return numbers
 
 

@@ -71,9 +71,6 @@ def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
 
     Images are drawn for the rarest class first, and an image counts for all its labels, so frequent classes may get
     more than k; a class with fewer keeps all of them.
-
-    Raises:
-        DataError: k is below 1, or there is no training image.
     """
     if k < 1:
         raise DataError(f"k must be at least 1, not {k}")

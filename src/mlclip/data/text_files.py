@@ -13,11 +13,7 @@ from mlclip.errors import DataError
 
 
 def read_text(path: Path) -> str:
-    """The content of a file.
-
-    Raises:
-        DataError: the file cannot be read or is not UTF-8; the message gives the line.
-    """
+    """The content of a file; raises DataError with the line that is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -28,11 +24,7 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, lines: Iterable[str]) -> None:
-    """Write lines, which bring their own line ends; the file appears whole or not at all. Creates the folder.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
+    """Write lines, which bring their own line ends; the file appears whole or not at all. Creates the folder."""
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

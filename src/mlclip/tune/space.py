@@ -46,12 +46,7 @@ def _without_files(options: Mapping[str, Any], config: Mapping[str, Any]) -> dic
 
 
 def apply(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Put settings into a recipe, in place of its own.
-
-    Raises:
-        TypeError: training has no setting of that name.
-        ValueError: a value is out of range.
-    """
+    """Put settings into a recipe, in place of its own."""
     options, training = dict(recipe.options), recipe.training or TrainConfig()
     for name, value in settings.items():
         match name.split("."):
@@ -114,9 +109,6 @@ def parse_range(text: str) -> tuple[str, Range | Choice]:
     """Read `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=A,B,C`.
 
     Two whole numbers make a range of whole numbers. The values of a choice are read as JSON if they are valid JSON.
-
-    Raises:
-        TrainError: it is none of these.
     """
     name, _, values = text.partition("=")
     ends = values.split(":")
