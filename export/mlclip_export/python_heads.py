@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from mlclip.heads import Head, NeighborSearch
+from mlclip.heads import Head
 from mlclip_export.parity import Arrays, Difference, differences_of
-from mlclip_export.served import neighbors as neighbors_model
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,12 @@ class PythonHead:
 
 
 def python_head(head: Head) -> PythonHead | None:
-    """Describe the Python model of a head that searches with faiss; None for heads that become graphs."""
-    if not isinstance(head, NeighborSearch) or head.index is None:
+    """The Python model of a head that has one; None for heads that become graphs."""
+    model = head.python_model()
+    if model is None:
         return None
-    labels = io.BytesIO()
-    np.save(labels, head.labels.numpy())
-    files = {"index.faiss": head.index_data.numpy().tobytes(), "labels.npy": labels.getvalue()}
-    settings = ("temperature", "max_difference", "max_neighbors")
-    return PythonHead(neighbors_model, files, {name: str(head.config[name]) for name in settings})
+    script = importlib.import_module(f"mlclip_export.served.{model.script}")
+    return PythonHead(script, model.files, model.parameters)
 
 
 def compare_python(

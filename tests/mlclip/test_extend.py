@@ -13,8 +13,7 @@ from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
-from mlclip.heads import HEADS, Growth, LabelTexts
-from mlclip.heads.base import Examples, Head
+from mlclip.heads import HEADS, Examples, Growth, Head, LabelTexts
 from mlclip.heads.growth import joined_references
 from mlclip.heads.mld import MLDecoder
 from mlclip.training.extend import TOLERANCE, extend_run, run_settings

@@ -11,7 +11,7 @@ from mlclip.classifier import MultiLabelClassifier
 from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
-from mlclip.heads.base import FeatureShapes
+from mlclip.heads import FeatureShapes
 from mlclip.heads.fusion import HEAD_KINDS, MODES, FusionHead
 from mlclip.settings import TrainConfig
 from mlclip.training.runs import Recipe, evaluate_run, train_run

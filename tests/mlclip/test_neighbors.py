@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
 from mlclip.encoders.features import Features, Rows
-from mlclip.heads.base import Examples, FeatureShapes, LabelTexts
+from mlclip.heads import Examples, FeatureShapes, LabelTexts
 from mlclip.heads.growth import Growth
 from mlclip.heads.knn1 import NearestNeighbor
 from mlclip.heads.neighbors import NeighborSearch, largest, neighbor_weights
@@ -121,33 +121,6 @@ def test_a_neighbor_exactly_max_difference_away_counts():
     np.testing.assert_allclose(weight, [[*shares, 0.0]], atol=1e-7)
     nearly = neighbor_weights(similarity, temperature=8.0, max_difference=float(np.nextafter(2.0, 0, dtype=np.float32)))
     assert nearly.tolist() == [[1.0, 0.0, 0.0]]
-
-
-@pytest.mark.parametrize("index", [None, "hnsw", "ivf"])
-def test_a_reference_is_left_out_of_its_own_query_by_its_id(index):
-    train = examples(1, R)
-    head = prepared(train=train, index=index, max_neighbors=10, temperature=20.0)
-    queries = torch.from_numpy(train.features[slice(None)][0])
-    scores, found, weight = head.leave_one_out(queries, train.ids)
-    assert (head(queries)[1][:, 0] == torch.arange(R)).all(), "each finds itself first"
-    assert not ((found == torch.arange(R)[:, None]) & (weight > 0)).any()
-    for row in (0, 17, 299):
-        others = [n for n in range(R) if n != row]
-        without = head.with_references(
-            [train.ids[n] for n in others], head.reference_features()[others], head.labels[others]
-        )
-        np.testing.assert_allclose(scores[row], without(queries[[row]])[0][0], atol=1e-6)
-    strangers = head.leave_one_out(queries[:5], ["new.png"] * 5)
-    for one, other in zip(strangers, head(queries[:5]), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_the_only_reference_left_out_scores_nothing():
-    head = prepared(train=examples(1, 1))
-    queries = torch.from_numpy(clustered(1, 1))
-    assert head(queries)[0].any()
-    scores, _, weight = head.leave_one_out(queries, ["0.png"])
-    assert not scores.any() and not weight.any()
 
 
 def test_the_onnx_graph_computes_what_torch_does_ties_included(tmp_path):

@@ -14,8 +14,8 @@ from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
 from mlclip.settings import TrainConfig
 from mlclip.training import references
-from mlclip.training.references import append_references, edit_run, explain, remove_references
-from mlclip.training.runs import Recipe, examples, head_features, train_run
+from mlclip.training.references import append_references, edit_run, remove_references
+from mlclip.training.runs import Recipe, head_features, train_run
 
 CLASSES = ("blue", "green", "red", "white")
 LATE = 10
@@ -159,7 +159,6 @@ def test_a_head_without_references_says_which_have_them(dataset, encoder, cache,
     for use in (
         lambda: append_references(run, late, cache),
         lambda: remove_references(run, ["a"]),
-        lambda: explain(run, examples(run.head, late, cache).features),
     ):
         with pytest.raises(CheckpointError, match="this sigmoid .*: use neighbors or knn1"):
             use()
@@ -176,7 +175,6 @@ def test_references_whose_names_were_lost_are_refused(lost, run, cache, late, tm
     for use in (
         lambda: append_references(run, late, cache),
         lambda: remove_references(run, ["a"]),
-        lambda: explain(run, examples(run.head, late, cache).features),
     ):
         with pytest.raises(CheckpointError, match=f"names {named} of its {count} references: restore its references"):
             use()
@@ -186,19 +184,6 @@ def test_prototypes_are_no_references_that_could_change(dataset, encoder, cache,
     run = train_run(dataset, encoder, cache, Recipe("neighbornet", {"prototypes": 2}))
     with pytest.raises(CheckpointError, match="this neighbornet keeps no references that could change"):
         append_references(run, late, cache)
-
-
-def test_an_explanation_names_what_the_scores_are_made_of(dataset, encoder, cache):
-    run = train_run(dataset, encoder, cache, Recipe("neighbors", {"max_neighbors": 7, "max_difference": 0.05}))
-    test = dataset.split("test")
-    answers = explain(run, head_features(run.head, test, cache))
-    labels_of = {str(item.path): item.labels for item in dataset.items}
-    assert {len(answer) for answer in answers} >= {1, 2}
-    for answer, row in zip(answers, scores(run, test, cache), strict=True):
-        assert [set(evidence.labels) for evidence in answer] == [set(labels_of[evidence.id]) for evidence in answer]
-        assert sorted((evidence.weight for evidence in answer), reverse=True) == [e.weight for e in answer]
-        summed = [sum(e.weight for e in answer if name in e.labels) for name in CLASSES]
-        np.testing.assert_allclose(row, summed, atol=1e-6)
 
 
 def test_a_run_folder_is_replaced_as_a_whole(run, cache, late, tmp_path):

@@ -1,14 +1,14 @@
-"""Heads: what turns a frozen encoder's features into one logit or score a class.
+"""Heads turn a frozen encoder's features into one logit or score per class.
 
-`HEADS` maps the name that people type to a class that follows `Head`; everything else (training, export, serving) is
-driven by this table.
+`HEADS` maps the name that people type to a subclass of `Head`. Training, export and serving know heads from this table
+only: a new head is one file and one entry here.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.heads.base import Head
 from mlclip.heads.classnet import ClassNet
 from mlclip.heads.fusion import FusionHead
 from mlclip.heads.growth import Growth
@@ -20,32 +20,23 @@ from mlclip.heads.powerset import PowersetHead
 from mlclip.heads.siglip import SiglipHead
 from mlclip.heads.sigmoid import SigmoidHead
 from mlclip.heads.tip import TipAdapter
+from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, PythonModel, Range
 from mlclip.heads.zeroshot import ZeroShot
 
 __all__ = [
     "HEADS",
     "Choice",
-    "ClassNet",
     "Examples",
     "FeatureShapes",
-    "FusionHead",
     "Growth",
     "Head",
     "LabelTexts",
-    "MLDecoder",
-    "NearestNeighbor",
-    "NeighborNet",
-    "NeighborSearch",
-    "PowersetHead",
+    "PythonModel",
     "Range",
-    "SiglipHead",
-    "SigmoidHead",
-    "TipAdapter",
-    "ZeroShot",
     "build_head",
 ]
 
-METHODS: tuple[type[Head], ...] = (
+_HEADS: tuple[type[Head], ...] = (
     SigmoidHead,
     MLDecoder,
     PowersetHead,
@@ -58,7 +49,7 @@ METHODS: tuple[type[Head], ...] = (
     TipAdapter,
     FusionHead,
 )
-HEADS: dict[str, type[Head]] = {head.name: head for head in METHODS}
+HEADS: dict[str, type[Head]] = {head.name: head for head in _HEADS}
 
 
 def build_head(name: str, classes: int, shapes: FeatureShapes, **options: Any) -> Head:

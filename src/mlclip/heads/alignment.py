@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PROMPT = "a photo of a {}"
-
 
 class AlignmentLoss(nn.Module):
     """Project the decoded groups' mean to the text space; contrast the image's labels with all others.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.heads.base import Head
 from mlclip.heads.growth import Growth
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
+from mlclip.heads.values import Choice, Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
 
 CHUNK = 64
@@ -59,6 +60,7 @@ class ClassNet(Head):
         "training.batch_size": Choice((32, 64, 128)),
     }
 
+    outputs = ("scores",)
     pairs: Tensor
     paired: Tensor
     chunks: Tensor
@@ -85,14 +87,7 @@ class ClassNet(Head):
             "classes": classes, "width": width, "prototypes": prototypes, "grouping": grouping,
             "temperature": temperature, "fine_tune": fine_tune,
         }  # fmt: skip
-        self.inputs = ("embedding",)
-        self.outputs = ("scores",)
         self._keep(torch.zeros(references, width), np.full(tuple(pairs), -1), np.full((classes, chunks), -1))
-
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """The training images, or their prototypes, become the references of their classes."""
@@ -107,9 +102,9 @@ class ClassNet(Head):
 
     def extended(self, growth: Growth) -> Self:
         """References of the new classes, made and fine-tuned by themselves; no class sees another's."""
-        new = type(self)(**self.config | {"classes": len(growth.new_labels)})
+        new = self.rebuilt(classes=len(growth.new_labels))
         growth.fit(new)
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         pairs = _stacked(_table(self.pairs, self.paired), _table(new.pairs, new.paired), len(self.references))
         chunks = _stacked(_table(self.chunks, self.chunked), _table(new.chunks, new.chunked), len(self.pairs))
         whole._keep(torch.cat([self.references, new.references]).detach(), pairs, chunks)

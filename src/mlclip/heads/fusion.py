@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Choice, FeatureShapes, Head, Range
+from mlclip.heads.base import Head
 from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.values import Choice, FeatureShapes, Range
 from mlclip.settings import TrainConfig
 
 MODES = ("concat", "sum", "product", "gated", "attention")
@@ -113,13 +114,13 @@ class FusionHead(Head):
         """New rows of the last layer, trained by themselves; all before it stays."""
         last = f"classify.{len(self.classify) - 1}."
         kept = {name: value for name, value in self.state_dict().items() if not name.startswith(last)}
-        new = type(self)(**self.config | {"classes": len(growth.new_labels)})
+        new = self.rebuilt(classes=len(growth.new_labels))
         new.load_state_dict(new.state_dict() | kept)
         for name, parameter in new.named_parameters():
             parameter.requires_grad_(name not in kept)
         growth.fit(new)
         rows = {name: value for name, value in self.state_dict().items() if name not in kept}
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         whole.load_state_dict(kept | joined_rows(rows, new.state_dict()))
         return whole
 

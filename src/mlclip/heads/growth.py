@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlclip.heads.base import Examples, Head, LabelTexts
+from mlclip.heads.base import Head
+from mlclip.heads.values import Examples, LabelTexts
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Growth:
     known: int
     training_asked: bool
     fit: Callable[[Head], None]
+
+    @property
+    def new_texts(self) -> LabelTexts:
+        """The M new classes as words."""
+        return replace(self.texts, labels=self.new_labels)
 
     @property
     def new_labels(self) -> tuple[str, ...]:

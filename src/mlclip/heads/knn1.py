@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mlclip.heads.base import Range
 from mlclip.heads.neighbors import NeighborSearch
+from mlclip.heads.values import Range
 
 
 class NearestNeighbor(NeighborSearch):

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.alignment import PROMPT
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts
+from mlclip.heads.base import Head
 from mlclip.heads.decoder import (
     DecoderLayer,
     SegmentedReadout,
@@ -25,6 +24,7 @@ from mlclip.heads.decoder import (
     readout_parts,
 )
 from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts
 from mlclip.settings import TrainConfig
 
 MEMORIES = ("tokens", "pooled")
@@ -99,7 +99,7 @@ class MLDecoder(Head):
             "segments": segments,
         }  # fmt: skip
         self.inputs = ("tokens",) if memory == "tokens" else ("embedding",)
-        self.uses_text_tower = queries == "text"
+        self.uses_text_tower, self.decoder_width = queries == "text", decoder_width
         self.memory = nn.Linear(width, decoder_width)
         self.queries = make_queries(queries, groups, decoder_width, text_width)
         self.layers = nn.ModuleList(
@@ -131,7 +131,7 @@ class MLDecoder(Head):
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """With text queries, each class's query is its prompt's embedding."""
         if isinstance(self.queries, TextQueries):
-            self.queries.text.copy_(texts.encode([PROMPT.format(label) for label in texts.labels]))
+            self.queries.text.copy_(texts.embeddings())
 
     def extended(self, growth: Growth) -> Self:
         """New queries and a readout of their own for the new classes; the decoder stays.
@@ -142,7 +142,7 @@ class MLDecoder(Head):
         """
         added, config = len(growth.new_labels), self.config
         groups = -(-added * config["groups"] // config["classes"])
-        new = type(self)(**config | {"classes": added, "groups": groups, "segments": None})
+        new = self.rebuilt(classes=added, groups=groups, segments=None)
         shared = ("memory", "layers", "queries.project", "readout") if config["queries"] == "text" else SHARED
         for name in shared:
             new.get_submodule(name).load_state_dict(self.get_submodule(name).state_dict())
@@ -153,7 +153,7 @@ class MLDecoder(Head):
         old = config["segments"] or [[config["classes"], config["groups"]]]
         segments = [*old, [added, new.config["groups"]]]
         classes, groups = (sum(part) for part in zip(*segments, strict=True))
-        whole = type(self)(**config | {"classes": classes, "groups": groups, "segments": segments})
+        whole = self.rebuilt(classes=classes, groups=groups, segments=segments)
         for name in SHARED:
             whole.get_submodule(name).load_state_dict(self.get_submodule(name).state_dict())
         whole.queries.load_state_dict(joined_rows(self.queries.state_dict(), new.queries.state_dict()))
@@ -167,10 +167,9 @@ class MLDecoder(Head):
             queries.let_train()
             growth.fit(new)
         else:
-            labels = LabelTexts(growth.new_labels, growth.texts.encode)
-            new.prepare(growth.train, growth.validation, labels, seed=0)
+            new.prepare(growth.train, growth.validation, growth.new_texts, seed=0)
         classes = len(growth.texts.labels)
-        whole = type(self)(**self.config | {"classes": classes, "groups": classes})
+        whole = self.rebuilt(classes=classes, groups=classes)
         name = "queries.text"
         texts = torch.cat([self.state_dict()[name], new.state_dict()[name]])
         whole.load_state_dict(self.state_dict() | {name: texts})
@@ -178,19 +177,23 @@ class MLDecoder(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [B, T, W] (or embedding [B, D] with `memory="pooled"`) to logits float32 [B, N]."""
-        logits: Tensor = self.readout(self.decode(features))
-        return logits
+        return self.read(self.decode(features))
 
-    def decode(self, features: Tensor) -> Tensor:
+    def decode(self, *features: Tensor) -> Tensor:
         """The decoder's output before the readout: [B, K, E]."""
-        pooled = self.config["memory"] == "pooled"
-        memory = self.memory(features.unsqueeze(1)) if pooled else F.relu(self.memory(features))
+        (memory,), pooled = features, self.config["memory"] == "pooled"
+        memory = self.memory(memory.unsqueeze(1)) if pooled else F.relu(self.memory(memory))
         target: Tensor = self.queries()[None]
         if self.training:  # dropout wants a mask of its own for each image; without it the first layer runs once
             target = target.expand(memory.shape[0], -1, -1)
         for layer in self.layers:
             target = layer(target, memory)
         return target
+
+    def read(self, decoded: Tensor) -> Tensor:
+        """Logits [B, N] from the decoder's output [B, K, E]."""
+        logits: Tensor = self.readout(decoded)
+        return logits
 
 
 def _check(*options: tuple[str, str, tuple[str, ...]]) -> None:

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.errors import CheckpointError
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.heads.base import Head
 from mlclip.heads.growth import Growth, joined_references
 from mlclip.heads.neighbors import largest
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
+from mlclip.heads.values import Choice, Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
 
 TOP = 32
@@ -49,9 +49,6 @@ class NeighborNet(Head):
             105.6 for CLIP's embeddings without prototypes; the default suits `mlclip-tiny`.
         fine_tune: train F and τ.
         references: R, which `prepare` finds out.
-
-    Attributes:
-        names_references: whether the references are training images as they are.
     """
 
     name: ClassVar[str] = "neighbornet"
@@ -83,16 +80,10 @@ class NeighborNet(Head):
             "classes": classes, "width": width, "prototypes": prototypes, "grouping": grouping, "labels": labels,
             "temperature": temperature, "fine_tune": fine_tune, "references": references,
         }  # fmt: skip
-        self.inputs = ("embedding",)
-        self.names_references = prototypes is None and not fine_tune
-        self.outputs = ("scores", "reference_index", "reference_weight") if self.names_references else ("scores",)
+        named = ("reference_index", "reference_weight") if prototypes is None and not fine_tune else ()
+        self.outputs = ("scores", *named)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=fine_tune)
         self._keep(torch.zeros(references, width), torch.zeros(references, classes))
-
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """The training images, or their prototypes, become the references."""
@@ -113,21 +104,8 @@ class NeighborNet(Head):
         self.reference_ids = train.ids if self.names_references else ()
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
-        """The same head with other references.
-
-        Args:
-            ids: R names.
-            features: float32 [R, D], L2-normalised.
-            targets: 0 or 1, [R, N]; N may differ from this head's.
-
-        Raises:
-            CheckpointError: this head's references are averages, or have moved.
-        """
-        if not self.names_references:
-            raise CheckpointError(
-                f"the references of a {self.name} with prototypes or fine-tuning cannot change: train it again"
-            )
-        head = type(self)(**self.config | {"classes": targets.shape[1]})
+        """The same head with other references, unless prototypes or fine-tuning made its own."""
+        head = self.rebuilt(classes=targets.shape[1])
         head._keep(features, targets.to(features.dtype))
         head.reference_ids = tuple(ids)
         return head.eval()

@@ -11,6 +11,7 @@ at most (measured) beside the 164 MB of references and their 13 MB of labels.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -20,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range, batches, tensors
+from mlclip.heads.base import Head, batches, tensors
 from mlclip.heads.growth import Growth, joined_references
 from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
+from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range
 
 PROBES = 256
 """So many validation images stay with an index, to measure its recall whenever it is made anew."""
@@ -59,6 +61,7 @@ class NeighborSearch(Head):
         "max_difference": Range(0.5, 8.0),
         "max_neighbors": Range(1, 200, log=True, integer=True),
     }
+    outputs = ("scores", "reference_index", "reference_weight")
     labels: Tensor
     features: Tensor
     index_data: Tensor
@@ -87,7 +90,6 @@ class NeighborSearch(Head):
             raise ValueError(f"temperature and max_difference must not be below 0: {temperature}, {max_difference}")
         if index is not None and index not in KINDS:
             raise ValueError(f"index must be one of {', '.join(KINDS)}, not {index!r}")
-        self.inputs, self.outputs = ("embedding",), ("scores", "reference_index", "reference_weight")
         self.config = {
             "classes": classes, "width": width, "temperature": self.temperature,
             "max_difference": self.max_difference, "max_neighbors": max_neighbors, "index": index,
@@ -101,11 +103,6 @@ class NeighborSearch(Head):
             self.register_buffer("probes", torch.zeros(probes, width))
         self._opened: Any = None
         self.register_load_state_dict_post_hook(_forget_index)  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
 
     @property
     def neighbors(self) -> int:
@@ -129,13 +126,7 @@ class NeighborSearch(Head):
         self._keep(train.ids, F.normalize(vectors, dim=1), torch.from_numpy(train.targets))
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
-        """The same head with other references; an index is made anew.
-
-        Args:
-            ids: R names.
-            features: float32 [R, D], L2-normalised; they are kept to the last bit.
-            targets: 0 or 1, [R, N]; N may differ from this head's.
-        """
+        """The same head with other references; an index is built again."""
         config = self.config | {"classes": targets.shape[1], "references": 0, "index_bytes": 0}
         head = type(self)(**{name: config[name] for name in self.config})
         if self.index is not None:
@@ -155,12 +146,22 @@ class NeighborSearch(Head):
         return {"index": self.index, "effort": effort_of(self._index()), "recall": self.config["recall"]}
 
     def reference_features(self) -> Tensor:
-        """The references' embeddings, L2-normalised: float32 [R, D], in the order of `reference_ids`."""
+        """The references' embeddings, L2-normalised: float32 [R, D]."""
         return self.features if self.index is None else torch.from_numpy(index_vectors(self._index()))
 
     def reference_targets(self) -> Tensor:
-        """Labels of the references: uint8 [R, N], 0 or 1, in the order of `reference_ids`."""
+        """The references' labels: uint8 [R, N], 0 or 1."""
         return self.labels
+
+    def python_model(self) -> PythonModel | None:
+        """With an index, a Python model that searches with faiss."""
+        if self.index is None:
+            return None
+        labels = io.BytesIO()
+        np.save(labels, self.labels.numpy())
+        files = {"index.faiss": self.index_data.numpy().tobytes(), "labels.npy": labels.getvalue()}
+        settings = ("temperature", "max_difference", "max_neighbors")
+        return PythonModel("neighbors", files, {name: str(self.config[name]) for name in settings})
 
     def forward(self, embedding: Tensor) -> Answer:
         """Search.
@@ -176,32 +177,6 @@ class NeighborSearch(Head):
         if self.index is not None:
             return self._answer(*self._search(queries, self.neighbors))
         return self._answer(*largest(queries @ self.features.T, self.neighbors))
-
-    def leave_one_out(self, embedding: Tensor, ids: Sequence[str]) -> Answer:
-        """Search for images that may be references themselves: each is left out of its own neighbours.
-
-        For tuning and audits, where references are evaluated against themselves; `forward` leaves nothing out.
-
-        Args:
-            embedding: float32 [B, D].
-            ids: B names; an image whose name is no reference's is searched for as in `forward`.
-
-        Returns:
-            As `forward`; scores are 0 where there is no other reference.
-        """
-        queries, rows = F.normalize(embedding, dim=1), _rows(self.reference_ids)
-        own = [rows.get(name, []) for name in ids]
-        if self.index is None:
-            similarity = queries @ self.features.T
-            for row, mine in zip(similarity, own, strict=True):
-                row[mine] = -torch.inf
-            return self._answer(*largest(similarity, self.neighbors))
-        spare = max(map(len, own), default=0)
-        similarity, index = self._search(queries, min(self.neighbors + spare, len(self.labels)))
-        for row, numbers, mine in zip(similarity, index, own, strict=True):
-            row[torch.isin(numbers, torch.tensor(mine, dtype=torch.int64))] = -torch.inf
-        similarity, order = similarity.sort(dim=1, descending=True, stable=True)
-        return self._answer(similarity[:, : self.neighbors], index.gather(1, order)[:, : self.neighbors])
 
     def _answer(self, similarity: Tensor, index: Tensor) -> Answer:
         weight = neighbor_weights(similarity, self.temperature, self.max_difference)
@@ -274,10 +249,3 @@ def neighbor_weights(similarity: Tensor, temperature: float, max_difference: flo
 
 def _forget_index(head: NeighborSearch, keys: Any) -> None:
     head._opened = None
-
-
-def _rows(ids: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(ids):
-        rows.setdefault(name, []).append(row)
-    return rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.heads.base import Head
 from mlclip.heads.growth import Growth
+from mlclip.heads.values import Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
 
 DECODES = ("marginals", "winner")
@@ -56,6 +57,7 @@ class PowersetHead(Head):
         "training.weight_decay": Range(1e-5, 1e-2, log=True),
     }
 
+    outputs = ("scores",)
     members: Tensor
 
     def __init__(
@@ -74,22 +76,15 @@ class PowersetHead(Head):
         if not 0 <= ratio <= 1:
             raise ValueError(f"ratio must lie between 0 and 1, not {ratio}")
         self.scale = math.sqrt(width) if scale is None else scale
-        self.inputs, self.outputs = ("embedding",), ("scores",)
         self.config = {
             "classes": classes, "width": width, "sets": sets, "ratio": ratio, "scale": self.scale, "decode": decode,
         }  # fmt: skip
         narrow = max(width // REDUCTION, 1)
         self.down, self.up = nn.Linear(width, narrow), nn.Linear(narrow, width)
-        self._facts: dict[str, Any] = {}
         self._keep(torch.zeros(sets, classes))
 
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
-
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
-        """The label sets of the training images become the classes of the softmax."""
+        """The label sets of the training images become the classes of the softmax; `facts` counts them."""
         sets = np.unique(train.targets, axis=0)
         self._keep(torch.from_numpy(sets.astype(np.float32)))
         unseen = self.unseen(validation.targets)
@@ -100,9 +95,13 @@ class PowersetHead(Head):
             "validation_unseen_sets": unseen.sets,
         }
 
-    def facts(self) -> dict[str, Any]:
-        """How many label sets training held, and what of validation has others."""
-        return self._facts
+    def caveats(self, targets: npt.NDArray[np.uint8], split: str) -> list[str]:
+        """How many images of a split have label sets that training did not hold."""
+        unseen, sets = self.unseen(targets), len({row.tobytes() for row in targets})
+        return [
+            f"{unseen.sets:,} of the {sets:,} label sets of {split} were not in training, "
+            f"on {unseen.images:,} of {len(targets):,} images: this head cannot get those entirely right"
+        ]
 
     def unseen(self, targets: npt.NDArray[np.generic]) -> Unseen:
         """Count what has a label set that training did not hold.

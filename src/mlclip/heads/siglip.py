@@ -9,19 +9,24 @@ the texts are the labels, and each pair of image and label is positive or negati
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from mlclip.heads.alignment import PROMPT
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts
+from mlclip.heads.base import Head
 from mlclip.heads.growth import Growth
+from mlclip.heads.values import Examples, LabelTexts
 from mlclip.settings import TrainConfig
 
 SCALE, BIAS = 10.0, -10.0
 """Where the paper starts."""
+_log = logging.getLogger(__name__)
 
 
 class SiglipHead(Head):
@@ -45,7 +50,7 @@ class SiglipHead(Head):
     name: ClassVar[str] = "siglip"
     uses_text_tower = True
     defaults: ClassVar[TrainConfig] = TrainConfig(lr=5e-5, epochs=80, patience=10, batch_size=64)
-    trains_encoder: ClassVar[bool] = True
+    trains_encoder = True
 
     texts: Tensor
 
@@ -62,36 +67,42 @@ class SiglipHead(Head):
         if (scale is not None and scale <= 0) or text_batch < 1:
             raise ValueError(f"scale must be above 0 and text_batch at least 1, not {scale} and {text_batch}")
         self.config = {"classes": classes, "width": width, "scale": scale, "bias": bias, "text_batch": text_batch}
-        self.inputs = ("embedding",)
+        self.text_batch = text_batch
         self.register_buffer("texts", torch.zeros(classes, width))
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE if scale is None else scale)))
         self.bias = nn.Parameter(torch.tensor(float(BIAS if bias is None else bias)))
 
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
-
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """Keep the embeddings of the label texts, as the text tower now is."""
-        self.texts.copy_(texts.encode(label_prompts(texts.labels)))
+        self.texts.copy_(texts.embeddings())
 
     def extended(self, growth: Growth) -> Self:
         """The new labels' texts, as the trained text tower reads them; nothing is trained."""
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
-        new = growth.texts.encode(label_prompts(growth.new_labels))
+        whole = self.rebuilt(classes=len(growth.texts.labels))
+        new = growth.new_texts.embeddings()
         whole.load_state_dict(self.state_dict() | {"texts": torch.cat([self.texts, new])})
         return whole
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to logits float32 [B, N]."""
-        return self.pairs(embedding, self.texts)
+        return self.pair_logits(embedding, self.texts)
 
-    def pairs(self, embedding: Tensor, texts: Tensor) -> Tensor:
+    def pair_logits(self, embedding: Tensor, texts: Tensor) -> Tensor:
         """Logits [B, M] of every pair of an image [B, D] and a text [M, D], both L2-normalised."""
         return self.log_scale.exp() * (embedding @ texts.T) + self.bias
 
+    def calibrate(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8]) -> None:
+        """Unless given, start scale and bias from a logistic regression of the targets on cosine similarities.
 
-def label_prompts(labels: tuple[str, ...]) -> list[str]:
-    """The texts that stand for labels."""
-    return [PROMPT.format(label) for label in labels]
+        Both stay where similarities say nothing about the labels, as those of an untrained encoder.
+        """
+        if self.config["scale"] is not None or self.config["bias"] is not None or targets.all():
+            return
+        cosines = (logits - self.bias.item()) / self.log_scale.exp().item()
+        fit = LogisticRegression(C=1e6).fit(cosines.reshape(-1, 1), targets.ravel())
+        scale, bias = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+        if 1 <= scale <= 100:
+            with torch.no_grad():
+                self.log_scale.fill_(math.log(scale))
+                self.bias.fill_(bias)
+            _log.info("fine-tuning: scale %.1f and bias %.1f to start with", scale, bias)

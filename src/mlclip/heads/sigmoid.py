@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from mlclip.heads.base import Choice, FeatureShapes, Head, Range
+from mlclip.heads.base import Head
 from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.values import Choice, Range
 from mlclip.settings import TrainConfig
 
 
@@ -33,14 +34,8 @@ class SigmoidHead(Head):
     def __init__(self, classes: int, width: int, scale: float | None = None) -> None:
         super().__init__()
         self.scale = math.sqrt(width) if scale is None else scale
-        self.inputs = ("embedding",)
         self.config = {"classes": classes, "width": width, "scale": self.scale}
         self.linear = nn.Linear(width, classes)
-
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to logits float32 [B, N]."""
@@ -49,8 +44,8 @@ class SigmoidHead(Head):
 
     def extended(self, growth: Growth) -> Self:
         """New rows of the layer, trained by themselves."""
-        new = type(self)(**self.config | {"classes": len(growth.new_labels)})
+        new = self.rebuilt(classes=len(growth.new_labels))
         growth.fit(new)
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         whole.load_state_dict(joined_rows(self.state_dict(), new.state_dict()))
         return whole

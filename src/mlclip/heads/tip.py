@@ -26,9 +26,10 @@ import torch
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor
 
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, batches, tensors
+from mlclip.heads.base import Head, batches, tensors
 from mlclip.heads.contexts import Words
 from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.values import Examples, FeatureShapes, LabelTexts
 from mlclip.heads.wording import Wording
 from mlclip.heads.zeroshot import untranslated_fact
 from mlclip.metrics import mean_average_precision
@@ -87,8 +88,6 @@ class TipAdapter(Head):
         self.wording = Wording(tuple(contexts), tuple(weights), translations)
         self.config = {"classes": classes, "width": width} | self.wording.config
         self.config |= {"alpha": alpha, "beta": beta, "references": references}
-        self.inputs = ("embedding",)
-        self._facts: dict[str, Any] = {}
         self.register_buffer("text", torch.zeros(classes, width))
         for name, value in (("alpha", alpha or 0.0), ("beta", beta or 0.0), ("slope", 1.0), ("intercept", 0.0)):
             self.register_buffer(name, torch.tensor(float(value)))
@@ -136,7 +135,7 @@ class TipAdapter(Head):
         found = {"alpha": alpha, "beta": beta, "slope": slope, "intercept": intercept}
         for name, value in found.items():
             getattr(self, name).fill_(value)
-        self._facts |= found
+        self._facts = {**self._facts, **found}
 
     def extended(self, growth: Growth) -> Self:
         """The new labels' texts, and images that vouch for them; α, β, a and b stay.
@@ -146,17 +145,13 @@ class TipAdapter(Head):
         ids, references, labels = joined_references(
             self.reference_ids, self.references, self.labels, growth, old_labels=False
         )
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels), "references": len(ids)})
+        whole = self.rebuilt(classes=len(growth.texts.labels), references=len(ids))
         new = self.wording.embed(growth.new_labels, growth.texts.encode)
         text = torch.cat([self.text, new])
         whole.load_state_dict(self.state_dict() | {"text": text, "references": references, "labels": labels})
         whole.reference_ids = ids
-        whole._facts = self._facts | untranslated_fact(self.wording, growth.texts.labels)
+        whole._facts = self.facts() | untranslated_fact(self.wording, growth.texts.labels)
         return whole
-
-    def facts(self) -> dict[str, Any]:
-        """What validation decided, and how many labels have no translation."""
-        return self._facts
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to logits a z + b, float32 [B, N]."""

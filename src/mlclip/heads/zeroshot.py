@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.heads.base import Head
 from mlclip.heads.contexts import Words
 from mlclip.heads.growth import Growth
+from mlclip.heads.values import Examples, FeatureShapes, LabelTexts, Range
 from mlclip.heads.wording import Wording
 
 
@@ -37,6 +38,7 @@ class ZeroShot(Head):
     uses_text_tower = True
     search: ClassVar[Mapping[str, Range]] = {"weights": Range(0, 100, each="contexts")}
 
+    outputs = ("scores",)
     text: Tensor
 
     def __init__(
@@ -51,8 +53,6 @@ class ZeroShot(Head):
         super().__init__()
         self.wording = Wording(tuple(contexts), tuple(weights), translations)
         self.config = {"classes": classes, "width": width} | self.wording.config
-        self.inputs, self.outputs = ("embedding",), ("scores",)
-        self._facts: dict[str, Any] = {}
         self.register_buffer("text", torch.zeros(classes, width))
 
     @classmethod
@@ -72,15 +72,11 @@ class ZeroShot(Head):
 
     def extended(self, growth: Growth) -> Self:
         """The new labels' texts."""
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         new = self.wording.embed(growth.new_labels, growth.texts.encode)
         whole.load_state_dict({"text": torch.cat([self.text, new])})
         whole._facts = untranslated_fact(self.wording, growth.texts.labels)
         return whole
-
-    def facts(self) -> dict[str, Any]:
-        """How many labels have no translation, where there are translations."""
-        return self._facts
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to scores float32 [B, N] in [0, 1]."""

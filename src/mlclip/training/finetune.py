@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlclip.data import Dataset
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import TrainError
-from mlclip.heads.siglip import SiglipHead, label_prompts
+from mlclip.heads import Head
+from mlclip.heads.values import label_prompts
 from mlclip.losses import LOSSES
 from mlclip.settings import TrainConfig
 from mlclip.training.loop import Epoch, optimizer_and_schedule, run_epochs
@@ -40,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def finetune(
-    head: SiglipHead,
+    head: Head,
     encoder: Encoder,
     dataset: Dataset,
     config: TrainConfig,
@@ -76,8 +75,7 @@ def finetune(
         pictures = decode_pictures(train.items, spec, Path(folder) / "train", on_images)
         unseen = decode_pictures(validation.items, encoder.spec, Path(folder) / "val", on_images)
         towers = _Towers(encoder, head, dataset.classes)
-        if head.config["scale"] is None and head.config["bias"] is None:
-            _calibrate(towers, unseen, validation.targets())
+        head.calibrate(towers.outputs(unseen), validation.targets())
         history = _train(towers, (pictures, train.targets()), (unseen, validation.targets()), config, on_epoch)
     head.cpu().eval()
     model = towers.model.cpu().half().float()
@@ -89,7 +87,7 @@ def finetune(
 class _Towers(nn.Module):
     """A trainable copy of both towers, with the head that compares what they give."""
 
-    def __init__(self, encoder: Encoder, head: SiglipHead, classes: tuple[str, ...]) -> None:
+    def __init__(self, encoder: Encoder, head: Head, classes: tuple[str, ...]) -> None:
         super().__init__()
         self.model = copy.deepcopy(encoder.model).requires_grad_(True)
         self.head = head
@@ -111,32 +109,14 @@ class _Towers(nn.Module):
     def outputs(self, pictures: Pixels) -> npt.NDArray[np.float32]:
         """Logits float32 [R, N] of pictures as they are, uint8 [R, S, S, 3]."""
         self.eval()
-        size = self.head.config["text_batch"]
+        size = self.head.text_batch
         texts = torch.cat([self.texts(columns) for columns in torch.arange(len(self.prompts)).split(size)])
         mean, std = self.frame
         rows = []
         for start in range(0, len(pictures), 64):
             images = torch.from_numpy(pictures[start : start + 64]).permute(0, 3, 1, 2) / 255
-            rows.append(self.head.pairs(self.images((images - mean) / std), texts).cpu().numpy())
+            rows.append(self.head.pair_logits(self.images((images - mean) / std), texts).cpu().numpy())
         return np.concatenate(rows)
-
-
-def _calibrate(towers: _Towers, pictures: Pixels, targets: npt.NDArray[np.uint8]) -> None:
-    """Start scale and bias from a logistic regression of targets [R, N] on cosine similarities.
-
-    Where similarities say nothing of the labels, as an untrained encoder's, both stay.
-    """
-    if targets.all():
-        return
-    head = towers.head
-    cosines = (towers.outputs(pictures) - head.bias.item()) / head.log_scale.exp().item()
-    fit = LogisticRegression(C=1e6).fit(cosines.reshape(-1, 1), targets.ravel())
-    scale, bias = float(fit.coef_[0, 0]), float(fit.intercept_[0])
-    if 1 <= scale <= 100:
-        with torch.no_grad():
-            head.log_scale.fill_(math.log(scale))
-            head.bias.fill_(bias)
-        _log.info("fine-tuning: scale %.1f and bias %.1f to start with", scale, bias)
 
 
 def _train(
@@ -176,10 +156,10 @@ def _loss(
     towers: _Towers, images: Tensor, targets: npt.NDArray[np.uint8], config: TrainConfig, rng: np.random.Generator
 ) -> Tensor:
     """Mean loss over images [B, 3, S, S] and all N classes, estimated from the drawn ones."""
-    columns, weights = draw_classes(targets, towers.head.config["text_batch"], rng)
+    columns, weights = draw_classes(targets, towers.head.text_batch, rng)
     with _mixed_precision(towers.device):
         image, text = towers.images(images), towers.texts(torch.from_numpy(columns))
-    logits = towers.head.pairs(image.float(), text.float())
+    logits = towers.head.pair_logits(image.float(), text.float())
     wanted = torch.from_numpy(targets[:, columns]).float().to(towers.device)
     losses = LOSSES[config.loss](logits, wanted, **{**config.loss_options, "reduction": "none"})
     return (losses * torch.from_numpy(weights).to(towers.device)).sum() / targets.size

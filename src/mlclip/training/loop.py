@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mlclip.encoders.features import Features
 from mlclip.errors import TrainError
-from mlclip.heads import Examples, Head, MLDecoder
+from mlclip.heads import Examples, Head
 from mlclip.heads.alignment import AlignmentLoss
 from mlclip.heads.base import batches, first_output, tensors, to_scores
 from mlclip.losses import LOSSES
@@ -154,11 +154,11 @@ def predict_scores(head: Head, features: Features) -> npt.NDArray[np.float32]:
 def _alignment(head: Head, text: Tensor | None, config: TrainConfig) -> AlignmentLoss | None:
     if not config.alignment_weight:
         return None
-    if text is None or not isinstance(head, MLDecoder):
+    if text is None or not head.decoder_width:
         raise TrainError("the alignment loss works for `mld` and needs label texts: set --alignment-weight 0 elsewhere")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return AlignmentLoss(text, head.config["decoder_width"])
+        return AlignmentLoss(text, head.decoder_width)
 
 
 def _epoch(
@@ -194,9 +194,9 @@ def _loss(
     if own is not None:
         return own
     classify = LOSSES[config.loss]
-    if alignment is None or not isinstance(head, MLDecoder):
+    if alignment is None:
         return classify(first_output(head, features), targets, **config.loss_options)
     decoded = head.decode(*features)
-    loss: Tensor = classify(head.readout(decoded), targets, **config.loss_options)
+    loss: Tensor = classify(head.read(decoded), targets, **config.loss_options)
     loss = loss + config.alignment_weight * alignment(decoded, targets)
     return loss

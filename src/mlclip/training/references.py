@@ -13,87 +13,21 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from mlclip.checkpoint import REFERENCES, Run, load_run, save_run
 from mlclip.data import Dataset, Item
-from mlclip.encoders.features import FeatureCache, Features
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
 from mlclip.heads import Head
-from mlclip.heads.base import batches, tensors
-
-
-@runtime_checkable
-class KeepsReferences(Protocol):
-    """What a head offers whose references can come and go."""
-
-    reference_ids: tuple[str, ...]
-
-    def reference_features(self) -> Tensor:
-        """Embeddings of the references, float32 [R, D]."""
-
-    def reference_targets(self) -> Tensor:
-        """Their labels, 0 or 1, [R, N]."""
-
-    def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
-        """The same head with other references; features are L2-normalised."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A reference that took part in an answer.
-
-    Attributes:
-        id: its name: the path of the image it was made of.
-        labels: its labels, in class order.
-        weight: its share of the answer, in (0, 1].
-    """
-
-    id: str
-    labels: tuple[str, ...]
-    weight: float
-
-
-@torch.inference_mode()
-def explain(run: Run, features: Features) -> list[tuple[Evidence, ...]]:
-    """Name the references behind a run's answers.
-
-    Args:
-        run: of a head that names references.
-        features: R rows of each of the head's inputs.
-
-    Returns:
-        For each row the references that took part, heaviest first.
-
-    Raises:
-        CheckpointError: the head names no references.
-    """
-    if "reference_index" not in run.head.outputs:
-        raise CheckpointError(f"this {run.head_name} names no references: use neighbors or knn1")
-    _check_names(run)
-    targets = run.head.reference_targets()
-
-    def evidence(index: int, weight: float) -> Evidence:
-        labels = tuple(run.labels[n] for n in torch.nonzero(targets[index]).flatten().tolist())
-        return Evidence(run.head.reference_ids[index], labels, weight)
-
-    answers: list[tuple[Evidence, ...]] = []
-    for batch in batches(features):
-        output = dict(zip(run.head.outputs, run.head(*tensors(features, batch)), strict=True))
-        for indices, weights in zip(output["reference_index"], output["reference_weight"], strict=True):
-            pairs = zip(indices.tolist(), weights.tolist(), strict=True)
-            answers.append(tuple(evidence(index, weight) for index, weight in pairs if weight > 0))
-    return answers
 
 
 def append_references(
@@ -230,19 +164,14 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _keeper(run: Run) -> KeepsReferences:
-    if "reference_index" in run.head.outputs:
-        _check_names(run)
-    if not isinstance(run.head, KeepsReferences) or not run.head.reference_ids:
+def _keeper(run: Run) -> Head:
+    """A run's head, if its references can change and all have names (their file may be lost or truncated)."""
+    if not run.head.names_references:
         raise CheckpointError(f"this {run.head_name} keeps no references that could change: use neighbors or knn1")
-    return run.head
-
-
-def _check_names(run: Run) -> None:
-    """Refuse references without names: their file was lost, or cut."""
     names, references = len(run.head.reference_ids), len(run.head.reference_targets())
     if names != references:
         raise CheckpointError(f"this run names {names:,} of its {references:,} references: restore its {REFERENCES}")
+    return run.head
 
 
 def _newcomers(run: Run, dataset: Dataset) -> list[Item]:
@@ -260,5 +189,5 @@ def _newcomers(run: Run, dataset: Dataset) -> list[Item]:
     return items
 
 
-def _with(run: Run, head: KeepsReferences, labels: tuple[str, ...], thresholds: npt.NDArray[np.float32]) -> Run:
-    return replace(run, head=cast(Head, head), labels=labels, thresholds=thresholds, metrics={})
+def _with(run: Run, head: Head, labels: tuple[str, ...], thresholds: npt.NDArray[np.float32]) -> Run:
+    return replace(run, head=head, labels=labels, thresholds=thresholds, metrics={})

@@ -14,8 +14,6 @@ from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts, build_head
-from mlclip.heads.alignment import PROMPT
-from mlclip.heads.siglip import SiglipHead
 from mlclip.metrics import Metrics, evaluate
 from mlclip.settings import TrainConfig
 from mlclip.thresholds import Mode, tune_thresholds
@@ -84,7 +82,7 @@ def train_run(
     head = untrained_head(recipe, dataset, encoder)
     steps = config = recipe.training or head.defaults
     history: list[Epoch] = []
-    if isinstance(head, SiglipHead):
+    if head.trains_encoder:
         encoder, history = finetune(
             head, encoder, dataset, config, scratch=cache.root, on_images=on_features, on_epoch=on_epoch
         )
@@ -101,7 +99,7 @@ def train_run(
         head=head.requires_grad_(False),
         labels=dataset.classes,
         thresholds=thresholds,
-        encoder=EncoderRef.of(encoder, own=isinstance(head, SiglipHead), text_tower=head.uses_text_tower),
+        encoder=EncoderRef.of(encoder, own=head.trains_encoder, text_tower=head.uses_text_tower),
         training=asdict(config)
         | {"options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
         | {"best_epoch": best, "epochs_run": len(history), "facts": head.facts()},
@@ -140,7 +138,7 @@ def fit_head(
             head.prepare(train, validation, texts, config.seed)
     except ValueError as error:
         raise TrainError(str(error)) from error
-    text = texts.encode([PROMPT.format(name) for name in texts.labels]) if config.alignment_weight else None
+    text = texts.embeddings() if config.alignment_weight else None
     history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
     head.finish(validation)
     return history
