@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mlclip.encoders.clip import load_encoder
-from mlclip.training.pretrain import new_model, save
+from mlclip.encoders.folder import new_model, save
 
 ARCHITECTURE = {
     "model_cfg": {

@@ -11,8 +11,8 @@ from mlclip.encoders.clip import Encoder, load_encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import MlclipError
 from mlclip.heads import HEADS
-from mlclip.settings import TrainConfig
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, train_run
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
+from mlclip.training.runs import evaluate_run, train_run
 
 __all__ = [
     "HEADS",

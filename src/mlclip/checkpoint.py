@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError
 from mlclip.heads import HEADS, Head
-from mlclip.training.pretrain import save_encoder
 
 FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
 REFERENCES = "references.jsonl"

@@ -15,10 +15,10 @@ from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.clip import DEFAULT_ENCODER, Encoder, load_encoder
 from mlclip.encoders.features import DEFAULT_CACHE, FeatureCache
 from mlclip.errors import TrainError
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.thresholds import select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, ThresholdConfig, head_features, run_cache, train_run
+from mlclip.training.runs import head_features, run_cache, train_run
 
 
 class MultiLabelClassifier:

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlclip.errors import MlclipError
-from mlclip.training.loop import Epoch
 
 console = Console()
 _errors = Console(stderr=True)
@@ -43,11 +42,6 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal) as bar:
         task = bar.add_task(title, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
-
-
-def epoch_line(epoch: Epoch) -> str:
-    """One epoch in one line; a star marks the best so far."""
-    return f"epoch {epoch.number:3d}  loss {epoch.loss:.4f}  val mAP {epoch.validation_map:.3f}{' *' * epoch.best}"
 
 
 def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:

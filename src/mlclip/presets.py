@@ -14,8 +14,7 @@ from typing import Any
 
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS
-from mlclip.settings import UNTRAINED, TrainConfig
-from mlclip.training.runs import Recipe, ThresholdConfig
+from mlclip.settings import UNTRAINED, Recipe, ThresholdConfig, TrainConfig
 
 DOCUMENTS = {
     "000": 'Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods: A Comparative Study"',

@@ -1,11 +1,13 @@
-"""Settings of a training, as a head's file states them and a run's config.json records them."""
+"""Settings of a training, as heads state them, recipes choose them and a run's config.json records them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from mlclip.losses import LOSSES
+from mlclip.thresholds import Mode
 
 Optimizer = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine"]
@@ -57,3 +59,29 @@ class TrainConfig:
 
 UNTRAINED = TrainConfig(epochs=0)
 """For heads without gradient steps."""
+
+
+@dataclass(frozen=True)
+class ThresholdConfig:
+    """How thresholds are chosen on the validation split; see `tune_thresholds`."""
+
+    mode: Mode = "per_class"
+    beta: float = 1.0
+    shrink: float = 10.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a run except the data and the encoder.
+
+    Attributes:
+        head: a name in `HEADS`.
+        options: the head's own options.
+        training: None takes the head's defaults.
+        thresholds: how thresholds are chosen.
+    """
+
+    head: str = "mld"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainConfig | None = None
+    thresholds: ThresholdConfig = ThresholdConfig()

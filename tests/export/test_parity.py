@@ -10,8 +10,8 @@ from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshol
 from mlclip_export.parity import compare, compare_threshold
 
 from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.folder import save
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.training.pretrain import save
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 8, 32)

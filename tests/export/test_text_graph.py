@@ -16,8 +16,8 @@ from mlclip_export.text_graph import END, check_served_text, text_cases, write_t
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.folder import save
 from mlclip.errors import ExportError
-from mlclip.training.pretrain import save
 
 VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 2}

@@ -15,8 +15,7 @@ from mlclip.cli import app
 from mlclip.data import Dataset, Item, read_dataset, write_manifest
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
-from mlclip.settings import TrainConfig
-from mlclip.training.runs import Recipe
+from mlclip.settings import Recipe, TrainConfig
 
 CLASSES = ("blue", "green", "red", "white")
 HEADS = (Recipe("sigmoid", {}, TrainConfig(lr=0.02, epochs=30)), Recipe("neighbors", {"max_neighbors": 8}))

@@ -15,7 +15,8 @@ from mlclip.encoders.clip import DEFAULT_ENCODER, load_encoder
 from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features, Rows
 from mlclip.errors import CheckpointError, EncoderError
 from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
-from mlclip.training.runs import Recipe, train_run
+from mlclip.settings import Recipe
+from mlclip.training.runs import train_run
 
 
 def random_pixels(size, count=2):

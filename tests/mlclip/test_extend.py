@@ -16,9 +16,10 @@ from mlclip.errors import TrainError
 from mlclip.heads import HEADS, Examples, Growth, Head, LabelTexts
 from mlclip.heads.growth import joined_references
 from mlclip.heads.mld import MLDecoder
+from mlclip.settings import Recipe
 from mlclip.training.extend import TOLERANCE, extend_run, run_settings
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, evaluate_run, head_features, run_cache, train_run
+from mlclip.training.runs import evaluate_run, head_features, run_cache, train_run
 
 KNOWN, ALL = ("blue", "green", "red"), ("blue", "green", "red", "white")
 OPTIONS = {

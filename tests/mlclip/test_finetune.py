@@ -14,11 +14,11 @@ from mlclip.classifier import MultiLabelClassifier
 from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import FeatureCache
+from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError, TrainError
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.finetune import duration
-from mlclip.training.pretrain import save_encoder
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, retune_run, train_run
+from mlclip.training.runs import evaluate_run, retune_run, train_run
 
 QUICK = TrainConfig(lr=5e-4, epochs=12, patience=12, batch_size=8)
 

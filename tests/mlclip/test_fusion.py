@@ -13,8 +13,8 @@ from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
 from mlclip.heads import FeatureShapes
 from mlclip.heads.fusion import HEAD_KINDS, MODES, FusionHead
-from mlclip.settings import TrainConfig
-from mlclip.training.runs import Recipe, evaluate_run, train_run
+from mlclip.settings import Recipe, TrainConfig
+from mlclip.training.runs import evaluate_run, train_run
 
 SHAPES = FeatureShapes(embedding_width=8, token_count=5, token_width=6, text_token_count=7, text_token_width=4)
 WIDTH, CLASSES, TEXT_LENGTHS = 8, 3, (7, 2, 0, 4, 3, 1, 6, 5)

@@ -16,9 +16,9 @@ from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.encoders.features import FeatureCache, Features, Rows
 from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.powerset import PowersetHead, Unseen
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, TrainConfig
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, evaluate_run, train_run
+from mlclip.training.runs import evaluate_run, train_run
 
 WIDTH = 8
 SETS = [(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 0)]

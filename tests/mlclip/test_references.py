@@ -12,10 +12,10 @@ from mlclip.cli import app
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, TrainConfig
 from mlclip.training import references
 from mlclip.training.references import append_references, edit_run, remove_references
-from mlclip.training.runs import Recipe, head_features, train_run
+from mlclip.training.runs import head_features, train_run
 
 CLASSES = ("blue", "green", "red", "white")
 LATE = 10

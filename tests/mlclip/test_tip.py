@@ -14,8 +14,9 @@ from mlclip.encoders.features import FeatureCache, Features, Rows
 from mlclip.heads import Examples, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.tip import BETAS, SHARES, calibrate, search
 from mlclip.metrics import mean_average_precision
+from mlclip.settings import Recipe
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, evaluate_run, train_run
+from mlclip.training.runs import evaluate_run, train_run
 
 WIDTH, CLASSES = 6, 3
 LABELS = ("dog", "playing card", "tree")

@@ -17,9 +17,9 @@ from mlclip.encoders.features import FeatureCache
 from mlclip.errors import ResultsError, TrainError
 from mlclip.heads import HEADS, Choice, Head, Range
 from mlclip.metrics import mean_average_precision
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, head_features, train_run, untrained_head
+from mlclip.training.runs import evaluate_run, head_features, train_run, untrained_head
 from mlclip.tune import Search, Study, Trial, tune_run
 from mlclip.tune.bayes import optimise, propose, settled
 from mlclip.tune.grid import try_all

@@ -16,8 +16,9 @@ from mlclip.encoders.features import FeatureCache, Features
 from mlclip.errors import DataError, TrainError
 from mlclip.heads import FeatureShapes, LabelTexts, build_head
 from mlclip.metrics import mean_average_precision
+from mlclip.settings import Recipe
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, train_run
+from mlclip.training.runs import train_run
 
 DEMO = Path(__file__).parents[2] / "demo" / "data" / "manifest.jsonl"
 LABELS = ("blue", "green", "red", "white")

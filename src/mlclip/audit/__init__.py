@@ -29,7 +29,7 @@ from mlclip.audit.sheet import Applied, apply_sheet, write_sheet
 from mlclip.data import Dataset
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
-from mlclip.training.runs import Recipe
+from mlclip.settings import Recipe
 
 __all__ = ["Applied", "Audit", "Doubt", "LabelDoubts", "apply_sheet", "audit", "write_sheet"]
 

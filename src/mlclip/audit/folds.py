@@ -20,9 +20,10 @@ from mlclip.data.splits import together
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
+from mlclip.settings import Recipe
 from mlclip.thresholds import select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, head_features, run_cache, train_run
+from mlclip.training.runs import head_features, run_cache, train_run
 
 CLIP = 1e-4
 """Scores are clipped to at least this distance from 0 and 1: neighbour heads give exact zeros, which have no logit."""

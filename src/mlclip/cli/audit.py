@@ -43,7 +43,7 @@ def audit(
     """
     from mlclip.audit import audit, write_sheet
     from mlclip.heads import HEADS
-    from mlclip.training.runs import Recipe
+    from mlclip.settings import Recipe
 
     dataset = read_dataset(*data)
     if apply is not None:

@@ -42,7 +42,8 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Seed of weights, order and captions.")] = 0,
 ) -> None:
     """Pre-train a small CLIP on captioned pictures (titles and labels of the `train` split)."""
-    from mlclip.training.pretrain import Picture, PretrainConfig, new_model, pretrain, save
+    from mlclip.encoders.folder import new_model, save
+    from mlclip.training.pretrain import Picture, PretrainConfig, pretrain
 
     items = read_dataset(*data).split("train").items
     pictures = [Picture(item.path, item.text or "", item.labels) for item in items if item.text or item.labels]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlclip.cli.options import dataset
-from mlclip.console import console, epoch_line, metrics_table, progress
+from mlclip.console import console, metrics_table, progress
 from mlclip.errors import TrainError
 
 
@@ -44,7 +44,7 @@ def extend(
     with progress("encoding images") as on_features:
         extension = extend_run(
             run, dataset(data, top), store, training=training, thresholds=thresholds,
-            on_features=on_features, on_epoch=lambda epoch: console.print(epoch_line(epoch)),
+            on_features=on_features, on_epoch=lambda epoch: console.print(epoch.line()),
         )  # fmt: skip
     target = out or folder.with_name(f"{folder.name}-extended")
     sources = {"data": [str(Path(source)) for source in data], "top": None}

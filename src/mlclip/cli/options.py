@@ -49,8 +49,8 @@ def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> Any:
 
 def threshold_config(mode: str, beta: float) -> Any:
     """Check how thresholds shall be chosen; raises TrainError."""
+    from mlclip.settings import ThresholdConfig
     from mlclip.thresholds import MODES
-    from mlclip.training.runs import ThresholdConfig
 
     if mode not in MODES or beta <= 0:
         raise TrainError(f"--thresholds is one of {', '.join(MODES)} and --beta above 0, not {mode} and {beta:g}")

@@ -24,13 +24,13 @@ from mlclip.cli.options import (
     numbers,
     threshold_config,
 )
-from mlclip.console import console, epoch_line, metrics_table, progress
+from mlclip.console import console, metrics_table, progress
 from mlclip.encoders.clip import DEFAULT_ENCODER
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
 
 if TYPE_CHECKING:
-    from mlclip.training.runs import Recipe
+    from mlclip.settings import Recipe
 
 ExtendOption = Annotated[
     Path | None, typer.Option(help="Add the data's new classes to this run; its head and encoder are taken.")
@@ -64,7 +64,8 @@ def train(
 ) -> None:
     """Train a head on a frozen encoder and choose its thresholds; write a run folder."""
     from mlclip.checkpoint import save_run
-    from mlclip.training.runs import Recipe, train_run
+    from mlclip.settings import Recipe
+    from mlclip.training.runs import train_run
 
     settings = given(lr=lr, epochs=epochs, patience=patience, batch_size=batch_size, loss=loss, seed=seed,
                      alignment_weight=alignment_weight, loss_options=numbers(loss_option))  # fmt: skip
@@ -92,7 +93,7 @@ def train(
     with progress("encoding images") as on_features:
         run = train_run(
             chosen, store.encoder, store, plan,
-            on_features=on_features, on_epoch=lambda epoch: console.print(epoch_line(epoch)),
+            on_features=on_features, on_epoch=lambda epoch: console.print(epoch.line()),
         )  # fmt: skip
     folder = out or Path("runs") / (recipe or head)
     record = {"data": [str(Path(d)) for d in data], "top": top, "recipe": recipe}
@@ -105,7 +106,7 @@ def _start(recipe: str | None, head: str) -> Recipe:
     """What the command line's options change: a named recipe, or the head's defaults."""
     from mlclip.heads import HEADS
     from mlclip.presets import find_recipe
-    from mlclip.training.runs import Recipe
+    from mlclip.settings import Recipe
 
     if recipe is None and head not in HEADS:
         raise TrainError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")

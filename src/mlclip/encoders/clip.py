@@ -8,7 +8,6 @@ folder `models/mlclip-tiny` ships inside the package and is the default; only a 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -142,7 +141,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
     Raises:
         EncoderError: unknown name or tag, missing weights, a folder that open_clip cannot read.
     """
-    folder = _folder(name)
+    folder = encoder_folder(name)
     if folder is None and name not in open_clip.list_models():
         raise EncoderError(
             f"unknown encoder {name!r}: name an open_clip model (`mlclip encoders` lists them) or a folder"
@@ -165,17 +164,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
     return Encoder(model, name=name, pretrained=pretrained, tag=_tag(name, pretrained))
 
 
-def open_clip_config(encoder: Encoder) -> dict[str, Any]:
-    """What `open_clip_config.json` says of an encoder: `model_cfg` and `preprocess_cfg`."""
-    folder = _folder(encoder.name)
-    if folder is None:
-        preprocess = dict(encoder.visual.preprocess_cfg)  # type: ignore[arg-type]
-        return {"model_cfg": open_clip.get_model_config(encoder.name), "preprocess_cfg": preprocess}
-    config: dict[str, Any] = json.loads((folder / "open_clip_config.json").read_text())
-    return config
-
-
-def _folder(name: str) -> Path | None:
+def encoder_folder(name: str) -> Path | None:
+    """The folder of an encoder that is shipped or on disk; None for open_clip's own names."""
     shipped = MODELS / name
     for folder in (shipped, Path(name)):
         if (folder / "open_clip_config.json").is_file():
@@ -184,12 +174,12 @@ def _folder(name: str) -> Path | None:
 
 
 def _open_clip_name(name: str) -> str:
-    folder = _folder(name)
+    folder = encoder_folder(name)
     return name if folder is None else f"local-dir:{folder}"
 
 
 def _tag(name: str, pretrained: str | None) -> str:
-    parts = [Path(name).name if _folder(name) else name, Path(pretrained).stem if pretrained else ""]
+    parts = [Path(name).name if encoder_folder(name) else name, Path(pretrained).stem if pretrained else ""]
     return re.sub(r"[^a-z0-9_]+", "-", "-".join(filter(None, parts)).lower()).strip("-")
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlclip.heads.base import Head
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.classnet import ClassNet
 from mlclip.heads.fusion import FusionHead
-from mlclip.heads.growth import Growth
 from mlclip.heads.knn1 import NearestNeighbor
 from mlclip.heads.mld import MLDecoder
 from mlclip.heads.neighbornet import NeighborNet

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,6 @@ from torch import Tensor, nn
 from mlclip.encoders.features import Features
 from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, PythonModel, Range
 from mlclip.settings import UNTRAINED, TrainConfig
-
-if TYPE_CHECKING:
-    from mlclip.heads.growth import Growth
 
 
 class Head(nn.Module):
@@ -154,6 +152,37 @@ class Head(nn.Module):
             logits: float32 [R, N], from `pair_logits` of the validation images and all label texts.
             targets: 0 or 1, [R, N].
         """
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a head of N classes is given to take M further ones.
+
+    Attributes:
+        train: images with targets [R, N + M], the known classes first.
+        validation: the same of the images that decide when to stop.
+        texts: all N + M labels as words.
+        known: N.
+        training_asked: training was asked for, so that a head that could do without it trains what it can.
+        fit: takes a head of the M new classes alone, as built, through `prepare`, gradient steps and `finish`.
+    """
+
+    train: Examples
+    validation: Examples
+    texts: LabelTexts
+    known: int
+    training_asked: bool
+    fit: Callable[[Head], None]
+
+    @property
+    def new_texts(self) -> LabelTexts:
+        """The M new classes as words."""
+        return replace(self.texts, labels=self.new_labels)
+
+    @property
+    def new_labels(self) -> tuple[str, ...]:
+        """Names of the M new classes."""
+        return self.texts.labels[self.known :]
 
 
 def first_output(head: Head, features: Sequence[Tensor]) -> Tensor:

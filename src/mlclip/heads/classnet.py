@@ -23,8 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head
-from mlclip.heads.growth import Growth
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
 from mlclip.heads.values import Choice, Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head
-from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.base import Growth, Head
+from mlclip.heads.growth import joined_rows
 from mlclip.heads.values import Choice, FeatureShapes, Range
 from mlclip.settings import TrainConfig
 

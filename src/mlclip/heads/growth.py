@@ -1,47 +1,14 @@
-"""What a head is given when classes are added to it, and how its parts are put together."""
+"""How a head's parts are put together when classes are added to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlclip.heads.base import Head
-from mlclip.heads.values import Examples, LabelTexts
-
-
-@dataclass(frozen=True)
-class Growth:
-    """What a head of N classes is given to take M further ones.
-
-    Attributes:
-        train: images with targets [R, N + M], the known classes first.
-        validation: the same of the images that decide when to stop.
-        texts: all N + M labels as words.
-        known: N.
-        training_asked: training was asked for, so that a head that could do without it trains what it can.
-        fit: takes a head of the M new classes alone, as built, through `prepare`, gradient steps and `finish`.
-    """
-
-    train: Examples
-    validation: Examples
-    texts: LabelTexts
-    known: int
-    training_asked: bool
-    fit: Callable[[Head], None]
-
-    @property
-    def new_texts(self) -> LabelTexts:
-        """The M new classes as words."""
-        return replace(self.texts, labels=self.new_labels)
-
-    @property
-    def new_labels(self) -> tuple[str, ...]:
-        """Names of the M new classes."""
-        return self.texts.labels[self.known :]
+from mlclip.heads.base import Growth
 
 
 def joined_rows(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:

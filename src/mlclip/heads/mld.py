@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.decoder import (
     DecoderLayer,
     SegmentedReadout,
@@ -23,7 +23,7 @@ from mlclip.heads.decoder import (
     make_readout,
     readout_parts,
 )
-from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.growth import joined_rows
 from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts
 from mlclip.settings import TrainConfig
 

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head
-from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.base import Growth, Head
+from mlclip.heads.growth import joined_references
 from mlclip.heads.neighbors import largest
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
 from mlclip.heads.values import Choice, Examples, LabelTexts, Range

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlclip.heads.base import Head, batches, tensors
-from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.base import Growth, Head, batches, tensors
+from mlclip.heads.growth import joined_references
 from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
 from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range
 

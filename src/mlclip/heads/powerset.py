@@ -19,8 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head
-from mlclip.heads.growth import Growth
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.values import Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
 

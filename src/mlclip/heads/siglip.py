@@ -19,8 +19,7 @@ import torch
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head
-from mlclip.heads.growth import Growth
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.values import Examples, LabelTexts
 from mlclip.settings import TrainConfig
 

@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head
-from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.base import Growth, Head
+from mlclip.heads.growth import joined_rows
 from mlclip.heads.values import Choice, Range
 from mlclip.settings import TrainConfig
 

@@ -26,9 +26,9 @@ import torch
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor
 
-from mlclip.heads.base import Head, batches, tensors
+from mlclip.heads.base import Growth, Head, batches, tensors
 from mlclip.heads.contexts import Words
-from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.growth import joined_references
 from mlclip.heads.values import Examples, FeatureShapes, LabelTexts
 from mlclip.heads.wording import Wording
 from mlclip.heads.zeroshot import untranslated_fact

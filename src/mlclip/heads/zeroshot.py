@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from mlclip.heads.base import Head
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.contexts import Words
-from mlclip.heads.growth import Growth
 from mlclip.heads.values import Examples, FeatureShapes, LabelTexts, Range
 from mlclip.heads.wording import Wording
 

@@ -20,10 +20,10 @@ from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
 from mlclip.heads import Examples, Growth, Head, LabelTexts
 from mlclip.metrics import evaluate
-from mlclip.settings import TrainConfig
+from mlclip.settings import ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
-from mlclip.training.runs import ThresholdConfig, examples, fit_head, run_cache
+from mlclip.training.runs import examples, fit_head, run_cache
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,16 @@ from mlclip.settings import TrainConfig
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: mean training loss, validation mAP in [0, 1], and whether it is the best so far."""
+    """The result of an epoch: mean training loss, validation mAP in [0, 1], and whether it is the best so far."""
 
     number: int
     loss: float
     validation_map: float
     best: bool
+
+    def line(self) -> str:
+        """The epoch in one line; a star marks the best so far."""
+        return f"epoch {self.number:3d}  loss {self.loss:.4f}  val mAP {self.validation_map:.3f}{' *' * self.best}"
 
 
 def train_head(

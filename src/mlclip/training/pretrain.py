@@ -8,13 +8,10 @@ https://arxiv.org/abs/2204.03610), which is CLIP's (Radford et al. 2021) where c
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -22,13 +19,11 @@ import torch
 import torch.nn.functional as F
 from mlclip_client.pixels import decode
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mlclip.encoders.clip import Encoder, open_clip_config, pixel_spec
-from mlclip.errors import EncoderError
+from mlclip.encoders.clip import pixel_spec
 
 TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
 
@@ -129,22 +124,6 @@ def pretrain(
     return model.eval()
 
 
-def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
-    """Write an encoder folder that `load_encoder` and open_clip's `local-dir:` read; weights in float16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-
-
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write the folder of an encoder that was loaded or trained, with its tokenizer where that comes as files."""
-    save(encoder.model, open_clip_config(encoder), folder)
-    tokenizer: Any = getattr(encoder.tokenizer, "tokenizer", None)
-    if hasattr(tokenizer, "save_pretrained"):  # a Hugging Face tokenizer: open_clip looks for it in the folder
-        tokenizer.save_pretrained(folder)
-
-
 def _schedule(progress: float, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup
@@ -238,19 +217,3 @@ def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
     images = brightness * (0.5 + contrast * (images - 0.5))
     mean, std = (torch.tensor(preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     return (images.clamp(0, 1) - mean) / std
-
-
-def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
-    """Build an untrained open_clip model and its tokenizer from an `open_clip_config.json`.
-
-    Raises:
-        EncoderError: the file is missing or no such config.
-    """
-    try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-            (Path(folder) / "open_clip_config.json").write_text(architecture.read_text())
-            torch.manual_seed(seed)
-            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-            return model, open_clip.get_tokenizer(f"local-dir:{folder}")
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"{architecture} is no open_clip_config.json: {error}") from error

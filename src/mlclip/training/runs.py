@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import torch
 
@@ -15,8 +14,8 @@ from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts, build_head
 from mlclip.metrics import Metrics, evaluate
-from mlclip.settings import TrainConfig
-from mlclip.thresholds import Mode, tune_thresholds
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
+from mlclip.thresholds import tune_thresholds
 from mlclip.training.finetune import finetune
 from mlclip.training.loop import Epoch, predict_scores, train_head
 
@@ -25,32 +24,6 @@ Progress = Callable[[int, int], None]
 
 def _quiet(done: int, total: int) -> None:
     pass
-
-
-@dataclass(frozen=True)
-class ThresholdConfig:
-    """How thresholds are chosen on the validation split; see `tune_thresholds`."""
-
-    mode: Mode = "per_class"
-    beta: float = 1.0
-    shrink: float = 10.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that makes a run, but for the data and the encoder.
-
-    Attributes:
-        head: a name in `HEADS`.
-        options: the head's own options.
-        training: settings of the training; None takes the head's defaults.
-        thresholds: how thresholds are chosen.
-    """
-
-    head: str = "mld"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    training: TrainConfig | None = None
-    thresholds: ThresholdConfig = ThresholdConfig()
 
 
 def train_run(

@@ -22,9 +22,10 @@ from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
 from mlclip.heads import Examples, Head, LabelTexts
 from mlclip.metrics import mean_average_precision
+from mlclip.settings import Recipe
 from mlclip.thresholds import best_threshold, select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Progress, Recipe, examples, fit_head, untrained_head
+from mlclip.training.runs import Progress, examples, fit_head, untrained_head
 from mlclip.tune.space import Settings, apply
 
 Figure = Literal["f", "map"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS, Head
-from mlclip.training.runs import Recipe
+from mlclip.settings import Recipe
 from mlclip.tune.space import Settings
 from mlclip.tune.study import Study, Trial
 

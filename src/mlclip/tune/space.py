@@ -11,9 +11,8 @@ from typing import Any
 from mlclip.checkpoint import Run
 from mlclip.errors import TrainError
 from mlclip.heads import Choice, Range
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, TrainConfig
 from mlclip.training.extend import recorded_training
-from mlclip.training.runs import Recipe
 
 Space = Mapping[str, Range | Choice]
 Settings = dict[str, Any]

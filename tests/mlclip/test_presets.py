@@ -7,7 +7,7 @@ from mlclip.errors import TrainError
 from mlclip.heads import HEADS, FeatureShapes, build_head
 from mlclip.losses import LOSSES
 from mlclip.presets import RECIPES, find_recipe
-from mlclip.training.runs import ThresholdConfig
+from mlclip.settings import ThresholdConfig
 
 SHAPES = FeatureShapes(embedding_width=16, token_count=5, token_width=8, text_token_count=4, text_token_width=12)
 

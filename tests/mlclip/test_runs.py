@@ -10,9 +10,9 @@ from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, TrainError
 from mlclip.heads import HEADS
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.loop import predict_outputs, predict_scores, train_head
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, examples, head_features, retune_run, train_run
+from mlclip.training.runs import evaluate_run, examples, head_features, retune_run, train_run
 
 QUICK = {
     "sigmoid": TrainConfig(lr=0.02, epochs=30),
