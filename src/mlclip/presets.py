@@ -1,8 +1,8 @@
-"""Named recipes: the settings that the four source documents state, one name each.
+"""Named recipes: the settings of the four source documents.
 
-`mlclip train --recipe 000-mld --data DATA` trains by one; what else is given on the command line goes before what
-the recipe says. Where a document is silent, the recipe's `note` says what stands in. Our own defaults, which differ
-where that works better on small data, are what a head has without a recipe.
+`mlclip train --recipe 000-mld --data DATA` trains with one; other options on the command line override the recipe.
+Where a document does not specify a setting, the recipe's `note` says what is used instead. Without a recipe a head has
+our own defaults, which differ where that works better on small data.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ DOCUMENTS = {
     "003": 'Guo, "Multimodal Multilabel Classification by CLIP"',
 }
 F2 = ThresholdConfig("global", beta=2.0)
-"""Document 002 has one threshold for all classes, the one of the best F2 on validation."""
+"""Document 002 has one threshold for all classes, which maximises F2 on validation."""
 
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe and where it comes from.
+    """A recipe with its source.
 
     Attributes:
-        name: the word behind `--recipe`; it starts with the document's number.
+        name: the value of `--recipe`; it starts with the document's number.
         section: section or table of the document.
-        recipe: the settings.
-        note: what the document leaves open, and what stands in.
+        note: what the document leaves open, and what is used instead.
     """
 
     name: str
@@ -47,18 +46,9 @@ class NamedRecipe:
         """Document and section."""
         return f"{DOCUMENTS[self.name[:3]]}, {self.section}"
 
-    @property
-    def command(self) -> str:
-        """The command that trains by it."""
-        return f"mlclip train --recipe {self.name} --data DATA"
-
 
 def find_recipe(name: str) -> NamedRecipe:
-    """Find a recipe by its name.
-
-    Raises:
-        TrainError: there is none of that name.
-    """
+    """Find a recipe by its name, or suggest a similar one."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -18,17 +18,15 @@ class TrainConfig:
     """Settings of a training.
 
     Attributes:
-        lr: learning rate.
-        epochs: at most so many passes; 0 leaves out gradient steps, for heads that need none.
-        patience: stop after so many epochs without a better validation mAP; the best epoch's weights are kept.
-        batch_size: images a step.
+        epochs: maximum number of passes; 0 means no gradient steps, for heads that need none.
+        patience: epochs without a better validation mAP after which to stop; the best epoch's weights are kept.
+        batch_size: images per step.
         weight_decay: the optimiser's L2 penalty.
-        optimizer: `adam` or `sgd`.
-        momentum: of `sgd`.
+        optimizer: `adam`, or `sgd` with `momentum`.
         schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
         loss: a name in `LOSSES`; heads with a loss of their own ignore it.
         loss_options: its keyword arguments.
-        alignment_weight: weight of the alignment loss (`mld` only); 0 leaves it out.
+        alignment_weight: weight of the alignment loss, for heads with a decoder; 0 means none.
         seed: seeds initial weights, order and dropout.
     """
 

@@ -155,7 +155,7 @@ def test_random_weights_are_the_same_every_time():
         ("ViT-B-33", None, "unknown encoder 'ViT-B-33'"),
         ("ViT-B-32", None, "needs weights: give --pretrained a file, 'random', or one of: openai"),
         ("ViT-B-32", "/nowhere/weights.safetensors", "could not load ViT-B-32"),
-        ("mlclip-tiny", "openai", "brings its own weights"),
+        ("mlclip-tiny", "openai", "has its own weights"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(name, pretrained, message):

@@ -164,7 +164,7 @@ def test_what_cannot_work_is_said(dataset, base, cache, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     items = (replace(dataset.split("train").items[0], path=broken), *dataset.items)
-    with pytest.raises(TrainError, match=r"broken.png.*take it out of the data"):
+    with pytest.raises(TrainError, match=r"broken.png.*remove it"):
         train_run(replace(dataset, items=items), base, cache, Recipe("siglip", {}, QUICK))
     bare = tuple(replace(item, labels=() if item.split == "val" else item.labels) for item in dataset.items)
     with pytest.raises(TrainError, match="images with labels in `val`"):

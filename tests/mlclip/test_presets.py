@@ -32,7 +32,6 @@ def test_a_recipes_loss_takes_its_options(name):
 def test_a_recipe_names_its_source_and_command(name):
     recipe = RECIPES[name]
     assert recipe.name == name and recipe.section in recipe.source and len(recipe.source) > 40
-    assert recipe.command == f"mlclip train --recipe {name} --data DATA"
 
 
 def test_every_document_and_every_head_has_recipes():

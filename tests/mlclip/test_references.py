@@ -147,7 +147,9 @@ def test_an_image_given_twice_is_refused(run, cache, late):
 
 
 def test_removing_what_is_not_there_or_everything_is_refused(run):
-    with pytest.raises(DataError, match=r"'nope' is no reference of this run \(nor are 1 more\): `mlclip references"):
+    with pytest.raises(
+        DataError, match=r"'nope' is not a reference of this run \(and 1 more\): see `mlclip references"
+    ):
         remove_references(run, ["nope", run.head.reference_ids[0], "really"])
     with pytest.raises(DataError, match="no reference would be left"):
         remove_references(run, run.head.reference_ids)

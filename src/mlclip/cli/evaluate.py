@@ -15,7 +15,7 @@ def evaluate(
     run: RunArgument,
     data: RunDataOption = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    per_class: Annotated[bool, typer.Option("--per-class", help="Print a line a class, too.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also print one line per class.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Measure a run on a split; print the figures and store them in its metrics.json."""

@@ -1,4 +1,4 @@
-"""`mlclip references`: what a run of the neighbour family looks its answers up in."""
+"""`mlclip references`: the labelled images that a run of the neighbour family searches."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ def references(
         list[str] | None, typer.Option(help="Labelled images to add: manifest, folder or COCO JSON; repeatable.")
     ] = None,
     remove: Annotated[
-        list[str] | None, typer.Option(help="A reference's id, or a text file with one id a line; repeatable.")
+        list[str] | None, typer.Option(help="A reference's id, or a text file with one id per line; repeatable.")
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="Print id, tab, labels of every reference.")] = False,
     new_labels: Annotated[
-        bool, typer.Option("--new-labels/--known-labels", help="With --add: do unknown labels become classes?")
+        bool,
+        typer.Option("--new-labels/--known-labels", help="With --add: unknown labels become classes."),
     ] = True,
     drop_labels: Annotated[
-        bool, typer.Option("--drop-labels", help="With --remove: classes without a reference go, too.")
+        bool, typer.Option("--drop-labels", help="With --remove: also remove classes without a reference.")
     ] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Add, remove or list the references of a run; nothing is trained.
 
-    Added are labelled images that are not in the splits val and test. Scores of an image change only where
-    references that come or go are among its neighbours; thresholds stay (`mlclip tune` chooses them anew).
+    Images of the splits val and test are not added. Scores of an image change only if added or removed references are
+    among its neighbours. Thresholds stay; `mlclip tune` chooses new ones.
     """
     if sum((bool(add), bool(remove), list_all)) != 1:
-        raise typer.BadParameter("say one of --add DATA, --remove ID and --list")
+        raise typer.BadParameter("give one of --add DATA, --remove ID and --list")
     if list_all:
         _list(run)
     elif add:
@@ -74,13 +75,13 @@ def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> Non
     _say(f"{added:,} references added, {len(after.head.reference_ids):,} in all")
     if added < len(data):
         rest = f"{len(data) - added:,} images left out"
-        _say(f"{rest}: references already, without a label that counts, or in val or test")
+        _say(f"{rest}: already references, without a class label, or in val or test")
     classes = after.labels[len(before.labels) :]
     if classes:
         threshold = f"threshold {after.thresholds[-1]:.4g} (the median of the run's)"
         _say(f"{len(classes):,} new classes, {threshold}: {', '.join(classes)}")
     if added:
-        _say_what_to_do(folder)
+        _say_next_steps(folder)
 
 
 def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
@@ -98,11 +99,11 @@ def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
     bare = [name for name, count in zip(after.labels, counts, strict=True) if not count]
     if bare:
         _say(f"{len(bare):,} classes have no reference left and score 0: {', '.join(bare)}")
-    _say_what_to_do(folder)
+    _say_next_steps(folder)
 
 
 def _ids(given: list[str], known: tuple[str, ...]) -> list[str]:
-    """Ids as given; what is no reference's name but a file is read, one id a line."""
+    """The given ids, and those in given files, one per line."""
     ids: list[str] = []
     for name in given:
         if name in known or not Path(name).is_file():
@@ -115,8 +116,8 @@ def _ids(given: list[str], known: tuple[str, ...]) -> list[str]:
     return ids
 
 
-def _say_what_to_do(folder: Path) -> None:
-    _say(f"figures of the old references are gone: `mlclip eval {folder}` measures, `mlclip-export` serves anew")
+def _say_next_steps(folder: Path) -> None:
+    _say(f"the run's figures were removed: `mlclip eval {folder}` measures it, `mlclip-export` exports it again")
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,7 @@ from mlclip.errors import EncoderError
 
 
 def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
-    """Write an encoder folder that `load_encoder` and open_clip's `local-dir:` read; weights in float16."""
+    """Write an encoder folder that `load_encoder` reads; weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
@@ -26,7 +26,7 @@ def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write the folder of an encoder that was loaded or trained, with its tokenizer where that comes as files."""
+    """Write the folder of an encoder, with its tokenizer if that comes as files."""
     save(encoder.model, _config_of(encoder), folder)
     tokenizer: Any = getattr(encoder.tokenizer, "tokenizer", None)
     if hasattr(tokenizer, "save_pretrained"):  # a Hugging Face tokenizer: open_clip looks for it in the folder
@@ -34,11 +34,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
-    """Build an untrained open_clip model and its tokenizer from an `open_clip_config.json`.
-
-    Raises:
-        EncoderError: the file is missing or no such config.
-    """
+    """Build an untrained open_clip model and its tokenizer from an `open_clip_config.json`."""
     try:
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
             (Path(folder) / "open_clip_config.json").write_text(architecture.read_text())
@@ -46,7 +42,7 @@ def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
             return model, open_clip.get_tokenizer(f"local-dir:{folder}")
     except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"{architecture} is no open_clip_config.json: {error}") from error
+        raise EncoderError(f"{architecture} is not an open_clip_config.json: {error}") from error
 
 
 def _config_of(encoder: Encoder) -> dict[str, Any]:

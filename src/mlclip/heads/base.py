@@ -19,9 +19,9 @@ from mlclip.settings import UNTRAINED, TrainConfig
 class Head(nn.Module):
     """A torch module from features to one logit or score per class, which can describe how to build it again.
 
-    `forward` takes the features that `inputs` names, in that order, float32: `embedding` [B, D], `tokens` [B, T, W],
-    `text_embedding` [B, D], `text_tokens` [B, L, V]; the last two are zeros for images without a text. It returns what
-    `outputs` names: one tensor, or a tuple of several.
+    Every head is built with `classes`, N, and most with `width`, D. `forward` takes the features that `inputs` names,
+    in that order, float32: `embedding` [B, D], `tokens` [B, T, W], `text_embedding` [B, D], `text_tokens` [B, L, V];
+    the last two are zeros for images without a text. It returns what `outputs` names: a tensor, or a tuple of several.
 
     A head's life: `build`, `prepare`, gradient steps with the settings in `defaults` (none with `epochs=0`), `finish`.
 
@@ -160,11 +160,11 @@ class Growth:
 
     Attributes:
         train: images with targets [R, N + M], the known classes first.
-        validation: the same of the images that decide when to stop.
+        validation: the same for the images that decide when to stop.
         texts: all N + M labels as words.
         known: N.
-        training_asked: training was asked for, so that a head that could do without it trains what it can.
-        fit: takes a head of the M new classes alone, as built, through `prepare`, gradient steps and `finish`.
+        training_asked: training was requested, so a head that does not need it trains what it can.
+        fit: takes a newly built head of the M new classes alone through `prepare`, gradient steps and `finish`.
     """
 
     train: Examples

@@ -12,7 +12,7 @@ from mlclip.heads.base import Growth
 
 
 def joined_rows(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that have a row a class: the old classes' rows, then the new ones'."""
+    """Weights with one row per class: the old classes' rows, then the new ones'."""
     return {name: torch.cat([rows, new[name]]) for name, rows in old.items()}
 
 
@@ -25,8 +25,8 @@ def joined_references(
         ids: names of R references. Those that are among the training images get the new labels that these have.
         features: [R, D].
         targets: 0 or 1, [R, N].
-        growth: what there is to join.
-        old_labels: images that join bring their old labels too; without, they say nothing of the old classes.
+        growth: the images that may join.
+        old_labels: images that join also keep their labels among the old classes; otherwise these are 0.
 
     Returns:
         Names, features [R', D] and targets [R', N + M].

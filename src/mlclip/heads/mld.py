@@ -1,4 +1,4 @@
-"""ML-Decoder: a transformer decoder whose K group queries read N classes off an image's tokens.
+"""ML-Decoder: a transformer decoder whose K group queries read N classes from an image's tokens.
 
 Ridnik et al. 2021, "ML-Decoder: Scalable and Versatile Classification Head", https://arxiv.org/abs/2111.12933;
 on frozen CLIP with an alignment loss: Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification
@@ -7,8 +7,8 @@ Methods", III.D. There is no self-attention between queries, so cost grows with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,14 +31,13 @@ MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
 QUERIES = ("learned", "fixed", "text")
 SHARED = ("memory", "layers")
-"""What all queries go through."""
+"""Modules that all queries share."""
 
 
 class MLDecoder(Head):
     """Group queries cross-attend to the image; a readout gives N logits.
 
     Args:
-        classes: N.
         width: W, width of the memory's input: a token's, or the embedding's with `memory="pooled"`.
         groups: K, clamped to N.
         layers: decoder layers.
@@ -48,19 +47,19 @@ class MLDecoder(Head):
         dropout: inside the feed-forward layers; attention and residuals use 0.1.
         queries: `learned`, `fixed` (random, as public ML-Decoder code has them) or `text`: each class's text
             embedding, projected, is its query, and one shared readout scores it, so classes can be added.
-        memory: `tokens` [B, T, W] behind a ReLU, or `pooled`: the embedding alone, no ReLU.
+        memory: `tokens` [B, T, W], followed by a ReLU, or `pooled`: the embedding alone, no ReLU.
         readout: `groups` (the group layer) or `mean` (average over groups, then one linear layer).
         text_width: D of the class texts, for `queries="text"`.
-        segments: classes and groups of each part, where classes were added later: groups of one part know nothing of
-            the other parts' classes. None for one part.
+        segments: classes and groups of each part, where classes were added later; groups of one part do not read the
+            other parts' classes. None for one part.
     """
 
-    name: ClassVar[str] = "mld"
-    defaults: ClassVar[TrainConfig] = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
-    growth_rate: ClassVar[float] = 10.0
-    """Ten of openclip's 46 classes, added later, reach 39.5 % mAP on validation with 1, 45.6 % with 3 and 49.4 % with
-    10 times the run's rate (two choices of the ten); trained with the others from the start, 53.6 %."""
-    search: ClassVar[Mapping[str, Choice]] = {
+    name = "mld"
+    defaults = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+    growth_rate = 10.0
+    """Ten of openclipart's 46 classes, added later, reach 39.5 % validation mAP at the run's rate, 45.6 % at 3 and
+    49.4 % at 10 times that rate (mean of two choices of the ten); trained from the start, 53.6 %."""
+    search = {
         "attention_heads": Choice((2, 4, 8)),
         "dropout": Choice((0.1, 0.3, 0.5)),
         "groups": Choice((8, 16, 46)),
@@ -116,11 +115,7 @@ class MLDecoder(Head):
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, *, memory: str = "tokens", **options: Any) -> Self:
-        """Build for an encoder's feature widths.
-
-        Raises:
-            ValueError: `memory="tokens"` on an encoder without tokens.
-        """
+        """Build for an encoder's feature widths; `memory="tokens"` needs an encoder with tokens."""
         if memory == "tokens" and not shapes.token_count:
             raise ValueError("this encoder gives no tokens (a ResNet-style tower): use --memory pooled")
         width = shapes.token_width if memory == "tokens" else shapes.embedding_width
@@ -136,9 +131,9 @@ class MLDecoder(Head):
     def extended(self, growth: Growth) -> Self:
         """New queries and a readout of their own for the new classes; the decoder stays.
 
-        There are as many classes a group as before. Queries do not see each other, so old ones give what they gave,
-        and with `readout="mean"` each part averages its own groups. Text queries need no training: the new texts are
-        projected and read out as the old ones are. Where training is asked for, it moves these new texts only.
+        Classes per group stay as before. Queries do not see each other, so old ones return what they did, and with
+        `readout="mean"` each part averages its own groups. Text queries need no training: the new texts are projected
+        and read out as the old ones are. If training is requested, it changes the new texts only.
         """
         added, config = len(growth.new_labels), self.config
         groups = -(-added * config["groups"] // config["classes"])
@@ -162,7 +157,7 @@ class MLDecoder(Head):
         return whole
 
     def _with_texts(self, new: Self, queries: TextQueries, growth: Growth) -> Self:
-        """This head with the queries of another behind its own; they are trained before where that is asked for."""
+        """This head with the queries of another after its own, trained first if training is requested."""
         if growth.training_asked:
             queries.let_train()
             growth.fit(new)

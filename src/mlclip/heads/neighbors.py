@@ -2,7 +2,7 @@
 
 Bynke 2022, "Multi-label image classification with language-image models" (master's thesis, NTNU; document 002),
 3.2.2; defaults from its Table 4.3, bounds of the search from 3.2.2. Nothing is trained: the references are the
-training images, and more can come and go at any time.
+training images, and they can be added and removed at any time.
 
 A batch of B images against R references with N labels takes B·R float32 similarities and B·k·N labels of the k
 neighbours; no tensor of size B·R·N exists. At B = 32, R = 80,000, N = 159, k = 36 and D = 512, torch allocates 23 MB
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pac
 from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range
 
 PROBES = 256
-"""So many validation images stay with an index, to measure its recall whenever it is made anew."""
+"""Validation images kept with an index, to measure its recall whenever it is rebuilt."""
 _log = logging.getLogger(__name__)
 
 Answer = tuple[Tensor, Tensor, Tensor]
@@ -41,22 +41,17 @@ class NeighborSearch(Head):
     scaled similarities.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
-        temperature: factor on cosine similarities before the softmax; 0 lets all neighbours count alike.
+        temperature: factor on cosine similarities before the softmax; 0 gives all neighbours the same weight.
         max_difference: in scaled units.
         max_neighbors: k.
-        index: None for exact search; `hnsw` or `ivf` for faiss, which finds nearly all neighbours and is quicker
-            where there are many references. Such a head cannot be a graph: a Python model serves it.
-        references: R.
-        index_bytes: size of the index.
-        probes: how many images its recall is measured on.
-        recall: recall@k against exact search on these, as measured when the index was made.
+        index: None for exact search; `hnsw` or `ivf` for faiss, which finds nearly all neighbours and is faster
+            with many references. Such a head cannot be a graph: a Python model serves it.
+        recall: recall@k of the index against exact search, measured when it was built.
     """
 
-    name: ClassVar[str] = "neighbors"
-    growth_note: ClassVar[str] = "images that joined the references are neighbours now"
-    search: ClassVar[Mapping[str, Range]] = {
+    name = "neighbors"
+    growth_note = "images that joined the references are neighbours now"
+    search = {
         "temperature": Range(1.0, 200.0, log=True),
         "max_difference": Range(0.5, 8.0),
         "max_neighbors": Range(1, 200, log=True, integer=True),
@@ -110,12 +105,7 @@ class NeighborSearch(Head):
         return min(self.max_neighbors, len(self.labels))
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
-        """Keep the training images as references.
-
-        Raises:
-            ValueError: there is none.
-            TrainError: faiss is asked for and not installed.
-        """
+        """Keep the training images as references."""
         if not len(train):
             raise ValueError("neighbour search needs at least one training image")
         vectors = torch.cat([tensors(train.features, part)[0] for part in batches(train.features)])
@@ -164,14 +154,9 @@ class NeighborSearch(Head):
         return PythonModel("neighbors", files, {name: str(self.config[name]) for name in settings})
 
     def forward(self, embedding: Tensor) -> Answer:
-        """Search.
+        """Embedding float32 [B, D] to scores float32 [B, N] in [0, 1] and k neighbours, heaviest first.
 
-        Args:
-            embedding: float32 [B, D].
-
-        Returns:
-            scores float32 [B, N] in [0, 1]; reference_index int32 [B, k] and reference_weight float32 [B, k],
-            heaviest first, with weight 0 behind `max_difference`; k is `neighbors`.
+        reference_index is int32 [B, k], reference_weight float32 [B, k], 0 beyond `max_difference`; k is `neighbors`.
         """
         queries = F.normalize(embedding, dim=1)
         if self.index is not None:
@@ -211,8 +196,8 @@ class NeighborSearch(Head):
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest values of each row, largest first, ties by lowest index.
 
-    ONNX's TopK is defined so; torch's leaves open which of equal values it takes, so that is put right here, for the
-    rows where a tie lies across the cut by a full sort.
+    ONNX's TopK is defined this way; torch's leaves open which of equal values it takes. Rows where a tie crosses the
+    cut are therefore sorted in full.
 
     Args:
         values: float32 [B, R].
@@ -237,7 +222,7 @@ def neighbor_weights(similarity: Tensor, temperature: float, max_difference: flo
     Args:
         similarity: [B, k], largest first; -inf where there is no neighbour.
         temperature: factor on similarities.
-        max_difference: in scaled units; a neighbour exactly so far away still counts.
+        max_difference: in scaled units; a neighbour at exactly this distance still counts.
 
     Returns:
         [B, k], rows sum to 1, or to 0 where there is no neighbour at all.

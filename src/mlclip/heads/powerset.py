@@ -9,9 +9,9 @@ CLIP-Adapter's (Gao et al. 2021, https://arxiv.org/abs/2110.04544).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ REDUCTION = 4
 
 @dataclass(frozen=True)
 class Unseen:
-    """What a head of label sets cannot get wholly right: images whose set training never held, and those sets."""
+    """What a head of label sets cannot get entirely right: images whose set is not in training, and those sets."""
 
     images: int
     sets: int
@@ -39,18 +39,15 @@ class PowersetHead(Head):
     """An adapter on the embedding, one linear layer to the label sets, a softmax; sets are decoded to labels.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
-        sets: S, which `prepare` finds out.
         ratio: share of the adapter in its residual sum.
         scale: factor on the embedding; None means sqrt(D), as for the head `sigmoid`. The paper has none (1.0).
         decode: `marginals`, a label's score is the sum of the probabilities of the sets that hold it, or `winner`,
             1 for the labels of the most probable set and 0 for all others.
     """
 
-    name: ClassVar[str] = "powerset"
-    defaults: ClassVar[TrainConfig] = TrainConfig(lr=1e-3, epochs=80, patience=15, weight_decay=1e-3)
-    search: ClassVar[Mapping[str, Range]] = {
+    name = "powerset"
+    defaults = TrainConfig(lr=1e-3, epochs=80, patience=15, weight_decay=1e-3)
+    search = {
         "ratio": Range(0, 1),
         "training.lr": Range(1e-4, 1e-2, log=True),
         "training.weight_decay": Range(1e-5, 1e-2, log=True),
@@ -103,21 +100,13 @@ class PowersetHead(Head):
         ]
 
     def unseen(self, targets: npt.NDArray[np.generic]) -> Unseen:
-        """Count what has a label set that training did not hold.
-
-        Args:
-            targets: 0 or 1, [R, N].
-        """
+        """Count the rows of targets [R, N], 0 or 1, whose label set training did not hold, and these sets."""
         known = {tuple(row) for row in self.members.numpy().astype(bool).tolist()}
         rows = [tuple(row) for row in targets.astype(bool).tolist()]
         return Unseen(sum(row not in known for row in rows), len(set(rows) - known))
 
     def extended(self, growth: Growth) -> Self:
-        """Refused: every score would move.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refused, since every score would change."""
         raise ValueError(
             "powerset takes no further classes, since new labels make new sets and one softmax runs over all sets: "
             "train a new head on all labels"
@@ -142,12 +131,9 @@ class PowersetHead(Head):
         return F.cross_entropy(self.set_logits(*features), self.index(targets))
 
     def index(self, targets: Tensor) -> Tensor:
-        """Which set each row of labels, 0 or 1, [B, N], is: int64 [B].
+        """The number of each row's set, int64 [B], of labels [B, N], 0 or 1; refuses sets that training did not hold.
 
         Of all sets m, the row t itself has the largest 2 t·m - |m|, which is |t|.
-
-        Raises:
-            ValueError: training held no such set.
         """
         best, index = (2 * targets @ self.members.T - self.members.sum(dim=1)).max(dim=1)
         if not torch.equal(best, targets.sum(dim=1)):

@@ -3,15 +3,15 @@
 The logits are those of Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training",
 https://arxiv.org/abs/2303.15343: exp(t') x·y + b, with the image's embedding x and a label text's embedding y, a
 learned scale and a learned bias. There each image has one text, and every other text of the batch is a negative; here
-the texts are the labels, and each pair of image and label is positive or negative by itself. Aktas and Garcia
-("CLIP-based Few-Shot Multi-Label Classification Methods", III.C) train it so, with nothing frozen.
+the texts are the labels, and each pair of image and label is positive or negative on its own, as in Aktas and Garcia
+("CLIP-based Few-Shot Multi-Label Classification Methods", III.C), where nothing is frozen.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,31 +24,29 @@ from mlclip.heads.values import Examples, LabelTexts
 from mlclip.settings import TrainConfig
 
 SCALE, BIAS = 10.0, -10.0
-"""Where the paper starts."""
+"""The paper's initial values."""
 _log = logging.getLogger(__name__)
 
 
 class SiglipHead(Head):
-    """What is left of SigLIP when a run is used: the label texts' embeddings, scale and bias.
+    """What remains of SigLIP when a run is used: the label texts' embeddings, scale and bias.
 
-    The configured loss, `bce` by default, applies to the logits. It is the paper's loss but for a constant: the paper
-    sums -log sigmoid(±logit) over texts and averages over images, `bce` averages over both. Adam does not notice.
+    The configured loss, `bce` by default, applies to the logits. It is the paper's loss up to a constant factor, which
+    does not affect Adam: the paper sums -log sigmoid(±logit) over texts, `bce` averages over texts too.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
-        scale: exp(t') at the start. None for both this and `bias` fits them, before the first step, to what the
-            encoder's similarities already say of the validation images' labels.
-        bias: b at the start. The paper starts from 10 and -10: right from scratch, where every pair looks alike and
-            nearly all are negative. A trained encoder tells pairs apart, and Adam at a fine-tuning rate moves both
-            numbers little, so a start from there leaves all logits below 0 for long.
-        text_batch: label texts a step, at most: those of the batch's labels and a random choice of the others, which
-            then count for all of them. Classes beyond that cost no further text passes.
+        scale: initial exp(t'). If both this and `bias` are None, they are first fitted to the validation images'
+            labels, as the encoder's similarities predict them.
+        bias: initial b. The paper starts from 10 and -10, which suits training from scratch, where all pairs look alike
+            and nearly all are negative. A trained encoder tells pairs apart, and Adam at a fine-tuning rate changes
+            both numbers little, so that all logits would stay below 0 for long.
+        text_batch: label texts per step, at most: those of the batch's labels and a random sample of the others, which
+            is weighted to represent all of them. More classes cost no further text passes.
     """
 
-    name: ClassVar[str] = "siglip"
+    name = "siglip"
     uses_text_tower = True
-    defaults: ClassVar[TrainConfig] = TrainConfig(lr=5e-5, epochs=80, patience=10, batch_size=64)
+    defaults = TrainConfig(lr=5e-5, epochs=80, patience=10, batch_size=64)
     trains_encoder = True
 
     texts: Tensor
@@ -72,11 +70,11 @@ class SiglipHead(Head):
         self.bias = nn.Parameter(torch.tensor(float(BIAS if bias is None else bias)))
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
-        """Keep the embeddings of the label texts, as the text tower now is."""
+        """Keep the label texts' embeddings from the trained text tower."""
         self.texts.copy_(texts.embeddings())
 
     def extended(self, growth: Growth) -> Self:
-        """The new labels' texts, as the trained text tower reads them; nothing is trained."""
+        """The new labels' texts, embedded by the trained text tower; nothing is trained."""
         whole = self.rebuilt(classes=len(growth.texts.labels))
         new = growth.new_texts.embeddings()
         whole.load_state_dict(self.state_dict() | {"texts": torch.cat([self.texts, new])})
@@ -93,7 +91,7 @@ class SiglipHead(Head):
     def calibrate(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8]) -> None:
         """Unless given, start scale and bias from a logistic regression of the targets on cosine similarities.
 
-        Both stay where similarities say nothing about the labels, as those of an untrained encoder.
+        Both stay where similarities do not predict labels, as with an untrained encoder.
         """
         if self.config["scale"] is not None or self.config["bias"] is not None or targets.all():
             return

@@ -7,10 +7,10 @@ probability, so the scores are σ(a z + b). Without a and b all would lie at 1.
 
 Nothing is trained. What validation decides:
 
-* α and β, for the best mAP. α is searched as a share of the ratio of the two terms' spreads, since the right one
-  depends on β and on how many images vouch for a label by many powers of ten.
-* a and b, one pair for all classes, by logistic regression on all pairs of image and label. A pair a class would rest
-  on a handful of positives; what classes need beyond that, their thresholds give.
+* α and β, for the best mAP. α is searched as a share of the ratio of the two terms' spreads, since the best α varies
+  by many powers of ten with β and with the number of images per label.
+* a and b, one pair for all classes, by logistic regression on all pairs of image and label. A pair per class would
+  rest on a handful of positives; thresholds account for the classes' differences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ from mlclip.metrics import mean_average_precision
 BETAS = tuple(float(2**power) for power in range(9))
 SHARES = (0.0, *(2.0**power for power in range(-4, 6)))
 MOST_IMAGES = 5000
-"""So many validation images at most, evenly drawn, decide: four numbers need no more."""
+"""Most validation images that decide, evenly spaced: four numbers need no more."""
 
 Array = npt.NDArray[np.float32]
 
@@ -48,17 +48,14 @@ class TipAdapter(Head):
     `build` takes the options of `mlclip.heads.wording.Wording.read` too.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
         contexts: C of them; see `mlclip.heads.contexts`.
-        weights: one a context, 0 to 100.
+        weights: one per context, 0 to 100.
         translations: language to words.
         alpha: α; None lets `finish` search it.
         beta: β; None lets `finish` search it.
-        references: R, which `prepare` finds out.
     """
 
-    name: ClassVar[str] = "tip"
+    name = "tip"
     uses_text_tower = True
 
     text: Tensor
@@ -103,12 +100,7 @@ class TipAdapter(Head):
         beta: float | None = None,
         **options: Any,
     ) -> Self:
-        """Build for an encoder's feature widths; files of contexts and translations are read here.
-
-        Raises:
-            DataError: a file cannot be read or used.
-            ValueError: contexts, weights and translations do not fit together, or a number is out of range.
-        """
+        """Build for an encoder's feature widths; files of contexts and translations are read here."""
         return cls(classes, shapes.embedding_width, **Wording.read(**options).config, alpha=alpha, beta=beta)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
@@ -138,9 +130,9 @@ class TipAdapter(Head):
         self._facts = {**self._facts, **found}
 
     def extended(self, growth: Growth) -> Self:
-        """The new labels' texts, and images that vouch for them; α, β, a and b stay.
+        """The new labels' texts, and images that have them; α, β, a and b stay.
 
-        Images that join vouch for their new labels alone, so the old classes' logits stay.
+        Images that join count for their new labels alone, so the old classes' logits stay.
         """
         ids, references, labels = joined_references(
             self.reference_ids, self.references, self.labels, growth, old_labels=False
@@ -167,7 +159,7 @@ class TipAdapter(Head):
         return torch.exp(beta * (embedding @ self.references.T - 1)) @ self.labels
 
     def reference_targets(self) -> Tensor:
-        """Labels of the training images: [R, N]."""
+        """The training images' labels: [R, N]."""
         return self.labels
 
     def _keep(self, references: Tensor, labels: Tensor) -> None:
@@ -188,7 +180,7 @@ def search(
     alpha: float | None = None,
     beta: float | None = None,
 ) -> tuple[float, float]:
-    """Find α and β by turns, each on its grid, until neither makes mAP better.
+    """Find α and β in turn, each on its grid, until neither improves mAP.
 
     Args:
         targets: 0 or 1, [V, N]; at least one is 1.
@@ -224,8 +216,8 @@ def search(
 def calibrate(targets: npt.NDArray[np.uint8], z: Array) -> tuple[float, float]:
     """Fit σ(a z + b) to the targets by logistic regression over all V x N pairs.
 
-    scikit-learn's default L2 penalty keeps a finite where z separates the pairs. a stays above 0, so that a label's
-    better images keep the higher scores even where z misleads over all labels together.
+    scikit-learn's default L2 penalty keeps a finite where z separates the pairs. a stays above 0, so that the ranking
+    of images within a label is kept even where z misleads over all labels together.
 
     Args:
         targets: 0 or 1, [V, N].

@@ -1,14 +1,14 @@
 """Zero-shot: images against the texts of the labels, nothing trained.
 
 Bynke 2022 (document 002), "Language-image model", after Radford et al. 2021, https://arxiv.org/abs/2103.00020: labels
-are put into contexts, and the cosine similarity of image and text is rescaled from [-1, 1] to [0, 1], for a softmax
+are put into contexts, and the cosine similarity of image and text is rescaled from [-1, 1] to [0, 1], since a softmax
 would make labels exclude each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -23,19 +23,17 @@ class ZeroShot(Head):
     """Cosine similarity to each class's text embedding, as a score.
 
     `build` takes the options of `mlclip.heads.wording.Wording.read`: files or values of `contexts`, `weights` and
-    `translations`, and `keep_labels`; `config` holds what they came to.
+    `translations`, and `keep_labels`; `config` holds the result.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
         contexts: C of them; see `mlclip.heads.contexts`.
-        weights: one a context, 0 to 100.
+        weights: one per context, 0 to 100.
         translations: language to words.
     """
 
-    name: ClassVar[str] = "zeroshot"
+    name = "zeroshot"
     uses_text_tower = True
-    search: ClassVar[Mapping[str, Range]] = {"weights": Range(0, 100, each="contexts")}
+    search = {"weights": Range(0, 100, each="contexts")}
 
     outputs = ("scores",)
     text: Tensor
@@ -56,16 +54,11 @@ class ZeroShot(Head):
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths; files are read here.
-
-        Raises:
-            DataError: a file cannot be read or used.
-            ValueError: contexts, weights and translations do not fit together.
-        """
+        """Build for an encoder's feature widths; files are read here."""
         return cls(classes, shapes.embedding_width, **Wording.read(**options).config)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
-        """Embed the labels; no image is looked at."""
+        """Embed the labels; no image is used."""
         self._facts = untranslated_fact(self.wording, texts.labels)
         self.text.copy_(self.wording.embed(texts.labels, texts.encode))
 

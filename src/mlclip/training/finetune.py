@@ -1,8 +1,8 @@
-"""Train an encoder's two towers together with a head: what `siglip` does and no other head.
+"""Train an encoder's two towers together with a head that `trains_encoder`.
 
 Pictures are decoded once, at twice the encoder's size, into a memory-mapped scratch file; each step crops and jitters
-them as pre-training does. A step passes label texts through the text tower as well, so its cost grows with the number
-of classes up to the head's `text_batch`; beyond that, negatives are sampled. A GPU is used where torch sees one.
+them as in pre-training. A step also passes label texts through the text tower, so its cost grows with the number of
+classes up to the head's `text_batch`; beyond that, negatives are sampled. A GPU is used if torch finds one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import TrainError
 from mlclip.heads import Head
@@ -34,7 +35,7 @@ from mlclip.training.loop import Epoch, optimizer_and_schedule, run_epochs
 from mlclip.training.pictures import Pixels, augmented, decode_pictures
 
 LONG = 3 * 3600
-"""Seconds from which a fine-tuning without a GPU is called long."""
+"""Seconds of fine-tuning on a CPU above which a GPU is recommended."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,26 +46,22 @@ def finetune(
     config: TrainConfig,
     *,
     scratch: Path,
-    on_images: Callable[[int, int], None] = lambda done, total: None,
+    on_images: Progress = quiet,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[Encoder, list[Epoch]]:
     """Train a copy of an encoder, and a head in place, on the splits `train` and `val`.
 
     Args:
-        head: its scale and bias are trained; its texts are not set here.
-        encoder: where the towers start from; it stays as it is.
+        head: its parameters are trained; its label texts are not set here.
+        encoder: provides the initial towers; not changed.
         dataset: images with labels and splits.
         config: settings; a loss in `LOSSES` is always averaged over images and classes here.
-        scratch: folder for the decoded pictures, which are gone afterwards.
+        scratch: folder for the decoded pictures, which are deleted afterwards.
         on_images: called with images decoded and to decode.
         on_epoch: called after each epoch.
 
     Returns:
         The trained encoder, weights rounded to the float16 that its folder will hold, and the epochs, in order.
-
-    Raises:
-        DataError: a split is empty.
-        TrainError: an image cannot be decoded, no validation image has a label, or a loss that is no number.
     """
     train, validation = dataset.split("train"), dataset.split("val")
     if not validation.targets().any():
@@ -85,7 +82,7 @@ def finetune(
 
 
 class _Towers(nn.Module):
-    """A trainable copy of both towers, with the head that compares what they give."""
+    """A trainable copy of both towers, with the head that compares their embeddings."""
 
     def __init__(self, encoder: Encoder, head: Head, classes: tuple[str, ...]) -> None:
         super().__init__()
@@ -107,7 +104,7 @@ class _Towers(nn.Module):
 
     @torch.inference_mode()
     def outputs(self, pictures: Pixels) -> npt.NDArray[np.float32]:
-        """Logits float32 [R, N] of pictures as they are, uint8 [R, S, S, 3]."""
+        """Logits float32 [R, N] of pictures without augmentation, uint8 [R, S, S, 3]."""
         self.eval()
         size = self.head.text_batch
         texts = torch.cat([self.texts(columns) for columns in torch.arange(len(self.prompts)).split(size)])
@@ -155,7 +152,7 @@ def _train(
 def _loss(
     towers: _Towers, images: Tensor, targets: npt.NDArray[np.uint8], config: TrainConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Mean loss over images [B, 3, S, S] and all N classes, estimated from the drawn ones."""
+    """Mean loss over images [B, 3, S, S] and all N classes, estimated from the drawn classes."""
     columns, weights = draw_classes(targets, towers.head.text_batch, rng)
     with _mixed_precision(towers.device):
         image, text = towers.images(images), towers.texts(torch.from_numpy(columns))
@@ -168,18 +165,13 @@ def _loss(
 def draw_classes(
     targets: npt.NDArray[np.uint8], limit: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Choose the classes whose texts take part in a step.
+    """Choose the classes whose texts take part in a step with targets [B, N], 0 or 1.
 
-    All classes that an image of the batch has are in; others fill up to `limit`, drawn evenly, and each counts for
-    its share of those left out, so that the weighted sum of the losses is right on average.
-
-    Args:
-        targets: 0 or 1, [B, N].
-        limit: so many classes at most, if the batch has not more.
-        rng: draws.
+    All classes of the batch's images are included; others are drawn uniformly up to `limit`, and each is weighted for
+    its share of those left out, so that the weighted sum of the losses is unbiased.
 
     Returns:
-        int64 [M], classes; float32 [M], how often each counts.
+        Classes, int64 [M], and their weights, float32 [M].
     """
     present, absent = np.flatnonzero(targets.any(axis=0)), np.flatnonzero(~targets.any(axis=0))
     room = min(len(absent), max(limit - len(present), 1))
@@ -190,7 +182,7 @@ def draw_classes(
 
 
 class _Pace:
-    """Says after the second step (the first one warms up) how long the whole will take."""
+    """Logs after the second step (the first is a warm-up) how long training will take."""
 
     def __init__(self, epochs: int, steps: float, device: torch.device) -> None:
         self.epochs, self.steps, self.device = epochs, steps, device
@@ -209,7 +201,7 @@ class _Pace:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: `40 s`, `12 min`, `3.5 h`."""
+    """A readable time: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"

@@ -47,10 +47,10 @@ def train_head(
     """Train a head in place and leave it in evaluation mode with its best epoch's weights.
 
     Args:
-        head: a module of `HEADS`, prepared; initialise it under the same seed for repeatable results.
+        head: a prepared head; initialise it with the same seed for repeatable results.
         train: R images.
         validation: the images that decide when to stop.
-        config: settings; with `epochs=0` nothing is trained.
+        config: with `epochs=0` nothing is trained.
         text: label text embeddings float32 [N, D]; needed with `alignment_weight` > 0.
         on_epoch: called after each epoch.
 
@@ -58,7 +58,7 @@ def train_head(
         The epochs, in order.
 
     Raises:
-        TrainError: no images, no validation label to measure, or a loss that is no number.
+        TrainError: no images, no validation labels, or a loss that is not finite.
     """
     if not len(train) or not validation.targets.any():
         raise TrainError("training needs images in `train`, and images with labels in `val`: check the splits")
@@ -90,18 +90,15 @@ def run_epochs(
     config: TrainConfig,
     on_epoch: Callable[[Epoch], None],
 ) -> list[Epoch]:
-    """Repeat an epoch until validation mAP rises no more; leave the module with its best epoch's weights.
+    """Repeat an epoch until validation mAP stops rising; leave the module with its best epoch's weights.
 
     Args:
-        module: what is trained.
-        epoch: one pass over the training images; gives its mean loss.
-        outputs: logits or scores [R, N] of the validation images, as the module now is.
+        module: the module that is trained.
+        epoch: one pass over the training images; returns its mean loss.
+        outputs: current logits or scores [R, N] of the validation images.
         targets: their labels, 0 or 1, [R, N]; at least one is 1.
-        config: how many epochs, patience and seed.
+        config: number of epochs, patience and seed.
         on_epoch: called after each epoch.
-
-    Raises:
-        TrainError: a loss or an output that is no number.
     """
     history: list[Epoch] = []
     best, best_state, since = -1.0, copy.deepcopy(module.state_dict()), 0
@@ -110,7 +107,7 @@ def run_epochs(
         for number in range(1, config.epochs + 1):
             loss, found = epoch(), outputs()
             if not (np.isfinite(loss) and np.isfinite(found).all()):
-                raise TrainError(f"epoch {number} ran away (loss {loss:g}): lower --lr (now {config.lr:g})")
+                raise TrainError(f"epoch {number} diverged (loss {loss:g}): lower --lr (now {config.lr:g})")
             value = mean_average_precision(targets, found)
             assert value is not None  # there is a label, as callers check
             history.append(Epoch(number, loss, value, value > best))
@@ -128,7 +125,7 @@ def run_epochs(
 def optimizer_and_schedule(
     parameters: list[nn.Parameter], config: TrainConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimiser that the settings name, and the schedule of its learning rate, to step once an epoch."""
+    """The configured optimiser and its learning-rate schedule, to step once per epoch."""
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adam":
         optimizer = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
@@ -173,7 +170,7 @@ def _epoch(
     config: TrainConfig,
     order: np.random.Generator,
 ) -> float:
-    """One pass over the images; the mean loss a step."""
+    """One pass over the images; the mean loss per step."""
     head.train()
     total, steps = 0.0, np.array_split(order.permutation(len(train)), -(-len(train) // config.batch_size))
     for step in steps:

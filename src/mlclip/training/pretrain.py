@@ -1,9 +1,9 @@
 """Contrastive pre-training of a small CLIP on captioned pictures: how `mlclip-tiny` was made.
 
-Captions are drawn anew at each step from what is known of a picture (its title and its keywords, "facts"), so
-one caption often fits several pictures of a batch. The loss takes every picture whose facts include all facts
-of a caption as a positive of it: the bidirectional multi-positive loss of UniCL (Yang et al. 2022,
-https://arxiv.org/abs/2204.03610), which is CLIP's (Radford et al. 2021) where captions are unique.
+Captions are redrawn at each step from a picture's "facts", its title and keywords, so one caption often fits several
+pictures of a batch. Every picture whose facts include all facts of a caption counts as a positive: this is the
+bidirectional multi-positive loss of UniCL (Yang et al. 2022, https://arxiv.org/abs/2204.03610), which equals CLIP's
+(Radford et al. 2021) where captions are unique.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
 
 @dataclass(frozen=True)
 class Picture:
-    """A captioned picture: where it lies, its title (may be empty) and its keywords."""
+    """A captioned picture; its title may be empty."""
 
     path: Path
     title: str
@@ -38,7 +38,7 @@ class Picture:
 
     @property
     def facts(self) -> frozenset[str]:
-        """All that is known of the picture; titles are kept apart from equal keywords."""
+        """Keywords and title; titles are distinguished from equal keywords."""
         return frozenset(self.keywords) | ({f"title: {self.title}"} if self.title else frozenset())
 
 
@@ -57,16 +57,10 @@ class PretrainConfig:
 
 
 def multi_positive_loss(image: Tensor, text: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
-    """Bidirectional contrastive loss with several positives a row.
+    """Bidirectional contrastive loss with several positives per row, a scalar.
 
-    Args:
-        image: [B, D], L2-normalised.
-        text: [B, D], L2-normalised.
-        positive: bool [B, B]; [i, j] says that text j is true of image i. The diagonal is true.
-        scale: the logit scale.
-
-    Returns:
-        Scalar: mean of the image-to-text and text-to-image cross entropies against uniform targets.
+    It is the mean of the image-to-text and text-to-image cross entropies against uniform targets, for images and texts
+    [B, D], L2-normalised; `positive[i, j]`, bool [B, B], says that text j is true of image i. The diagonal is true.
     """
     logits = scale * image @ text.T
     target = positive.to(logits.dtype)
@@ -88,8 +82,8 @@ def pretrain(
     Args:
         model: a CLIP with `visual.preprocess_cfg`.
         pictures: captioned pictures; each needs a title or a keyword.
-        tokenizer: open_clip's tokenizer of the model.
-        config: settings; equal seeds on one machine give equal weights.
+        tokenizer: the model's open_clip tokenizer.
+        config: equal seeds on one machine give equal weights.
         on_epoch: called with the epoch's number (from 1) and its mean loss.
     """
     torch.manual_seed(config.seed)
@@ -141,7 +135,7 @@ Sample = tuple["np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", str, frozenset
 
 
 class _Captioned(Dataset[Sample]):
-    """Pictures, decoded once and kept in memory at twice the encoder's size; augmented on every read."""
+    """Pictures, decoded once, kept in memory at twice the encoder's size, and augmented on every read."""
 
     def __init__(self, pictures: Sequence[Picture], size: int, config: PretrainConfig) -> None:
         self.pictures, self.config, self.size = pictures, config, size
@@ -192,7 +186,7 @@ def draw_caption(picture: Picture, rng: np.random.Generator) -> tuple[str, froze
 def random_crop(
     image: Image.Image, size: int, smallest: float, rng: np.random.Generator
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A random part of the picture, resized to [S, S, 3] and mirrored half the time."""
+    """A random crop of the picture, resized to [S, S, 3] and mirrored half the time."""
     area, aspect = rng.uniform(smallest, 1), math.exp(rng.uniform(-0.3, 0.3))
     width = min(1.0, math.sqrt(area * aspect)) * image.width
     height = min(1.0, math.sqrt(area / aspect)) * image.height
@@ -209,7 +203,7 @@ def _collate(samples: list[Sample]) -> tuple[Tensor, list[str], Tensor]:
 
 
 def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
-    """Random brightness, contrast and saturation a picture, then normalisation: float32 [B, 3, S, S]."""
+    """Random brightness, contrast and saturation per picture, then normalisation: float32 [B, 3, S, S]."""
     images = pixels.permute(0, 3, 1, 2).float() / 255
     brightness, contrast, saturation = (1 + 0.3 * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)).unbind()
     gray = images.mean(1, keepdim=True)

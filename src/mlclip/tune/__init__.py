@@ -19,9 +19,10 @@ from typing import Literal, get_args
 
 from mlclip.checkpoint import Run
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress
 from mlclip.encoders.features import FeatureCache
 from mlclip.settings import ThresholdConfig, TrainConfig
-from mlclip.training.runs import Progress, train_run
+from mlclip.training.runs import train_run
 from mlclip.tune.bayes import optimise
 from mlclip.tune.grid import try_all
 from mlclip.tune.judge import Figure, Judge

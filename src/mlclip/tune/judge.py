@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
@@ -25,7 +26,7 @@ from mlclip.metrics import mean_average_precision
 from mlclip.settings import Recipe
 from mlclip.thresholds import best_threshold, select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Progress, examples, fit_head, untrained_head
+from mlclip.training.runs import examples, fit_head, untrained_head
 from mlclip.tune.space import Settings, apply
 
 Figure = Literal["f", "map"]
