@@ -61,7 +61,7 @@ class EncoderRef:
 
     def fits(self, encoder: Encoder) -> bool:
         """Whether a loaded encoder returns the features that the head was trained on."""
-        return encoder.fingerprint == self.fingerprint and self._fits_texts(encoder)
+        return not self._difference(encoder)
 
     def load(self) -> Encoder:
         """Load the encoder; raises CheckpointError if its weights or preprocessing have changed."""
@@ -69,20 +69,21 @@ class EncoderRef:
             return self.source
         encoder = load_encoder(self.name if self.source is None else str(self.source), self.pretrained)
         encoder.tag = self.tag
-        if encoder.fingerprint != self.fingerprint:
+        if difference := self._difference(encoder):
             raise CheckpointError(
-                f"the encoder {self.name!r} is not the one this head was trained on (fingerprint "
-                f"{encoder.fingerprint}, expected {self.fingerprint}): train the head again or restore the encoder"
-            )
-        if not self._fits_texts(encoder):
-            raise CheckpointError(
-                f"the encoder {self.name!r} has another text tower than the one this head was trained on (fingerprint "
-                f"{encoder.text_fingerprint}, expected {self.text_fingerprint}): train the head again or restore it"
+                f"the encoder {self.name!r} {difference}: train the head again or restore the encoder"
             )
         return encoder
 
-    def _fits_texts(self, encoder: Encoder) -> bool:
-        return self.text_fingerprint is None or self.text_fingerprint == encoder.text_fingerprint
+    def _difference(self, encoder: Encoder) -> str:
+        if encoder.fingerprint != self.fingerprint:
+            different, found, expected = "is not the one", encoder.fingerprint, self.fingerprint
+        elif self.text_fingerprint and self.text_fingerprint != encoder.text_fingerprint:
+            different, found = "has another text tower than the one", encoder.text_fingerprint
+            expected = self.text_fingerprint
+        else:
+            return ""
+        return f"{different} this head was trained on (fingerprint {found}, expected {expected})"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]
 
-from mlclip.thresholds import select
+from mlclip.thresholds import check_scores, select
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -232,10 +232,7 @@ def _checked(
 ) -> tuple[Bools, Floats, Floats, Sequence[str]]:
     if targets.ndim != 2 or targets.shape != scores.shape or 0 in targets.shape:
         raise ValueError(f"targets and scores must both be [R, N], not {list(targets.shape)} and {list(scores.shape)}")
-    if scores.dtype not in (np.float32, np.float64):
-        raise ValueError(f"scores must be float32 or float64, not {scores.dtype}: coarse scores tie")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores hold NaN or infinity: look at the head that made them")
+    check_scores(targets, scores)
     if not np.isin(targets, (0, 1)).all():
         raise ValueError("targets must be 0 or 1")
     if np.shape(thresholds) not in ((), (targets.shape[1],)):

@@ -72,11 +72,7 @@ class ThresholdConfig:
 class Recipe:
     """Everything that determines a run except the data and the encoder.
 
-    Attributes:
-        head: a name in `HEADS`.
-        options: the head's own options.
-        training: None takes the head's defaults.
-        thresholds: how thresholds are chosen.
+    `head` is a name in `HEADS`, `options` are the head's own; without `training` the head's defaults apply.
     """
 
     head: str = "mld"

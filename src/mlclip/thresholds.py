@@ -70,7 +70,8 @@ def tune_thresholds(
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
     if not shrink >= 0:
         raise ValueError(f"shrink must be 0 or more, not {shrink}")
-    truth, values = _checked(targets, scores)
+    check_scores(targets, scores)
+    truth, values = targets.astype(np.bool_), scores.astype(np.float32)
     if truth.ndim != 2:
         raise ValueError(f"targets and scores must be [R, N], not {list(truth.shape)}")
     shared = best_threshold(truth.ravel(), values.ravel(), beta=beta)
@@ -94,7 +95,8 @@ def best_threshold(
     """
     if not beta > 0:
         raise ValueError(f"beta must be positive, not {beta}")
-    truth, values = _checked(targets, scores)
+    check_scores(targets, scores)
+    truth, values = targets.astype(np.bool_), scores.astype(np.float32)
     positives = int(truth.sum())
     if positives == 0:
         raise ValueError("no positive target: a threshold cannot be tuned without one")
@@ -124,13 +126,11 @@ def _between(below: np.float32, above: np.float32) -> np.float32:
     return middle if middle > below else above
 
 
-def _checked(
-    targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+def check_scores(targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]) -> None:
+    """Refuse scores that do not fit the targets, that tie because they are coarse, or that are not finite."""
     if targets.shape != scores.shape:
         raise ValueError(f"targets are {list(targets.shape)} but scores are {list(scores.shape)}")
     if scores.dtype not in (np.float32, np.float64):
         raise ValueError(f"scores must be float32 or float64, not {scores.dtype}: coarse scores tie")
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinity: look at the head that made them")
-    return targets.astype(np.bool_), scores.astype(np.float32)

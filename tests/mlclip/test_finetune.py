@@ -11,7 +11,6 @@ import torch
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
-from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.encoders.folder import save_encoder
@@ -21,13 +20,6 @@ from mlclip.training.finetune import duration
 from mlclip.training.runs import evaluate_run, retune_run, train_run
 
 QUICK = TrainConfig(lr=5e-4, epochs=12, patience=12, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def dataset(pictures):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from mlclip import console
 from mlclip.checkpoint import load_run, save_run
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
-from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
 from mlclip.settings import Recipe, TrainConfig
 from mlclip.training import references
@@ -27,11 +26,6 @@ def dataset(pictures):
     paths, labels = pictures
     items = tuple(Item(path, names) for path, names in zip(paths[LATE:], labels[LATE:], strict=True))
     return assign_splits(Dataset(items, CLASSES), (0.6, 0.2, 0.2), seed=0)
-
-
-@pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
 
 
 @pytest.fixture

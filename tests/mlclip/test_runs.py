@@ -6,8 +6,6 @@ import torch
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
-from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, TrainError
 from mlclip.heads import HEADS
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
@@ -25,18 +23,6 @@ QUICK = {
 def quick(name):
     defaults = HEADS[name].defaults
     return QUICK.get(name, replace(defaults, epochs=min(30, defaults.epochs)))
-
-
-@pytest.fixture
-def dataset(pictures):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
-
-
-@pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
 
 
 def trained(name, dataset, encoder, cache, **changes):

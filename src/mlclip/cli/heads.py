@@ -9,23 +9,21 @@ import typer
 from rich.table import Table
 
 from mlclip.console import console
-from mlclip.errors import TrainError
 
 
 def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")] = None) -> None:
     """List the heads; with a name, describe that head and its options."""
-    from mlclip.heads import HEADS
+    from mlclip.heads import HEADS, find_head
 
     if name is None:
         table = Table("head", "inputs", "outputs", "")
         for head in HEADS.values():
             table.add_row(head.name, *_signature(head.name), _summary(head))
         console.print(table)
-    elif name in HEADS:
-        console.print(f"{name}: {inspect.getdoc(HEADS[name])}", highlight=False, markup=False)
-        console.print(f"\nDefaults of its training: {HEADS[name].defaults}", markup=False)
     else:
-        raise TrainError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
+        head = find_head(name)
+        console.print(f"{name}: {inspect.getdoc(head)}", highlight=False, markup=False)
+        console.print(f"\nDefaults of its training: {head.defaults}", markup=False)
 
 
 def recipes() -> None:

@@ -108,14 +108,12 @@ def train(
 
 def _start(recipe: str | None, head: str) -> Recipe:
     """The starting point that options change: a named recipe, or the head's defaults."""
-    from mlclip.heads import HEADS
+    from mlclip.heads import find_head
     from mlclip.presets import find_recipe
     from mlclip.settings import Recipe
 
-    if recipe is None and head not in HEADS:
-        raise TrainError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
     start = Recipe(head) if recipe is None else find_recipe(recipe).recipe
-    return replace(start, training=start.training or HEADS[start.head].defaults)
+    return replace(start, training=start.training or find_head(start.head).defaults)
 
 
 def own_options(words: list[str]) -> dict[str, Any]:

@@ -70,10 +70,7 @@ class Features:
 class FeatureCache:
     """The features of one encoder, on disk.
 
-    Args:
-        encoder: fills the cache.
-        root: folder that holds the caches of all encoders.
-        batch_size: images per encoder pass.
+    `root` holds the caches of all encoders; `batch_size` is the number of images per encoder pass.
     """
 
     def __init__(self, encoder: Encoder, root: Path = DEFAULT_CACHE, *, batch_size: int = 64) -> None:

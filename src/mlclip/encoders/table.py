@@ -64,13 +64,9 @@ class FeatureTable:
         batch_size: int,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        """Add rows; call it `locked`.
+        """Add a row for every key, `encode`d from its source in batches; call it `locked`.
 
-        Args:
-            sources: key to the source of its row.
-            encode: makes rows float32 [b, ...] of up to `batch_size` sources; rows added before an error stay.
-            batch_size: sources per call of `encode`.
-            on_progress: called with rows done and rows to do, whenever a batch is on disk.
+        `encode` returns float32 [b, ...]; rows added before it raises stay. Batches on disk are reported.
         """
         todo = list(sources.items())
         with self._rows.open("ab") as rows, self._keys.open("a") as keys:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlclip.errors import TrainError
 from mlclip.heads.base import Growth, Head
 from mlclip.heads.classnet import ClassNet
 from mlclip.heads.fusion import FusionHead
@@ -33,6 +34,7 @@ __all__ = [
     "PythonModel",
     "Range",
     "build_head",
+    "find_head",
 ]
 
 _HEADS: tuple[type[Head], ...] = (
@@ -51,19 +53,19 @@ _HEADS: tuple[type[Head], ...] = (
 HEADS: dict[str, type[Head]] = {head.name: head for head in _HEADS}
 
 
-def build_head(name: str, classes: int, shapes: FeatureShapes, **options: Any) -> Head:
-    """Build an untrained head.
+def find_head(name: str) -> type[Head]:
+    """The head of a name; raises TrainError."""
+    if name not in HEADS:
+        raise TrainError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
+    return HEADS[name]
 
-    Args:
-        name: a key of HEADS.
-        classes: N.
-        shapes: widths of the encoder's features.
-        options: the head's own options; see its class.
+
+def build_head(name: str, classes: int, shapes: FeatureShapes, **options: Any) -> Head:
+    """Build an untrained head of HEADS for N classes, from the widths of the encoder's features and its own options.
 
     Raises:
-        ValueError: unknown head, an option out of range, or tokens asked of an encoder that has none.
+        TrainError: there is no such head.
+        ValueError: an option is out of range, or the encoder lacks what the head reads.
         TypeError: the head has no such option.
     """
-    if name not in HEADS:
-        raise ValueError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
-    return HEADS[name].build(classes, shapes, **options)
+    return find_head(name).build(classes, shapes, **options)

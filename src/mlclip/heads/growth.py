@@ -21,15 +21,9 @@ def joined_references(
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
     """References that know the new classes: the old ones, then training images that have a new label.
 
-    Args:
-        ids: names of R references. Those that are among the training images get the new labels that these have.
-        features: [R, D].
-        targets: 0 or 1, [R, N].
-        growth: the images that may join.
-        old_labels: images that join also keep their labels among the old classes; otherwise these are 0.
-
-    Returns:
-        Names, features [R', D] and targets [R', N + M].
+    R references with features [R, D] and targets [R, N] become R' with features [R', D] and targets [R', N + M]. Those
+    that are among the training images get the new labels that these have. With `old_labels`, images that join also keep
+    their labels among the old classes; otherwise these are 0.
     """
     train, known = growth.train, growth.known
     labels = torch.from_numpy(train.targets).to(targets.dtype)

@@ -64,12 +64,7 @@ def build_index(kind: str, vectors: Floats) -> Any:
 def tune_effort(index: Any, vectors: Floats, queries: Floats, k: int, target: float = TARGET_RECALL) -> float:
     """Double the effort of an index until it finds enough of the nearest neighbours or reaches its maximum.
 
-    Args:
-        index: built from `vectors`; its effort is set.
-        vectors: float32 [R, D].
-        queries: float32 [Q, D], images that are not references.
-        k: neighbours that count.
-        target: sufficient recall.
+    The index is built from vectors float32 [R, D]; queries, float32 [Q, D], are images that are not references.
 
     Returns:
         The recall@k: the share of the k nearest by exact search that the index also finds. Vectors as similar as the

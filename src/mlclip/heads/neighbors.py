@@ -199,12 +199,7 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     ONNX's TopK is defined this way; torch's leaves open which of equal values it takes. Rows where a tie crosses the
     cut are therefore sorted in full.
 
-    Args:
-        values: float32 [B, R].
-        k: at most R.
-
-    Returns:
-        Values [B, k] and their indices int64 [B, k].
+    Values float32 [B, R] give the largest [B, k] and their indices int64 [B, k].
     """
     found, index = values.topk(k)
     if torch.compiler.is_compiling():  # traced for ONNX
@@ -219,13 +214,8 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def neighbor_weights(similarity: Tensor, temperature: float, max_difference: float) -> Tensor:
     """Softmax of scaled similarities over the neighbours within `max_difference` of the best.
 
-    Args:
-        similarity: [B, k], largest first; -inf where there is no neighbour.
-        temperature: factor on similarities.
-        max_difference: in scaled units; a neighbour at exactly this distance still counts.
-
-    Returns:
-        [B, k], rows sum to 1, or to 0 where there is no neighbour at all.
+    Similarities [B, k], largest first and -inf without a neighbour, are scaled by `temperature`. A neighbour at exactly
+    `max_difference` still counts. The weights [B, k] sum to 1 per row, or to 0 where there is no neighbour at all.
     """
     behind = (similarity[:, :1] - similarity) * temperature
     weight = torch.where(behind <= max_difference, torch.exp(-behind), 0.0)

@@ -22,11 +22,8 @@ LABELS = ("averaged", "onehot")
 class Prototypes:
     """M prototypes for each of N classes, class by class: row n * M + m is the m-th of class n.
 
-    Attributes:
-        vectors: float32 [N * M, D], means of the grouped embeddings, not normalised again; zeros where a group is
-            empty.
-        labels: float32 [N * M, N], in [0, 1]; zeros where a group is empty.
-        filled: bool [N * M], false where a group is empty.
+    Vectors, float32 [N * M, D], are means of the grouped embeddings, not normalised again; labels, float32
+    [N * M, N], lie in [0, 1]. Both are zeros where a group is empty; there `filled`, bool [N * M], is false.
     """
 
     vectors: npt.NDArray[np.float32]

@@ -182,15 +182,8 @@ def search(
 ) -> tuple[float, float]:
     """Find α and β in turn, each on its grid, until neither improves mAP.
 
-    Args:
-        targets: 0 or 1, [V, N]; at least one is 1.
-        by_text: float32 [V, N], the first term of z.
-        by_images: from β to the second term without α, float32 [V, N].
-        alpha: a value to keep.
-        beta: a value to keep.
-
-    Returns:
-        α and β.
+    Targets [V, N] are 0 or 1, and at least one is 1. `by_text`, float32 [V, N], is the first term of z; `by_images`
+    maps β to the second term without α. A given `alpha` or `beta` is kept.
     """
 
     def alpha_of(share: float, beta: float) -> float:
@@ -214,17 +207,10 @@ def search(
 
 
 def calibrate(targets: npt.NDArray[np.uint8], z: Array) -> tuple[float, float]:
-    """Fit σ(a z + b) to the targets by logistic regression over all V x N pairs.
+    """Fit a and b of σ(a z + b) to targets [V, N], 0 or 1, by logistic regression over all pairs; z is float32 [V, N].
 
     scikit-learn's default L2 penalty keeps a finite where z separates the pairs. a stays above 0, so that the ranking
     of images within a label is kept even where z misleads over all labels together.
-
-    Args:
-        targets: 0 or 1, [V, N].
-        z: float32 [V, N].
-
-    Returns:
-        a and b.
     """
     values, truth = z.astype(np.float64).ravel(), targets.ravel()
     mean, spread = values.mean(), values.std() or 1.0

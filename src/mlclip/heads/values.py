@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import Features
 
 PROMPT = "a photo of a {}"
@@ -17,21 +18,18 @@ PROMPT = "a photo of a {}"
 
 @dataclass(frozen=True)
 class FeatureShapes:
-    """Widths of an encoder's features; 0 where there are none.
-
-    Attributes:
-        embedding_width: D, of images and of texts.
-        token_count: T.
-        token_width: W.
-        text_token_count: L, the text tower's context length.
-        text_token_width: V, its width.
-    """
+    """D, T, W, L and V: widths of an encoder's embeddings, image tokens and text tokens; 0 where there are none."""
 
     embedding_width: int
     token_count: int
     token_width: int
     text_token_count: int = 0
     text_token_width: int = 0
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> Self:
+        """The widths of an encoder."""
+        return cls(**{field.name: getattr(encoder, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,8 @@ class Choice:
 class PythonModel:
     """The Triton Python model of a head that cannot be a graph.
 
-    Attributes:
-        script: the module of `mlclip_export.served` that becomes its `model.py`.
-        files: name to content, stored beside `model.py`.
-        parameters: settings in the model's config.
+    `script` is the module of `mlclip_export.served` that becomes `model.py`; `files`, name to content, are stored
+    beside it, and `parameters` in its config.
     """
 
     script: str

@@ -31,7 +31,7 @@ from mlclip.heads import Head
 from mlclip.heads.values import label_prompts
 from mlclip.losses import LOSSES
 from mlclip.settings import TrainConfig
-from mlclip.training.loop import Epoch, optimizer_and_schedule, run_epochs
+from mlclip.training.loop import Epoch, run_epochs
 from mlclip.training.pictures import Pixels, augmented, decode_pictures
 
 LONG = 3 * 3600
@@ -125,28 +125,18 @@ def _train(
 ) -> list[Epoch]:
     """Gradient steps, from pictures [R, 2S, 2S, 3] with targets [R, N], and [R', S, S, 3] with theirs."""
     pictures, targets = train
-    optimizer, schedule = optimizer_and_schedule(list(towers.parameters()), config)
-    order = np.random.default_rng(config.seed)
     count = -(-len(pictures) // config.batch_size)
     forward = len(validation[0]) / len(pictures) / 3  # a pass without gradients costs about a third of a step
     pace = _Pace(config.epochs, count * (1 + forward), towers.device)
 
-    def epoch() -> float:
-        towers.train()
-        total = 0.0
-        for rows in np.array_split(order.permutation(len(pictures)), count):
-            loss = _loss(
-                towers, augmented(pictures, rows, towers.size, towers.preprocess, order), targets[rows], config, order
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-            pace.step()
-        schedule.step()
-        return total / count
+    def loss(rows: npt.NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        images = augmented(pictures, rows, towers.size, towers.preprocess, rng)
+        return _loss(towers, images, targets[rows], config, rng)
 
-    return run_epochs(towers, epoch, lambda: towers.outputs(validation[0]), validation[1], config, on_epoch)
+    return run_epochs(
+        towers, list(towers.parameters()), len(pictures), loss, lambda: towers.outputs(validation[0]), validation[1],
+        config, on_epoch, pace.step,
+    )  # fmt: skip
 
 
 def _loss(

@@ -79,12 +79,8 @@ def pretrain(
 ) -> nn.Module:
     """Train an open_clip model in place, on the CPU in bfloat16 autocast.
 
-    Args:
-        model: a CLIP with `visual.preprocess_cfg`.
-        pictures: captioned pictures; each needs a title or a keyword.
-        tokenizer: the model's open_clip tokenizer.
-        config: equal seeds on one machine give equal weights.
-        on_epoch: called with the epoch's number (from 1) and its mean loss.
+    Each picture needs a title or a keyword. Equal seeds on one machine give equal weights. `on_epoch` is called with
+    the epoch's number (from 1) and its mean loss.
     """
     torch.manual_seed(config.seed)
     if config.patch_dropout > 0:

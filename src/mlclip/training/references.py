@@ -43,16 +43,9 @@ def append_references(
     Images of the splits `val` and `test` are left out, so that evaluation on them stays valid; so are images without a
     label, and images that are references already.
 
-    Args:
-        run: of a head that keeps references.
-        dataset: labelled images.
-        cache: features of the run's encoder.
-        new_labels: labels that the run does not know become classes, after its own, in the dataset's order, with the
-            median of the run's thresholds. Otherwise they are ignored.
-        on_features: called with images done and to do while features are computed.
-
-    Returns:
-        The run with more references, and without figures; the same run where there is nothing to add.
+    With `new_labels`, labels that the run does not know become classes, after its own, in the dataset's order, with the
+    median of the run's thresholds; otherwise they are ignored. Returns the run with more references and without
+    figures, or the same run where there is nothing to add.
     """
     head = _keeper(run)
     classes = tuple(name for name in dataset.classes if name not in run.labels) if new_labels else ()

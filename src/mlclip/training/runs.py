@@ -13,7 +13,7 @@ from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features
 from mlclip.errors import TrainError
-from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts, build_head
+from mlclip.heads import Examples, FeatureShapes, Head, LabelTexts, build_head, find_head
 from mlclip.metrics import Metrics, evaluate
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
@@ -144,19 +144,10 @@ def examples(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Pro
 
 def untrained_head(recipe: Recipe, dataset: Dataset, encoder: Encoder) -> Head:
     """Build the head of a recipe for the classes of a dataset, with the recipe's seed."""
-    shapes = FeatureShapes(
-        encoder.embedding_width,
-        encoder.token_count,
-        encoder.token_width,
-        encoder.text_token_count,
-        encoder.text_token_width,
-    )
-    if recipe.head not in HEADS:
-        raise TrainError(f"unknown head {recipe.head!r}: choose one of {', '.join(HEADS)}")
-    seed = (recipe.training or HEADS[recipe.head].defaults).seed
+    seed = (recipe.training or find_head(recipe.head).defaults).seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return build_head(recipe.head, len(dataset.classes), shapes, **recipe.options)
+            return build_head(recipe.head, len(dataset.classes), FeatureShapes.of(encoder), **recipe.options)
         except (ValueError, TypeError) as error:
             raise TrainError(str(error)) from error
