@@ -71,7 +71,7 @@ def _study() -> list[NamedRecipe]:
         NamedRecipe(
             "000-powerset-winner", "III.A and IV.B",
             Recipe("powerset", {"scale": 1.0, "decode": "winner"}, TrainConfig(lr=1e-3, epochs=10, patience=10)),
-            f"labels are read off the most probable set; else as 000-powerset; {silent}",
+            f"labels are those of the most probable set; otherwise as 000-powerset; {silent}",
         ),
         NamedRecipe(
             "000-sigmoid", "III.B and IV.B",
@@ -180,7 +180,7 @@ def _net(
 
 def _multimodal() -> list[NamedRecipe]:
     """Document 003: image and text fused."""
-    note = "the document at hand names the fusion alone; the settings are the defaults of fusion"
+    note = "the document names the fusion only; the settings are the defaults of fusion"
     return [
         NamedRecipe(f"003-fusion-{mode}", "abstract", Recipe("fusion", {"mode": mode}), note)
         for mode in ("concat", "sum", "product", "gated", "attention")

@@ -7,6 +7,8 @@ import torch
 from mlclip_client.pixels import PixelSpec
 from mlclip_export.graphs import FILE, write_head
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
 from mlclip.data import Dataset, Item, assign_splits
@@ -77,3 +79,19 @@ def reloaded(tmp_path):
         return read
 
     return again
+
+
+@pytest.fixture
+def largest_tensor():
+    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            self.elements = max(self.elements, *(tensor.untyped_storage().nbytes() // 4 for tensor in tensors), 0)
+            return result
+
+    return Largest()

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mlclip.encoders.features import Features, Rows
 from mlclip.heads import Examples, FeatureShapes, build_head
@@ -169,24 +167,12 @@ def test_fine_tuning_lowers_the_error_and_moves_the_references_alone():
     assert {name for name, value in head.state_dict().items() if not torch.equal(value, before[name])} == {"references"}
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        sizes = [leaf.untyped_storage().nbytes() // 4 for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        return result
-
-
-def test_no_tensor_grows_with_references_times_classes_times_batch():
+def test_no_tensor_grows_with_references_times_classes_times_batch(largest_tensor):
     references, classes, batch = 2000, 159, 32
     targets = (np.random.default_rng(0).random((references, classes)) < 0.0116).astype(np.uint8)
     head = prepared(examples(references, targets=targets), fine_tune=True, temperature=5.0)
     queries, truth = torch.from_numpy(unit_vectors(batch, 1)), torch.zeros(batch, classes)
-    with LargestTensor() as largest:
+    with largest_tensor as largest:
         head.loss([queries], truth).backward()
         head(queries)
     assert references * batch <= largest.elements < references * classes * batch / 20

@@ -145,25 +145,6 @@ def test_what_is_trained_alone_takes_larger_steps(dataset, cache):
         assert run_settings(run) == replace(HEADS[name].defaults, **(QUICK[name] | {"lr": QUICK[name]["lr"] * factor}))
 
 
-def test_recorded_settings_that_are_not_known_any_more_are_left_aside(dataset, cache):
-    run = trained("sigmoid", dataset.with_classes(KNOWN), cache)
-    limits = run.training["thresholds"] | {"min_positives": 5}
-    older = replace(run, training=run.training | {"warmup": 3, "thresholds": limits})
-    grown, plain = (extend_run(which, dataset, cache).run for which in (older, run))
-    assert np.array_equal(grown.thresholds, plain.thresholds) and len(grown.thresholds) == 4
-
-
-@pytest.mark.parametrize(
-    ("recorded", "message"),
-    [({"loss": "hinge"}, "unknown loss 'hinge'"), ({"thresholds": {"mode": "guess"}}, "give --thresholds .*'guess'")],
-)
-def test_recorded_values_that_are_not_known_any_more_are_one_line(recorded, message, dataset, cache):
-    run = trained("sigmoid", dataset.with_classes(KNOWN), cache)
-    with pytest.raises(TrainError, match=message) as error:
-        extend_run(replace(run, training=run.training | recorded), dataset, cache)
-    assert "\n" not in str(error.value)
-
-
 def test_text_queries_train_their_new_texts_only_where_asked(dataset, cache):
     run = trained("mld", dataset.with_classes(KNOWN), cache, {"queries": "text"})
     untrained = extend_run(run, dataset, cache)

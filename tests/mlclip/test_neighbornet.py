@@ -176,5 +176,5 @@ def test_an_option_that_does_not_fit_is_refused():
     for temperature in (0, math.inf):
         with pytest.raises(ValueError, match="temperature must be above 0 and finite"):
             prepared(temperature=temperature)
-    with pytest.raises(ValueError, match="unknown grouping"):
+    with pytest.raises(ValueError, match="grouping must be one of"):
         prepared(grouping="nearest")

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlclip.encoders.features import Features, Rows
 from mlclip.heads import Examples, FeatureShapes, Growth, LabelTexts
@@ -129,22 +128,11 @@ def test_the_onnx_graph_computes_what_torch_does_ties_included(graph_equals):
     assert index[0, 0] == 220, "the first of ten equal ones"
 
 
-class LargestTensor(TorchDispatchMode):
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        output = function(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else (output,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return output
-
-
-def test_nothing_grows_with_images_times_references_times_labels():
+def test_nothing_grows_with_images_times_references_times_labels(largest_tensor):
     head = prepared(max_neighbors=10)
-    with LargestTensor() as mode:
+    with largest_tensor as largest:
         head(torch.from_numpy(clustered(3, 32)))
-    assert mode.elements == 32 * R
+    assert largest.elements == 32 * R
 
 
 def test_new_classes_come_with_the_references_that_have_them():

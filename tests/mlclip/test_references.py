@@ -281,4 +281,4 @@ def test_the_command_says_what_is_wrong(run, tmp_path, monkeypatch, capsys):
     assert "--add DATA" in capsys.readouterr().err
     assert command(monkeypatch, tmp_path / "run", "--list", "--remove", "a") == 2
     assert command(monkeypatch, tmp_path / "run", "--remove", "nope") == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: 'nope' is no reference of this run")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: 'nope' is not a reference of this run")

@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         config: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
         self.spec = pixel_spec(config)
         self.visual: nn.Module = model.visual  # type: ignore[assignment]
-        self._model = [model]  # in a list, so that the text tower is no submodule and stays out of graphs
+        self._model = [model]  # in a list, so that the text tower is not a submodule and stays out of graphs
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()

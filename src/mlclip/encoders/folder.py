@@ -46,7 +46,7 @@ def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[
 
 
 def _config_of(encoder: Encoder) -> dict[str, Any]:
-    """What `open_clip_config.json` says of an encoder: `model_cfg` and `preprocess_cfg`."""
+    """An encoder's `open_clip_config.json`: `model_cfg` and `preprocess_cfg`."""
     folder = encoder_folder(encoder.name)
     if folder is None:
         preprocess = dict(encoder.visual.preprocess_cfg)  # type: ignore[arg-type]

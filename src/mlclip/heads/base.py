@@ -1,4 +1,4 @@
-"""What a head must offer. Training, evaluation, extension and export ask a head only what stands here."""
+"""The interface of heads: all that training, evaluation, extension and export use of them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ class Head(nn.Module):
         name: the word people type, and its key in HEADS.
         defaults: settings of its training unless others are given.
         search: what `mlclip tune` may vary: names of options, or `training.NAME` for settings of the training.
-        growth_rate: factor on a run's learning rate when the run is extended; what is then trained alone takes larger
-            steps.
+        growth_rate: factor on a run's learning rate when it is extended, since few parameters take larger steps.
         growth_note: why the scores of old classes may change when the head is `extended`; empty where they stay.
         trains_encoder: training moves both towers of the encoder too, so the run has an encoder of its own.
         uses_text_tower: label texts are in its weights, or it reads texts; it does not fit another text tower.
@@ -77,7 +76,7 @@ class Head(nn.Module):
         """Take from the data, before any gradient step, what the head keeps: references, label texts, label sets."""
 
     def loss(self, features: Sequence[Tensor], targets: Tensor) -> Tensor | None:
-        """The head's own loss, a scalar; None where the configured one of LOSSES, on its logits, applies.
+        """The head's own loss, a scalar; None to apply the configured loss to its logits.
 
         Args:
             features: float32, one tensor per input, [B, ...].
@@ -86,7 +85,7 @@ class Head(nn.Module):
         return None
 
     def finish(self, validation: Examples) -> None:
-        """Fit, after the last gradient step, what is fitted on validation images."""
+        """Fit parameters on validation images, after the last gradient step."""
 
     def extended(self, growth: Growth) -> Self:
         """A copy of this head with further classes after its own.

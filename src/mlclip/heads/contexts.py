@@ -39,7 +39,7 @@ def read_contexts(path: Path) -> list[tuple[str, float]]:
             except ValueError as error:
                 raise DataError(f"{path}:{number}: {error}") from None
     if not contexts:
-        raise DataError(f"{path} holds no context: write one a line, such as 'a photo of a {{}}'")
+        raise DataError(f"{path} holds no context: write one per line, such as 'a photo of a {{}}'")
     return contexts
 
 
@@ -73,7 +73,7 @@ def split_weight(line: str) -> tuple[str, float]:
     try:
         return context, float(weight) if weight else FULL_WEIGHT
     except ValueError:
-        raise ValueError(f"{weight!r} is no weight: give a number from 0 to 100") from None
+        raise ValueError(f"{weight!r} is not a weight: give a number from 0 to 100") from None
 
 
 def split_language(context: str) -> tuple[str | None, str]:

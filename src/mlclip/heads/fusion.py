@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mlclip.heads.base import Growth, Head
 from mlclip.heads.growth import joined_rows
-from mlclip.heads.values import Choice, FeatureShapes, Range
+from mlclip.heads.values import Choice, FeatureShapes, Range, check_choice
 from mlclip.settings import TrainConfig
 
 MODES = ("concat", "sum", "product", "gated", "attention")
@@ -127,7 +127,7 @@ class FusionHead(Head):
     ) -> Tensor:
         """Embeddings float32 [B, D], for `attention` with tokens [B, T, W] and [B, L, V], to logits [B, N].
 
-        A text embedding of zeros stands for no text; text tokens are zeros after a text's end.
+        A text embedding of zeros means no text; text tokens are zeros after a text's end.
         """
         present = text_embedding.abs().amax(dim=1, keepdim=True) > 0
         if self.training:
@@ -212,9 +212,8 @@ def _classifier(head: str, positions: int, width: int, hidden: int, classes: int
 
 
 def _check(mode: str, head: str, hidden: int, dropout: float, text_dropout: float) -> None:
-    for option, value, allowed in (("mode", mode, MODES), ("head", head, HEAD_KINDS)):
-        if value not in allowed:
-            raise ValueError(f"{option} must be one of {', '.join(allowed)}, not {value!r}")
+    check_choice("mode", mode, MODES)
+    check_choice("head", head, HEAD_KINDS)
     if hidden < 2 or (head == "gmlp" and hidden % 2):
         raise ValueError(f"hidden must be at least 2, and even for gmlp, not {hidden}")
     for option, share in (("dropout", dropout), ("text_dropout", text_dropout)):

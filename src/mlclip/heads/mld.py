@@ -24,7 +24,7 @@ from mlclip.heads.decoder import (
     readout_parts,
 )
 from mlclip.heads.growth import joined_rows
-from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts
+from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, check_choice
 from mlclip.settings import TrainConfig
 
 MEMORIES = ("tokens", "pooled")
@@ -84,7 +84,9 @@ class MLDecoder(Head):
         segments: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
-        _check(("memory", memory, MEMORIES), ("readout", readout, READOUTS), ("queries", queries, QUERIES))
+        check_choice("memory", memory, MEMORIES)
+        check_choice("readout", readout, READOUTS)
+        check_choice("queries", queries, QUERIES)
         if min(classes, groups, layers) < 1:
             raise ValueError(f"classes, groups and layers must be at least 1, not {classes}, {groups}, {layers}")
         decoder_width = decoder_width or width
@@ -189,9 +191,3 @@ class MLDecoder(Head):
         """Logits [B, N] from the decoder's output [B, K, E]."""
         logits: Tensor = self.readout(decoded)
         return logits
-
-
-def _check(*options: tuple[str, str, tuple[str, ...]]) -> None:
-    for name, value, allowed in options:
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

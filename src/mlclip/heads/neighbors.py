@@ -24,7 +24,7 @@ from torch import Tensor
 from mlclip.heads.base import Growth, Head, batches, tensors
 from mlclip.heads.growth import joined_references
 from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
-from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range
+from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range, check_choice
 
 PROBES = 256
 """Validation images kept with an index, to measure its recall whenever it is rebuilt."""
@@ -83,8 +83,8 @@ class NeighborSearch(Head):
             raise ValueError(f"max_neighbors must be a whole number of at least 1, not {max_neighbors!r}")
         if min(self.temperature, self.max_difference) < 0:
             raise ValueError(f"temperature and max_difference must not be below 0: {temperature}, {max_difference}")
-        if index is not None and index not in KINDS:
-            raise ValueError(f"index must be one of {', '.join(KINDS)}, not {index!r}")
+        if index is not None:
+            check_choice("index", index, KINDS)
         self.config = {
             "classes": classes, "width": width, "temperature": self.temperature,
             "max_difference": self.max_difference, "max_neighbors": max_neighbors, "index": index,

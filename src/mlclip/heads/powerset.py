@@ -1,7 +1,7 @@
 """CLIP + Label Empower: every set of labels seen in training is one class, and a softmax chooses among the sets.
 
 Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods", III.A. Images without a label share the
-empty set: the paper gives a class to each different binary vector, and all zeros is one. A set that training never
+empty set: the paper has a class for each distinct binary vector, including all zeros. A set that training never
 saw cannot win, and in the worst case the number of sets explodes; `facts` and `unseen` count both. The adapter is
 CLIP-Adapter's (Gao et al. 2021, https://arxiv.org/abs/2110.04544).
 """
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlclip.heads.base import Growth, Head
-from mlclip.heads.values import Examples, LabelTexts, Range
+from mlclip.heads.values import Examples, LabelTexts, Range, check_choice
 from mlclip.settings import TrainConfig
 
 DECODES = ("marginals", "winner")
@@ -67,8 +67,7 @@ class PowersetHead(Head):
         decode: str = "marginals",
     ) -> None:
         super().__init__()
-        if decode not in DECODES:
-            raise ValueError(f"decode must be one of {', '.join(DECODES)}, not {decode!r}")
+        check_choice("decode", decode, DECODES)
         if not 0 <= ratio <= 1:
             raise ValueError(f"ratio must lie between 0 and 1, not {ratio}")
         self.scale = math.sqrt(width) if scale is None else scale

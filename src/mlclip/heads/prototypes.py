@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 
+from mlclip.heads.values import check_choice
+
 GROUPINGS = ("random", "kmeans")
 LABELS = ("averaged", "onehot")
 
@@ -71,9 +73,8 @@ def make_prototypes(
 
 def check_prototypes(per_class: int | None, grouping: str, labels: str = "averaged") -> None:
     """Raise ValueError for options that `make_prototypes` does not know."""
-    for name, value, allowed in (("grouping", grouping, GROUPINGS), ("labels", labels, LABELS)):
-        if value not in allowed:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+    check_choice("grouping", grouping, GROUPINGS)
+    check_choice("labels", labels, LABELS)
     if per_class is not None and per_class < 1:
         raise ValueError(f"prototypes must be at least 1 per class, not {per_class}; null takes every reference")
 

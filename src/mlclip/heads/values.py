@@ -83,6 +83,12 @@ class Choice:
     values: tuple[Any, ...]
 
 
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError for a value of an option that is not allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class PythonModel:
     """The Triton Python model of a head that cannot be a graph.

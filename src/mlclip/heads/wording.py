@@ -155,7 +155,7 @@ def _check_words(words: Mapping[str, Words]) -> None:
         if not is_language(language):
             raise ValueError(f"{language!r} cannot name a language: use a short name without spaces, such as 'de'")
         if not isinstance(translated, Mapping) or not all(isinstance(word, str) for word in translated.values()):
-            raise ValueError(f"translations are words by label by language; what stands at {language!r} is not")
+            raise ValueError(f"translations map language to label to word, but {language!r} does not")
 
 
 def _check_weights(weights: Sequence[float], contexts: Sequence[str]) -> None:

@@ -78,7 +78,7 @@ def extend_run(
     """
     added = tuple(name for name in dataset.classes if name not in run.labels)
     if not added:
-        raise TrainError("every label of this data is a class of the run already: there is nothing to add")
+        raise TrainError("every label of this data is already a class of the run: there is nothing to add")
     known, cache = len(run.labels), run_cache(run, cache)
     data = dataset.with_classes((*run.labels, *added))
     train, validation = (
