@@ -104,7 +104,7 @@ def test_an_option_that_does_not_fit_is_refused():
         make_prototypes(embedding, targets, 2, grouping="mean")
     with pytest.raises(ValueError, match="labels must be one of averaged, onehot, not 'soft'"):
         make_prototypes(embedding, targets, 2, labels="soft")
-    with pytest.raises(ValueError, match="at least 1 a class, not 0"):
+    with pytest.raises(ValueError, match="at least 1 per class, not 0"):
         make_prototypes(embedding, targets, 0)
     with pytest.raises(ValueError, match="no image has a label"):
         make_prototypes(embedding, np.zeros_like(targets), 2)

@@ -137,5 +137,5 @@ def test_classifier_speaks_scikit_learn(pictures, encoder, tmp_path):
     classifier.save(tmp_path / "run")
     again = MultiLabelClassifier.load(tmp_path / "run", cache=tmp_path / "features")
     assert np.array_equal(again.predict_proba(paths[70:]), scores)
-    with pytest.raises(TrainError, match="give one list an image"):
+    with pytest.raises(TrainError, match="give one list per image"):
         classifier.fit(paths, labels[:-1])
