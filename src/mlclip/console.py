@@ -44,6 +44,11 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
 
 
+def say(line: str) -> None:
+    """Print a line as it is: neither coloured nor wrapped."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
     """Figures side by side: column title to the dict from `Metrics.to_dict`."""
     table = Table("", *columns, title=None)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
-from mlclip.console import console, progress
+from mlclip.console import console, progress, say
 from mlclip.data import Dataset, read_dataset, write_manifest
 from mlclip.encoders.clip import DEFAULT_ENCODER
 from mlclip.encoders.features import DEFAULT_CACHE
@@ -71,8 +71,8 @@ def audit(
     console.print(table)
     listed, suspected = found.doubts[:limit], sum(doubt.suspected for doubt in found.doubts)
     counts = f"{len(found.doubts):,} doubts about the labels of {len(dataset):,} images"
-    _say(f"{counts}, {suspected:,} of them suspected errors")
-    _say(f"wrote {len(listed):,} of them to {out} and, with pictures, {out.with_suffix('.html')}")
+    say(f"{counts}, {suspected:,} of them suspected errors")
+    say(f"wrote {len(listed):,} of them to {out} and, with pictures, {out.with_suffix('.html')}")
 
 
 def _apply(decisions: Path, dataset: Dataset, out: Path) -> None:
@@ -84,10 +84,6 @@ def _apply(decisions: Path, dataset: Dataset, out: Path) -> None:
     write_manifest(done.dataset, out)
     bare = sum(not item.labels for item in done.dataset.items) - sum(not item.labels for item in dataset.items)
     counts = f"{done.added:,} labels added, {done.removed:,} removed, {done.kept:,} kept, {done.undecided:,} undecided"
-    _say(f"{counts}; wrote {out}")
+    say(f"{counts}; wrote {out}")
     if bare > 0:
-        _say(f"{bare:,} images have no label left")
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(f"{bare:,} images have no label left")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
-from mlclip.console import console, progress
+from mlclip.console import console, progress, say
 from mlclip.data import (
     Points,
     Preparation,
@@ -149,4 +149,4 @@ def shots(
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)

@@ -12,7 +12,7 @@ from rich.prompt import Prompt
 from rich.style import Style
 from rich.text import Text
 
-from mlclip.console import console
+from mlclip.console import console, say
 from mlclip.data import Dataset, Points
 from mlclip.data.duplicate_pairs import Pair, append_pair, ask_until_steady, nearest_pairs, read_pairs
 from mlclip.data.similarity import Index, Vector
@@ -40,7 +40,7 @@ def ask_for_pairs(dataset: Dataset, index: Index, similarities: Vector, answers:
     def ask(row: int, points: Points | None) -> bool | None:
         a, b = paths[row]
         console.print(side_by_side(a, b))
-        console.print(f"{a}\n{b}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{a}\n{b}")
         if points:
             console.print(f"thresholds so far: {points.suspected:.4f} and {points.certain:.4f}", highlight=False)
         answer = Prompt.ask("the same picture?", choices=["y", "n", "q"], console=console)

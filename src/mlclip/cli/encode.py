@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, feature_cache
-from mlclip.console import console, progress
+from mlclip.console import console, progress, say
 from mlclip.data import read_dataset
 from mlclip.encoders.clip import DEFAULT_ENCODER, MODELS
 from mlclip.encoders.features import DEFAULT_CACHE
@@ -64,4 +64,4 @@ def encoders() -> None:
 
     for name in (DEFAULT_ENCODER, *open_clip.list_models()):
         tags = open_clip.list_pretrained_tags_by_model(name)
-        console.print(f"{name}  {' '.join(tags) if tags else ''}".rstrip(), highlight=False, soft_wrap=True)
+        say(f"{name}  {' '.join(tags) if tags else ''}".rstrip())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
-from mlclip.console import console, metrics_table, progress
+from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders.features import DEFAULT_CACHE
 
 
@@ -34,5 +34,5 @@ def evaluate(
     if per_class:
         console.print(class_table(metrics.to_dict()))
     for line in loaded.head.caveats(dataset.with_classes(loaded.labels).split(split).targets(), split):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)
     console.print(f"stored in {run / 'metrics.json'}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlclip.cli.options import dataset
-from mlclip.console import console, metrics_table, progress
+from mlclip.console import console, metrics_table, progress, say
 from mlclip.errors import TrainError
 
 if TYPE_CHECKING:
@@ -47,5 +47,5 @@ def extend(
     grown = replace(extension.run, training=extension.run.training | sources | {"extended_from": str(folder)})
     save_run(target, grown)
     console.print(metrics_table({f"{target.name}, val": grown.metrics["val"]}))
-    console.print(extension.line(), highlight=False, markup=False, soft_wrap=True)
+    say(extension.line())
     console.print(f"wrote {target}")

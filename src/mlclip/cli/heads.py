@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mlclip.console import console
+from mlclip.console import console, say
 
 
 def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")] = None) -> None:
@@ -22,7 +22,7 @@ def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")
         console.print(table)
     else:
         head = find_head(name)
-        console.print(f"{name}: {inspect.getdoc(head)}", highlight=False, markup=False)
+        say(f"{name}: {inspect.getdoc(head)}")
         console.print(f"\nDefaults of its training: {head.defaults}", markup=False)
 
 

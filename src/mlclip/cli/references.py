@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlclip.cli.options import CacheOption, RunArgument
-from mlclip.console import console, progress
+from mlclip.console import progress, say
 from mlclip.data import read_dataset
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import DataError
@@ -72,14 +72,14 @@ def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> Non
 
     before, after = edit_run(folder, change)
     added = len(after.head.reference_ids) - len(before.head.reference_ids)
-    _say(f"{added:,} references added, {len(after.head.reference_ids):,} in all")
+    say(f"{added:,} references added, {len(after.head.reference_ids):,} in all")
     if added < len(data):
         rest = f"{len(data) - added:,} images left out"
-        _say(f"{rest}: already references, without a class label, or in val or test")
+        say(f"{rest}: already references, without a class label, or in val or test")
     classes = after.labels[len(before.labels) :]
     if classes:
         threshold = f"threshold {after.thresholds[-1]:.4g} (the median of the run's)"
-        _say(f"{len(classes):,} new classes, {threshold}: {', '.join(classes)}")
+        say(f"{len(classes):,} new classes, {threshold}: {', '.join(classes)}")
     if added:
         _say_next_steps(folder)
 
@@ -91,14 +91,14 @@ def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
         folder, lambda run: remove_references(run, _ids(given, run.head.reference_ids), drop_labels=drop_labels)
     )
     removed = len(before.head.reference_ids) - len(after.head.reference_ids)
-    _say(f"{removed:,} references removed, {len(after.head.reference_ids):,} in all")
+    say(f"{removed:,} references removed, {len(after.head.reference_ids):,} in all")
     dropped = [name for name in before.labels if name not in after.labels]
     if dropped:
-        _say(f"{len(dropped):,} classes dropped: {', '.join(dropped)}")
+        say(f"{len(dropped):,} classes dropped: {', '.join(dropped)}")
     counts = after.head.reference_targets().sum(dim=0).tolist()
     bare = [name for name, count in zip(after.labels, counts, strict=True) if not count]
     if bare:
-        _say(f"{len(bare):,} classes have no reference left and score 0: {', '.join(bare)}")
+        say(f"{len(bare):,} classes have no reference left and score 0: {', '.join(bare)}")
     _say_next_steps(folder)
 
 
@@ -117,8 +117,4 @@ def _ids(given: list[str], known: tuple[str, ...]) -> list[str]:
 
 
 def _say_next_steps(folder: Path) -> None:
-    _say(f"the run's figures were removed: `mlclip eval {folder}` measures it, `mlclip-export` exports it again")
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(f"the run's figures were removed: `mlclip eval {folder}` measures it, `mlclip-export` exports it again")

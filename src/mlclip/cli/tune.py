@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
-from mlclip.console import console, metrics_table, progress
+from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
 
@@ -100,7 +100,7 @@ def _teller(on_trials: Any, limit: int) -> Any:
             best = trial.score
             settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.settings.items())
             line = f"trial {trial.number:3d}  {trial.score:.4f}  {settings}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
         on_trials(trial.number, limit)
 
     return tell
