@@ -14,7 +14,7 @@ def main() -> None:
     if sys.stderr is None:  # closed: what it says is for nobody
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     try:
-        from mlclip_client.cli.classify import main as run
+        from mlclip_client.cli import main as run
 
         run()
     except KeyboardInterrupt:

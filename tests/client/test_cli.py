@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlclip_client.bulk.request import Summary
-from mlclip_client.cli.options import conclude
+from mlclip_client.cli.ending import conclude
 from mlclip_client.output.tally import Tally
 
 NOWHERE = "127.0.0.1:1"

@@ -309,7 +309,7 @@ def test_stores_that_never_answer_are_given_up(monkeypatch):
 
     released = threading.Event()
     monkeypatch.setattr(module, "_download", lambda address, limit: released.wait(60))
-    with Reader(Limits(seconds=0.05)) as reader:
+    with Reader(Limits(download_seconds=0.05)) as reader:
         with pytest.raises(DownloadFailed, match=r"not whole within 0\.05 s"):
             reader.read(Item("memory://a.jpg", "remote", "memory://a.jpg"))
         released.set()
@@ -321,7 +321,7 @@ def test_stores_that_never_answer_are_given_up(monkeypatch):
         {"max_bytes": 0},
         {"connections": 0},
         {"per_host": 0},
-        {"seconds": 0},
+        {"download_seconds": 0},
         {"redirects": -1},
         {"user_agent": "a\r\nb"},
     ],

@@ -19,7 +19,7 @@ CLIENT_DEATHS, SERVER_DEATHS = 5, 2
 SHARD = max(20, COUNT // 100)
 PEAK = """
 import sys
-from mlclip_client.cli.classify import main
+from mlclip_client.cli import main
 try:
     main()
 except SystemExit as end:

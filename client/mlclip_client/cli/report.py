@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mlclip_client.cli.options import Debug, reported, say
+from mlclip_client.cli.ending import say
 from mlclip_client.report.assemble import LIMIT, Written, write_report
 from mlclip_client.report.assemble import Progress as OnProgress
 from mlclip_client.report.missing import Reason
@@ -34,13 +34,12 @@ def report(
         list[Path] | None, typer.Option(help="A head's labels.txt, to name classes that no row names; repeatable.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to show, from the first on.")] = LIMIT,
-    debug: Debug = False,
 ) -> None:
     """Make a page of pictures, labels and scores to look at, filter and correct.
 
     Exit code: 0 the page is written, 1 it could not be, 2 wrong usage.
     """
-    with reported(debug), _progress() as on_progress:
+    with _progress() as on_progress:
         if images is not None and not images.is_dir():
             raise ValueError(f"--images {images}: there is no such folder")
         written = write_report(labels, out, images=images, classes=classes or (), limit=limit, on_progress=on_progress)

@@ -107,10 +107,10 @@ class Reader:
             raise DownloadFailed(f"{scheme_of(address)}:// may reach private machines; --private allows it")
         download = self._threads.submit(_download, address, self._limits.max_bytes)
         try:
-            return download.result(self._limits.seconds)
+            return download.result(self._limits.download_seconds)
         except TimeoutError as error:
             download.cancel()
-            raise DownloadFailed(f"not whole within {self._limits.seconds:g} s") from error
+            raise DownloadFailed(f"not whole within {self._limits.download_seconds:g} s") from error
 
     def _check(self, size: int) -> None:
         if size > self._limits.max_bytes:

@@ -29,7 +29,7 @@ from PIL import Image
 
 from mlclip_client.bulk.backends import open_backend
 from mlclip_client.bulk.labeller import Labeller, Pin
-from mlclip_client.bulk.request import OnRay, Request, ServerOptions
+from mlclip_client.bulk.request import JobOptions, Request, ServerOptions
 from mlclip_client.errors import ClientError, JobError, ServerUnavailable
 from mlclip_client.inputs import Reader
 from mlclip_client.jobs.folder import Job
@@ -95,13 +95,13 @@ class ShardResult:
         return [{"error_kind": None}] * self.labelled + self.failures
 
 
-def work_on_ray(job: Job, orders: WorkerSpec, cluster: OnRay, after_shard: Callable[[ShardResult], None]) -> None:
+def work_on_ray(job: Job, orders: WorkerSpec, working: JobOptions, after_shard: Callable[[ShardResult], None]) -> None:
     """Label what is to be done in a job and not with another process.
 
     Args:
         job: a job that has begun.
         orders: what is to be done, and how.
-        cluster: where.
+        working: names the cluster.
         after_shard: told of each shard that was written.
 
     Raises:
@@ -114,8 +114,8 @@ def work_on_ray(job: Job, orders: WorkerSpec, cluster: OnRay, after_shard: Calla
     if orders.asking.embedded is not None:
         orders = replace(orders, asking=replace(orders.asking, embedded=orders.asking.embedded.absolute()))
     threads = max(1, orders.asking.threads)
-    with _connected(cluster) as ray:
-        workers = cluster.workers or int(ray.cluster_resources().get("CPU", 1)) // threads
+    with _connected(working.ray_address) as ray:
+        workers = working.ray_workers or int(ray.cluster_resources().get("CPU", 1)) // threads
         data = ray.data.from_items([{"shard": n} for n in shards], override_num_blocks=min(len(shards), _MOST_BLOCKS))
         done = data.map_batches(
             Worker,
@@ -196,8 +196,8 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _connected(cluster: OnRay) -> Iterator[Any]:
-    """Give the module `ray`, connected to a cluster."""
+def _connected(address: str | None) -> Iterator[Any]:
+    """Give the module `ray`, connected to the cluster at an address; see `JobOptions`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
     try:
@@ -206,10 +206,10 @@ def _connected(cluster: OnRay) -> Iterator[Any]:
     except ImportError as error:
         raise ClientError("--engine ray needs Ray: pip install 'mlclip-client[ray]'") from error
     try:
-        _knock(cluster.address)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClientError(f"no Ray cluster answers at {cluster.address or 'this machine'}: {error}") from error
+        raise ClientError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -60,8 +60,8 @@ def run_job(
 
             if known is not None and set(known["heads"]) == {info.name for info in run.heads}:
                 _check_pins(known, run)
-            asked = _asked(run, working, here) | {"options": options}
-            job.begin(asked, items, working.shard_rows, lambda count: tell("planned", inputs=count))
+            asked = _asked(run, here) | {"options": options}
+            job.begin(asked, items, run.wanted.shard_rows, lambda count: tell("planned", inputs=count))
             _work(job, run, working)
         return summary
 
@@ -106,7 +106,7 @@ def _work(job: Job, run: Run, working: JobOptions, kinds: Kinds = None) -> None:
         done, total = before.rows, inputs
     else:
         done, total = 0, sum(count for kind, count in (before.errors or {}).items() if kind in kinds)
-    engine = _work_here if working.cluster is None else _work_on_ray
+    engine = _work_on_ray if working.engine == "ray" else _work_here
     with run.watched(total, done) as after_each:
         try:
             engine(job, run, working, kinds, after_each)
@@ -120,7 +120,7 @@ def _work_here(job: Job, run: Run, working: JobOptions, kinds: Kinds, after_each
         tell("shard written", shard=shard, rows=counts.rows, errors=counts.errors)
 
     label = replace(run.labeller, pinned=pins(run.heads), goes_on=False).label
-    limit = Limit(working.most_failures)
+    limit = Limit(working.max_failures)
     doing = WorkerContext(label, run.schema, limit, run.asking.concurrency, after_each, after_shard)
     work(job, claimed(job, kinds), kinds, doing)
 
@@ -133,9 +133,8 @@ def _work_on_ray(job: Job, run: Run, working: JobOptions, kinds: Kinds, after_ea
             after_each(row)
         tell("shard written", shard=done.shard, rows=done.rows, errors=done.errors, node=done.node)
 
-    assert working.cluster is not None
-    orders = WorkerSpec(run.wanted, run.asking, pins(run.heads), run.schema, working.most_failures, kinds)
-    work_on_ray(job, orders, working.cluster, after_shard)
+    orders = WorkerSpec(run.wanted, run.asking, pins(run.heads), run.schema, working.max_failures, kinds)
+    work_on_ray(job, orders, working, after_shard)
 
 
 def _findings(folder: Path) -> AnswerCache:
@@ -146,7 +145,7 @@ def _check_pins(known: dict[str, Any], run: Run) -> None:
     check_pins({name: Pin(**pin) for name, pin in known["heads"].items()}, pins(run.heads))
 
 
-def _asked(run: Run, working: JobOptions, here: str) -> dict[str, Any]:
+def _asked(run: Run, here: str) -> dict[str, Any]:
     """What rows depend on, for job.json; `here` is the folder that names of inputs start from."""
     wanted = run.wanted
     return {
@@ -156,6 +155,6 @@ def _asked(run: Run, working: JobOptions, here: str) -> dict[str, Any]:
         "manifests": asdict(wanted.inputs),
         "texts": wanted.texts and os.fspath(wanted.texts.absolute()),
         "max_bytes": wanted.limits.max_bytes,
-        "shard_rows": working.shard_rows,
+        "shard_rows": wanted.shard_rows,
         "heads": {name: asdict(pin) for name, pin in pins(run.heads).items()},
     }
