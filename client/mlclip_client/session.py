@@ -9,16 +9,13 @@ from functools import partial
 from typing import Any
 
 from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
-from mlclip_client.images import Captioned, ImageLike, Loaded, load, pixels_of, source_of
+from mlclip_client.images import MAX_BYTES, Captioned, ImageLike, Loaded, load, pixels_of, source_of
 from mlclip_client.server import wire
 from mlclip_client.server.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog, taking
 from mlclip_client.server.pool import Endpoint, EndpointPool
 from mlclip_client.server.transport import Transport
 from mlclip_client.server.versions import VersionLock
 from mlclip_client.values import HeadInfo, Prediction
-
-MAX_BYTES = 64 * 2**20
-"""Files over this size are refused unless `max_bytes` says otherwise."""
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.inputs.item import Item
+from mlclip_client.errors import DownloadFailed
+from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
 from mlclip_client.output.rows import printable
@@ -302,15 +305,21 @@ def test_a_folder_that_is_no_job_is_left_alone(run, begin, job):
     assert os.listdir(job) == ["letters.txt"]
 
 
-def test_a_plan_keeps_every_name(tmp_path):
+def test_a_plan_keeps_every_name_and_error(tmp_path):
     names = ["a b", "line\nbreak", os.fsdecode(b"caf\xe9"), "\ud800", "-x", "ü.png"]
-    items = [Item(name, "file", f"/{name}", size=number, text=name, problem="") for number, name in enumerate(names)]
+    items = [Item(name, "file", f"/{name}", size=number, text=name) for number, name in enumerate(names)]
+    items[1] = replace(items[1], kind="cell", cell=Cell(names[2], 7))
+    known = Item("/list.csv:3", place="/list.csv:3", error=DownloadFailed("no address"))
     counted = []
-    assert write_plan(iter(items), tmp_path / "plan", 4, counted.append) == 6
+    assert write_plan([*items, known], tmp_path / "plan", 4, counted.append) == 7
     plan = Plan(tmp_path / "plan")
-    assert (plan.shards, plan.count, counted, plan.rows(1)) == (2, 6, [4, 6], 2)
-    assert [*plan.items(0), *plan.items(1)] == items
+    assert (plan.shards, plan.count, counted, plan.rows(1)) == (2, 7, [4, 7], 3)
+    *others, last = [*plan.items(0), *plan.items(1)]
     plan.close()
+    assert others == items
+    for item in (last, pickle.loads(pickle.dumps(known))):
+        assert (type(item.error), str(item.error)) == (DownloadFailed, "no address")
+        assert replace(item, error=known.error) == known
     assert printable(names[2]) == "caf\\xe9" and printable("\ud800") == "\\ud800"
 
 

@@ -88,7 +88,7 @@ def test_paths_start_from_the_files_folder(tmp_path, monkeypatch, name, content)
     [
         ("t.txt", "", "texts come as .csv or .jsonl"),
         ("t.csv", "path,title\na,b\n", "the first line must name the columns `path` and `text`"),
-        ("t.csv", 'path,text\na,"b\n', "t.csv: broken CSV after line 1"),
+        ("t.csv", 'path,text\na,"b\n', "t.csv:2: broken CSV in line 2: unexpected end"),
         ("t.csv", "text,path\nb\n", "t.csv:2: no path"),
         ("t.csv", "path,text\na,Bär\nb,Bär, groß\n", "t.csv:3: more values than columns: quote what holds a comma"),
         ("t.jsonl", "[" * 100_000, "t.jsonl:1: not JSON"),

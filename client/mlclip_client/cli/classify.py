@@ -45,12 +45,7 @@ def classify(
     texts: Annotated[
         Path | None, input_option(help="Titles for heads that read text: .csv or .jsonl with `path` and `text`.")
     ] = None,
-    column: Annotated[
-        str | None, input_option(help="The manifests' column of paths, URLs or bytes, if its name is not obvious.")
-    ] = None,
-    null: Annotated[
-        bool, input_option("--null", metavar="", help="Names in lists end with NUL, as those of find -print0.")
-    ] = False,
+    inputs: InputOptions,
     limits: Limits,
     columns: RowOptions,
     server: ServerOptions,
@@ -74,7 +69,7 @@ def classify(
             names=tuple(paths or ()),
             heads=tuple(head) if head else None,
             columns=columns,
-            inputs=InputOptions(column=column, nul=null),
+            inputs=inputs,
             limits=replace(limits, connections=server.concurrency),
             texts=texts,
             shard_rows=shard_rows,

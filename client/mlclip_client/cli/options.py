@@ -24,6 +24,9 @@ input_option, row_option, server_option, job_option, monitor_option = (
 )
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show a traceback when something goes wrong.")]
 _OPTIONS: dict[str, Any] = {
+    # InputOptions
+    "column": input_option(help="The manifests' column of paths, URLs or bytes, if its name is not obvious."),
+    "null": input_option(help="Names in lists end with NUL, as those of find -print0."),
     # Limits
     "max_bytes": input_option(min=1, help="Larger files are refused. Up to --concurrency files are in memory at once."),
     "download_seconds": input_option(min=0.001, help="Deadline of each download, in seconds."),

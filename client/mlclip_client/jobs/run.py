@@ -152,7 +152,7 @@ def _asked(run: Run, here: str) -> dict[str, Any]:
         "inputs": list(wanted.names),
         "folder": here,
         "columns": asdict(wanted.columns),
-        "manifests": asdict(wanted.inputs),
+        "manifests": {"column": wanted.inputs.column, "nul": wanted.inputs.null},
         "texts": wanted.texts and os.fspath(wanted.texts.absolute()),
         "max_bytes": wanted.limits.max_bytes,
         "shard_rows": wanted.shard_rows,

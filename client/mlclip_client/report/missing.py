@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-from mlclip_client.inputs.stores import is_address
+from mlclip_client.inputs.names import is_address
 from mlclip_client.output.rows import REJECTED_KINDS
 
 Reason = Literal["memory", "address", "error", "unread"]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mlclip_client.errors import Unreadable
 from mlclip_client.inputs import InputOptions, Item, Reader, Skipped, find_inputs
-from mlclip_client.inputs.skipped import ARCHIVES, MANIFESTS
-from mlclip_client.inputs.stores import is_address
+from mlclip_client.inputs.names import format_of, is_address
 from mlclip_client.output.rows import printable
 from mlclip_client.report.thumbnails import local_reader
 
@@ -48,10 +47,10 @@ class Pictures:
     def _split(self, path: str) -> int | None:
         """Where in a path the name of an archive or a manifest ends; None where it leads into none."""
         for place, letter in enumerate(path):
-            if letter == "/" and path[:place].lower().endswith(ARCHIVES) and (self._root / path[:place]).is_file():
+            if letter == "/" and format_of(path[:place]) == "archive" and (self._root / path[:place]).is_file():
                 return place
         manifest, _, row = path.rpartition(":")
-        if row.isdecimal() and manifest.lower().endswith(MANIFESTS) and (self._root / manifest).is_file():
+        if row.isdecimal() and format_of(manifest) == "manifest" and (self._root / manifest).is_file():
             return len(manifest)
         return None
 
@@ -62,4 +61,4 @@ def _listed(container: Path) -> dict[str, Item]:
         items = list(find_inputs([str(container)], InputOptions(), Skipped()))
     except ValueError:  # a manifest whose column was named by hand
         return {}
-    return {printable(item.part) if item.kind == "member" else item.path.rpartition(":")[2]: item for item in items}
+    return {printable(item.member) if item.kind == "member" else item.path.rpartition(":")[2]: item for item in items}

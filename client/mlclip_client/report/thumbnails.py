@@ -16,9 +16,8 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from mlclip_client.images import load
+from mlclip_client.images import MAX_BYTES, load
 from mlclip_client.pixels import decode
-from mlclip_client.session import MAX_BYTES
 
 SIDE = 160
 """The longer side of a thumbnail, in pixels."""
