@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "open_clip", "sklearn")
+HEAVY = ("torch", "torchvision", "open_clip", "sklearn", "onnx", "onnxruntime")
 
 
 def loaded_modules(statement):
@@ -30,12 +30,12 @@ def test_client_and_launcher_load_no_torch_and_no_other_room(room):
 
 
 def test_that_test_can_fail():
-    assert set(HEAVY) <= loaded_modules("import mlclip")
+    assert set(HEAVY) <= loaded_modules("import mlclip, onnx, onnxruntime")
 
 
 def test_pixels_need_only_pillow_and_numpy():
     loaded = loaded_modules("import mlclip_client.pixels")
-    assert not loaded & {*HEAVY, "grpc", "tritonclient", "pyarrow", "typer"}
+    assert not loaded & {*HEAVY, "grpc", "tritonclient", "pyarrow", "typer", "rich"}
 
 
 def installed_with(name):

@@ -68,6 +68,21 @@ def test_no_more_than_the_window_is_read_ahead(pipeline):
     assert len(read) <= 49 + 5
 
 
+def test_as_many_items_as_there_are_threads_are_in_work_at_once(pipeline):
+    together, lock, now, most = threading.Barrier(4, timeout=60), threading.Lock(), 0, 0
+
+    def work(number):
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        together.wait()
+        with lock:
+            now -= 1
+
+    assert len(list(pipeline(work, range(20), threads=4, window=8))) == 20
+    assert most == 4
+
+
 @pytest.mark.parametrize("place", ["work", "items"])
 def test_an_error_comes_in_its_place_and_ends_everything(pipeline, place):
     def items():

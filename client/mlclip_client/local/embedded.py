@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +15,8 @@ from tritonclient.grpc import service_pb2
 from mlclip_client.errors import UnknownHead
 from mlclip_client.images import MAX_BYTES, ImageLike, pixels_of
 from mlclip_client.local.repository import Arrays, Batcher, EnsemblePlan, Repository
-from mlclip_client.pixels import PixelSpec
 from mlclip_client.server import wire
-from mlclip_client.server.catalog import Route, Via, plan_routes
+from mlclip_client.server.catalog import Route, Via, parameters_of, plan_routes, spec_of
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
 from mlclip_client.session import Session, SessionOptions
@@ -38,15 +36,12 @@ class InProcess:
         repository: holds configurations and models.
     """
 
+    drops = 0
+
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._lock = threading.Lock()
         self._batchers: dict[tuple[str, ...], Batcher[npt.NDArray[np.uint8], Arrays]] = {}
-
-    @property
-    def drops(self) -> int:
-        """0: there is no connection."""
-        return 0
 
     async def call(self, rpc: str, request: Any) -> Any:
         """Answer a request as Triton would; raises ClientError."""
@@ -90,11 +85,8 @@ class InProcess:
         data = request.raw_input_contents[list(request.inputs).index(image)]
         if image.name == "pixels":
             return np.frombuffer(data, np.uint8).reshape(image.shape[1:])
-        return pixels_of(data[4:], self._spec(request.model_name))  # Triton's strings begin with their length
-
-    def _spec(self, model: str) -> PixelSpec:
-        facts = {key: value.string_value for key, value in self._repository.configs[model].parameters.items()}
-        return PixelSpec(int(facts["image_size"]), facts["interpolation"], facts["resize_mode"], int(facts["fill"]))
+        spec = spec_of(parameters_of(self._repository.configs[request.model_name]))
+        return pixels_of(data[4:], spec)  # Triton's strings begin with their length
 
     def _batcher(self, model: str, outputs: Sequence[str]) -> Batcher[npt.NDArray[np.uint8], Arrays]:
         with self._lock:
@@ -170,9 +162,7 @@ class Embedded:
     def __enter__(self) -> Embedded:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

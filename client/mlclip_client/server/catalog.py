@@ -85,7 +85,7 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
     ensembles: list[Ensemble] = []
     heads: dict[str, HeadInfo] = {}
     for version, config in models:
-        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        parameters = parameters_of(config)
         if parameters.get("mlclip_kind") not in ("ensemble", "combined"):
             continue
         try:
@@ -98,6 +98,17 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
                 f"the configuration of model {config.name!r} is not usable ({error!r}); export the head again"
             ) from error
     return Catalog(tuple(ensembles), heads)
+
+
+def parameters_of(config: Any) -> dict[str, str]:
+    """Give the parameters of a ModelConfig message."""
+    return {key: value.string_value for key, value in config.parameters.items()}
+
+
+def spec_of(parameters: dict[str, str]) -> PixelSpec:
+    """Read how an ensemble's pixels are made; raises KeyError or ValueError."""
+    size, fill = int(parameters["image_size"]), int(parameters["fill"])
+    return PixelSpec(size, parameters["interpolation"], parameters["resize_mode"], fill)
 
 
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
@@ -186,12 +197,7 @@ def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInf
         labels_sha256=digest,
         thresholds=thresholds,
         encoder=parameters["encoder"],
-        spec=PixelSpec(
-            size=int(parameters["image_size"]),
-            interpolation=parameters["interpolation"],
-            resize_mode=parameters["resize_mode"],
-            fill=int(parameters["fill"]),
-        ),
+        spec=spec_of(parameters),
         embedding_size=int(dims["embedding_out"][-1]),
         version=version,
         mlclip_version=parameters["mlclip_version"],
