@@ -16,7 +16,7 @@ from mlclip_client.errors import DownloadFailed
 from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.rows import printable
+from mlclip_client.output.rows import printable, read_classes
 
 
 def rows(file):
@@ -43,6 +43,8 @@ def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
     run("classify", folder, "--head", "color", "--out", tmp_path / "stream.parquet", "--url", server.grpc_url)
     assert [pq.read_metadata(file).num_rows for file in sorted((job / "labels").iterdir())] == [8] * 5
     assert rows(tmp_path / "merged.parquet") == rows(job / "labels")
+    files = [tmp_path / "merged.parquet", tmp_path / "stream.parquet", *(job / "labels").iterdir()]
+    assert [list(read_classes(pq.read_schema(file))) for file in files] == [["color"]] * 7
     assert_same_rows(rows(job / "labels"), rows(tmp_path / "stream.parquet"))
 
 

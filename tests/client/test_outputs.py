@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlclip_client.errors import BadImage
 from mlclip_client.output import writers as outputs
-from mlclip_client.output.rows import RowOptions, failure, finding, plain, schema, to_row
+from mlclip_client.output.rows import HeadClasses, RowOptions, failure, finding, plain, read_classes, schema, to_row
 from mlclip_client.output.writers import check_target, open_writer
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.values import Answer, HeadInfo, Prediction
@@ -78,7 +78,8 @@ def test_jsonl_row_holds_everything_and_short_exact_numbers(tmp_path):
 def test_parquet_holds_the_same_rows(tmp_path):
     write(tmp_path / "x.parquet", [answered(), failed()])
     table = pq.read_table(tmp_path / "x.parquet")
-    assert table.schema.equals(schema([HEAD], ALL))
+    assert table.schema.equals(schema([HEAD], ALL), check_metadata=True)
+    assert read_classes(table.schema) == {"mld": HeadClasses(["a", "b", "c"], [0.5] * 3, "hash", "4")}
     first, second = table.to_pylist()
     assert plain(first) == WANTED, "what is read back gives the same JSON"
     assert np.isnan(second.pop("embedding")).tolist() == [True, True], "readers refuse null ones of a fixed size"

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 CLASSES = ("bird", "cat", "dog", "fish", "owl", "yak")
 THRESHOLDS = np.float32([0.5, 0.3, 0.5, 0.6, 0.4, 0.2])
+HEAD = {"labels": CLASSES, "thresholds": THRESHOLDS.tolist(), "labels_sha256": "ab" * 32, "version": "4"}
 HOSTILE = (
     "<img src=x onerror=window.hit=1>.png",
     "</script><script>window.hit=1</script>.png",
@@ -38,7 +39,7 @@ def answer(scores, top_k=6, whole=True, **more):
         "scores": scores[chosen].tolist(),
         "top_labels": [CLASSES[index] for index in best[:top_k]],
         "top_scores": scores[best[:top_k]].tolist(),
-        "labels_sha256": "ab" * 32,
+        "labels_sha256": HEAD["labels_sha256"],
         "model": "mld_bytes",
         "version": "4",
     }
@@ -54,9 +55,10 @@ def png(number):
 class Case:
     """A folder with images, their rows and their report."""
 
-    def __init__(self, folder, names, **options):
+    def __init__(self, folder, names, named=True, **options):
         self.folder = folder
         self.names = names
+        self.named = named
         self.scores = np.random.default_rng(5).random((len(names), len(CLASSES))).astype(np.float32) ** 2
         self.rows = [
             {
@@ -77,7 +79,11 @@ class Case:
         return self
 
     def write(self, **options):
-        pq.write_table(pa.Table.from_struct_array(pa.array(self.rows)), self.folder / "labels.parquet")
+        table = pa.Table.from_struct_array(pa.array(self.rows))
+        if self.named:
+            heads = {name: HEAD for row in self.rows for name in row["answers"] or ()}
+            table = table.replace_schema_metadata({"mlclip_heads": json.dumps(heads)})
+        pq.write_table(table, self.folder / "labels.parquet")
         write_report(self.folder / "labels.parquet", self.page, images=self.folder / "images", **options)
         return self
 
@@ -161,7 +167,7 @@ def test_numbers_are_those_of_the_rows(case, visit):
     none = int((~case.selected().any(axis=1)).sum())
     assert page.inner_text("#summary") == f"60 images · {60 - none} with a label · {none} without · 0 errors"
     total = int(case.selected().sum())
-    assert page.inner_text("#effect").startswith(f"{total} labels selected, {total / 60:.2f} an image; {none} images")
+    assert page.inner_text("#effect").startswith(f"{total} labels selected, {total / 60:.2f} per image; {none} images")
     for place, name in enumerate(CLASSES):
         assert option(page, name).locator(".count").inner_text() == str(case.selected()[:, place].sum())
 
@@ -237,8 +243,14 @@ def test_slider_says_how_many_images_may_hide_labels(tmp_path, visit):
     wait_text(page, "hidden-note", f"In {hiding} images, labels beyond the 2 best may pass too")
 
 
-def test_own_threshold_is_bracketed_by_the_scores(case, visit):
+def test_own_threshold_is_that_of_the_head(case, visit):
     page = visit(case.page)
+    option(page, "fish").click()
+    wait_text(page, "histogram-note", "Its own threshold: 0.6000.")
+
+
+def test_own_threshold_is_between_the_scores_if_the_file_does_not_have_it(tmp_path, visit):
+    page = visit(Case(tmp_path, [f"{number}" for number in range(60)], named=False).write().page)
     option(page, "fish").click()
     wait_text(page, "histogram-note", "fish")
     low, high = (float(word.strip(".")) for word in page.inner_text("#histogram-note").split() if word.startswith("0."))
@@ -326,7 +338,7 @@ def test_a_small_image_is_shown_as_large_as_it_is(tmp_path, visit):
 def test_a_thumbnail_is_shown_as_one_where_the_image_is_out_of_reach(tmp_path, visit):
     page = visit(Case(tmp_path, ["one.png"]).write(read=lambda path: blue((700, 500))).page)
     page.click(".cell")
-    wait_text(page, "detail-missing", "Thumbnail: the image itself is not where this page can load it.")
+    wait_text(page, "detail-missing", "Thumbnail: this page cannot load the image itself.")
     assert blue_size(page) == (160, 114)
 
 
@@ -638,7 +650,7 @@ def test_fifty_thousand_rows_keep_the_page_small(tmp_path, visit):
 
 def test_rows_without_any_answer_make_a_page_too(tmp_path, visit):
     source = tmp_path / "x.jsonl"
-    source.write_text('{"path": "a", "error": "decode: broken", "answers": null}\n{"path": null}\n')
+    source.write_text('{"path": "a", "error_kind": "decode", "error": "broken"}\n{"path": null}\n')
     write_report(source, tmp_path / "report.html")
     page = visit(tmp_path / "report.html")
     assert page.inner_text("#summary") == "2 images · 1 error"

@@ -137,8 +137,8 @@ class Job:
     def write(self, shard: int, rows: Sequence[Row], schema: pa.Schema) -> Counts:
         """Write the rows of a shard, and say what came of them; the file appears whole or not at all."""
         counts = Counts(len(rows), dict(Counter(row["error_kind"] for row in rows if row["error_kind"])))
-        noted = {_COUNTS: json.dumps(asdict(counts)).encode()}
-        table = pa.Table.from_pylist(with_vectors(rows, schema), schema=schema.with_metadata(noted))
+        metadata = (schema.metadata or {}) | {_COUNTS: json.dumps(asdict(counts)).encode()}
+        table = pa.Table.from_pylist(with_vectors(rows, schema), schema=schema.with_metadata(metadata))
         with replacing(self.shard_file(shard)) as temporary:
             pq.write_table(table, temporary)
         return counts
@@ -150,8 +150,10 @@ class Job:
             left.unlink()
 
     def read(self, shard: int) -> pa.Table:
-        """The rows of a shard that is done."""
-        return pq.read_table(self.shard_file(shard), partitioning=None).replace_schema_metadata(None)
+        """The rows of a shard that is done; the schema's metadata holds the classes of the heads."""
+        table = pq.read_table(self.shard_file(shard), partitioning=None)
+        metadata = {key: value for key, value in table.schema.metadata.items() if key != _COUNTS}
+        return table.replace_schema_metadata(metadata)
 
     def counts(self, shard: int) -> Counts:
         """What came of a shard that is done; reads its footer only."""

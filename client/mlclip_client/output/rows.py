@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ REJECTED_KINDS = frozenset({"decode", "too large", "read", "download"})
 """Kinds of errors that lie in the input."""
 KINDS = REJECTED_KINDS | {"unavailable", "deadline", "busy", "server"}
 """All kinds of errors that rows have; the others lie in the server or the way there."""
+_HEADS = b"mlclip_heads"
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,25 @@ class RowOptions:
     explain: bool = False
 
 
+@dataclass(frozen=True)
+class HeadClasses:
+    """The classes of one head, as the metadata of a Parquet file of rows holds them.
+
+    Attributes:
+        labels: N label names in class order, which is the order of `all_scores`.
+        thresholds: N thresholds, one per label.
+        labels_sha256: hash of the label list; rows with another hash have other classes.
+        version: of the head; rows of another version may have other thresholds.
+    """
+
+    labels: Sequence[str]
+    thresholds: Sequence[float]
+    labels_sha256: str
+    version: str
+
+
 def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
-    """Give the Arrow schema of the rows for some heads."""
+    """Give the Arrow schema of the rows for some heads; its metadata holds their classes, see `read_classes`."""
     scores = pa.list_(pa.float32())
     names = pa.list_(pa.string())
     answer = [("labels", names), ("scores", scores), ("top_labels", names), ("top_scores", scores)]
@@ -60,7 +79,16 @@ def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
     ]
     if options.embeddings:
         columns.append(pa.field("embedding", pa.list_(pa.float32(), heads[0].embedding_size), nullable=False))
-    return pa.schema(columns)
+    classes = {
+        head.name: asdict(HeadClasses(head.labels, head.thresholds, head.labels_sha256, head.version)) for head in heads
+    }
+    return pa.schema(columns, metadata={_HEADS: json.dumps(classes, ensure_ascii=False)})
+
+
+def read_classes(schema: pa.Schema) -> dict[str, HeadClasses]:
+    """Give the classes of each head from the metadata of a schema; empty if there is none, as for JSON lines."""
+    found = json.loads((schema.metadata or {}).get(_HEADS, "{}"))
+    return {name: HeadClasses(**classes) for name, classes in found.items()}
 
 
 def finding(prediction: Prediction, options: RowOptions) -> Row:
