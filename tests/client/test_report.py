@@ -217,11 +217,8 @@ def test_neighbours_equal_a_plain_loop():
 
 
 def test_few_rows_have_fewer_neighbours():
-    assert nearest(np.eye(3, dtype=np.float32), 5)[0].tolist() == [
-        [1, 2, -1, -1, -1],
-        [0, 2, -1, -1, -1],
-        [0, 1, -1, -1, -1],
-    ]
+    none = [-1] * 3
+    assert nearest(np.eye(3, dtype=np.float32), 5)[0].tolist() == [[1, 2, *none], [0, 2, *none], [0, 1, *none]]
     assert nearest(np.ones((1, 2), np.float32), 5)[0].tolist() == [[-1] * 5]
 
 
@@ -346,11 +343,8 @@ def test_nothing_from_rows_stands_in_the_page_as_markup(tmp_path):
         ("x.jsonl", b"\xff\n", "x.jsonl:1: not JSON"),
         ("x.jsonl", b'{"path": 1}\n{"path": "a"}\n', "lines 1 to 2: not the client's rows"),
         ("x.jsonl", b'{"path": "\\ud800"}\n', "not the client's rows"),
-        (
-            "x.jsonl",
-            b'{"path": "a", "answers": {"h": {"labels": ["a", "b"], "scores": [0.5]}}}\n',
-            "head h: a row does not have one score per label",
-        ),
+        ("x.jsonl", b'{"answers": {"h": {"labels": ["a"]}}}\n', "head h: a row does not have one score per label"),
+        ("x.jsonl", b'{"bytes": []}\n', "column bytes: not the client's"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_code_2(run, tmp_path, name, content, reason):
@@ -363,18 +357,20 @@ def test_bad_input_is_one_clear_line_and_code_2(run, tmp_path, name, content, re
     assert not (tmp_path / "r.html").exists()
 
 
-@pytest.mark.parametrize("out", ["r.txt", "no/such/r.html", "folder.html"])
-def test_impossible_page_names_are_refused(run, tmp_path, out):
+@pytest.mark.parametrize(
+    ("out", "images", "reason"),
+    [
+        ("r.txt", ".", "r.txt: the report is an .html file"),
+        ("no/such/r.html", ".", "r.html: the report is an .html file"),
+        ("folder.html", ".", "folder.html: the report is an .html file"),
+        ("r.html", "gone", "gone: no such folder\n"),
+    ],
+)
+def test_impossible_pages_and_folders_are_wrong_usage(run, tmp_path, out, images, reason):
     (tmp_path / "folder.html").mkdir()
-    done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / out)
-    assert (done.exit_code, "the report is an .html file" in done.stderr) == (2, True)
-
-
-def test_a_folder_of_images_that_is_not_there_is_wrong_usage(run, tmp_path):
-    gone = tmp_path / "gone"
-    done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / "r.html", "--images", gone)
-    assert (done.exit_code, done.stderr) == (2, f"error: --images {gone}: no such folder\n")
-    assert not (tmp_path / "r.html").exists()
+    source = write(tmp_path / "x.jsonl", ROWS)
+    done = run("report", source, "--out", tmp_path / out, "--images", tmp_path / images)
+    assert (done.exit_code, reason in done.stderr, (tmp_path / out).is_file()) == (2, True, False)
 
 
 def test_command_says_why_images_have_no_picture(run, tmp_path):

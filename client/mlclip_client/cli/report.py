@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mlclip_client.cli.options import Debug, reported, say
-from mlclip_client.report.assemble import LIMIT, Written, write_report
-from mlclip_client.report.assemble import Progress as OnProgress
+from mlclip_client.report.assemble import LIMIT, OnProgress, Written, write_report
 from mlclip_client.report.pictures import Reason
 
 _WHY: dict[Reason, str] = {

@@ -20,7 +20,6 @@ REJECTED_KINDS = frozenset({"decode", "too large", "read", "download"})
 """Kinds of errors that lie in the input."""
 KINDS = REJECTED_KINDS | {"unavailable", "deadline", "busy", "server"}
 """All kinds of errors that rows have; the others lie in the server or the way there."""
-_HEADS = b"mlclip_heads"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,9 @@ class RowOptions:
     scores: bool = False
     embeddings: bool = False
     explain: bool = False
+
+
+_HEADS = b"mlclip_heads"
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,7 @@ class References:
     Attributes:
         labels: reference -> its labels.
         starts: [images + 1], where an image's references begin.
-        which: [pairs], place in `labels`, heaviest first within each image.
-        weights: float32 [pairs].
+        which, weights: [pairs], places in `labels` and float32 weights, heaviest first within each image.
     """
 
     labels: Mapping[str, tuple[str, ...]]
@@ -53,8 +52,7 @@ class HeadScores:
         answered: bool [images].
         starts: [images + 1], where an image's entries begin.
         class_of, scores, selected: [entries]; scores are 0 to SCALE.
-        complete: whether every score from `floor` on is here; otherwise only listed and selected labels are.
-        floor: 0 to 1.
+        complete, floor: whether every score from `floor` (0 to 1) on is here; otherwise, listed and selected labels.
         listed: how many best labels each image lists.
         notes: what a reader must know about these scores.
         references: the images behind the answers, if rows name any.

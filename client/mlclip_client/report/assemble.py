@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlclip_client.output.writers import replacing
 from mlclip_client.report.answers import HeadScores
 from mlclip_client.report.columns import Columns, read_columns
@@ -27,7 +25,7 @@ from mlclip_client.report.pictures import PER_PACK, Pictures, Read, Reason, make
 LIMIT = 50_000
 INLINE = 2_000
 """How many thumbnails stand in the page itself."""
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with the name of a step, how many it has done, and how many there are."""
 
 
@@ -57,7 +55,7 @@ def write_report(
     images: Path | None = None,
     read: Read | None = None,
     limit: int = LIMIT,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Written:
     """Write a page about a labels file.
 
@@ -81,9 +79,9 @@ def write_report(
     columns = read_columns(source, limit)
     root, folder = images or Path(), out.with_name(f"{out.stem}_files")
     name = hashlib.sha256("\n".join(map(repr, columns.paths)).encode()).hexdigest()[:12]
-    references = _references(columns)
-    pictures = [*columns.paths, *sorted(references.keys() - set(columns.paths))]
-    blocks = dict(_blocks(columns, references, progress))
+    references = {name for head in columns.heads.values() if head.references for name in head.references.labels}
+    pictures = [*columns.paths, *sorted(references - set(columns.paths))]
+    blocks = dict(_blocks(columns, progress))
     in_page: list[list[str | None]] = []
     bare: list[int] = []
     with closing(Pictures(root)) as local:
@@ -107,12 +105,7 @@ def write_report(
         "originals": None if read else os.path.relpath(root, out.parent),
         "root": "." if images is None else str(images),
         "neighboursSkipped": columns.embeddings_skipped,
-        "heads": [_head_facts(name, head) for name, head in columns.heads.items()],
-        "references": {
-            "ids": list(references),
-            "labels": list(references.values()),
-            "pictures": [place[each] for each in references],
-        },
+        "heads": [_head_facts(name, head, place) for name, head in columns.heads.items()],
     }
     with replacing(out) as page:
         text = render(f"{source.name} – mlclip report", {"meta": as_json(meta)} | blocks, in_page)
@@ -132,17 +125,7 @@ def write_report(
     )
 
 
-def _references(columns: Columns) -> dict[str, tuple[str, ...]]:
-    """The references of all heads, by name, and their labels."""
-    found: dict[str, tuple[str, ...]] = {}
-    for head in columns.heads.values():
-        found.update(head.references.labels if head.references else {})
-    return dict(sorted(found.items()))
-
-
-def _blocks(
-    columns: Columns, references: Mapping[str, tuple[str, ...]], progress: Progress
-) -> Iterator[tuple[str, bytes]]:
+def _blocks(columns: Columns, progress: OnProgress) -> Iterator[tuple[str, bytes]]:
     """Name and content of every block but `meta`; numbers are little-endian."""
     yield "paths", as_json(columns.paths)
     yield "kinds", as_json(_coded(columns.kinds))
@@ -156,7 +139,6 @@ def _blocks(
         index, cosine = nearest(columns.embeddings, on_progress=lambda done, total: progress("neighbours", done, total))
         yield "neighbours", index.astype("<i4").tobytes()
         yield "cosines", cosine.astype("<f4").tobytes()
-    place = {name: number for number, name in enumerate(references)}
     for number, head in enumerate(columns.heads.values()):
         yield f"{number}-starts", head.starts.astype("<u4").tobytes()
         yield f"{number}-classes", head.class_of.astype("<u4").tobytes()
@@ -164,13 +146,14 @@ def _blocks(
         yield f"{number}-selected", head.selected.astype("u1").tobytes()
         yield f"{number}-answered", head.answered.astype("u1").tobytes()
         if (reasons := head.references) is not None:
-            which = np.array([place[name] for name in reasons.labels], np.int64)[reasons.which]
             yield f"{number}-reasons", reasons.starts.astype("<u4").tobytes()
-            yield f"{number}-which", which.astype("<u4").tobytes()
+            yield f"{number}-which", reasons.which.astype("<u4").tobytes()
             yield f"{number}-weights", reasons.weights.astype("<f4").tobytes()
 
 
-def _head_facts(name: str, head: HeadScores) -> dict[str, Any]:
+def _head_facts(name: str, head: HeadScores, place: Mapping[str | None, int]) -> dict[str, Any]:
+    """What the page says about a head; `place`: the number of each picture."""
+    references = head.references.labels if head.references else {}
     return {
         "name": name,
         "classes": head.classes,
@@ -183,6 +166,7 @@ def _head_facts(name: str, head: HeadScores) -> dict[str, Any]:
         "floor": head.floor,
         "listed": head.listed,
         "notes": head.notes,
+        "references": [{"id": each, "labels": labels, "picture": place[each]} for each, labels in references.items()],
     }
 
 

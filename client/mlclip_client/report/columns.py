@@ -23,8 +23,7 @@ class Columns:
 
     Attributes:
         paths: as in the rows; None for images from memory.
-        kinds: the kind of error, None where there is none.
-        messages: the error's text.
+        kinds, messages: of the errors, None where there is none.
         hashes: sha256 in hex.
         sizes: bytes of the file, NaN where unknown.
         seconds: time per image, NaN where unknown.
@@ -63,8 +62,7 @@ def read_columns(source: Path, limit: int) -> Columns:
     numbers: dict[str, list[Numbers]] = {name: [] for name in ("bytes", "seconds")}
     heads: dict[str, HeadCollector] = {}
     embeddings = Embeddings()
-    count = 0
-    more = False
+    count, more = 0, False
     for batch, classes in rows.read_batches(source):
         more = count + len(batch) > limit
         batch = batch[: limit - count]

@@ -57,11 +57,11 @@ class Pictures:
         place = self._split(path)
         if place is None:
             return self._file(path)
-        container, part = self._root / path[:place], path[place + 1 :]
+        container = self._root / path[:place]
         with self._lock:  # a container is listed once
             if container not in self._containers:
                 self._containers[container] = _listed(container)
-        item = self._containers[container].get(part)
+        item = self._containers[container].get(printable(f"{container}{path[place:]}"))
         if item is None:
             raise Unreadable(f"{container} has no such image")
         return self._reader.read(item)
@@ -127,12 +127,11 @@ def why_missing(path: str | None, kind: str | None, *, fetched: bool) -> Reason:
 
 
 def _listed(container: Path) -> dict[str, Item]:
-    """The images in an archive by name, or in a manifest by row."""
+    """The images in an archive or a manifest, by their paths in rows."""
     try:
-        items = list(find_inputs([str(container)], InputOptions(), Skipped()))
+        return {printable(item.path): item for item in find_inputs([str(container)], InputOptions(), Skipped())}
     except ValueError:  # a manifest whose column was named by hand
         return {}
-    return {printable(item.member) if item.kind == "member" else item.path.rpartition(":")[2]: item for item in items}
 
 
 def _thumbnail(path: str | None, read: Read) -> str | None:

@@ -51,11 +51,7 @@ def read_batches(source: Path) -> Iterator[Batch]:
 
 
 def field(structs: pa.Array, name: str, kind: pa.DataType | None = None) -> pa.Array:
-    """Take one field out of structs; null if its struct is null or lacks the field.
-
-    Raises:
-        ValueError: it cannot be cast to the type `kind`.
-    """
+    """Take one field out of structs, null where there is none; raises ValueError if it cannot be cast to `kind`."""
     if not pa.types.is_struct(structs.type) or structs.type.get_field_index(name) < 0:
         return pa.nulls(len(structs), kind or pa.null())
     values = pc.struct_field(structs, name)

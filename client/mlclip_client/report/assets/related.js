@@ -16,14 +16,12 @@ function section(title, parts) {
 }
 
 function referencesOf(row) {
-  const { reasons, which, weights } = head();
+  const { reasons, which, weights, references } = head();
   if (!reasons) return [];
   const parts = [];
   for (let place = reasons[row]; place < reasons[row + 1]; place++) {
-    const { ids, labels, pictures } = report.references;
-    const each = which[place];
-    const title = `${ids[each]}\n${labels[each].join(", ")}`;
-    parts.push(card("div", { title }, pictures[each], "no picture", percent(weights[place], 1), labels[each], ids[each]));
+    const { id, labels, picture } = references[which[place]];
+    parts.push(card("div", { title: `${id}\n${labels.join(", ")}` }, picture, "no picture", percent(weights[place], 1), labels, id));
   }
   return parts;
 }
