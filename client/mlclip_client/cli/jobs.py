@@ -12,10 +12,11 @@ import typer
 from mlclip_client.bulk.request import JobOptions, MonitorOptions, ServerOptions
 from mlclip_client.cli import options
 from mlclip_client.cli.remembered import as_begun
+from mlclip_client.errors import RETRYABLE_KINDS
 from mlclip_client.events import logged
 from mlclip_client.inputs import USER_AGENT
 from mlclip_client.jobs.folder import Job
-from mlclip_client.jobs.run import AGAIN, run_retry
+from mlclip_client.jobs.run import run_retry
 from mlclip_client.output.writers import check_target
 from mlclip_client.session import MAX_BYTES
 
@@ -24,7 +25,8 @@ def retry_failed(
     context: typer.Context,
     job: Annotated[Path, typer.Argument(is_eager=True, callback=as_begun, help="Folder of a job.")],
     kind: Annotated[
-        list[str] | None, typer.Option(help=f"Kinds of errors; repeatable. \\[default: {', '.join(sorted(AGAIN))}]")
+        list[str] | None,
+        typer.Option(help=f"Kinds of errors; repeatable. \\[default: {', '.join(sorted(RETRYABLE_KINDS))}]"),
     ] = None,
     out: Annotated[str | None, typer.Option(help="A .parquet or .jsonl file for all rows, or - for stdout.")] = None,
     url: options.Url = "127.0.0.1:8001",
@@ -54,7 +56,7 @@ def retry_failed(
 
     Options that are not given are those that the job was begun with.
     """
-    kinds = frozenset(kind or AGAIN)
+    kinds = frozenset(kind) if kind else RETRYABLE_KINDS
     with options.reported(debug), logged(log):
         limits = options.limits(
             max_bytes, download_seconds, concurrency, per_host, private, ignore_robots, proxy, user_agent

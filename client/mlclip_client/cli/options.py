@@ -15,9 +15,8 @@ from mlclip_client.cli.remembered import given
 from mlclip_client.errors import ClientError, UnknownHead, WrongJob
 from mlclip_client.events import tell
 from mlclip_client.inputs import Limits
-from mlclip_client.jobs.folder import Counts
 from mlclip_client.jobs.merge import merge
-from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE
+from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE, Tally
 from mlclip_client.output.writers import partial_name
 from mlclip_client.wording import counted
 
@@ -139,20 +138,19 @@ def conclude(
     """
     code = _conclude(summary, job, out, rest)
     tally = summary.tally
-    errors = dict(tally.rejected + tally.failed)
-    tell("ended", exit_code=code, labelled=tally.labelled, errors=errors, interrupted=summary.interrupted)
+    tell("ended", exit_code=code, labelled=tally.labelled, errors=dict(tally.errors), interrupted=summary.interrupted)
     return code
 
 
 def _conclude(summary: Summary, job: Path | None, out: str | None, rest: str) -> int:
     tally = summary.tally
     parts = [str(tally)]
-    if summary.saved and not summary.interrupted:  # it counts inputs whose rows were not written, too
-        parts.append(f"{summary.saved:,} took the answer of the same bytes")
-    if summary.retries:
-        parts.append(f"{counted(summary.retries, 'request')} sent again")
-    if summary.found is not None and (passed := str(summary.found)):
-        parts.append(passed)
+    if tally.saved and not summary.interrupted:  # it also counts inputs whose rows were not written
+        parts.append(f"{tally.saved:,} took the answer of the same bytes")
+    if tally.retries:
+        parts.append(f"{counted(tally.retries, 'request')} sent again")
+    if summary.skipped is not None and (skipped := str(summary.skipped)):
+        parts.append(skipped)
     if summary.texts is not None:
         used = counted(summary.texts.used, "has", "have")
         parts.append(f"{used} one of the {len(summary.texts):,} texts")
@@ -173,7 +171,7 @@ def _conclude(summary: Summary, job: Path | None, out: str | None, rest: str) ->
         elif not complete and not summary.interrupted:
             parts.append(rest)
             unwritten = out is not None
-        code = DONE if not counts.failed else REJECTED if code == DONE else code
+        code = DONE if not counts.errors else REJECTED if code == DONE else code
     say("; ".join(parts))
     if tally.failed:
         say(f"error: the server did not answer for every image: {tally.last_failure}")
@@ -184,15 +182,14 @@ def _conclude(summary: Summary, job: Path | None, out: str | None, rest: str) ->
     if unwritten:
         say(f"error: {out} is not written before every input has a row")
         return FAILED
-    unreadable = summary.found is not None and summary.found.unreadable
+    unreadable = summary.skipped is not None and summary.skipped.unreadable
     return REJECTED if code == DONE and unreadable else code
 
 
-def progress(counts: Counts, inputs: int) -> str:
+def progress(counts: Tally, inputs: int) -> str:
     """How far a job is, in a line."""
     text = f"{counts.rows:,} of {inputs:,} inputs have a row"
-    kinds = [f"{count:,} {kind}" for kind, count in sorted((counts.errors or {}).items(), key=lambda pair: -pair[1])]
-    return f"{text}, {counts.failed:,} of them an error ({', '.join(kinds)})" if kinds else text
+    return f"{text}, {counts.errors.total():,} of them an error ({counts.kinds})" if counts.errors else text
 
 
 @contextlib.contextmanager

@@ -18,11 +18,11 @@ from typing import Literal
 
 from PIL import Image, features
 
-from mlclip_client.errors import Unreadable
+from mlclip_client.errors import Unreadable, error_class
 from mlclip_client.images import load
 from mlclip_client.inputs import InputOptions, Item, Reader, Skipped, find_inputs
 from mlclip_client.inputs.names import format_of, is_address
-from mlclip_client.output.rows import REJECTED_KINDS, printable
+from mlclip_client.output.rows import printable
 from mlclip_client.pixels import decode
 from mlclip_client.session import MAX_BYTES
 
@@ -123,7 +123,7 @@ def why_missing(path: str | None, kind: str | None, *, fetched: bool) -> Reason:
         return "memory"
     if is_address(path) and not fetched:
         return "address"
-    return "error" if kind in REJECTED_KINDS else "unread"
+    return "error" if kind is not None and error_class(kind).input_fault else "unread"
 
 
 def _listed(container: Path) -> dict[str, Item]:
