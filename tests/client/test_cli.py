@@ -335,9 +335,8 @@ def test_the_user_agent_reaches_the_reader_of_inputs(run, monkeypatch):
 
 
 def test_an_interrupted_run_does_not_count_answers_of_rows_that_were_not_written(capsys):
-    tally = Tally(labelled=5)
-    assert conclude(Summary(tally, saved=63, interrupted=True), None, "-") == 1
+    assert conclude(Summary(Tally(labelled=5, saved=63), interrupted=True), None, "-") == 1
     assert capsys.readouterr().err == "5 inputs: 5 labelled\nerror: interrupted; the rows up to here are kept\n"
-    assert conclude(Summary(tally, saved=3, retries=1), None, "-") == 0
+    assert conclude(Summary(Tally(labelled=5, saved=3, retries=1)), None, "-") == 0
     line = "5 inputs: 5 labelled; 3 took the answer of the same bytes; 1 request sent again\n"
     assert capsys.readouterr().err == line

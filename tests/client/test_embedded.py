@@ -190,7 +190,7 @@ def test_a_model_that_cannot_be_loaded_stops_a_job_and_one_that_fails_is_an_erro
     result = run(*arguments)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: the model 'encoder_tiny' of {copy} cannot be loaded: ")
-    assert "what is done is kept" in result.stderr
+    assert "finished shards are kept" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     shutil.copy(copy / "head_grid/1/model.onnx", copy / "head_color/1/model.onnx")  # it wants tokens
     (copy / "encoder_tiny/1/model.onnx").write_bytes(whole)

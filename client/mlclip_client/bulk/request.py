@@ -8,7 +8,6 @@ from typing import Literal
 
 from mlclip_client.inputs import InputOptions, Limits, Skipped
 from mlclip_client.inputs.texts import Texts
-from mlclip_client.jobs.folder import Counts
 from mlclip_client.output.rows import RowOptions
 from mlclip_client.output.tally import Tally
 from mlclip_client.server.catalog import Via
@@ -113,22 +112,18 @@ class Request:
 
 @dataclass
 class Summary:
-    """What a run says at its end.
+    """What is reported at the end of a run.
 
     Attributes:
         tally: of the rows of this run.
-        found: what was passed by while inputs were searched; None where they were not.
-        texts: the titles, if there are some.
-        saved: inputs that took their answer from the same bytes.
-        retries: requests that were sent again.
-        interrupted: stopped by hand.
-        job: all rows of the job, and how many inputs it has; None without a job.
+        skipped: what the search for inputs skipped; None without a search.
+        texts: the titles, if there are any.
+        interrupted: stopped by Ctrl-C or SIGTERM.
+        job: counts of all rows of the job, and its number of inputs; None without a job.
     """
 
     tally: Tally = field(default_factory=Tally)
-    found: Skipped | None = None
+    skipped: Skipped | None = None
     texts: Texts | None = None
-    saved: int = 0
-    retries: int = 0
     interrupted: bool = False
-    job: tuple[Counts, int] | None = None
+    job: tuple[Tally, int] | None = None

@@ -12,9 +12,8 @@ import typer
 from mlclip_client.bulk.request import Summary
 from mlclip_client.errors import ClientError, UnknownHead, WrongJob
 from mlclip_client.events import tell
-from mlclip_client.jobs.folder import Counts
 from mlclip_client.jobs.merge import merge
-from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE
+from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE, Tally
 from mlclip_client.output.writers import partial_name
 from mlclip_client.wording import counted
 
@@ -55,8 +54,7 @@ def conclude(summary: Summary, job: Path | None, out: str | None, rest: str = OT
     """
     code = _stream_end(summary, str(out)) if job is None else _job_end(summary, job, out, rest)
     tally = summary.tally
-    errors = dict(tally.rejected + tally.failed)
-    tell("ended", exit_code=code, labelled=tally.labelled, errors=errors, interrupted=summary.interrupted)
+    tell("ended", exit_code=code, labelled=tally.labelled, errors=dict(tally.errors), interrupted=summary.interrupted)
     return code
 
 
@@ -83,16 +81,16 @@ def _job_end(summary: Summary, job: Path, out: str | None, rest: str) -> int:
     if not complete and out is not None:
         return _fail(f"{out} is not written before every input has a row")
     code = summary.tally.exit_code()
-    return _unless_unreadable(DONE if not counts.failed else REJECTED if code == DONE else code, summary)
+    return _unless_unreadable(DONE if not counts.errors else REJECTED if code == DONE else code, summary)
 
 
 def _say_all(summary: Summary, parts: list[str]) -> None:
     tally, told = summary.tally, [str(summary.tally)]
-    if summary.saved and not summary.interrupted:  # it also counts inputs whose rows were not written
-        told.append(f"{summary.saved:,} took the answer of the same bytes")
-    if summary.retries:
-        told.append(f"{counted(summary.retries, 'request')} sent again")
-    if summary.found is not None and (skipped := str(summary.found)):
+    if tally.saved and not summary.interrupted:  # it also counts inputs whose rows were not written
+        told.append(f"{tally.saved:,} took the answer of the same bytes")
+    if tally.retries:
+        told.append(f"{counted(tally.retries, 'request')} sent again")
+    if summary.skipped is not None and (skipped := str(summary.skipped)):
         told.append(skipped)
     if summary.texts is not None:
         told.append(f"{counted(summary.texts.used, 'has', 'have')} one of the {len(summary.texts):,} texts")
@@ -107,11 +105,10 @@ def _fail(reason: str) -> int:
 
 
 def _unless_unreadable(code: int, summary: Summary) -> int:
-    return REJECTED if code == DONE and summary.found is not None and summary.found.unreadable else code
+    return REJECTED if code == DONE and summary.skipped is not None and summary.skipped.unreadable else code
 
 
-def progress(counts: Counts, inputs: int) -> str:
+def progress(counts: Tally, inputs: int) -> str:
     """Say how far a job is."""
     text = f"{counts.rows:,} of {inputs:,} inputs have a row"
-    kinds = [f"{count:,} {kind}" for kind, count in sorted((counts.errors or {}).items(), key=lambda pair: -pair[1])]
-    return f"{text}, {counts.failed:,} of them an error ({', '.join(kinds)})" if kinds else text
+    return f"{text}, {counts.errors.total():,} of them an error ({counts.kinds})" if counts.errors else text

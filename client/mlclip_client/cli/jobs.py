@@ -14,10 +14,11 @@ from mlclip_client.bulk.request import JobOptions, MonitorOptions, ServerOptions
 from mlclip_client.cli.ending import check_stdout, conclude, progress
 from mlclip_client.cli.options import answering
 from mlclip_client.cli.remembered import as_begun
+from mlclip_client.errors import RETRYABLE_KINDS
 from mlclip_client.events import logged
 from mlclip_client.inputs import Limits
 from mlclip_client.jobs.folder import Job
-from mlclip_client.jobs.run import AGAIN, run_retry
+from mlclip_client.jobs.run import run_retry
 from mlclip_client.output.writers import check_target
 
 
@@ -26,7 +27,8 @@ def retry_failed(
     job: Annotated[Path, typer.Argument(is_eager=True, callback=as_begun, help="Folder of a job.")],
     *,
     kind: Annotated[
-        list[str] | None, typer.Option(help=f"Kinds of errors; repeatable. \\[default: {', '.join(sorted(AGAIN))}]")
+        list[str] | None,
+        typer.Option(help=f"Kinds of errors; repeatable. \\[default: {', '.join(sorted(RETRYABLE_KINDS))}]"),
     ] = None,
     out: Annotated[str | None, typer.Option(help="A .parquet or .jsonl file for all rows, or - for stdout.")] = None,
     limits: Limits,
@@ -43,7 +45,7 @@ def retry_failed(
         if out is not None:
             check_target(out)
         limits = replace(limits, connections=server.concurrency)
-        summary = run_retry(job, frozenset(kind or AGAIN), limits, server, monitor, job_options)
+        summary = run_retry(job, frozenset(kind or RETRYABLE_KINDS), limits, server, monitor, job_options)
         rest = f"the others have no row yet: classify --job {job} goes on with them"
         raise typer.Exit(conclude(summary, job, out, rest))
 
