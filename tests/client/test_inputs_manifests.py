@@ -298,7 +298,7 @@ def test_lists_hold_a_name_a_line(tmp_path):
 
 def test_lists_with_nuls_hold_names_with_newlines(tmp_path):
     path = written(tmp_path / "m.txt", b"a\nb.jpg\0c.jpg\0" + b"x" * (2**20 + 1) + b"\0d.jpg")
-    items = items_of(path, nul=True)
+    items = items_of(path, null=True)
     assert [item.path for item in items] == [
         f"{tmp_path}/a\nb.jpg",
         f"{tmp_path}/c.jpg",

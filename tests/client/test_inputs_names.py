@@ -124,7 +124,7 @@ def stdin_pipe(monkeypatch):
 def test_items_of_stdin_come_out_as_soon_as_their_line_came_in(here, monkeypatch, nul):
     end = b"\0" if nul else b"\n"
     with stdin_pipe(monkeypatch) as pipe, sys.stdin:
-        items = find_inputs(["-"], InputOptions(nul=nul), Skipped())
+        items = find_inputs(["-"], InputOptions(null=nul), Skipped())
         for name in ("a.jpg", "sub/b.jpg", "https://x.org/c.jpg"):
             pipe.write(name.encode() + end)  # nothing more: an item that waits for the next line never comes
             got = []
@@ -141,7 +141,7 @@ def test_items_of_stdin_come_out_as_soon_as_their_line_came_in(here, monkeypatch
     ("options", "names", "message"),
     [
         (InputOptions(column="x"), ["sub", "a1.jpg"], r"^--column x: no manifest is named \(\.parquet, "),
-        (InputOptions(nul=True), ["sub"], "^--null: neither a list"),
+        (InputOptions(null=True), ["sub"], "^--null: neither a list"),
     ],
 )
 def test_options_about_files_that_nobody_named_are_refused(here, options, names, message):
@@ -293,7 +293,7 @@ def test_stores_that_never_answer_are_given_up(monkeypatch):
 
     released = threading.Event()
     monkeypatch.setattr(module, "download", lambda address, limit: released.wait(60))
-    with Reader(Limits(seconds=0.05)) as reader:
+    with Reader(Limits(download_seconds=0.05)) as reader:
         with pytest.raises(DownloadFailed, match=r"not whole within 0\.05 s"):
             reader.read(Item("memory://a.jpg", "remote", "memory://a.jpg"))
         released.set()
@@ -305,7 +305,7 @@ def test_stores_that_never_answer_are_given_up(monkeypatch):
         {"max_bytes": 0},
         {"connections": 0},
         {"per_host": 0},
-        {"seconds": 0},
+        {"download_seconds": 0},
         {"redirects": -1},
         {"user_agent": "a\r\nb"},
     ],

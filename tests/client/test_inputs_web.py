@@ -158,7 +158,7 @@ def test_sites_that_fall_silent_are_given_up(site, start):
 
     site.pages["/a.jpg"] = silent
     with pytest.raises(DownloadFailed, match=r"^not whole within 0\.2 s$"):
-        fetch(f"{site.url}/a.jpg", seconds=0.2)
+        fetch(f"{site.url}/a.jpg", download_seconds=0.2)
     assert len(site.asked) <= 1  # none where connecting took all of the time
     site.released.set()
 
@@ -314,7 +314,7 @@ def test_names_that_do_not_exist_are_final_and_lookups_have_the_deadline(monkeyp
     with pytest.raises(DownloadFailed, match="gone.test could not be resolved: Name or service not known"):
         backend.connect_tcp("gone.test", 80)
     released = threading.Event()
-    client = web(lambda host, port: released.wait(60), seconds=0.05)
+    client = web(lambda host, port: released.wait(60), download_seconds=0.05)
     with pytest.raises(DownloadFailed, match=r"not whole within 0\.05 s"):
         client.fetch("http://slow.test/a.jpg")
     released.set()
@@ -348,7 +348,7 @@ def test_sites_that_ask_not_to_be_indexed_are_respected(site, value):
     url = site.page("/a.jpg", X_Robots_Tag=["googlebot: nofollow", value])
     with pytest.raises(DownloadFailed, match=r"^the site asks not to be indexed \(X-Robots-Tag: no\w+\)$"):
         fetch(url)
-    assert fetch(url, robots=False) == b"image"
+    assert fetch(url, ignore_robots=True) == b"image"
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_nobody_listens():
 
 
 def test_closing_ends_waits_for_another_try(site, monkeypatch):
-    client = web(lambda host, port: ["127.0.0.1"], private=True, seconds=600)
+    client = web(lambda host, port: ["127.0.0.1"], private=True, download_seconds=600)
     busy = site.page("/a.jpg", 503, b"", Retry_After="25")
 
     def close_while_it_waits(seconds):
@@ -464,7 +464,7 @@ def test_time_starts_when_there_is_a_slot_and_covers_redirects(site):
             waits.append(seconds)
             return super().one(host, seconds)
 
-    client = web(lambda host, port: ["127.0.0.1"], private=True, seconds=25)
+    client = web(lambda host, port: ["127.0.0.1"], private=True, download_seconds=25)
     client._slots = Recording(1, 1)
     site.page("/a.jpg", body=b"end")
     for _ in range(2):

@@ -24,11 +24,11 @@ class InputOptions:
 
     Attributes:
         column: name of the manifests' column of paths, addresses or bytes; None: the one whose name is known.
-        nul: names in lists (`-` and .txt) end with NUL instead of a newline, as `find -print0` writes them.
+        null: names in lists (`-` and .txt) end with NUL instead of a newline, as `find -print0` writes them.
     """
 
     column: str | None = None
-    nul: bool = False
+    null: bool = False
 
 
 def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -> Iterator[Item]:
@@ -57,7 +57,7 @@ def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -
         raise ValueError("- stands for stdin, which is closed: pipe a list into it")
     if options.column is not None and "manifest" not in kinds:
         raise ValueError(f"--column {options.column}: no manifest is named ({', '.join(MANIFESTS)})")
-    if options.nul and not {"list", "stdin"} & set(kinds):
+    if options.null and not {"list", "stdin"} & set(kinds):
         raise ValueError("--null: neither a list (.txt) nor - for stdin is named")
     for source in sources:
         if source.kind == "manifest":
@@ -80,6 +80,6 @@ def _items(source: Source, options: InputOptions, skipped: Skipped, seen: set[tu
         case "manifest":
             return read_manifest(name, options.column, skipped)
         case "list":
-            return read_list(name, options.nul, skipped)
+            return read_list(name, options.null, skipped)
         case "stdin":
-            return read_names(sys.stdin.buffer, "stdin", options.nul, skipped)
+            return read_names(sys.stdin.buffer, "stdin", options.null, skipped)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from mlclip_client.images import MAX_BYTES
+
 USER_AGENT = f"mlclip-client/{version('mlclip-client')}"
 """How the client introduces itself to sites by default."""
 
@@ -15,25 +17,25 @@ class Limits:
 
     Attributes:
         max_bytes: size of the largest file that is read.
-        seconds: time limit of a download, redirects and retries included.
+        download_seconds: time limit of a download, redirects and retries included.
         redirects: how many are followed.
         connections: downloads at once.
         per_host: downloads at once from one host.
         private: allow addresses outside the public internet, and protocols that reach machines without a check of
             their address (ftp, sftp, …).
-        robots: do not use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`.
+        ignore_robots: also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`.
         user_agent: sent with each request; the part before a slash is the name that `X-Robots-Tag` may address.
         proxy: `http://host:port` of a proxy for http and https; proxies of the environment are never used. A proxy
             resolves names itself, so only hosts written as numbers can be checked; it should refuse private addresses.
     """
 
-    max_bytes: int = 64 * 2**20
-    seconds: float = 30.0
+    max_bytes: int = MAX_BYTES
+    download_seconds: float = 30.0
     redirects: int = 5
     connections: int = 32
     per_host: int = 4
     private: bool = False
-    robots: bool = True
+    ignore_robots: bool = False
     user_agent: str = USER_AGENT
     proxy: str | None = None
 
@@ -41,8 +43,8 @@ class Limits:
         for name in ("max_bytes", "connections", "per_host"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.seconds > 0:
-            raise ValueError(f"seconds must be more than 0, not {self.seconds}")
+        if not self.download_seconds > 0:
+            raise ValueError(f"download_seconds must be more than 0, not {self.download_seconds}")
         if self.redirects < 0:
             raise ValueError(f"redirects must be at least 0, not {self.redirects}")
         if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://")):

@@ -106,10 +106,10 @@ class Reader:
             raise DownloadFailed(f"{scheme_of(address)}:// may reach private machines; --private allows it")
         task = self._threads.submit(download, address, self._limits.max_bytes)
         try:
-            return task.result(self._limits.seconds)
+            return task.result(self._limits.download_seconds)
         except TimeoutError as error:
             task.cancel()
-            raise DownloadFailed(f"not whole within {self._limits.seconds:g} s") from error
+            raise DownloadFailed(f"not whole within {self._limits.download_seconds:g} s") from error
 
     def _the_web(self) -> Web:
         with self._lock:

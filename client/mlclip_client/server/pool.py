@@ -10,14 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mlclip_client.errors import ClientError, DeadlineExceeded, ServerBusy, ServerUnavailable
+from mlclip_client.errors import ClientError, NoAnswer, ServerUnavailable
 from mlclip_client.events import tell
 from mlclip_client.server.transport import Transport
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Transport)
-AGAIN = (ServerUnavailable, ServerBusy, DeadlineExceeded)
-"""Errors after which the same request may be sent again. Others say something of the image or of the models."""
 _FIRST, _GROWTH, _LONGEST = 0.1, 2.0, 5.0
 
 
@@ -84,7 +82,7 @@ class EndpointPool(Generic[R]):
             endpoint = await self._choose(until, tried)
             try:
                 answer = await question(endpoint)
-            except AGAIN as error:
+            except NoAnswer as error:
                 tried.add(endpoint.url)
                 tries += 1
                 self._note(endpoint, error)
@@ -113,7 +111,7 @@ class EndpointPool(Generic[R]):
         for endpoint in self.endpoints:
             try:
                 answers.append(await question(endpoint))
-            except AGAIN as error:
+            except NoAnswer as error:
                 away.append((endpoint, error))
             else:
                 self._welcome(endpoint)

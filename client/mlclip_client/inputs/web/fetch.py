@@ -89,7 +89,7 @@ class Web:
                 if not got:
                     raise httpcore2.PoolTimeout("no slot for the download in time")
                 if not started:
-                    self._deadline.until = time.monotonic() + self._limits.seconds
+                    self._deadline.until = time.monotonic() + self._limits.download_seconds
                 answer = self._get(url)
             if isinstance(answer, bytes):
                 return answer
@@ -103,7 +103,7 @@ class Web:
         with self._pool.stream("GET", target, headers=self._headers, extensions=wait) as response:
             headers = httpx2.Headers(response.headers)
             directive = refusal(headers.get_list("x-robots-tag"), self._limits.user_agent)
-            if directive and self._limits.robots:
+            if directive and not self._limits.ignore_robots:
                 raise DownloadFailed(f"the site asks not to be indexed (X-Robots-Tag: {directive})")
             if response.status in _REDIRECTS and "location" in headers:
                 return _parse(headers["location"], base=url)
@@ -131,7 +131,7 @@ class Web:
         try:
             yield
         except httpcore2.TimeoutException as error:
-            raise DownloadFailed(f"not whole within {self._limits.seconds:g} s") from error
+            raise DownloadFailed(f"not whole within {self._limits.download_seconds:g} s") from error
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError) as error:
             raise _Again(f"the connection failed: {reason_of(error)}") from error
         except (httpcore2.ProtocolError, httpcore2.UnsupportedProtocol) as error:
