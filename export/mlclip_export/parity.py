@@ -16,6 +16,8 @@ from mlclip.errors import ExportError
 from mlclip_export.graphs import threshold_input
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Case = tuple[Arrays, Arrays]
+"""Inputs and torch's outputs, both by name, [B, ...] with any B."""
 
 BATCHES = (1, 3, 8)
 """Batch sizes that are compared; none is the size that graphs are traced with."""
@@ -37,7 +39,7 @@ class Difference:
     value: float
 
 
-def compare(model: str, path: Path, cases: Iterable[tuple[Arrays, Arrays]]) -> list[Difference]:
+def compare(model: str, path: Path, cases: Iterable[Case]) -> list[Difference]:
     """Run an ONNX file in onnxruntime on the CPU and compare each output.
 
     Args:

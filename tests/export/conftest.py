@@ -9,7 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from mlclip_export import checked, export_runs, graphs
+from mlclip_export import build, export_runs, graphs
 
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.encoders.clip import load_encoder
@@ -88,10 +88,8 @@ def traced_once(_traced, monkeypatch):
         else:
             shutil.copytree(kept, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr(checked, "write_encoder", lambda encoder, folder: once(graphs.write_encoder, encoder, folder))
-    monkeypatch.setattr(
-        checked, "write_head", lambda head, inputs, folder: once(graphs.write_head, head, folder, inputs)
-    )
+    monkeypatch.setattr(build, "write_encoder", lambda encoder, folder: once(graphs.write_encoder, encoder, folder))
+    monkeypatch.setattr(build, "write_head", lambda head, inputs, folder: once(graphs.write_head, head, folder, inputs))
 
 
 @pytest.fixture(scope="session")

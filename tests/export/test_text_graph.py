@@ -8,12 +8,10 @@ import onnxruntime
 import open_clip
 import pytest
 import torch
-from google.protobuf import text_format
-from mlclip_export import checked, export_runs
-from mlclip_export.facts import EncoderFacts, Facts, TextFacts, read_facts
+from mlclip_export import build, export_runs
+from mlclip_export.facts import EncoderFacts, Facts, TextFacts, read_configs, read_facts
 from mlclip_export.layout import tokenize_names
 from mlclip_export.text_graph import END, check_served_text, text_cases, write_text_encoder
-from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.encoders.clip import load_encoder
 from mlclip.errors import ExportError
@@ -53,7 +51,7 @@ def repository(made, tmp_path):
 
 
 def read(repository, model):
-    return text_format.Parse((repository / model / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+    return read_configs(repository)[model]
 
 
 def inputs(repository, model):
@@ -120,7 +118,7 @@ def test_texts_go_where_they_are_read(repository):
 
 
 def test_exporting_another_head_leaves_texts_alone(repository, worded, make_run, monkeypatch):
-    monkeypatch.setattr(checked, "write_text_encoder", None)
+    monkeypatch.setattr(build, "write_text_encoder", lambda encoder, folder: pytest.fail("traced again"))
     before = content(repository)
     export_runs({"sigmoid": make_run(worded)}, repository, encoders=[worded])
     assert content(repository) == before
