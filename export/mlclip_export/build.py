@@ -81,7 +81,17 @@ def build_graphs(encoder: Encoder, runs: Mapping[str, Run], workshop: Workshop) 
         head, its_graphs = _head(name, run, features, workshop)
         heads.append(head)
         graphs += its_graphs
-    return Built(_encoder_facts(encoder, workshop.max_batch, text), tuple(heads), tuple(graphs))
+    facts = EncoderFacts(
+        tag=encoder.tag,
+        fingerprint=encoder.fingerprint,
+        spec=encoder.spec,
+        embedding_width=encoder.embedding_width,
+        token_count=encoder.token_count,
+        token_width=encoder.token_width,
+        max_batch=workshop.max_batch,
+        text=text,
+    )
+    return Built(facts, tuple(heads), tuple(graphs))
 
 
 def _tower(model: str, fingerprint: str, write: Callable[[Path], None], cases: Cases, workshop: Workshop) -> Graph:
@@ -156,19 +166,6 @@ def _arrays(cases: Cases) -> list[Case]:
         ({name: tensor.numpy() for name, tensor in feeds.items()}, {name: t.numpy() for name, t in outputs.items()})
         for feeds, outputs in cases
     ]
-
-
-def _encoder_facts(encoder: Encoder, max_batch: int, text: TextFacts | None) -> EncoderFacts:
-    return EncoderFacts(
-        tag=encoder.tag,
-        fingerprint=encoder.fingerprint,
-        spec=encoder.spec,
-        embedding_width=encoder.embedding_width,
-        token_count=encoder.token_count,
-        token_width=encoder.token_width,
-        max_batch=max_batch,
-        text=text,
-    )
 
 
 def _head_facts(name: str, run: Run, outputs: Features, max_batch: int) -> HeadFacts:
