@@ -1,8 +1,8 @@
-"""How a config is made for a GPU: onnxruntime's CUDA and TensorRT accelerators, or a TensorRT plan.
+"""Configs for a GPU: onnxruntime's CUDA and TensorRT accelerators, or a TensorRT plan.
 
-Instance groups say KIND_AUTO: Triton takes a GPU where it finds one and the CPU elsewhere, so each variant loads
-on any machine. The keys are those of Triton's onnxruntime backend
-(https://github.com/triton-inference-server/onnxruntime_backend), which refuses keys it does not know.
+Instance groups are KIND_AUTO: Triton uses a GPU if there is one and otherwise the CPU, so these variants load on any
+machine. The keys are those of Triton's onnxruntime backend
+(https://github.com/triton-inference-server/onnxruntime_backend), which refuses unknown keys.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WORKSPACE_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which content a config goes with: the model's version and the first digits of its content's digest."""
+    """The content that a config belongs to: the model's version and the first digits of the content's digest."""
 
     version: int
     digest: str

@@ -138,7 +138,7 @@ def _model(name: str, backend: str, max_batch: int) -> pb.ModelConfig:
 
 
 def add_text_input(config: pb.ModelConfig) -> None:
-    """Give a model the optional input `text`."""
+    """Add the optional input `text`."""
     add_tensor(config.input, "text", pb.TYPE_STRING, [1]).optional = True
 
 
@@ -152,7 +152,7 @@ def _add_head_tensors(config: pb.ModelConfig, head: HeadFacts, encoder: EncoderF
 
 
 def add_label_outputs(config: pb.ModelConfig, head: HeadFacts, prefix: str = "", label_file: str = "") -> None:
-    """Give a model the outputs of a threshold model; `label_file` names the classes of `scores`."""
+    """Add the outputs of a threshold model; `label_file` names the classes of `scores`."""
     classes = len(head.labels)
     top = min(classes, TOP)
     add_tensor(config.output, f"{prefix}scores", pb.TYPE_FP32, [classes]).label_filename = label_file

@@ -94,15 +94,15 @@ def _ensemble(
 
 
 def _add_head_steps(config: pb.ModelConfig, head: HeadFacts, prefix: str = "") -> None:
-    given = threshold_input(head.output)
-    named = REFERENCE_OUTPUTS if head.references else ()
-    made = {head.output: f"{prefix}{given}", **{output: f"{prefix}{output}" for output in named}}
-    _add_step(config, f"head_{head.name}", {feature: feature for feature in head.inputs}, made)
-    outputs = {output: f"{prefix}{output}" for output in ("scores", "selected", "top_index", "top_score")}
-    _add_step(config, f"threshold_{head.name}", {given: f"{prefix}{given}"}, outputs)
-    if named:
-        inputs = {output: f"{prefix}{output}" for output in named}
-        _add_step(config, f"references_{head.name}", inputs, {"references": f"{prefix}references"})
+    def named(*tensors: str) -> dict[str, str]:
+        return {tensor: f"{prefix}{tensor}" for tensor in tensors}
+
+    given, references = threshold_input(head.output), named(*(REFERENCE_OUTPUTS if head.references else ()))
+    outputs = {head.output: f"{prefix}{given}", **references}
+    _add_step(config, f"head_{head.name}", {feature: feature for feature in head.inputs}, outputs)
+    _add_step(config, f"threshold_{head.name}", named(given), named("scores", "selected", "top_index", "top_score"))
+    if references:
+        _add_step(config, f"references_{head.name}", references, named("references"))
 
 
 def _add_references_output(config: pb.ModelConfig, head: HeadFacts, prefix: str = "") -> None:

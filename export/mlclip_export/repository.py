@@ -79,17 +79,23 @@ class Written:
 
 
 @contextmanager
+def _writing(repository: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(f"cannot write the model repository {repository}: {error}") from error
+
+
+@contextmanager
 def locked(repository: Path) -> Iterator[None]:
     """Make a repository's folder if it does not exist, and keep other exports waiting.
 
     Raises:
         ExportError: the folder cannot be made.
     """
-    try:
+    with _writing(repository):
         repository.mkdir(parents=True, exist_ok=True)
         handle = os.open(repository, os.O_RDONLY)
-    except OSError as error:
-        raise ExportError(f"cannot write the model repository {repository}: {error}") from error
     try:
         with suppress(OSError):  # NFS has no locks of folders
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -108,15 +114,13 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
     Raises:
         ExportError: a folder of that name is not mlclip's, or the repository cannot be written.
     """
-    try:
+    with _writing(repository):
         for left_over in repository.glob(f"{_STAGING}*"):
             shutil.rmtree(left_over)
         with tempfile.TemporaryDirectory(prefix=_STAGING, dir=repository) as staging:
             changed = _stage(repository, models, Path(staging))
             for name in changed:
                 _swap(repository / name, Path(staging) / name, Path(staging) / f"{name}.before")
-    except OSError as error:
-        raise ExportError(f"cannot write the model repository {repository}: {error}") from error
     return [_written(repository / model.name, model.name in changed) for model in models]
 
 
@@ -127,11 +131,9 @@ def remove_models(repository: Path, keep: Iterable[str]) -> list[str]:
         ExportError: the repository cannot be written.
     """
     stale = sorted(set(read_configs(repository)) - set(keep))
-    try:
+    with _writing(repository):
         for name in stale:
             shutil.rmtree(repository / name)
-    except OSError as error:
-        raise ExportError(f"cannot write the model repository {repository}: {error}") from error
     return stale
 
 

@@ -10,8 +10,6 @@ from mlclip_export import ExportOptions, build, export_runs, graphs, parity, ten
 from mlclip.errors import CheckpointError, ExportError
 from mlclip.heads import Head
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
 
 def refused(match, runs, repository, options=None, error=ExportError, **given):
     before = sorted(repository.rglob("*")) if repository.exists() else None

@@ -14,8 +14,6 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
 
 def tree(folder):
     return {

@@ -15,25 +15,18 @@ from mlclip_export.text_graph import END, check_served_text, text_cases, write_t
 
 from mlclip.encoders.clip import load_encoder
 from mlclip.errors import ExportError
-from mlclip.training.pretrain import save
 
-VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
+from .conftest import VISION, write_encoder_folder
+
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 2}
 OF_TEXT = {"tokenize", "text_encoder_worded"}
-
-pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")
 def worded(tmp_path_factory):
     """An encoder of CLIP's vocabulary; its tag is `worded`."""
-    config = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}
-    preprocess = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
     folder = tmp_path_factory.mktemp("encoders") / "worded"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save(open_clip.model.CLIP(**config), {"model_cfg": config, "preprocess_cfg": preprocess}, folder)
-    return load_encoder(str(folder))
+    return load_encoder(str(write_encoder_folder(folder, VISION, text=TEXT)))
 
 
 @pytest.fixture(scope="module")
