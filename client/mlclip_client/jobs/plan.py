@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.errors import BadImage, DownloadFailed, TooLarge, Unreadable
+from mlclip_client.errors import KINDS, BadImage
 from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.inputs.names import is_address
 from mlclip_client.output.writers import replacing
@@ -21,7 +21,7 @@ _STRINGS = ("path", "kind", "place", "member", "text", "column", "error_kind", "
 _NUMBERS = ("offset", "size", "row")
 SCHEMA = pa.schema([(name, pa.binary()) for name in _STRINGS] + [(name, pa.int64()) for name in _NUMBERS])
 """Strings are bytes, since file names need not be UTF-8."""
-_ERRORS = {error.kind: error for error in (BadImage, TooLarge, Unreadable, DownloadFailed)}
+_ERRORS = {kind: error for kind, error in KINDS.items() if issubclass(error, BadImage)}
 
 
 def write_plan(items: Iterable[Item], file: Path, shard_rows: int, on_shard: Callable[[int], None]) -> int:

@@ -63,25 +63,25 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
             found: Row = json.loads(zlib.decompress(known))
             return found
         assert pending is not None
-        return self._ask(key, ask, pending) if first else pending.result()
+        return self._ask(key, ask) if first else pending.result()
 
     def __exit__(self, *_: object) -> None:
         if self._database is not None:
             self._database.close()
 
-    def _ask(self, key: str, ask: Callable[[], Row], pending: Future[Row]) -> Row:
+    def _ask(self, key: str, ask: Callable[[], Row]) -> Row:
         try:
             found = ask()
             self._keep(key, found)
         except BaseException as error:  # also of a full disk: those who wait must not wait for ever
-            pending.set_exception(error)
+            self._finished(key).set_exception(error)
             raise
-        else:
-            pending.set_result(found)
-            return found
-        finally:
-            with self._lock:
-                del self._pending[key]
+        self._finished(key).set_result(found)
+        return found
+
+    def _finished(self, key: str) -> Future[Row]:
+        with self._lock:
+            return self._pending.pop(key)
 
     def _keep(self, key: str, found: Row) -> None:
         kind = found["error_kind"]
