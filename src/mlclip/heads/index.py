@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip.errors import TrainError
+from mlclip.heads.values import check_choice
 
 KINDS = ("hnsw", "ivf")
 TARGET_RECALL = 0.99
@@ -46,6 +47,7 @@ def build_index(kind: str, vectors: Floats) -> Any:
             lists, of which a query searches a few; fast to build).
         vectors: float32 [R, D], unit length; row r becomes number r.
     """
+    check_choice("index", kind, KINDS)
     faiss = require_faiss()
     count, width = vectors.shape
     lists = max(1, min(round(4 * count**0.5), count // _POINTS_A_LIST))
