@@ -326,7 +326,7 @@ def test_the_user_agent_reaches_the_reader_of_inputs(run, monkeypatch):
         asked.append(limits.user_agent)
         raise ValueError("far enough")
 
-    monkeypatch.setattr("mlclip_client.cli.classify.run_stream", lambda wanted, *_: stop(wanted.limits))
+    monkeypatch.setattr("mlclip_client.cli.classify.run_stream", lambda request, *_: stop(request.limits))
     monkeypatch.setattr("mlclip_client.cli.jobs.run_retry", lambda job, kinds, limits, *_: stop(limits))
     for command in (["classify", "https://x.org/a.jpg"], ["retry-failed", "job"]):
         for more in ([], ["--user-agent", "bot/1 (me@x.org)"]):

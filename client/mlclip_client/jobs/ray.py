@@ -48,7 +48,7 @@ def work_on_ray(job: Job, spec: WorkerSpec, job_options: JobOptions) -> Steps:
     Args:
         job: a job that has begun.
         spec: for all workers.
-        job_options: name the cluster and the most workers.
+        job_options: address of the cluster and number of workers.
 
     Yields:
         One shard at a time; of its rows only the columns about errors.

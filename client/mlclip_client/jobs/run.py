@@ -33,7 +33,7 @@ def run_job(
 
     Args:
         folder: of the job.
-        request: inputs, heads and columns; a job that goes on needs neither inputs nor heads.
+        request: inputs, heads, columns and shard size; a job that goes on needs neither inputs nor heads.
         server: addresses and retry time.
         monitor: metrics and progress.
         job_options: engine and limit of errors.
@@ -138,7 +138,7 @@ def _asked(run: Run, folder: str) -> dict[str, Any]:
         "inputs": list(request.names),
         "folder": folder,
         "columns": asdict(request.columns),
-        "manifests": asdict(request.inputs),
+        "manifests": {"column": request.inputs.column, "nul": request.inputs.null},
         "texts": request.texts and os.fspath(request.texts.absolute()),
         "max_bytes": request.limits.max_bytes,
         "shard_rows": request.shard_rows,
