@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mlclip.encoders.clip import load_encoder
-from mlclip.training.pretrain import new_model, save
+from mlclip.encoders.folder import new_model, save
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (250, 250, 250)}
 ARCHITECTURE = {

@@ -1,4 +1,4 @@
-"""Events of a run: in a log, a JSON object a line; some also on standard error, in words."""
+"""Events of a run: JSON lines in a log file, and for some a notice on standard error."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def tell(event: str, level: int = logging.INFO, notice: str = "", **fields: Any)
     Args:
         event: what happened, in words that do not change.
         level: of `logging`.
-        notice: the line that people see on standard error while a command runs; empty: none.
-        fields: what belongs to it.
+        notice: the line on standard error while a command runs; empty: none.
+        fields: details.
     """
     _LOG.log(level, event, extra={"fields": fields, "notice": notice})
 
 
 @contextlib.contextmanager
 def logged(file: Path | None) -> Iterator[None]:
-    """Show notices on standard error, and append events to a file: `time`, `level`, `event` and what belongs to it.
+    """Show notices on standard error, and append events to a file with `time`, `level`, `event` and details.
 
     Args:
         file: None: only the notices.

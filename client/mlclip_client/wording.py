@@ -1,4 +1,4 @@
-"""Counts in sentences."""
+"""Words for messages: counts, quotes, and what went wrong."""
 
 from __future__ import annotations
 
@@ -12,3 +12,14 @@ def counted(count: int, one: str, many: str = "") -> str:
         many: what several are called; empty: with an s at its end.
     """
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def shortened(text: str, limit: int = 120) -> str:
+    """Cut a quoted text to a number of characters."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def reason_of(error: BaseException) -> str:
+    """Say on one line what an error reports: the system's words, otherwise its message, otherwise its type."""
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    return text[:300] or type(error).__name__

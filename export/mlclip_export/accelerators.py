@@ -1,39 +1,39 @@
-"""How a config is made for a GPU: onnxruntime's CUDA and TensorRT accelerators, or a TensorRT plan.
+"""Configs for a GPU: onnxruntime's CUDA and TensorRT accelerators, or a TensorRT plan.
 
-Instance groups say KIND_AUTO: Triton takes a GPU where it finds one and the CPU elsewhere, so each variant loads
-on any machine. The keys are those of Triton's onnxruntime backend
-(https://github.com/triton-inference-server/onnxruntime_backend), which refuses keys it does not know.
+Instance groups are KIND_AUTO: Triton uses a GPU if there is one and otherwise the CPU, so these variants load on any
+machine. The keys are those of Triton's onnxruntime backend
+(https://github.com/triton-inference-server/onnxruntime_backend), which refuses unknown keys.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 Variant = Literal["cpu", "cuda", "tensorrt", "plan"]
 ONNX_VARIANTS: tuple[Variant, ...] = ("cpu", "cuda", "tensorrt")
-VARIANTS: tuple[Variant, ...] = get_args(Variant)
+VARIANTS: tuple[Variant, ...] = (*ONNX_VARIANTS, "plan")
 PLAN = "model.plan"
+_ENGINES = "trt_engine_cache_path"
 _WORKSPACE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which content a config goes with: the model's version and the first digits of its content's digest."""
+    """The content that a config belongs to: the model's version and the first digits of the content's digest."""
 
     version: int
     digest: str
 
 
-def accelerate(config: Any, variant: Variant, stamp: Stamp, engine_cache: str, fp16: bool) -> Any:
-    """Finish the config of an encoder or a head for a variant.
+def accelerate(config: pb.ModelConfig, variant: Variant, engine_cache: str, fp16: bool) -> pb.ModelConfig:
+    """Complete the config of an encoder or a head for a variant, in place.
 
     Args:
-        config: the message, with inputs and outputs; it is changed.
-        variant: where it shall run.
-        stamp: goes into the engine cache's path: engines of other weights must never be found there.
+        config: the message, with its inputs and outputs.
+        variant: where the model shall run.
         engine_cache: an existing folder on the server.
         fp16: let TensorRT compute in half precision.
 
@@ -48,44 +48,52 @@ def accelerate(config: Any, variant: Variant, stamp: Stamp, engine_cache: str, f
         config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_GPU, count=1)
         return config
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_AUTO, count=1)
-    # a config with parameters makes the backend search cuDNN kernels anew for each batch size unless told so here
+    # otherwise a config with parameters makes the backend search cuDNN kernels again for each batch size
     config.parameters["cudnn_conv_algo_search"].string_value = "1"
     accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name=variant)
     if variant == "cuda":
         accelerator.parameters["use_tf32"] = "0"
     else:
-        accelerator.parameters.update(_tensorrt(config, stamp, engine_cache, fp16))
+        accelerator.parameters.update(_tensorrt(config, engine_cache, fp16))
     return config
 
 
-def profile(config: Any) -> dict[str, tuple[list[int], list[int], list[int]]]:
-    """Give smallest, usual and largest shape of each input, batch included: what TensorRT builds engines for."""
+def stamped(config: pb.ModelConfig, stamp: Stamp) -> pb.ModelConfig:
+    """Copy a config for one version of its model: the engine cache's path must never lead to engines of other weights.
+
+    The stamp is part of the last folder's name, since the backend creates no parent folders.
+    """
+    copy = pb.ModelConfig()
+    copy.CopyFrom(config)
+    for accelerator in copy.optimization.execution_accelerators.gpu_execution_accelerator:
+        if _ENGINES in accelerator.parameters:
+            accelerator.parameters[_ENGINES] += f"-{stamp.version}-{stamp.digest}"
+    return copy
+
+
+def profile(config: pb.ModelConfig) -> dict[str, tuple[list[int], list[int], list[int]]]:
+    """Give the smallest, usual and largest shape of each input, batch included: TensorRT builds engines for them."""
     largest = config.max_batch_size
     usual = max(1, largest // 2)
-    return {
-        tensor.name: tuple([batch, *tensor.dims] for batch in (1, usual, largest))  # type: ignore[misc]
-        for tensor in config.input
-    }
+    return {tensor.name: ([1, *tensor.dims], [usual, *tensor.dims], [largest, *tensor.dims]) for tensor in config.input}
 
 
-def _tensorrt(config: Any, stamp: Stamp, engine_cache: str, fp16: bool) -> dict[str, str]:
-    # the backend makes the last folder of the path only, hence no folders in folders
-    folder = f"{engine_cache}/{config.name}-{stamp.version}-{stamp.digest}"
+def _tensorrt(config: pb.ModelConfig, engine_cache: str, fp16: bool) -> dict[str, str]:
     shapes = profile(config)
-    parameters = {
+    bounds = {
+        f"trt_profile_{bound}_shapes": _shapes({name: shape[at] for name, shape in shapes.items()})
+        for at, bound in enumerate(("min", "opt", "max"))
+    }
+    return {
         "precision_mode": "FP16" if fp16 else "FP32",
         "max_workspace_size_bytes": str(_WORKSPACE_BYTES),
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": folder,
+        _ENGINES: f"{engine_cache}/{config.name}",
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": engine_cache,
-        "trt_profile_min_shapes": _shapes({name: shape[0] for name, shape in shapes.items()}),
-        "trt_profile_opt_shapes": _shapes({name: shape[1] for name, shape in shapes.items()}),
-        "trt_profile_max_shapes": _shapes({name: shape[2] for name, shape in shapes.items()}),
+        **bounds,
+        **({"trt_layer_norm_fp32_fallback": "1"} if fp16 else {}),
     }
-    if fp16:
-        parameters["trt_layer_norm_fp32_fallback"] = "1"
-    return parameters
 
 
 def _shapes(shapes: dict[str, list[int]]) -> str:

@@ -19,30 +19,32 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def export(
-    head: Annotated[list[str] | None, typer.Option(help="A run of --runs, by its folder's name; repeatable.")] = None,
-    run: Annotated[list[Path] | None, typer.Option(help="A run folder anywhere; repeatable.")] = None,
+    head: Annotated[list[str] | None, typer.Option(help="Folder name of a run in --runs; repeatable.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="A run folder elsewhere; repeatable.")] = None,
     name: Annotated[
-        list[str] | None, typer.Option(help="Name in the repository, once for each --head, then --run.")
+        list[str] | None, typer.Option(help="Name in the repository, one per --head, then per --run.")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs lie; without --head and --run, all of them.")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(help="Folder of runs; all are exported unless --head or --run names some.")
+    ] = Path("runs"),
     out: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
-    format: Annotated[Format, typer.Option(help="`tensorrt` builds plans; needs a GPU here.")] = "onnx",
+    format: Annotated[Format, typer.Option(help="`tensorrt` builds plans and needs a GPU on this machine.")] = "onnx",
     accelerator: Annotated[
-        Accelerator, typer.Option(help="Which variant becomes the default config; all are written.")
+        Accelerator, typer.Option(help="Variant that becomes the default config; all are written.")
     ] = "none",
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision, where TensorRT computes.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Let TensorRT compute in half precision.")] = False,
     engine_cache: Annotated[str, typer.Option(help="Existing folder on the server for TensorRT engines.")] = "/engines",
     max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Largest batch that Triton builds.")] = 64,
-    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference from torch.")] = 1e-4,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest accepted difference from torch.")] = 1e-4,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Export trained heads to a Triton model repository.
 
-    Every graph is compared with torch in onnxruntime; one that differs by more than --tolerance is refused, and
-    then nothing is written. Heads that are in the repository already stay there.
+    Every graph is compared with torch. If one differs by more than --tolerance, nothing is written. Heads that are
+    in the repository already stay there.
     """
     if fp16 and accelerator == "cuda":
-        raise typer.BadParameter("onnxruntime's CUDA accelerator has no such switch: use --accelerator tensorrt")
+        raise typer.BadParameter("onnxruntime's CUDA accelerator has no half precision: use --accelerator tensorrt")
     chosen = _choose(head or [], run or [], name or [], runs)
     options = ExportOptions(
         format=format,
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 def _choose(heads: list[str], folders: list[Path], names: list[str], runs: Path) -> dict[str, Run]:
-    """Load the runs that were asked for, by their names in the repository."""
+    """Load the chosen runs, by their names in the repository."""
     chosen = [*(runs / head for head in heads), *folders] or sorted(path.parent for path in runs.glob("*/config.json"))
     if not chosen:
         raise ExportError(
@@ -71,12 +73,12 @@ def _choose(heads: list[str], folders: list[Path], names: list[str], runs: Path)
         raise typer.BadParameter(f"{len(names)} names for {len(chosen)} heads", param_hint="--name")
     called = names or [folder.resolve().name for folder in chosen]
     if len(set(called)) < len(called):
-        raise typer.BadParameter(f"several heads would have one name ({', '.join(called)}): give --name for each")
+        raise typer.BadParameter(f"several heads would have the same name ({', '.join(called)}): give each a --name")
     return {name: load_run(folder) for name, folder in zip(called, chosen, strict=True)}
 
 
 def _show(report: Report, out: Path) -> None:
-    differences = Table("model", "output", "largest difference from torch")
+    differences = Table("model", "output", "largest deviation from torch")
     for difference in report.differences:
         differences.add_row(difference.model, difference.output, f"{difference.value:.2g}")
     console.print(differences)

@@ -1,7 +1,7 @@
-"""Triton model configs as protobuf messages: one function a kind of model.
+"""Triton model configs as protobuf messages: one function per kind of model.
 
-`model_repository/README.md` is the contract. A message is made for one variant: `cpu`, `cuda` and `tensorrt` run
-the same ONNX files with onnxruntime, `plan` runs TensorRT plans; only encoders and heads differ between them.
+`model_repository/README.md` is the contract. A message describes one variant: `cpu`, `cuda` and `tensorrt` run the
+same ONNX files with onnxruntime, `plan` runs TensorRT plans. Only encoders and heads differ between variants.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.encoders.features import TEXT_KINDS
-from mlclip_export.accelerators import Stamp, Variant, accelerate
+from mlclip_export.accelerators import Variant, accelerate
 from mlclip_export.facts import EncoderFacts, HeadFacts
 from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs, threshold_input
 
@@ -25,14 +25,14 @@ Dims = Sequence[int]
 
 @dataclass(frozen=True)
 class ConfigOptions:
-    """What may be chosen about configs.
+    """Settings of the configs.
 
     Attributes:
         max_batch: largest batch that Triton builds.
         fp16: let TensorRT compute in half precision.
-        engine_cache: folder on the server where onnxruntime's TensorRT accelerator keeps engines; it must exist.
-        encoder_threads: CPU threads of the encoder; 0 means all cores.
-        head_threads: CPU threads of a head.
+        engine_cache: existing folder on the server where onnxruntime's TensorRT accelerator keeps engines.
+        encoder_threads: CPU threads per encoder; 0 means all cores.
+        head_threads: CPU threads per head.
         preprocess_instances: processes that decode images.
     """
 
@@ -44,16 +44,15 @@ class ConfigOptions:
     preprocess_instances: int = 2
 
 
-def preprocess_config(name: str, spec: PixelSpec, max_batch: int, options: ConfigOptions) -> Any:
+def preprocess_config(name: str, spec: PixelSpec, max_batch: int, options: ConfigOptions) -> pb.ModelConfig:
     """Describe the Python model that turns image files into pixels."""
     config = _model(name, "python", max_batch)
     add_tensor(config.input, "image", pb.TYPE_STRING, [1])
     add_tensor(config.output, "pixels", pb.TYPE_UINT8, [spec.size, spec.size, 3])
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=options.preprocess_instances)
-    return with_parameters(config, "preprocess", spec_parameters(spec))
+    return with_parameters(_on_cpu(config, options.preprocess_instances), "preprocess", spec_parameters(spec))
 
 
-def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Variant, stamp: Stamp) -> Any:
+def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Variant) -> pb.ModelConfig:
     """Describe an encoder."""
     config = _model(f"encoder_{encoder.tag}", "onnxruntime", encoder.max_batch)
     size = encoder.spec.size
@@ -62,22 +61,19 @@ def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Varia
         add_tensor(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
     parameters = {"encoder": encoder.tag, "fingerprint": encoder.fingerprint, "exporter": EXPORTER}
     with_parameters(config, "encoder", {**parameters, **spec_parameters(encoder.spec)})
-    return accelerate(
-        _with_threads(config, options.encoder_threads), variant, stamp, options.engine_cache, options.fp16
-    )
+    return accelerate(_with_threads(config, options.encoder_threads), variant, options.engine_cache, options.fp16)
 
 
-def tokenize_config(name: str, length: int, max_batch: int) -> Any:
-    """Describe the Python model that turns a text, if there is one, into token ids; of `pixels` it reads the batch."""
+def tokenize_config(name: str, length: int, max_batch: int) -> pb.ModelConfig:
+    """Describe the Python model that turns an optional text into token ids; `pixels` only tell the batch size."""
     config = _model(name, "python", max_batch)
     add_tensor(config.input, "pixels", pb.TYPE_UINT8, [-1, -1, 3])
     add_text_input(config)
     add_tensor(config.output, "token_ids", pb.TYPE_INT64, [length])
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
-    return with_parameters(config, "tokenize", {})
+    return with_parameters(_on_cpu(config), "tokenize", {})
 
 
-def text_encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Variant, stamp: Stamp) -> Any:
+def text_encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Variant) -> pb.ModelConfig:
     """Describe the text tower of an encoder that has one."""
     assert encoder.text is not None
     config = _model(f"text_encoder_{encoder.tag}", "onnxruntime", encoder.max_batch)
@@ -86,48 +82,43 @@ def text_encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: 
         add_tensor(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
     parameters = {"encoder": encoder.tag, "fingerprint": encoder.text.fingerprint, "exporter": EXPORTER}
     with_parameters(config, "text_encoder", parameters)
-    return accelerate(
-        _with_threads(config, options.encoder_threads), variant, stamp, options.engine_cache, options.fp16
-    )
+    return accelerate(_with_threads(config, options.encoder_threads), variant, options.engine_cache, options.fp16)
 
 
-def head_config(head: HeadFacts, encoder: EncoderFacts, options: ConfigOptions, variant: Variant, stamp: Stamp) -> Any:
+def head_config(head: HeadFacts, encoder: EncoderFacts, options: ConfigOptions, variant: Variant) -> pb.ModelConfig:
     """Describe a head."""
     config = _model(f"head_{head.name}", "onnxruntime", head.max_batch)
     _add_head_tensors(config, head, encoder)
     with_parameters(config, "head", {"head": head.name, "encoder": head.encoder})
-    return accelerate(_with_threads(config, options.head_threads), variant, stamp, options.engine_cache, options.fp16)
+    return accelerate(_with_threads(config, options.head_threads), variant, options.engine_cache, options.fp16)
 
 
-def python_head_config(head: HeadFacts, encoder: EncoderFacts, parameters: Mapping[str, str]) -> Any:
+def python_head_config(head: HeadFacts, encoder: EncoderFacts, parameters: Mapping[str, str]) -> pb.ModelConfig:
     """Describe a head that a Python model serves; it runs on the CPU."""
     config = _model(f"head_{head.name}", "python", head.max_batch)
     _add_head_tensors(config, head, encoder)
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
-    return with_parameters(config, "head", {"head": head.name, "encoder": head.encoder, **parameters})
+    return with_parameters(_on_cpu(config), "head", {"head": head.name, "encoder": head.encoder, **parameters})
 
 
-def threshold_config(head: HeadFacts) -> Any:
-    """Describe a threshold model; it is so small that it always runs on the CPU."""
+def threshold_config(head: HeadFacts) -> pb.ModelConfig:
+    """Describe a threshold model; it is small and always runs on the CPU."""
     config = _model(f"threshold_{head.name}", "onnxruntime", head.max_batch)
     add_tensor(config.input, threshold_input(head.output), pb.TYPE_FP32, [len(head.labels)])
     add_label_outputs(config, head)
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
-    return with_parameters(_with_threads(config, 1), "threshold", {"head": head.name})
+    return with_parameters(_with_threads(_on_cpu(config), 1), "threshold", {"head": head.name})
 
 
-def references_config(head: HeadFacts) -> Any:
-    """Describe the Python model that names the references behind an answer."""
+def references_config(head: HeadFacts) -> pb.ModelConfig:
+    """Describe the Python model that names the references of an answer."""
     config = _model(f"references_{head.name}", "python", head.max_batch)
     add_tensor(config.input, "reference_index", pb.TYPE_INT32, [head.references])
     add_tensor(config.input, "reference_weight", pb.TYPE_FP32, [head.references])
     add_tensor(config.output, "references", pb.TYPE_STRING, [1])
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
-    return with_parameters(config, "references", {"head": head.name})
+    return with_parameters(_on_cpu(config), "references", {"head": head.name})
 
 
 def feature_dims(encoder: EncoderFacts, feature: str) -> Dims:
-    """Give the shape of an encoder's output, image's or text's, without the batch."""
+    """Give the shape of an output of an encoder or its text tower, without the batch."""
     if feature == "text_tokens" and encoder.text is not None:
         return [encoder.text.token_count, encoder.text.token_width]
     if feature == "tokens":
@@ -135,23 +126,23 @@ def feature_dims(encoder: EncoderFacts, feature: str) -> Dims:
     return [encoder.embedding_width]
 
 
-def to_text(config: Any) -> str:
-    """Write a message as the text of a config.pbtxt; parameters are sorted, so equal configs give equal text."""
+def to_text(config: pb.ModelConfig) -> str:
+    """Give the text of a config.pbtxt; parameters are sorted, so equal configs give equal text."""
     return str(text_format.MessageToString(config, as_utf8=True))
 
 
-def _model(name: str, backend: str, max_batch: int) -> Any:
+def _model(name: str, backend: str, max_batch: int) -> pb.ModelConfig:
     config = pb.ModelConfig(name=name, backend=backend, max_batch_size=max_batch)
     config.dynamic_batching.SetInParent()
     return config
 
 
-def add_text_input(config: Any) -> None:
-    """Give a model the optional input `text`."""
+def add_text_input(config: pb.ModelConfig) -> None:
+    """Add the optional input `text`."""
     add_tensor(config.input, "text", pb.TYPE_STRING, [1]).optional = True
 
 
-def _add_head_tensors(config: Any, head: HeadFacts, encoder: EncoderFacts) -> None:
+def _add_head_tensors(config: pb.ModelConfig, head: HeadFacts, encoder: EncoderFacts) -> None:
     for feature in head.inputs:
         add_tensor(config.input, feature, pb.TYPE_FP32, feature_dims(encoder, feature))
     add_tensor(config.output, head.output, pb.TYPE_FP32, [len(head.labels)])
@@ -160,8 +151,8 @@ def _add_head_tensors(config: Any, head: HeadFacts, encoder: EncoderFacts) -> No
         add_tensor(config.output, "reference_weight", pb.TYPE_FP32, [head.references])
 
 
-def add_label_outputs(config: Any, head: HeadFacts, prefix: str = "", label_file: str = "") -> None:
-    """Give a model the outputs of a threshold model; `label_file` names the classes of `scores`."""
+def add_label_outputs(config: pb.ModelConfig, head: HeadFacts, prefix: str = "", label_file: str = "") -> None:
+    """Add the outputs of a threshold model; `label_file` names the classes of `scores`."""
     classes = len(head.labels)
     top = min(classes, TOP)
     add_tensor(config.output, f"{prefix}scores", pb.TYPE_FP32, [classes]).label_filename = label_file
@@ -171,18 +162,23 @@ def add_label_outputs(config: Any, head: HeadFacts, prefix: str = "", label_file
 
 
 def add_tensor(tensors: Any, name: str, kind: int, dims: Iterable[int]) -> Any:
-    """Add an input or output to a config's, and give it."""
+    """Add a tensor to the inputs or outputs of a config, and return it."""
     return tensors.add(name=name, data_type=kind, dims=list(dims))
 
 
-def _with_threads(config: Any, threads: int) -> Any:
+def _on_cpu(config: pb.ModelConfig, instances: int = 1) -> pb.ModelConfig:
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)
+    return config
+
+
+def _with_threads(config: pb.ModelConfig, threads: int) -> pb.ModelConfig:
     config.parameters["intra_op_thread_count"].string_value = str(threads)
     config.parameters["inter_op_thread_count"].string_value = "1"
     return config
 
 
 def spec_parameters(spec: PixelSpec) -> dict[str, str]:
-    """The parameters that say which pixels are wanted."""
+    """Give the parameters that describe an encoder's pixels."""
     return {
         "image_size": str(spec.size),
         "interpolation": spec.interpolation,
@@ -191,8 +187,8 @@ def spec_parameters(spec: PixelSpec) -> dict[str, str]:
     }
 
 
-def with_parameters(config: Any, kind: str, parameters: Mapping[str, str]) -> Any:
-    """Set a config's parameters, with its kind and the version of mlclip; give the config."""
+def with_parameters(config: pb.ModelConfig, kind: str, parameters: Mapping[str, str]) -> pb.ModelConfig:
+    """Set a config's parameters, its kind and mlclip's version included, and return the config."""
     named = {"mlclip_kind": kind, "mlclip_version": version("mlclip"), **parameters}
     for key, value in named.items():
         config.parameters[key].string_value = value

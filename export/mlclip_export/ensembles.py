@@ -1,4 +1,4 @@
-"""The ensembles of a repository: how an image, and perhaps a text, goes through its models to labels."""
+"""The ensembles of a repository: the steps from an image and an optional text to labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -19,18 +19,19 @@ from mlclip_export.graphs import threshold_input
 LABELS = "labels.txt"
 REFERENCE_OUTPUTS = ("reference_index", "reference_weight")
 Via = Literal["pixels", "bytes"]
+VIAS: tuple[Via, ...] = ("pixels", "bytes")
 
 
 @dataclass(frozen=True)
 class FirstSteps:
-    """Names of the models that an encoder's ensembles begin with; `tokenize` is empty where nothing reads texts."""
+    """Names of the models that an encoder's ensembles begin with; `tokenize` is empty if no head reads texts."""
 
     preprocess: str
     tokenize: str = ""
 
 
-def ensemble_config(head: HeadFacts, encoder: EncoderFacts, first: FirstSteps, via: Via) -> Any:
-    """Describe the ensemble of one head: image or pixels, and perhaps a text, to labels."""
+def ensemble_config(head: HeadFacts, encoder: EncoderFacts, first: FirstSteps, via: Via) -> pb.ModelConfig:
+    """Describe the ensemble of one head: image or pixels, and an optional text, to labels."""
     name = head.name if via == "pixels" else f"{head.name}_bytes"
     config = _ensemble(name, encoder, [head], first, via)
     add_label_outputs(config, head, label_file=LABELS)
@@ -48,8 +49,8 @@ def ensemble_config(head: HeadFacts, encoder: EncoderFacts, first: FirstSteps, v
     return with_parameters(config, "ensemble", parameters)
 
 
-def combined_config(heads: Sequence[HeadFacts], encoder: EncoderFacts, first: FirstSteps, via: Via) -> Any:
-    """Describe the ensemble of all heads on one encoder; Triton leaves out the heads nobody asks for."""
+def combined_config(heads: Sequence[HeadFacts], encoder: EncoderFacts, first: FirstSteps, via: Via) -> pb.ModelConfig:
+    """Describe the ensemble of all heads on one encoder; Triton runs only the heads whose outputs are requested."""
     name = f"heads_{encoder.tag}" if via == "pixels" else f"heads_{encoder.tag}_bytes"
     config = _ensemble(name, encoder, heads, first, via)
     for head in heads:
@@ -66,11 +67,13 @@ def combined_config(heads: Sequence[HeadFacts], encoder: EncoderFacts, first: Fi
     return with_parameters(config, "combined", parameters)
 
 
-def _ensemble(name: str, encoder: EncoderFacts, heads: Sequence[HeadFacts], first: FirstSteps, via: Via) -> Any:
+def _ensemble(
+    name: str, encoder: EncoderFacts, heads: Sequence[HeadFacts], first: FirstSteps, via: Via
+) -> pb.ModelConfig:
     """Start an ensemble: its inputs, and the steps up to the encoders.
 
-    `tokenize` is the first step although it waits for pixels: where no head that reads texts is asked, Triton leaves
-    out what comes before the unused input `text`, and counts that as step 0 (see the traps in the contract).
+    `tokenize` is step 0 although it waits for pixels: when a request asks no head that reads texts, Triton takes
+    the unused input `text` for an output of step 0 (see the traps in the contract).
     """
     size = encoder.spec.size
     max_batch = min([encoder.max_batch, *(head.max_batch for head in heads)])
@@ -90,24 +93,24 @@ def _ensemble(name: str, encoder: EncoderFacts, heads: Sequence[HeadFacts], firs
     return config
 
 
-def _add_head_steps(config: Any, head: HeadFacts, prefix: str = "") -> None:
-    given = threshold_input(head.output)
-    named = REFERENCE_OUTPUTS if head.references else ()
-    made = {head.output: f"{prefix}{given}", **{output: f"{prefix}{output}" for output in named}}
-    _add_step(config, f"head_{head.name}", {feature: feature for feature in head.inputs}, made)
-    outputs = {output: f"{prefix}{output}" for output in ("scores", "selected", "top_index", "top_score")}
-    _add_step(config, f"threshold_{head.name}", {given: f"{prefix}{given}"}, outputs)
-    if named:
-        inputs = {output: f"{prefix}{output}" for output in named}
-        _add_step(config, f"references_{head.name}", inputs, {"references": f"{prefix}references"})
+def _add_head_steps(config: pb.ModelConfig, head: HeadFacts, prefix: str = "") -> None:
+    def named(*tensors: str) -> dict[str, str]:
+        return {tensor: f"{prefix}{tensor}" for tensor in tensors}
+
+    given, references = threshold_input(head.output), named(*(REFERENCE_OUTPUTS if head.references else ()))
+    outputs = {head.output: f"{prefix}{given}", **references}
+    _add_step(config, f"head_{head.name}", {feature: feature for feature in head.inputs}, outputs)
+    _add_step(config, f"threshold_{head.name}", named(given), named("scores", "selected", "top_index", "top_score"))
+    if references:
+        _add_step(config, f"references_{head.name}", references, named("references"))
 
 
-def _add_references_output(config: Any, head: HeadFacts, prefix: str = "") -> None:
+def _add_references_output(config: pb.ModelConfig, head: HeadFacts, prefix: str = "") -> None:
     if head.references:
         add_tensor(config.output, f"{prefix}references", pb.TYPE_STRING, [1])
 
 
-def _add_step(config: Any, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+def _add_step(config: pb.ModelConfig, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
     step = config.ensemble_scheduling.step.add(model_name=model, model_version=-1)
     step.input_map.update(inputs)
     step.output_map.update(outputs)

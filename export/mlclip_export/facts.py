@@ -1,36 +1,36 @@
-"""What a model repository says about its encoders and heads, and what configs are written from.
+"""Encoders and heads as a model repository describes them; configs are written from these values.
 
-The repository itself is the only record: these values are read back from the configs in it, so a later export
-knows the heads that are already there.
+The repository is the only record: a later export reads the values back from its configs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import text_format
 from mlclip_client.pixels import PixelSpec
-from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.encoders.features import TEXT_KINDS
 from mlclip.errors import ExportError
 
+CONFIG = "config.pbtxt"
+
 
 @dataclass(frozen=True)
 class TextFacts:
-    """An encoder's text tower in the repository, its model being `text_encoder_<tag>`.
+    """The text tower of an encoder; its model is `text_encoder_<tag>`.
 
     Attributes:
         fingerprint: digest of its weights.
         token_count: L, the context length.
         token_width: V.
-        exporter: what made its graph; empty before there is one.
+        exporter: what wrote its graph; empty before there is one.
     """
 
     fingerprint: str
@@ -41,18 +41,17 @@ class TextFacts:
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """An encoder in the repository.
+    """An encoder; its model is `encoder_<tag>`.
 
     Attributes:
-        tag: its model is `encoder_<tag>`.
         fingerprint: digest of its weights and preprocessing.
-        spec: the pixels it wants.
+        spec: the pixels that it reads.
         embedding_width: D.
         token_count: T, or 0.
         token_width: W, or 0.
-        max_batch: largest batch its model takes.
-        exporter: what made its graph; empty before there is one.
-        text: its text tower, where a head reads texts.
+        max_batch: largest batch of its model.
+        exporter: what wrote its graph; empty before there is one.
+        text: its text tower, if a head reads texts.
     """
 
     tag: str
@@ -68,17 +67,16 @@ class EncoderFacts:
 
 @dataclass(frozen=True)
 class HeadFacts:
-    """A head in the repository.
+    """A head; its models are `head_<name>`, `threshold_<name>`, `<name>` and `<name>_bytes`.
 
     Attributes:
-        name: its models are `head_<name>`, `threshold_<name>`, `<name>` and `<name>_bytes`.
-        encoder: tag of the encoder it reads.
+        encoder: tag of the encoder that it reads.
         inputs: the encoder's outputs that it takes, in order.
         labels: N class names.
-        thresholds: float32 values, one a class.
-        max_batch: largest batch its models take.
+        thresholds: N float32 values.
+        max_batch: largest batch of its models.
         output: `logits` or `scores`: what its model gives to the threshold model.
-        references: R', how many references its model names for an image; 0 where it names none.
+        references: R', how many references its model names per image; 0 if it names none.
     """
 
     name: str
@@ -90,21 +88,16 @@ class HeadFacts:
     output: str = "logits"
     references: int = 0
 
-    @property
-    def reads_text(self) -> bool:
-        """Whether texts are among its inputs."""
-        return reads_text(self.inputs)
-
 
 @dataclass(frozen=True)
 class Facts:
-    """All encoders by tag, all heads by name, and what the models `preprocess` and `tokenize` make.
+    """A whole repository.
 
     Attributes:
         encoders: by tag.
         heads: by name.
-        preprocess: the pixels of `preprocess`.
-        tokenize: the context length of `tokenize`.
+        preprocess: the pixels that the model `preprocess` makes.
+        tokenize: the context length of the model `tokenize`.
     """
 
     encoders: dict[str, EncoderFacts]
@@ -112,13 +105,33 @@ class Facts:
     preprocess: PixelSpec | None = None
     tokenize: int | None = None
 
+    @property
+    def graph_models(self) -> set[str]:
+        """Names of the models with a graph, and of those that name references."""
+        names = {f"encoder_{tag}" for tag in self.encoders}
+        names |= {f"text_encoder_{tag}" for tag, encoder in self.encoders.items() if encoder.text}
+        names |= {f"{kind}_{name}" for name in self.heads for kind in ("head", "threshold")}
+        return names | {f"references_{name}" for name, head in self.heads.items() if head.references}
+
     def heads_on(self, tag: str) -> list[HeadFacts]:
         """List the heads that read an encoder, by name."""
         return [head for _, head in sorted(self.heads.items()) if head.encoder == tag]
 
+    def updated(self, encoders: Iterable[EncoderFacts], heads: Iterable[HeadFacts]) -> Facts:
+        """Describe the repository after an export: new ones replace old ones, towers that no head reads are dropped."""
+        all_heads = self.heads | {head.name: head for head in heads}
+        texts = {tag: encoder.text for tag, encoder in self.encoders.items()}
+        kept = {}
+        for tag, encoder in (self.encoders | {encoder.tag: encoder for encoder in encoders}).items():
+            inputs = [head.inputs for head in all_heads.values() if head.encoder == tag]
+            text = (encoder.text or texts.get(tag)) if any(map(reads_text, inputs)) else None
+            if inputs:
+                kept[tag] = replace(encoder, text=text)
+        return Facts(kept, all_heads, self.preprocess, self.tokenize)
+
 
 def read_facts(repository: Path) -> Facts:
-    """Read back what an earlier export wrote; a missing or empty folder holds nothing.
+    """Read back what an earlier export wrote; a missing or empty folder gives empty facts.
 
     Raises:
         ExportError: a config cannot be read or lacks what the export writes.
@@ -142,22 +155,22 @@ def read_facts(repository: Path) -> Facts:
                 tokenize = config.output[0].dims[0]
         except (KeyError, ValueError, TypeError) as error:
             raise ExportError(
-                f"{repository / name / 'config.pbtxt'} is not as mlclip-export writes it ({error!r}): remove the "
+                f"{repository / name / CONFIG} is not as mlclip-export writes it ({error!r}): remove the "
                 "model's folder, or export to another --out"
             ) from error
     return Facts(encoders, heads, preprocess, tokenize)
 
 
-def read_configs(repository: Path) -> dict[str, Any]:
+def read_configs(repository: Path) -> dict[str, pb.ModelConfig]:
     """Read the default config of every model that mlclip wrote: model name to ModelConfig message.
 
     Raises:
         ExportError: a config cannot be parsed.
     """
-    configs: dict[str, Any] = {}
-    for path in sorted(repository.glob("*/config.pbtxt")):
+    configs: dict[str, pb.ModelConfig] = {}
+    for path in sorted(repository.glob(f"*/{CONFIG}")):
         try:
-            config = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+            config = text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
         except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
             raise ExportError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
         if parameter(config, "mlclip_kind"):
@@ -165,7 +178,7 @@ def read_configs(repository: Path) -> dict[str, Any]:
     return configs
 
 
-def parameter(config: Any, key: str) -> str:
+def parameter(config: pb.ModelConfig, key: str) -> str:
     """Read a parameter of a ModelConfig message; empty where it is not set."""
     return str(config.parameters[key].string_value) if key in config.parameters else ""
 
@@ -180,7 +193,7 @@ def reads_text(inputs: Iterable[str]) -> bool:
     return any(feature in TEXT_KINDS for feature in inputs)
 
 
-def _encoder(config: Any, configs: dict[str, Any]) -> EncoderFacts:
+def _encoder(config: pb.ModelConfig, configs: dict[str, pb.ModelConfig]) -> EncoderFacts:
     text = configs.get(f"text_{config.name}")
     dims = {output.name: list(output.dims) for output in config.output}
     token_count, token_width = dims.get("tokens", (0, 0))
@@ -197,12 +210,12 @@ def _encoder(config: Any, configs: dict[str, Any]) -> EncoderFacts:
     )
 
 
-def _text(config: Any) -> TextFacts:
+def _text(config: pb.ModelConfig) -> TextFacts:
     count, width = next(output.dims for output in config.output if output.name == "text_tokens")
     return TextFacts(_needed(config, "fingerprint"), count, width, parameter(config, "exporter"))
 
 
-def _head(ensemble: Any, configs: dict[str, Any]) -> HeadFacts:
+def _head(ensemble: pb.ModelConfig, configs: dict[str, pb.ModelConfig]) -> HeadFacts:
     name = _needed(ensemble, "head")
     model = configs[f"head_{name}"]
     dims = {tensor.name: list(tensor.dims) for tensor in model.output}
@@ -218,7 +231,7 @@ def _head(ensemble: Any, configs: dict[str, Any]) -> HeadFacts:
     )
 
 
-def _spec(config: Any) -> PixelSpec:
+def _spec(config: pb.ModelConfig) -> PixelSpec:
     return PixelSpec(
         size=int(_needed(config, "image_size")),
         interpolation=_needed(config, "interpolation"),
@@ -227,7 +240,7 @@ def _spec(config: Any) -> PixelSpec:
     )
 
 
-def _needed(config: Any, key: str) -> str:
+def _needed(config: pb.ModelConfig, key: str) -> str:
     value = parameter(config, key)
     if not value:
         raise KeyError(key)

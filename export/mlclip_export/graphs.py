@@ -1,11 +1,8 @@
 """Torch modules become ONNX files: encoder, head, threshold.
 
 Every graph has one dynamic axis, the batch, and opset 18, which the onnxruntime of any Triton since 2023 reads.
-Weights lie beside the graph in `model.onnx.data`. What torch notes down about source files is taken out, so the
-same weights give the same bytes on every machine.
-
-Inside a graph nothing is pruned: onnxruntime computes every node. That costs nothing here, since the tokens are
-what the embedding is pooled from; an output that nobody asks for is only spared its copy.
+Weights lie beside the graph in `model.onnx.data`. Torch's notes about source files are removed, so the same weights
+give the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,15 +28,16 @@ from mlclip.heads import Head
 OPSET = 18
 IR_VERSION = 10
 EXPORTER = f"torch {torch.__version__}, onnxscript {version('onnxscript')}, opset {OPSET}"
-"""What makes the graphs; a graph of the same weights by the same exporter can be used again."""
+"""What writes the graphs; a graph of the same weights by the same exporter can be used again."""
 FILE = "model.onnx"
 TOP = 32
-"""How many of the best classes the threshold model previews."""
+"""Largest number of best classes that the threshold model previews."""
+_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _BATCH = torch.export.Dim("batch", min=1, max=4096)
 
 
 class ServedEncoder(nn.Module):
-    """The encoder as it is served: `embedding_out` is a copy of `embedding`, and tokens come where it has any."""
+    """The encoder as it is served; `embedding_out` is a copy of `embedding`."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -48,7 +46,7 @@ class ServedEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels uint8 [B, S, S, 3] to embedding [B, D], tokens [B, T, W] (if any), embedding_out [B, D].
 
-        The cast comes first, since TensorRT takes uint8 inputs only if they are cast at once.
+        The cast comes first: TensorRT accepts uint8 inputs only if the next operation casts them.
         """
         embedding, tokens = self.encoder(pixels.float())
         copy = embedding.clone()
@@ -61,15 +59,7 @@ def encoder_outputs(has_tokens: bool) -> tuple[str, ...]:
 
 
 def write_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write `model.onnx` of an encoder.
-
-    Args:
-        encoder: any encoder.
-        folder: an existing folder for the file and its weights.
-
-    Raises:
-        ExportError: torch cannot turn it into a graph.
-    """
+    """Write `model.onnx` of an encoder, and its weights, into an existing folder; errors as for `write_graph`."""
     size = encoder.spec.size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     outputs = encoder_outputs(encoder.token_count > 0)
@@ -77,15 +67,12 @@ def write_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def write_head(head: Head, features: Sequence[Tensor], folder: Path) -> None:
-    """Write `model.onnx` of a head.
+    """Write `model.onnx` of a head in evaluation mode; errors as for `write_graph`.
 
     Args:
-        head: a head in evaluation mode; `head.inputs` and `head.outputs` name what goes in and comes out.
+        head: `head.inputs` and `head.outputs` name what goes in and comes out.
         features: an example of each input, float32, with a batch of at least 2.
         folder: an existing folder for the file and its weights.
-
-    Raises:
-        ExportError: torch cannot turn it into a graph, or the features do not fit.
     """
     write_graph(head, tuple(features), head.inputs, head.outputs, folder)
 
@@ -98,13 +85,13 @@ def threshold_input(output: str) -> str:
 def write_threshold(thresholds: npt.NDArray[np.float32], output: str, folder: Path) -> None:
     """Write `model.onnx` that turns a head's output into scores, a selection and a preview of the best classes.
 
-    `logits` [B, N] gives `scores` = sigmoid; a head's own scores come as `head_scores` and stay as they are. Then
-    `selected` = scores >= thresholds, and the best min(N, 32) classes: `top_index` int32 and `top_score`, best first.
+    `scores` are the sigmoid of `logits` [B, N], or a head's own scores, which enter as `head_scores`. `selected` is
+    scores >= thresholds. The best min(N, 32) classes are `top_index` int32 and `top_score`, best first.
 
     Args:
         thresholds: float32 [N], constants of the graph.
         output: what the head gives: `logits` or `scores`.
-        folder: an existing folder for the file.
+        folder: an existing folder.
     """
     given = threshold_input(output)
     classes, top = len(thresholds), min(len(thresholds), TOP)
@@ -141,10 +128,10 @@ def write_graph(
     """Write `model.onnx` of any module.
 
     Args:
-        module: gives one tensor or a tuple, batch first.
+        module: returns one tensor or a tuple, batch first.
         args: an example of each input, with a batch of at least 2.
-        inputs: their names.
-        outputs: names of what comes out.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
         folder: an existing folder for the file and its weights.
 
     Raises:
@@ -162,7 +149,9 @@ def write_graph(
                 verbose=False,
             )
         except Exception as error:  # the exporter's failures share no base class
-            raise ExportError(f"torch cannot export {_name(module)} to ONNX: {_first_line(error)}") from error
+            what = f"the head {type(module).__name__}" if isinstance(module, Head) else "the encoder"
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ExportError(f"torch cannot export {what} to ONNX: {reason}") from error
         assert program is not None
         program.save(folder / FILE, external_data=True)
     _clean(folder / FILE)
@@ -171,8 +160,8 @@ def write_graph(
 def _trace(module: nn.Module, args: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     """Trace a module with a dynamic batch.
 
-    The quick way runs the module's own Python, where `len(tensor)` fixes the batch and is refused; the strict
-    way reads its bytecode and keeps such a length symbolic.
+    Quick tracing runs the module's own Python, where `len(tensor)` fixes the batch and is refused. Strict tracing
+    reads its bytecode and keeps such a length symbolic.
     """
     shapes = tuple({0: _BATCH} for _ in args)
     try:
@@ -182,7 +171,7 @@ def _trace(module: nn.Module, args: tuple[Tensor, ...]) -> torch.export.Exported
 
 
 def _clean(path: Path) -> None:
-    """Take out source paths and other notes of the exporter, and call the dynamic axis `batch`."""
+    """Remove source paths and other notes of the exporter, and name the dynamic axis `batch`."""
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
     del graph.value_info[:]
@@ -199,27 +188,14 @@ def _clean(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress, notices and warnings to itself; its errors come as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    _set_levels(loggers, [logging.ERROR] * len(loggers))
+    """Silence the exporter's progress, notices and warnings; its errors are exceptions."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        _set_levels(loggers, levels)
-
-
-def _set_levels(loggers: Iterable[logging.Logger], levels: Iterable[int]) -> None:
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
-
-
-def _name(module: nn.Module) -> str:
-    return f"the head {type(module).__name__}" if isinstance(module, Head) else "the encoder"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+        for logger, level in levels.items():
+            logger.setLevel(level)

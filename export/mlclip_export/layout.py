@@ -1,18 +1,19 @@
-"""Which models a repository needs for its encoders and heads, each as something that can be written."""
+"""The models of a repository: which there are, and which config and files each consists of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mlclip_client import pixels
 from mlclip_client.pixels import PixelSpec
+from tritonclient.grpc import model_config_pb2 as pb
 
-from mlclip.checkpoint import labels_file
-from mlclip_export.accelerators import ONNX_VARIANTS, Stamp, Variant
-from mlclip_export.checked import CheckedGraphs
+from mlclip.checkpoint import Run, labels_file, references_file
+from mlclip_export.accelerators import ONNX_VARIANTS, VARIANTS, Variant
+from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import (
     ConfigOptions,
     encoder_config,
@@ -24,151 +25,112 @@ from mlclip_export.configs import (
     threshold_config,
     tokenize_config,
 )
-from mlclip_export.ensembles import LABELS, FirstSteps, Via, combined_config, ensemble_config
-from mlclip_export.facts import Facts
-from mlclip_export.repository import CONFIG, Model
-from mlclip_export.served import preprocess, references
-from mlclip_export.tensorrt import build_plan
+from mlclip_export.ensembles import LABELS, VIAS, FirstSteps, combined_config, ensemble_config
+from mlclip_export.facts import CONFIG, Facts, HeadFacts
+from mlclip_export.repository import Model
+from mlclip_export.tensorrt import Plan
 
-_VIAS: tuple[Via, ...] = ("pixels", "bytes")
+_SERVED = Path(__file__).parent / "served"
 
 
-def preprocess_models(facts: Facts, names: Mapping[PixelSpec, str], options: ConfigOptions) -> list[Model]:
-    """Give the preprocessing models: one for each kind of pixels that an encoder wants."""
-    files: dict[str, Path | bytes] = {"model.py": _source(preprocess), "pixels.py": _source(pixels)}
-    models = []
-    for spec, name in names.items():
-        max_batch = max(encoder.max_batch for encoder in facts.encoders.values() if encoder.spec == spec)
-        models.append(Model(name, _one(preprocess_config, name, spec, max_batch, options), files))
-    return models
+@dataclass(frozen=True)
+class Layout:
+    """The contents of a repository after an export.
+
+    Attributes:
+        facts: the whole repository.
+        runs: the runs of this export, by their names in the repository.
+        graphs: the graphs of this export, by their models' names.
+        options: settings of the configs.
+        default: the variant that becomes config.pbtxt; with `plan`, plans are built.
+        tensorrt: TensorRT's version, for plans.
+    """
+
+    facts: Facts
+    runs: Mapping[str, Run]
+    graphs: Mapping[str, CheckedGraph]
+    options: ConfigOptions
+    default: Variant = "cpu"
+    tensorrt: str = ""
+
+    def models(self) -> list[Model]:
+        """List the models to write, each after the models that it uses."""
+        models = [*self._preprocess(), *self._tokenize()]
+        for tag, encoder in self.facts.encoders.items():
+            if graph := self.graphs.get(f"encoder_{tag}"):
+                models.append(self._accelerated(graph, partial(encoder_config, encoder, self.options)))
+            if graph := self.graphs.get(f"text_encoder_{tag}"):
+                models.append(self._accelerated(graph, partial(text_encoder_config, encoder, self.options)))
+        for name, run in self.runs.items():
+            models += self._head(self.facts.heads[name], run)
+        return [*models, *self._ensembles()]
+
+    def _preprocess(self) -> Iterator[Model]:
+        files = {"model.py": (_SERVED / "preprocess.py").read_bytes(), "pixels.py": Path(pixels.__file__).read_bytes()}
+        for spec, name in preprocess_names(self.facts).items():
+            max_batch = max(e.max_batch for e in self.facts.encoders.values() if e.spec == spec)
+            yield Model({CONFIG: preprocess_config(name, spec, max_batch, self.options)}, files=files)
+
+    def _tokenize(self) -> Iterator[Model]:
+        files = {"model.py": (_SERVED / "tokenize.py").read_bytes()}
+        for length, name in tokenize_names(self.facts).items():
+            readers = [e for e in self.facts.encoders.values() if e.text and e.text.token_count == length]
+            max_batch = max(encoder.max_batch for encoder in readers)
+            yield Model({CONFIG: tokenize_config(name, length, max_batch)}, files=files)
+
+    def _head(self, head: HeadFacts, run: Run) -> Iterator[Model]:
+        encoder, graph = self.facts.encoders[head.encoder], self.graphs[f"head_{head.name}"]
+        if graph.parameters is None:
+            yield self._accelerated(graph, partial(head_config, head, encoder, self.options))
+        else:
+            yield Model({CONFIG: python_head_config(head, encoder, graph.parameters)}, graph)
+        yield Model({CONFIG: threshold_config(head)}, self.graphs[f"threshold_{head.name}"])
+        if head.references:
+            source = (_SERVED / "references.py").read_bytes()
+            files = {"model.py": source, "references.jsonl": references_file(run)}
+            yield Model({CONFIG: references_config(head)}, files=files)
+
+    def _accelerated(self, graph: CheckedGraph, config: Callable[[Variant], pb.ModelConfig]) -> Model:
+        """Give the model of a graph, with a config per variant."""
+        default = config(self.default)
+        variants = VARIANTS if self.default == "plan" else ONNX_VARIANTS
+        configs = {f"configs/{variant}.pbtxt": config(variant) for variant in variants}
+        plan = Plan(default, self.options.fp16, self.tensorrt) if self.default == "plan" else None
+        return Model({CONFIG: default, **configs}, graph, plan=plan)
+
+    def _ensembles(self) -> Iterator[Model]:
+        """Give two ensembles for each head, and two for each encoder."""
+        preprocess, tokenize = preprocess_names(self.facts), tokenize_names(self.facts)
+        first = {
+            tag: FirstSteps(preprocess[encoder.spec], tokenize[encoder.text.token_count] if encoder.text else "")
+            for tag, encoder in self.facts.encoders.items()
+        }
+        for head in self.facts.heads.values():
+            encoder, labels = self.facts.encoders[head.encoder], {LABELS: labels_file(head.labels)}
+            for via in VIAS:
+                yield Model({CONFIG: ensemble_config(head, encoder, first[encoder.tag], via)}, beside=labels)
+        for tag, encoder in self.facts.encoders.items():
+            heads = self.facts.heads_on(tag)
+            for via in VIAS:
+                yield Model({CONFIG: combined_config(heads, encoder, first[tag], via)})
 
 
 def preprocess_names(facts: Facts) -> dict[PixelSpec, str]:
     """Name the preprocessing models.
 
-    There is nearly always one, `preprocess`. Where encoders want different pixels, it stays what it was before,
-    and the others are named after their pixels.
+    There is nearly always one, `preprocess`. If encoders read different pixels, `preprocess` keeps its pixels, and
+    the others are named after theirs.
     """
     specs = list(dict.fromkeys(encoder.spec for _, encoder in sorted(facts.encoders.items())))
     first = facts.preprocess if facts.preprocess in specs else specs[0]
     return {spec: "preprocess" if spec == first else _long_name(spec) for spec in specs}
 
 
-def tokenize_models(facts: Facts, names: Mapping[int, str]) -> list[Model]:
-    """Give the models that make token ids: one for each context length that a served text tower wants."""
-    files: dict[str, Path | bytes] = {"model.py": (Path(__file__).parent / "served" / "tokenize.py").read_bytes()}
-    models = []
-    for length, name in names.items():
-        max_batch = max(e.max_batch for e in facts.encoders.values() if e.text and e.text.token_count == length)
-        models.append(Model(name, _one(tokenize_config, name, length, max_batch), files))
-    return models
-
-
 def tokenize_names(facts: Facts) -> dict[int, str]:
-    """Name the models that make token ids, `tokenize`, and where context lengths differ the others after theirs."""
+    """Name the models that make token ids: `tokenize`, and the others after their context lengths."""
     lengths = sorted({encoder.text.token_count for encoder in facts.encoders.values() if encoder.text})
     first = facts.tokenize if facts.tokenize in lengths else next(iter(lengths), None)
     return {length: "tokenize" if length == first else f"tokenize_{length}" for length in lengths}
-
-
-def onnx_models(
-    graphs: CheckedGraphs, facts: Facts, options: ConfigOptions, default: Variant, finish_key: str = ""
-) -> list[Model]:
-    """Give the models that run graphs, encoders, heads and thresholds, and those that name references.
-
-    Args:
-        graphs: those to write.
-        facts: all of the repository.
-        options: what may be chosen about configs.
-        default: the variant that becomes config.pbtxt; with `plan`, plans are built.
-        finish_key: what plans depend on besides the graphs: TensorRT's version.
-    """
-    variants = ONNX_VARIANTS if default != "plan" else (*ONNX_VARIANTS, default)
-    models = []
-    for encoder in graphs.encoders:
-        arguments: tuple[Any, ...] = (encoder, options)
-        name = f"encoder_{encoder.tag}"
-        models.append(_graph_model(name, encoder_config, arguments, variants, default, graphs.folders))
-        if encoder.text:
-            name = f"text_{name}"
-            models.append(_graph_model(name, text_encoder_config, arguments, variants, default, graphs.folders))
-    for head in graphs.heads:
-        if head.name not in graphs.python_heads:
-            arguments = (head, facts.encoders[head.encoder], options)
-            models.append(_graph_model(f"head_{head.name}", head_config, arguments, variants, default, graphs.folders))
-    if default == "plan":
-        models = [_with_plan(model, options.fp16, finish_key) for model in models]
-    for name, served in graphs.python_heads.items():
-        head = facts.heads[name]
-        configs = _one(python_head_config, head, facts.encoders[head.encoder], served.parameters)
-        models.append(Model(f"head_{name}", configs, served.contents()))
-    for head in graphs.heads:
-        name = f"threshold_{head.name}"
-        models.append(Model(name, _one(threshold_config, head), _files(graphs.folders[name])))
-        if head.references:
-            files = {"model.py": _source(references), "references.jsonl": graphs.references[head.name]}
-            models.append(Model(f"references_{head.name}", _one(references_config, head), files))
-    return models
-
-
-def ensemble_models(facts: Facts, preprocess: Mapping[PixelSpec, str], tokenize: Mapping[int, str]) -> list[Model]:
-    """Give all ensembles: two for each head, and two for each encoder that has heads."""
-    first = {
-        tag: FirstSteps(preprocess[encoder.spec], tokenize[encoder.text.token_count] if encoder.text else "")
-        for tag, encoder in facts.encoders.items()
-    }
-    models = []
-    for head in facts.heads.values():
-        encoder = facts.encoders[head.encoder]
-        labels = {LABELS: labels_file(head.labels)}
-        for via in _VIAS:
-            configs = _one(ensemble_config, head, encoder, first[encoder.tag], via)
-            models.append(_ensemble(configs, labels))
-    for encoder in facts.encoders.values():
-        heads = facts.heads_on(encoder.tag)
-        for via in _VIAS:
-            models.append(_ensemble(_one(combined_config, heads, encoder, first[encoder.tag], via), {}))
-    return models
-
-
-def _graph_model(
-    name: str,
-    make: Callable[..., Any],
-    arguments: tuple[Any, ...],
-    variants: Iterable[Variant],
-    default: Variant,
-    folders: Mapping[str, Path],
-) -> Model:
-    def configs(stamp: Stamp) -> dict[str, Any]:
-        made = {f"configs/{variant}.pbtxt": make(*arguments, variant, stamp) for variant in variants}
-        return {CONFIG: make(*arguments, default, stamp), **made}
-
-    return Model(name, configs, _files(folders[name]))
-
-
-def _with_plan(model: Model, fp16: bool, key: str) -> Model:
-    config = model.configs(Stamp(0, ""))[CONFIG]
-    return replace(
-        model, finish=lambda version: build_plan(version, config, fp16), finish_key=f"tensorrt {key} fp16 {fp16}"
-    )
-
-
-def _ensemble(configs: Callable[[Stamp], dict[str, Any]], beside: Mapping[str, bytes]) -> Model:
-    config = configs(Stamp(0, ""))[CONFIG]
-    uses = tuple(step.model_name for step in config.ensemble_scheduling.step)
-    return Model(config.name, configs, beside=beside, uses=uses)
-
-
-def _one(make: Callable[..., Any], *arguments: Any) -> Callable[[Stamp], dict[str, Any]]:
-    return lambda stamp: {CONFIG: make(*arguments)}
-
-
-def _files(folder: Path) -> dict[str, Path | bytes]:
-    return {path.name: path for path in sorted(folder.iterdir())}
-
-
-def _source(module: Any) -> bytes:
-    return Path(module.__file__).read_bytes()
 
 
 def _long_name(spec: PixelSpec) -> str:

@@ -1,4 +1,4 @@
-"""Does an ONNX file compute what torch computes? Nothing that fails here is written to a repository."""
+"""The comparison of exported models with torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from mlclip.errors import ExportError
 from mlclip_export.graphs import threshold_input
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Case = tuple[Arrays, Arrays]
+"""Inputs and torch's outputs, both by name, [B, ...] with any B."""
 
 BATCHES = (1, 3, 8)
 """Batch sizes that are compared; none is the size that graphs are traced with."""
@@ -23,13 +25,13 @@ BATCHES = (1, 3, 8)
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an output of an exported graph lies from torch's.
+    """Largest deviation of an output of an exported model from torch.
 
     Attributes:
         model: name of the model in the repository.
         output: name of the output.
-        value: largest absolute difference over all elements and batch sizes; inf where one of the two is not
-            finite and the other differs.
+        value: largest absolute difference over all elements and batch sizes; inf if either value is not finite and
+            the other differs.
     """
 
     model: str
@@ -37,7 +39,7 @@ class Difference:
     value: float
 
 
-def compare(model: str, path: Path, cases: Iterable[tuple[Arrays, Arrays]]) -> list[Difference]:
+def compare(model: str, path: Path, cases: Iterable[Case]) -> list[Difference]:
     """Run an ONNX file in onnxruntime on the CPU and compare each output.
 
     Args:
@@ -46,28 +48,24 @@ def compare(model: str, path: Path, cases: Iterable[tuple[Arrays, Arrays]]) -> l
         cases: pairs of inputs and torch's outputs, both by name, [B, ...] with any B.
 
     Returns:
-        One difference an output, in the order of the outputs.
+        One difference per output, in the order of the outputs.
 
     Raises:
         ExportError: onnxruntime cannot load or run the file, or a shape or type differs.
     """
     session = _open(model, path)
-
-    def run(feeds: Arrays, names: list[str]) -> Arrays:
-        return dict(zip(names, _run(model, session, feeds, names), strict=True))
-
-    return differences_of(model, ((run(feeds, list(expected)), expected) for feeds, expected in cases))
+    return differences_of(model, ((_run(model, session, feeds, list(expected)), expected) for feeds, expected in cases))
 
 
-def differences_of(model: str, pairs: Iterable[tuple[Arrays, Arrays]]) -> list[Difference]:
+def differences_of(model: str, pairs: Iterable[Case]) -> list[Difference]:
     """Compare outputs with torch's.
 
     Args:
         model: name of the model in the repository.
-        pairs: what the model gave, and torch's outputs, both by name.
+        pairs: the model's outputs and torch's, both by name.
 
     Returns:
-        One difference an output, the largest over all pairs and images; that of `reference_index` is inf where most
+        One difference per output, the largest over all pairs and images. That of `reference_index` is inf if most
         images were answered from other references.
 
     Raises:
@@ -90,7 +88,7 @@ def differences_of(model: str, pairs: Iterable[tuple[Arrays, Arrays]]) -> list[D
 
 
 def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None:
-    """Refuse a model that computes something else than torch.
+    """Refuse a model that computes something different from torch.
 
     Raises:
         ExportError: a difference is above the tolerance; the message names the worst one.
@@ -104,10 +102,10 @@ def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None
 
 
 def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32], output: str) -> list[Difference]:
-    """Check a threshold model: scores against torch's sigmoid, or what came in, and the rest against those scores.
+    """Compare a threshold model: scores with torch's sigmoid or the scores that come in, the rest with those scores.
 
-    What comes in is drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so
-    `selected` is compared with what the model's own scores say, and `top_index` with where they are.
+    Inputs are drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so `selected`
+    and `top_index` are compared with what the model's own scores say.
 
     Args:
         model: its name in the repository.
@@ -116,31 +114,24 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
         output: what the head gives: `logits` or `scores`.
 
     Returns:
-        One difference an output; for `selected` 1.0 where any class differs.
+        One difference per output; for `selected` 1.0 if any class differs.
 
     Raises:
         ExportError: as for `compare`.
     """
-    draw = np.random.default_rng(0)
-    batches = [draw.normal(scale=4, size=(size, len(thresholds))).astype(np.float32) for size in BATCHES]
-    names = ["scores", "selected", "top_index", "top_score"]
-    session, worst = _open(model, path), dict.fromkeys(names, 0.0)
-    for logits in batches:
-        scored = torch.sigmoid(torch.from_numpy(logits)).numpy()
-        given = logits if output == "logits" else scored
-        found = dict(zip(names, _run(model, session, {threshold_input(output): given}, names), strict=True))
-        scores, index = found["scores"], found["top_index"]
-        best = np.sort(scores, axis=1)[:, ::-1][:, : index.shape[1]]
-        expected = {
-            "scores": scored,
-            "selected": scores >= thresholds,
-            "top_score": best,
-        }
-        for name, value in expected.items():
-            worst[name] = max(worst[name], _distance(model, name, found[name], value))
-        picked = np.take_along_axis(scores, index.astype(np.int64), axis=1)
-        worst["top_index"] = max(worst["top_index"], _distance(model, "top_index", picked, best))
-    return [Difference(model, name, value) for name, value in worst.items()]
+    draw, session = np.random.default_rng(0), _open(model, path)
+    pairs = []
+    for size in BATCHES:
+        logits = draw.normal(scale=4, size=(size, len(thresholds))).astype(np.float32)
+        scores = torch.sigmoid(torch.from_numpy(logits)).numpy()
+        feeds = {threshold_input(output): logits if output == "logits" else scores}
+        found = _run(model, session, feeds, ["scores", "selected", "top_index", "top_score"])
+        best = np.sort(found["scores"], axis=1)[:, ::-1][:, : found["top_index"].shape[1]]
+        picked = np.take_along_axis(found["scores"], found["top_index"].astype(np.int64), axis=1)
+        selected = found["scores"] >= thresholds
+        expected = {"scores": scores, "selected": selected, "top_index": best, "top_score": best}
+        pairs.append(({**found, "top_index": picked}, expected))
+    return differences_of(model, pairs)
 
 
 def _open(model: str, path: Path) -> onnxruntime.InferenceSession:
@@ -153,14 +144,11 @@ def _open(model: str, path: Path) -> onnxruntime.InferenceSession:
         raise ExportError(f"onnxruntime cannot load {model}, nothing was written: {_one_line(error)}") from error
 
 
-def _run(
-    model: str, session: onnxruntime.InferenceSession, feeds: Arrays, names: Sequence[str]
-) -> list[npt.NDArray[Any]]:
+def _run(model: str, session: onnxruntime.InferenceSession, feeds: Arrays, names: list[str]) -> Arrays:
     try:
-        found: list[npt.NDArray[Any]] = session.run(list(names), dict(feeds))
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except Exception as error:  # as above
         raise ExportError(f"onnxruntime cannot run {model}, nothing was written: {_one_line(error)}") from error
-    return found
 
 
 def _one_line(error: Exception) -> str:
@@ -168,10 +156,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _same_references(found: Arrays, expected: Arrays) -> npt.NDArray[np.bool_]:
-    """Tell which images were answered from the same references: bool [B]; all, where a head names none.
+    """Tell which images were answered from the same references: bool [B]; all, if a head names none.
 
-    A reference at the very edge of a search, last of the neighbours or just within the allowed difference, falls to
-    either side with the last bit of its similarity. Such images are not compared, as long as they are few.
+    The last bit of a similarity decides whether a reference at the edge of a search belongs to the answer. Such images
+    are not compared, as long as they are few.
     """
     if "reference_index" not in expected:
         return np.ones(len(next(iter(expected.values()))), dtype=np.bool_)
@@ -182,7 +170,7 @@ def _same_references(found: Arrays, expected: Arrays) -> npt.NDArray[np.bool_]:
 
 
 def _by_reference(outputs: Arrays, references: int) -> npt.NDArray[Any]:
-    """Lay the weights of the references out by their index: float32 [B, references]."""
+    """Arrange the references' weights by their index: float32 [B, references]."""
     index, weight = outputs["reference_index"], outputs["reference_weight"]
     laid_out = np.zeros((len(index), references), dtype=np.float32)
     np.add.at(laid_out, (np.arange(len(index))[:, None], index), weight)

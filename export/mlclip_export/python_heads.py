@@ -1,28 +1,26 @@
-"""Heads that no graph can hold: a Triton Python model serves them, compared with torch as graphs are."""
+"""Heads that no graph can hold: a Triton Python model serves them. It is compared with torch as graphs are."""
 
 from __future__ import annotations
 
-import io
+import importlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from mlclip.heads import Head, NeighborSearch
-from mlclip_export.parity import Arrays, Difference, differences_of
-from mlclip_export.served import neighbors as neighbors_model
+from mlclip.heads import Head
+from mlclip_export.parity import Case, Difference, differences_of
 
 
 @dataclass(frozen=True)
 class PythonHead:
-    """What a Python model of a head consists of.
+    """The Python model of a head.
 
     Attributes:
         source: the module that becomes `model.py`.
-        files: name to bytes, beside it.
+        files: what lies beside it, by name.
         parameters: settings in the model's config.
     """
 
@@ -30,34 +28,30 @@ class PythonHead:
     files: dict[str, bytes]
     parameters: dict[str, str]
 
-    def contents(self) -> dict[str, Path | bytes]:
-        """All files of the version's folder."""
-        return {"model.py": Path(str(self.source.__file__)).read_bytes(), **self.files}
+    def write(self, folder: Path) -> None:
+        """Write all files of the version's folder."""
+        shutil.copyfile(str(self.source.__file__), folder / "model.py")
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
 
 
 def python_head(head: Head) -> PythonHead | None:
-    """Describe the Python model of a head that searches with faiss; None for heads that become graphs."""
-    if not isinstance(head, NeighborSearch) or head.index is None:
+    """The Python model of a head that has one; None for heads that become graphs."""
+    model = head.python_model()
+    if model is None:
         return None
-    labels = io.BytesIO()
-    np.save(labels, head.labels.numpy())
-    files = {"index.faiss": head.index_data.numpy().tobytes(), "labels.npy": labels.getvalue()}
-    settings = ("temperature", "max_difference", "max_neighbors")
-    return PythonHead(neighbors_model, files, {name: str(head.config[name]) for name in settings})
+    script = importlib.import_module(f"mlclip_export.served.{model.script}")
+    return PythonHead(script, model.files, model.parameters)
 
 
-def compare_python(
-    model: str, served: PythonHead, scratch: Path, cases: Iterable[tuple[Arrays, Arrays]]
-) -> list[Difference]:
-    """Write a Python model's files into a folder, open them as Triton does, and compare each output with torch's.
+def compare_python(model: str, served: PythonHead, folder: Path, cases: Iterable[Case]) -> list[Difference]:
+    """Open a Python model's files as Triton does, and compare each output with torch's.
 
     Args:
         model: its name in the repository.
         served: the model.
-        scratch: an existing folder.
+        folder: where its files are.
         cases: pairs of inputs and torch's outputs, both by name.
     """
-    for name, content in served.files.items():
-        (scratch / name).write_bytes(content)
-    search: Any = served.source.open_search(scratch, served.parameters)
+    search: Any = served.source.open_search(folder, served.parameters)
     return differences_of(model, ((search.answer(feeds["embedding"]), expected) for feeds, expected in cases))

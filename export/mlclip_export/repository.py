@@ -1,11 +1,11 @@
 """Models become folders of a Triton repository: versions, staging, and what is left alone.
 
-A model's folder holds its config, its variants and one version. The version counts up when the content changes,
-and the folder of the version before goes: all versions share one config, so an old one would not fit it any more.
-The content's digest lies in the config as `content_sha256`; where it is the same, nothing is touched.
+A model's folder holds its config, its variants and one version. The version number rises when the content changes,
+and the previous version is removed: all versions share one config, which would no longer fit the older ones. The
+content's digest is in the config as `content_sha256`; a model with the same digest is not touched.
 
-All changed models are put together in a staging folder first, then each is moved into place with two renames. One
-export at a time does so: the others wait for the lock on the repository's folder.
+All changed models are assembled in a staging folder first. Each is then moved into place with two renames. Exports
+into one repository wait for each other at the lock on its folder.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
-from mlclip_export.accelerators import Stamp
+from mlclip_export.accelerators import Stamp, stamped
+from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import to_text
-from mlclip_export.facts import parameter, read_configs
+from mlclip_export.facts import CONFIG, parameter, read_configs
+from mlclip_export.tensorrt import Plan
 
-CONFIG = "config.pbtxt"
 _DIGEST = "content_sha256"
 _STAGING = ".mlclip-export-"
+_UNSTAMPED = Stamp(0, "")
 
 
 @dataclass(frozen=True)
@@ -36,34 +39,38 @@ class Model:
     """A model to be written.
 
     Attributes:
-        name: its name in the repository.
-        configs: makes the ModelConfig messages for a version: path in the model's folder to message.
-        files: path in the version's folder to a file's place or bytes.
-        beside: path in the model's folder to bytes.
-        uses: names of the models it is an ensemble of; where one of them changes, so does it.
-        finish: called with the staged version folder, to add files that others cannot reproduce (TensorRT plans).
-        finish_key: what `finish` depends on besides the files.
+        configs: path in the model's folder to a ModelConfig message without a stamp; `config.pbtxt` is among them.
+        graph: its files go into the version's folder.
+        files: what else goes there, by name.
+        beside: files in the model's folder, by name.
+        plan: a TensorRT plan to build from the graph.
     """
 
-    name: str
-    configs: Callable[[Stamp], Mapping[str, Any]]
-    files: Mapping[str, Path | bytes] = field(default_factory=dict)
+    configs: Mapping[str, pb.ModelConfig]
+    graph: CheckedGraph | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
     beside: Mapping[str, bytes] = field(default_factory=dict)
-    uses: tuple[str, ...] = ()
-    finish: Callable[[Path], None] | None = None
-    finish_key: str = ""
+    plan: Plan | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name in the repository."""
+        return str(self.configs[CONFIG].name)
+
+    @property
+    def uses(self) -> list[str]:
+        """The models of an ensemble; it changes with each of them."""
+        return sorted({step.model_name for step in self.configs[CONFIG].ensemble_scheduling.step})
+
+    @property
+    def contents(self) -> dict[str, Path | bytes]:
+        """What goes into the version's folder, by name."""
+        return {**(self.graph.files if self.graph else {}), **self.files}
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a model.
-
-    Attributes:
-        name: the model.
-        version: the version that is served now.
-        changed: whether it was written anew.
-        size: bytes of its folder.
-    """
+    """A model in the repository: the version that is served now, whether it has changed, and its size in bytes."""
 
     name: str
     version: int
@@ -72,17 +79,23 @@ class Written:
 
 
 @contextmanager
-def locked(repository: Path) -> Iterator[None]:
-    """Make a repository's folder where it does not exist, and let other exports into it wait.
-
-    Raises:
-        ExportError: it cannot be made.
-    """
+def _writing(repository: Path) -> Iterator[None]:
     try:
-        repository.mkdir(parents=True, exist_ok=True)
-        handle = os.open(repository, os.O_RDONLY)
+        yield
     except OSError as error:
         raise ExportError(f"cannot write the model repository {repository}: {error}") from error
+
+
+@contextmanager
+def locked(repository: Path) -> Iterator[None]:
+    """Make a repository's folder if it does not exist, and keep other exports waiting.
+
+    Raises:
+        ExportError: the folder cannot be made.
+    """
+    with _writing(repository):
+        repository.mkdir(parents=True, exist_ok=True)
+        handle = os.open(repository, os.O_RDONLY)
     try:
         with suppress(OSError):  # NFS has no locks of folders
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -92,7 +105,7 @@ def locked(repository: Path) -> Iterator[None]:
 
 
 def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
-    """Bring models into a repository; those whose content is there already stay as they are. Call it `locked`.
+    """Write models into a `locked` repository; models whose content is there already stay as they are.
 
     Args:
         repository: the folder.
@@ -101,30 +114,26 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
     Raises:
         ExportError: a folder of that name is not mlclip's, or the repository cannot be written.
     """
-    try:
+    with _writing(repository):
         for left_over in repository.glob(f"{_STAGING}*"):
             shutil.rmtree(left_over)
         with tempfile.TemporaryDirectory(prefix=_STAGING, dir=repository) as staging:
             changed = _stage(repository, models, Path(staging))
             for name in changed:
                 _swap(repository / name, Path(staging) / name, Path(staging) / f"{name}.before")
-    except OSError as error:
-        raise ExportError(f"cannot write the model repository {repository}: {error}") from error
     return [_written(repository / model.name, model.name in changed) for model in models]
 
 
 def remove_models(repository: Path, keep: Iterable[str]) -> list[str]:
-    """Remove the models that mlclip wrote earlier and that nothing needs any more; give their names. Call it `locked`.
+    """Remove all models but `keep` that mlclip wrote into a `locked` repository, and return their names.
 
     Raises:
         ExportError: the repository cannot be written.
     """
     stale = sorted(set(read_configs(repository)) - set(keep))
-    try:
+    with _writing(repository):
         for name in stale:
             shutil.rmtree(repository / name)
-    except OSError as error:
-        raise ExportError(f"cannot write the model repository {repository}: {error}") from error
     return stale
 
 
@@ -134,7 +143,7 @@ def latest_version(folder: Path) -> Path:
 
 
 def _stage(repository: Path, models: Sequence[Model], staging: Path) -> list[str]:
-    """Put changed models together in the staging folder; give their names."""
+    """Assemble changed models in the staging folder, and return their names."""
     before = read_configs(repository)
     digests = {name: parameter(config, _DIGEST) for name, config in before.items()}
     changed: list[str] = []
@@ -152,12 +161,12 @@ def _stage(repository: Path, models: Sequence[Model], staging: Path) -> list[str
 
 
 def _digest(model: Model, digests: Mapping[str, str]) -> str:
-    total = hashlib.sha256(f"{model.finish_key}\n".encode())
-    for name, config in sorted(model.configs(Stamp(0, "")).items()):
-        total.update(f"{name}\n{to_text(config)}\n".encode())
-    for name, content in sorted({**model.files, **model.beside}.items()):
+    total = hashlib.sha256(f"{model.plan.key if model.plan else ''}\n".encode())
+    for name, config in sorted(model.configs.items()):
+        total.update(f"{name}\n{to_text(stamped(config, _UNSTAMPED))}\n".encode())
+    for name, content in sorted({**model.contents, **model.beside}.items()):
         total.update(f"{name} {_sha256(content)}\n".encode())
-    for name in sorted(model.uses):
+    for name in model.uses:
         total.update(f"{name} {digests[name]}\n".encode())
     return total.hexdigest()
 
@@ -172,19 +181,20 @@ def _sha256(content: Path | bytes) -> str:
 def _assemble(model: Model, folder: Path, stamp: Stamp, digest: str) -> None:
     version = folder / str(stamp.version)
     version.mkdir(parents=True)
-    for name, content in model.files.items():
+    for name, content in model.contents.items():
         if isinstance(content, bytes):
             (version / name).write_bytes(content)
         else:
             shutil.copyfile(content, version / name)
     for name, content in model.beside.items():
         (folder / name).write_bytes(content)
-    for name, config in model.configs(stamp).items():
-        config.parameters[_DIGEST].string_value = digest
+    for name, config in model.configs.items():
+        complete = stamped(config, stamp)
+        complete.parameters[_DIGEST].string_value = digest
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(to_text(config), encoding="utf-8")
-    if model.finish is not None:
-        model.finish(version)
+        (folder / name).write_text(to_text(complete), encoding="utf-8")
+    if model.plan is not None:
+        model.plan.build(version)
 
 
 def _swap(folder: Path, staged: Path, before: Path) -> None:
@@ -204,14 +214,13 @@ def _version(folder: Path) -> int:
 
 
 def _complete(version: Path, model: Model) -> bool:
-    """Tell whether a model's files are still there as they were written."""
-    wanted = {version / name: content for name, content in model.files.items()}
+    """Tell whether a model's files are still as they were written."""
+    wanted = {version / name: content for name, content in model.contents.items()}
     wanted |= {version.parent / name: content for name, content in model.beside.items()}
-    configs = [version.parent / name for name in model.configs(Stamp(0, ""))]
     return (
         version.is_dir()
-        and all(path.is_file() for path in (*wanted, *configs))
-        and all(_sha256(path) == _sha256(content) for path, content in wanted.items())
+        and all((version.parent / name).is_file() for name in model.configs)
+        and all(path.is_file() and _sha256(path) == _sha256(content) for path, content in wanted.items())
     )
 
 

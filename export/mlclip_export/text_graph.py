@@ -1,4 +1,4 @@
-"""The text tower becomes an ONNX file: token ids in, embedding and tokens out, zeros where there is no text."""
+"""The text tower becomes an ONNX file: token ids in, embedding and tokens out, zeros without a text."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlclip_export.graphs import write_graph
 from mlclip_export.parity import BATCHES
 
 END = 49407
-"""CLIP's id of a text's end, the largest there is."""
+"""CLIP's id of a text's end, the largest id."""
 
 
 class ServedTextEncoder(nn.Module):
-    """The text tower as it is served: ids that are all zero stand for a missing text and give zeros."""
+    """The text tower as it is served: all-zero ids mean that there is no text, and give zeros."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -34,15 +34,7 @@ class ServedTextEncoder(nn.Module):
 
 
 def write_text_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write `model.onnx` of an encoder's text tower.
-
-    Args:
-        encoder: one that `check_served_text` lets through.
-        folder: an existing folder for the file and its weights.
-
-    Raises:
-        ExportError: torch cannot turn it into a graph.
-    """
+    """Write `model.onnx` of an encoder's text tower, after `check_served_text`; errors as for `write_graph`."""
     ids = torch.zeros(2, encoder.text_token_count, dtype=torch.int64)
     write_graph(ServedTextEncoder(encoder), (ids,), ("token_ids",), TEXT_KINDS, folder)
 
@@ -52,7 +44,7 @@ def text_cases(encoder: Encoder) -> Iterator[tuple[dict[str, Tensor], dict[str, 
     """Run the text tower on random words, drawn with a fixed seed; every third text is missing.
 
     Yields:
-        Token ids, and what torch makes of them, one batch of BATCHES after another.
+        Token ids and torch's outputs, for each batch size of BATCHES.
     """
     draw = torch.Generator().manual_seed(0)
     places = torch.arange(encoder.text_token_count)
@@ -77,6 +69,6 @@ def check_served_text(encoder: Encoder) -> None:
         raise ExportError(f"the tokenizer of {encoder.name} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not served:
         raise ExportError(
-            f"texts of {encoder.name} cannot be served: the server has CLIP's tokenizer, and this encoder reads texts "
-            "through another; train heads with text on an encoder of the CLIP family"
+            f"texts of {encoder.name} cannot be served: the server has CLIP's tokenizer, and this encoder uses "
+            "another; train heads with text on an encoder of the CLIP family"
         )

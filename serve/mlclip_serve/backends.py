@@ -1,11 +1,11 @@
-"""Assemble the folder that tritonserver's --backend-directory names.
+"""Assemble the folder for tritonserver's --backend-directory.
 
 ```
 <folder>/python/        library, utils and the stub of the running Python version, from nvidia-pytriton
 <folder>/onnxruntime/   model.py: this package's CPU backend, a Python-based backend
 ```
 
-The files are copies: Triton refuses a library that a link leads out of the folder.
+The files are copies: Triton refuses links to libraries outside the folder.
 """
 
 from __future__ import annotations
@@ -21,15 +21,7 @@ _UTILS = "triton_python_backend_utils.py"
 
 
 def assemble(embedded: Embedded, folder: Path) -> Path:
-    """Fill a folder with the backends that the model repository needs.
-
-    Args:
-        embedded: where the server's parts are.
-        folder: an empty or new folder.
-
-    Returns:
-        `folder`.
-    """
+    """Fill an empty or new folder with the backends, and return it."""
     python, onnx = folder / "python", folder / "onnxruntime"
     python.mkdir(parents=True)
     onnx.mkdir()

@@ -1,4 +1,4 @@
-"""`mlclip-serve`: serve a model repository until told to stop."""
+"""`mlclip-serve`: serve a model repository until it is stopped."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from typing import Annotated
 
 import typer
 
-from mlclip_serve.command import container_command
+from mlclip_serve.command import ADDRESS, PORTS, READY_TIMEOUT, container_command
 from mlclip_serve.errors import RepositoryError, ServeError
 from mlclip_serve.server import Server
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-_Port = typer.Option(min=0, max=65535, help="0 picks a free one and prints it.")
+_Port = typer.Option(min=0, max=65535, help="0 picks a free port and prints it.")
 
 
 @app.command()
 def serve(
     repository: Annotated[Path, typer.Argument(help="The model repository.")] = Path("model_repository"),
-    grpc_port: Annotated[int, _Port] = 8001,
-    http_port: Annotated[int, _Port] = 8000,
-    metrics_port: Annotated[int, _Port] = 8002,
-    address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    grpc_port: Annotated[int, _Port] = PORTS["grpc"],
+    http_port: Annotated[int, _Port] = PORTS["http"],
+    metrics_port: Annotated[int, _Port] = PORTS["metrics"],
+    address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = ADDRESS,
     model_config_name: Annotated[
-        str | None, typer.Option(help="Use configs/<name>.pbtxt of each model that has it.")
+        str | None, typer.Option(help="Use configs/<name>.pbtxt of every model that has it.")
     ] = None,
-    log_verbose: Annotated[int, typer.Option(min=0, help="Above 0: show Triton's log, this verbose.")] = 0,
-    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until all ensembles must answer.")] = 120.0,
+    log_verbose: Annotated[int, typer.Option(min=0, help="Verbosity of Triton's log; above 0 it is shown.")] = 0,
+    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds within which all ensembles must answer.")] = (
+        READY_TIMEOUT
+    ),
     ready_file: Annotated[
-        Path | None, typer.Option(help="Once ready, write the endpoints and the pid there as JSON.")
+        Path | None, typer.Option(help="Write the endpoints and the pid to this file as JSON, once ready.")
     ] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Print the command for NVIDIA's container.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Serve a model repository with the embedded Triton, on the CPU, until Ctrl-C or SIGTERM.
 
-    Exits with the server's code; with 1 where it cannot be started.
+    The exit code is the server's, or 1 if the server cannot be started.
     """
     server = Server(
         repository,
@@ -77,7 +79,7 @@ def _print_container_command(server: Server) -> None:
 
 
 def _run(server: Server, ready_file: Path | None) -> int:
-    """Start, announce, wait for the end; signals go to the server from the first moment on."""
+    """Start, announce, wait for the end; signals are passed on to the server from the beginning."""
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -98,7 +100,7 @@ def _run(server: Server, ready_file: Path | None) -> int:
             return 128 + received[-1]
         raise
     try:
-        if not received:  # else it is stopping already
+        if not received:  # otherwise it is stopping already
             if ready_file is not None:
                 _write_ready_file(server, ready_file)
             _announce(server)
@@ -121,12 +123,7 @@ def _announce(server: Server) -> None:
 
 
 def _write_ready_file(server: Server, path: Path) -> None:
-    endpoints = {
-        "grpc": server.grpc_url,
-        "http": server.http_url,
-        "metrics": server.metrics_url,
-        "pid": server.pid,
-    }
+    urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(endpoints) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps({**urls, "pid": server.pid}) + "\n", encoding="utf-8")
     unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""What to serve and how, and the command lines that say so: to the embedded Triton, or to NVIDIA's container."""
+"""Settings of a server, and the command lines that start it: the embedded Triton, or NVIDIA's container."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 
 from mlclip_serve.embedded import Embedded
 
+ADDRESS = "127.0.0.1"
+PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
+"""Triton's own defaults, by service name."""
+READY_TIMEOUT = 120.0
 IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 """NVIDIA's container of the Triton version (2.51) that nvidia-pytriton embeds."""
 DRAIN = 30
-"""Seconds that Triton waits for inferences in flight when it is asked to stop."""
+"""Seconds that Triton waits for inferences in flight when it stops."""
 _INSTALL = "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer"
-_CONTAINER_PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
 
 
 @dataclass(frozen=True)
@@ -23,27 +26,27 @@ class Settings:
 
     Attributes:
         repository: absolute path of the model repository.
-        grpc_port: 0 stands for any free port, here and below.
+        grpc_port: 0 picks any free port, also for the other services.
         http_port: port of the HTTP endpoint.
         metrics_port: port of the Prometheus metrics.
         address: IPv4 address to listen on.
         model_config_name: variant of the configs to use, `configs/<name>.pbtxt`; None for config.pbtxt.
         log_verbose: Triton's verbosity; above 0 its log is also shown on stderr.
-        ready_timeout: seconds from the start until every ensemble must have answered.
+        ready_timeout: seconds within which every ensemble must have answered after the start.
     """
 
     repository: Path
     grpc_port: int = 0
     http_port: int = 0
     metrics_port: int = 0
-    address: str = "127.0.0.1"
+    address: str = ADDRESS
     model_config_name: str | None = None
     log_verbose: int = 0
-    ready_timeout: float = 120.0
+    ready_timeout: float = READY_TIMEOUT
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports asked for, by service name."""
+        """The chosen ports, by service name."""
         return {"grpc": self.grpc_port, "http": self.http_port, "metrics": self.metrics_port}
 
 
@@ -56,8 +59,8 @@ def server_command(
         settings: how to serve.
         embedded: where its parts are.
         backends: the folder that `backends.assemble` filled.
-        ports: the real port by service name, `grpc`, `http` and `metrics`.
-        server_id: the name under which it answers, and with which its shared memory begins.
+        ports: the actual port by service name, never 0.
+        server_id: the server's name, and the prefix of its shared memory.
     """
     command = [
         str(embedded.executable),
@@ -65,7 +68,7 @@ def server_command(
         f"--model-repository={settings.repository}",
         f"--backend-directory={backends}",
         f"--cache-directory={embedded.caches}",
-        # The configs are complete; completing them would start every Python model once more, for nothing.
+        # The configs are complete; auto-completion would start every Python model an additional time.
         "--disable-auto-complete-config",
         f"--backend-config=python,stub-timeout-seconds={max(1, round(settings.ready_timeout))}",
         f"--backend-config=python,shm-region-prefix-name={server_id}_",
@@ -78,26 +81,21 @@ def server_command(
     return command + _variant(settings)
 
 
-def container_command(settings: Settings, image: str = IMAGE) -> str:
+def container_command(settings: Settings) -> str:
     """Write the shell lines that serve the repository with NVIDIA's container.
 
-    Args:
-        settings: how to serve; a port 0 becomes Triton's own default, since the container's are mapped.
-        image: the container image to start from.
-
-    Returns:
-        Lines for a shell, with comments: what the Python models need must be added to the image.
-        TensorRT engines that the server builds are kept in a volume, at /engines.
+    The packages of the Python models are added to the image. TensorRT engines that the server builds are kept in a
+    volume, at /engines. A port 0 becomes Triton's default.
     """
     run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g"]
-    for service, inside in _CONTAINER_PORTS.items():
+    for service, inside in PORTS.items():
         run.append(f"--publish={settings.address}:{settings.ports[service] or inside}:{inside}")
     run += [f"--volume={settings.repository}:/models:ro", "--volume=mlclip-engines:/engines", "mlclip-triton"]
     run += ["tritonserver", "--model-repository=/models", f"--log-verbose={settings.log_verbose}", *_variant(settings)]
     lines = [
-        "# The image must have what the Python models need: Pillow to decode, the others for heads that read texts:",
-        f"printf 'FROM {image}\\n{_INSTALL}\\n' | docker build --tag mlclip-triton -",
-        "# Without a GPU leave --gpus=all out.",
+        "# Python models need packages in the image: Pillow to decode images, the others for heads that read texts:",
+        f"printf 'FROM {IMAGE}\\n{_INSTALL}\\n' | docker build --tag mlclip-triton -",
+        "# Without a GPU, leave out --gpus=all.",
         shlex.join(run),
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Read from Triton's log why it did not start, and say it in one line."""
+"""Find in Triton's log the reason why it did not start."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def explain(log: str, address: str, ports: Mapping[str, int]) -> ServeError | No
     """Find the cause in a log.
 
     Args:
-        log: what tritonserver wrote.
-        address: the address that it was to listen on.
+        log: tritonserver's output.
+        address: the address that it should listen on.
         ports: its ports by service name.
 
     Returns:
-        The error to raise: a port in use, a model that does not load, or Triton's own last words. None where
-        the log tells nothing.
+        The error to raise: a port in use, a model that does not load, or Triton's last error. None if the log shows
+        no cause.
     """
     if found := _SOCKET.search(log):
         port = int(found["port"])
@@ -39,6 +39,6 @@ def explain(log: str, address: str, ports: Mapping[str, int]) -> ServeError | No
 
 
 def _one_line(reason: str) -> str:
-    """Cut quotes, the kinds of the errors and a Python traceback (whose line breaks Triton escapes) from a reason."""
+    """Remove quotes, error kinds and a Python traceback (Triton escapes its line breaks) from a reason."""
     text = reason.split("\\n")[0].strip().strip('"')
     return _KIND.sub("", text).rstrip(".")

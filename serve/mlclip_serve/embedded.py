@@ -1,6 +1,6 @@
-"""Find the Triton server that nvidia-pytriton's wheel carries, and say what environment it needs.
+"""Find the Triton server inside nvidia-pytriton's wheel, and build the environment that it needs.
 
-pytriton itself is never imported: only its files are used.
+pytriton itself is never imported, only its files are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlclip_serve.errors import InstallationError
 _STUB = "triton_python_backend_stub"
 _SHARED_MEMORY = 32 << 20
 _MODEL_LIBRARIES = ("numpy", "PIL", "onnxruntime")
-"""What the models import."""
+"""Packages that the models import."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Embedded:
     Attributes:
         executable: the tritonserver program.
         python_backend: folder with libtriton_python.so and triton_python_backend_utils.py.
-        stub: the program that runs Python models, built for the running Python version.
+        stub: the program that runs Python models, for the running Python version.
         caches: folder with the response caches.
         libraries: folder with the shared libraries that the wheel bundles.
-        libpython: folder that holds libpython3.x.so, which the stub is linked against.
+        libpython: folder of libpython3.x.so, which the stub needs.
     """
 
     executable: Path
@@ -45,13 +45,10 @@ class Embedded:
 
 
 def find_embedded(site: Path | None = None) -> Embedded:
-    """Locate the embedded server.
-
-    Args:
-        site: the site-packages folder to look in; by default wherever nvidia-pytriton is installed.
+    """Locate the embedded server in a site-packages folder, by default that of nvidia-pytriton.
 
     Raises:
-        InstallationError: a part is missing; the message says which, and what to install.
+        InstallationError: a part is missing; the message says what to install.
     """
     site = site or _site_of_pytriton()
     root = site / "pytriton" / "tritonserver"
@@ -67,25 +64,25 @@ def find_embedded(site: Path | None = None) -> Embedded:
     if not found.executable.is_file():
         raise InstallationError(
             f"nvidia-pytriton in {site} holds no tritonserver for this machine: it needs Linux on x86-64 or"
-            " arm64; elsewhere use the container, see `mlclip-serve --docker`"
+            " arm64; use the container on others, see `mlclip-serve --docker`"
         )
     if not found.stub.is_file():
         versions = ", ".join(sorted(folder.name for folder in (root / "python_backend_stubs").glob("3.*")))
         raise InstallationError(
             f"the embedded Triton runs Python models on {versions or 'no version'}, not on Python"
-            f" {_python_version()}: make the virtual environment with one of those"
+            f" {_python_version()}: create the virtual environment with one of these versions"
         )
     return found
 
 
 def find_libpython(bundled: Path) -> Path:
-    """Find the folder of the shared library of the running Python version.
+    """Find the folder of the running Python version's shared library.
 
     Args:
-        bundled: the wheel's own libraries, which hold it for some Python versions.
+        bundled: the wheel's own libraries, which include it for some Python versions.
 
     Raises:
-        InstallationError: no such library; the message names the Debian package that brings it.
+        InstallationError: there is none; the message names the Debian package.
     """
     version = _python_version()
     for folder in _library_folders():
@@ -100,15 +97,15 @@ def find_libpython(bundled: Path) -> Path:
 
 
 def server_environment(embedded: Embedded, interpreter: Path, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Build the environment for tritonserver and the Python models it starts.
+    """Build the environment for tritonserver and its Python models.
 
     Args:
         embedded: where the server's parts are.
         interpreter: the folder that `make_interpreter` filled.
-        inherited: the environment to start from; it is not changed.
+        inherited: the environment to start from.
 
     Returns:
-        `inherited` with LD_LIBRARY_PATH (bundled libraries, libpython) and with the interpreter first on PATH.
+        `inherited` with the bundled libraries and libpython first on LD_LIBRARY_PATH, and the interpreter on PATH.
     """
     libraries = [str(embedded.libraries), str(embedded.libpython)]
     return {
@@ -121,14 +118,11 @@ def server_environment(embedded: Embedded, interpreter: Path, inherited: Mapping
 def make_interpreter(folder: Path) -> Path:
     """Make the virtual environment in which Python models run.
 
-    Triton's stub starts an isolated interpreter: it ignores PYTHONPATH and PYTHONHOME and takes the packages
-    that belong to the first `python3` on PATH, which may be any. This one sees what the launcher sees.
+    Triton's stub starts an isolated interpreter: it ignores PYTHONPATH and PYTHONHOME and takes the packages of the
+    first `python3` on PATH. This one sees the packages that the launcher sees.
 
     Args:
-        folder: a new folder for it.
-
-    Returns:
-        `folder`.
+        folder: a new folder, which is returned.
 
     Raises:
         InstallationError: numpy, Pillow or onnxruntime is not installed.
@@ -140,10 +134,10 @@ def make_interpreter(folder: Path) -> Path:
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> None:
-    """Check that there is shared memory, through which Triton talks to the processes of Python models.
+    """Check the shared memory through which Triton talks to the processes of Python models.
 
     Raises:
-        InstallationError: `folder` is missing, closed to us or nearly full.
+        InstallationError: `folder` is missing, not writable or nearly full.
     """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InstallationError(f"{folder} is missing or not writable, Triton's Python models need it")
@@ -167,7 +161,7 @@ def _site_of_pytriton() -> Path:
 
 
 def _library_folders() -> Iterator[Path]:
-    """Name the folders that may hold libpython: the running Python's own first, then the system's."""
+    """List the folders that may hold libpython: the running Python's own first, then the system's."""
     yield from (Path(folder) for name in ("LIBDIR", "LIBPL") if (folder := sysconfig.get_config_var(name)))
     yield Path(sys.base_prefix) / "lib"
     multiarch = sysconfig.get_config_var("MULTIARCH")

@@ -7,7 +7,7 @@ ServeError
 ├── PortError           a port is taken
 └── StartError          the server ended, or did not become ready in time
 
-Every message is one line that says what to do; `log` names Triton's log where it helps.
+Every message is one line that says what to do; `log` names Triton's log if there is one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ServeError(Exception):
     """The base of all errors of this package.
 
     Attributes:
-        log: Triton's log of the failed start, kept for reading; None where Triton was never started.
+        log: Triton's log of the failed start; None if Triton was never started.
     """
 
     log: Path | None = None
@@ -34,11 +34,11 @@ class RepositoryError(ServeError):
 
 
 class ModelError(RepositoryError):
-    """A model of the repository does not load, or fails when it is asked something."""
+    """A model of the repository does not load, or fails on a real inference."""
 
 
 class PortError(ServeError):
-    """A port that was asked for is in use."""
+    """A chosen port is in use."""
 
 
 class StartError(ServeError):

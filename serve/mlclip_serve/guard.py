@@ -4,10 +4,10 @@ Run as a file: `python guard.py PARENT SWEPT REGIONS PROGRAM [ARGUMENT...]`, in 
 
 * The kernel kills the program when PARENT, a process id, dies: a launcher killed with SIGKILL leaves no server.
 * A sweeper, a small process of its own, waits for the program's end. It then kills what is left of the
-  program's group (a model's process can hang for ever in a lock that the server held) and removes the shared
-  memory whose name begins with REGIONS. It holds SWEPT, a file descriptor, open until that is done.
+  program's group (a model's process can hang forever in a lock that the server held) and removes the shared
+  memory whose name begins with REGIONS. It keeps SWEPT, a file descriptor, open until that is done.
 
-Only the standard library is used; the program has the process id of the guard that it replaces.
+Only the standard library is used. The program keeps the process id of the guard that it replaces.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h; the setting outlives an exec, and is not inherited by a fork."""
+"""From linux/prctl.h; the setting survives an exec and is not inherited by a fork."""
 
 
 def main() -> None:

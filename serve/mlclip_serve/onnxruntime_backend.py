@@ -1,12 +1,12 @@
 """A Triton backend that runs ONNX models on the CPU, for machines without NVIDIA's container.
 
-Installed as `backends/onnxruntime/model.py` it becomes a Python-based backend: Triton runs every model whose
-config says `backend: "onnxruntime"` with it, one process an instance. It reads the same config as NVIDIA's
-native backend does and leaves out what needs a GPU.
+Installed as `backends/onnxruntime/model.py` it is a Python-based backend: Triton runs every model whose config has
+`backend: "onnxruntime"` with it, one process per instance. It reads the config of NVIDIA's native backend and ignores
+what needs a GPU.
 
-All requests of one `execute` become one run of the model per input shape; a request that makes the run fail is
-then run alone, so it fails alone. Only outputs that some request asked for are fetched, and each answer carries
-only its own. (onnxruntime's inference builds run the whole graph whatever is asked for, in NVIDIA's backend too.)
+All requests of one `execute` become one run of the model per input shape. If the run fails, each request runs alone,
+so that only the bad ones fail. Only requested outputs are fetched, and each answer carries only its own. (onnxruntime
+computes the whole graph in any case, in NVIDIA's backend too.)
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class TritonPythonModel:
         """Load the model.
 
         Args:
-            args: what Triton passes: `model_config` (JSON), `model_repository` (the model's folder),
-                `model_version`, `model_name`.
+            args: from Triton: `model_config` (JSON), `model_repository` (the model's folder), `model_version`,
+                `model_name`.
 
         Raises:
-            TritonModelException: the model cannot be loaded or disagrees with its config; one line.
+            TritonModelException: the model cannot be loaded or disagrees with its config.
         """
         config = json.loads(args["model_config"])
         path = model_file(config, Path(args["model_repository"]), args["model_version"])
@@ -70,21 +70,14 @@ class TritonPythonModel:
         self.batched = int(config.get("max_batch_size", 0)) > 0
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests.
-
-        Args:
-            requests: Triton inference requests, each with its own batch size.
-
-        Returns:
-            One Triton response per request, in their order.
-        """
+        """Answer Triton's inference requests, each with its own batch size, in their order."""
         feeds = [self._feed(request) for request in requests]
         wanted = [list(request.requested_output_names()) for request in requests]
         answers = run_requests(self.session, feeds, wanted, self.batched)
         return [_response(answer) for answer in answers]
 
     def finalize(self) -> None:
-        """Let the model go."""
+        """Release the model."""
         del self.session
 
     def _feed(self, request: Any) -> Arrays:
@@ -93,13 +86,13 @@ class TritonPythonModel:
 
 
 def model_file(config: Mapping[str, Any], folder: Path, version: str) -> Path:
-    """Name the ONNX file of a model: `<folder>/<version>/model.onnx` unless its config names another."""
+    """Give the path of a model's ONNX file: `<folder>/<version>/model.onnx` unless its config names another."""
     name = config.get("default_model_filename") or "model.onnx"
     return folder / version / ("model.onnx" if name == "model.py" else name)
 
 
 def ignored_accelerators(config: Mapping[str, Any]) -> list[str]:
-    """Name the execution accelerators that a config asks for; this backend has none of them."""
+    """List the execution accelerators of a config; this backend has none of them."""
     accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
     return [entry["name"] for kind in accelerators.values() for entry in kind or []]
 
@@ -108,12 +101,12 @@ def open_session(path: Path, config: Mapping[str, Any]) -> onnxruntime.Inference
     """Open an ONNX file for the CPU.
 
     Args:
-        path: the ONNX file; external data is looked for beside it.
-        config: Triton's model config; of its `parameters`, `intra_op_thread_count`, `inter_op_thread_count`
-            and `execution_mode` mean what they mean to NVIDIA's backend.
+        path: the ONNX file, with its external data beside it.
+        config: Triton's model config; its parameters `intra_op_thread_count`, `inter_op_thread_count` and
+            `execution_mode` have the same meaning as for NVIDIA's backend.
 
     Raises:
-        ValueError: the file is missing or broken, or a parameter is no whole number.
+        ValueError: the file is missing or broken, or a parameter is not a whole number.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -121,14 +114,14 @@ def open_session(path: Path, config: Mapping[str, Any]) -> onnxruntime.Inference
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")
     if _parameter(config, "execution_mode") == 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-    # Models run in processes of their own: threads that spin while they wait would take the others' cores.
+    # Each model has a process: threads that spin while they wait would take the others' cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class but this
+    except Exception as error:  # onnxruntime's exceptions share no other base class
         raise ValueError(f"{path} is broken: {_one_line(error)}") from None
 
 
@@ -136,8 +129,8 @@ def check_config(config: Mapping[str, Any], session: onnxruntime.InferenceSessio
     """Compare a model's config with its ONNX file.
 
     Raises:
-        ValueError: an input or output of the config is not in the file or has another type there, or the file
-            has an input that the config lacks.
+        ValueError: an input or output of the config is not in the file or has another type there, or the config
+            lacks an input of the file.
     """
     for kind, found in (("input", session.get_inputs()), ("output", session.get_outputs())):
         types = {tensor.name: tensor.type for tensor in found}
@@ -151,7 +144,7 @@ def check_config(config: Mapping[str, Any], session: onnxruntime.InferenceSessio
                 raise ValueError(f"{kind} '{name}' is {types[name]} in the ONNX file, {expected} in config.pbtxt")
     missing = {tensor.name for tensor in session.get_inputs()} - {tensor["name"] for tensor in config["input"]}
     if missing:
-        raise ValueError(f"the ONNX file wants input {_names(missing)}, which config.pbtxt lacks")
+        raise ValueError(f"the ONNX file needs input {_names(missing)}, which config.pbtxt lacks")
 
 
 def run_requests(
@@ -160,17 +153,16 @@ def run_requests(
     wanted: Sequence[Sequence[str]],
     batched: bool,
 ) -> list[Arrays | str]:
-    """Run many requests in as few runs as their shapes allow.
+    """Run requests in as few runs as their shapes allow.
 
     Args:
         session: the model.
-        feeds: inputs by name, one mapping a request; with `batched`, each array is [b, ...] with the
-            request's own b.
-        wanted: output names, one sequence a request.
-        batched: whether the first axis is a batch axis, so that requests can be joined along it.
+        feeds: inputs by name, one mapping per request; if `batched`, each array is [b, ...] with the request's b.
+        wanted: output names, one sequence per request.
+        batched: whether the first axis is a batch axis, along which requests can be joined.
 
     Returns:
-        For each request the outputs it wants by name, [b, ...], or the error as one line.
+        For each request its wanted outputs by name, [b, ...], or the error as one line.
     """
     answers: list[Arrays | str] = [""] * len(feeds)
     for group in _groups(feeds, batched):
@@ -194,11 +186,11 @@ def _groups(feeds: Sequence[Arrays], batched: bool) -> list[list[int]]:
 def _run_group(
     session: onnxruntime.InferenceSession, feeds: Sequence[Arrays], names: list[str], batched: bool
 ) -> list[Arrays | str]:
-    """Run requests of one shape together; if that fails, each alone, so that the sound ones are answered."""
+    """Run requests of one shape together; if that fails, each alone, so that only the bad ones fail."""
     joined = feeds[0] if len(feeds) == 1 else {n: np.concatenate([feed[n] for feed in feeds]) for n in feeds[0]}
     try:
         outputs = dict(zip(names, session.run(names, joined), strict=True)) if names else {}
-    except Exception as error:  # onnxruntime's exceptions share no base class but this
+    except Exception as error:  # onnxruntime's exceptions share no other base class
         if len(feeds) == 1:
             return [_one_line(error)]
         return [answer for feed in feeds for answer in _run_group(session, [feed], names, batched)]
@@ -206,13 +198,12 @@ def _run_group(
 
 
 def _split(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays | str]:
-    """Cut each output [sum(sizes), ...] into one piece a request."""
+    """Cut each output [sum(sizes), ...] into one piece per request."""
     ends = list(itertools.accumulate(sizes))
     for name, output in outputs.items():
         if output.ndim == 0 or len(output) != ends[-1]:
-            return [f"output '{name}' has no batch axis: shape {list(output.shape)} for a batch of {ends[-1]}"] * len(
-                ends
-            )
+            problem = f"output '{name}' has no batch axis: shape {list(output.shape)} for a batch of {ends[-1]}"
+            return [problem] * len(ends)
     pieces = zip(sizes, ends, strict=True)
     return [{name: output[end - size : end] for name, output in outputs.items()} for size, end in pieces]
 
@@ -226,7 +217,7 @@ def _response(answer: Arrays | str) -> Any:
 
 
 def _parameter(config: Mapping[str, Any], key: str) -> int:
-    """Read a whole number from the config's parameters; 0, onnxruntime's own choice, where it is not set."""
+    """Read a whole number from the config's parameters; by default 0, which leaves the choice to onnxruntime."""
     value = (config.get("parameters") or {}).get(key, {}).get("string_value", "0")
     try:
         return int(value)

@@ -1,4 +1,4 @@
-"""Ports: check those that were asked for, pick free ones for those that were not."""
+"""Ports: check the chosen ones, and pick free ones for the others."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mlclip_serve.errors import PortError
 
 
 def choose(address: str, asked: Mapping[str, int]) -> dict[str, int]:
-    """Settle on a port for each service.
+    """Choose a port for each service.
 
-    Another program can still take one before the server does: the caller must be ready to choose again.
+    Another program can still take a port before the server does; the caller must be ready to choose again.
 
     Args:
         address: the address to listen on.
-        asked: port by service name, `grpc`, `http` and `metrics`; 0 stands for any free one.
+        asked: port by service name, `grpc`, `http` and `metrics`; 0 for any free port.
 
     Returns:
         Port by service name, all different and free at this moment.
 
     Raises:
-        PortError: a port that was asked for is taken, asked for twice, or not allowed.
+        PortError: a port is taken, given twice, or not allowed.
     """
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as held:
@@ -42,7 +42,7 @@ def choose(address: str, asked: Mapping[str, int]) -> dict[str, int]:
 
 
 def taken(address: str, service: str, port: int) -> PortError:
-    """Say that a port is in use."""
+    """Give the error for a port that is in use."""
     return PortError(f"port {port} on {address} is in use: choose another --{service}-port, or 0 for any that is free")
 
 

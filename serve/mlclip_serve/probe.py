@@ -1,6 +1,6 @@
-"""Ask a started server real questions: that its ports answer proves little, that every ensemble infers does.
+"""Readiness of a started server: every ensemble has to answer a real inference.
 
-Triton's own ready endpoint stays green when a Python model's process has died, hence a real inference.
+Triton's own ready endpoint stays green when a Python model's process has died.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _HTTP_TIMEOUT = 5.0
 
 
 def answers(address: str, http_port: int, metrics_port: int, server_id: str) -> bool:
-    """Tell whether the server that we started answers on its ports and says that it is ready.
+    """Tell whether our server answers on its ports and reports that it is ready.
 
     Args:
         address: where it listens.
         http_port: its HTTP port.
         metrics_port: its metrics port, which it opens last.
-        server_id: the name we gave it; on another name it is another server's port.
+        server_id: the name of our server; another name means that another server has the port.
     """
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
         status, metadata = _get(address, http_port, "/v2")
@@ -45,13 +45,13 @@ def infer_ensembles(url: str, deadline: float) -> list[str]:
 
     Args:
         url: gRPC address and port of the server.
-        deadline: moment on the monotonic clock by which all must have answered.
+        deadline: time on the monotonic clock by which all must have answered.
 
     Returns:
-        The names of what answered, sorted.
+        The names of the models that answered, sorted.
 
     Raises:
-        ModelError: one of them fails; the message carries its name and Triton's reason.
+        ModelError: one of them fails; the message has its name and Triton's reason.
         StartError: the deadline passed.
     """
     with triton.InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
@@ -93,7 +93,7 @@ def _infer(client: triton.InferenceServerClient, config: Any, deadline: float) -
 
 
 def _input(tensor: Any, batched: bool) -> triton.InferInput:
-    """Make a valid value for an input: a small picture for bytes, zeros for anything else."""
+    """Make a valid value for an input: a small picture for bytes, otherwise zeros."""
     type_name = triton.model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
     type_name = "BYTES" if type_name == "STRING" else type_name
     shape = [1] * batched + [max(1, size) for size in tensor.dims]
@@ -118,5 +118,5 @@ def _left(deadline: float) -> float:
 
 
 def _reason(error: InferenceServerException) -> str:
-    """Take Triton's message without the Python traceback that may follow it."""
+    """Give Triton's message without a Python traceback behind it."""
     return " ".join(str(error.message()).partition("\n\nAt:")[0].split())

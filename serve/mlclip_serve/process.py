@@ -1,4 +1,4 @@
-"""Run a server program in the background: its output goes to a log, its end is an event."""
+"""Run a server program in the background, with its output in a log and its end as an event."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlclip_serve import guard
 class ServerProcess:
     """A program in a session of its own, which never outlives this process; see `guard`.
 
-    A thread starts the program and stays until it ends: the kernel ties the program's life to the thread that
-    started it, so it must not be one that the caller may end earlier.
+    A thread of its own starts the program and stays until it ends, because the kernel ties the program's life to the
+    thread that started it.
 
     Attributes:
         popen: the process.
-        exited: set once the process has ended, its log is complete, and what it left has been swept up.
+        exited: set once the process has ended, its log is complete, and its remains are removed.
     """
 
     popen: subprocess.Popen[bytes]
@@ -39,9 +39,9 @@ class ServerProcess:
         Args:
             command: absolute path of the program, and its arguments.
             environment: its whole environment.
-            log: file for its output, stdout and stderr together; its folder is the working directory.
-            regions: what the names of its shared memory begin with; removed after its end.
-            echo: show the output on this process's stderr too.
+            log: file for stdout and stderr; its folder is the working directory.
+            regions: prefix of the names of its shared memory, which is removed after its end.
+            echo: also show the output on this process's stderr.
 
         Raises:
             OSError: the program cannot be started.
@@ -95,7 +95,7 @@ class ServerProcess:
         return code if code >= 0 else 128 - code
 
     def stop(self, grace: float) -> None:
-        """End the program: ask it with SIGTERM, and kill it after `grace` seconds."""
+        """End the program with SIGTERM, or with SIGKILL after `grace` seconds."""
         if not self.exited.is_set():
             self.popen.terminate()
             if not self.exited.wait(grace):

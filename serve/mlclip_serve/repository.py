@@ -1,4 +1,4 @@
-"""Look at a model repository before Triton does, since Triton's own words on a missing file are many."""
+"""Check a model repository before Triton loads it, for errors that say what to do."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tritonclient.grpc import model_config_pb2
 from mlclip_serve.errors import RepositoryError
 
 _FILES = {"onnxruntime": "model.onnx", "python": "model.py"}
-"""The backends that the embedded Triton has here, and the file that a model of each needs."""
+"""The backends of the embedded Triton, and the file that a model of each needs."""
 
 
 def check_repository(repository: Path, config_name: str | None = None) -> list[str]:
     """Check that a repository is complete enough to be loaded.
 
     Args:
-        repository: folder with one folder a model.
+        repository: folder with one folder per model.
         config_name: variant of the configs, `configs/<config_name>.pbtxt`; models without it use config.pbtxt.
 
     Returns:
         The names of its models, sorted.
 
     Raises:
-        RepositoryError: it is missing or empty, a config cannot be read, a file or a model is missing, or a
-            model needs a backend that only NVIDIA's container has.
+        RepositoryError: the repository is missing or incomplete, a config cannot be read, or a model needs a backend
+            that only NVIDIA's container has.
     """
     if not repository.is_dir():
         raise RepositoryError(
@@ -73,7 +73,7 @@ def _check_files(folder: Path, config: Any) -> None:
     backend = config.backend or config.platform.removesuffix("_onnx")
     if backend not in _FILES:
         raise RepositoryError(
-            f"model '{folder.name}' needs the backend '{backend}', which the embedded Triton has not:"
+            f"model '{folder.name}' needs the backend '{backend}', which the embedded Triton does not have:"
             " serve it with NVIDIA's container, see `mlclip-serve --docker`"
         )
     file = config.default_model_filename or _FILES[backend]
@@ -86,7 +86,7 @@ def _check_files(folder: Path, config: Any) -> None:
 
 
 def _versions(folder: Path, config: Any) -> list[int]:
-    """List the versions that Triton will load; by default the highest."""
+    """List the versions that Triton loads; by default the highest."""
     found = sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal())
     policy = config.version_policy
     if policy.HasField("specific"):

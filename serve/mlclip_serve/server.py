@@ -1,4 +1,4 @@
-"""Start Triton on a model repository, wait until it really works, stop it."""
+"""Start Triton on a model repository, wait until it answers, stop it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ from types import TracebackType
 
 from mlclip_serve import ports, probe
 from mlclip_serve.backends import assemble
-from mlclip_serve.command import DRAIN, Settings, server_command
+from mlclip_serve.command import ADDRESS, DRAIN, READY_TIMEOUT, Settings, server_command
 from mlclip_serve.diagnosis import explain
-from mlclip_serve.embedded import (
-    Embedded,
-    check_shared_memory,
-    find_embedded,
-    make_interpreter,
-    server_environment,
-)
+from mlclip_serve.embedded import Embedded, check_shared_memory, find_embedded, make_interpreter, server_environment
 from mlclip_serve.errors import PortError, ServeError, StartError
 from mlclip_serve.process import ServerProcess
 from mlclip_serve.repository import check_repository
@@ -30,7 +24,7 @@ _POLL = 0.05
 _PORT_ATTEMPTS = 5
 _HEARTBEAT = 0.5
 _UNLOAD = 30
-"""Seconds for unloading the models, after the inferences in flight are done."""
+"""Seconds for unloading the models, after the inferences in flight."""
 
 
 class Server:
@@ -43,9 +37,9 @@ class Server:
 
     Attributes:
         settings: how it serves.
-        id: the name under which Triton answers, different for each server.
-        ensembles: names of the ensembles that have answered a real inference (of all models, where the
-            repository has no ensemble); empty before the start.
+        id: the name that Triton reports, different for each server.
+        ensembles: names of the ensembles that have answered a real inference (of all models, if there is no
+            ensemble); empty before the start.
         log: Triton's log; it is deleted at the end unless something failed.
     """
 
@@ -56,12 +50,12 @@ class Server:
         grpc_port: int = 0,
         http_port: int = 0,
         metrics_port: int = 0,
-        address: str = "127.0.0.1",
+        address: str = ADDRESS,
         model_config_name: str | None = None,
         log_verbose: int = 0,
-        ready_timeout: float = 120.0,
+        ready_timeout: float = READY_TIMEOUT,
     ) -> None:
-        """Keep the settings, see `Settings` for what they mean; nothing is started yet."""
+        """Keep the settings, which `Settings` describes; nothing is started yet."""
         self.settings = Settings(
             repository=Path(repository).absolute(),
             grpc_port=grpc_port,
@@ -88,26 +82,22 @@ class Server:
 
     @property
     def grpc_url(self) -> str:
-        """Address and port of the gRPC endpoint, as clients on this machine use it."""
-        return f"{self._host}:{self._ports['grpc']}"
+        """Address and port of the gRPC endpoint, for clients on this machine."""
+        return self._url("grpc")
 
     @property
     def http_url(self) -> str:
         """Address and port of the HTTP endpoint."""
-        return f"{self._host}:{self._ports['http']}"
+        return self._url("http")
 
     @property
     def metrics_url(self) -> str:
-        """Address and port of the Prometheus metrics, which are at /metrics there."""
-        return f"{self._host}:{self._ports['metrics']}"
+        """Address and port of the Prometheus metrics, at the path /metrics."""
+        return self._url("metrics")
 
     @property
     def process(self) -> Popen[bytes]:
-        """The server's process.
-
-        Raises:
-            StartError: it has not been started.
-        """
+        """The server's process; raises StartError before the start."""
         if self._running is None:
             raise StartError("the server has not been started")
         return self._running.popen
@@ -124,8 +114,8 @@ class Server:
             InstallationError: a part of the embedded server is missing.
             RepositoryError: the repository is missing, empty or incomplete.
             ModelError: a model does not load, or an ensemble fails.
-            PortError: a port that was asked for is in use.
-            StartError: the server ended, was not ready in time, or runs already.
+            PortError: a chosen port is in use.
+            StartError: the server ended, was not ready in time, or is running already.
         """
         if self._running is not None and not self._running.exited.is_set():
             raise StartError("the server is already running")
@@ -137,13 +127,13 @@ class Server:
             try:
                 self._launch(embedded)
                 break
-            except PortError:  # taken by another program before Triton could have it: choose other free ones
+            except PortError:  # another program took it before Triton could: choose other free ports
                 if attempt + 1 == _PORT_ATTEMPTS:
                     raise
         return self
 
     def send_signal(self, number: int) -> bool:
-        """Pass a signal on to the server; False where none is running."""
+        """Pass a signal on to the server; False if it is not running."""
         if self._running is None or self._running.exited.is_set():
             return False
         self._running.popen.send_signal(number)
@@ -154,14 +144,14 @@ class Server:
         if self._running is None:
             raise StartError("the server has not been started")
         while not self._running.exited.wait(_HEARTBEAT):
-            pass  # a signal that comes just before an endless wait would be handled only after it
+            pass  # a signal just before an endless wait would be handled only after it
         return self._end()
 
     def stop(self) -> int | None:
-        """Stop the server: inferences in flight are finished first.
+        """Stop the server after the inferences in flight.
 
         Returns:
-            Its exit code as a shell shows it, also where it had ended before; None where it never started.
+            Its exit code as a shell shows it; None if it was never started.
         """
         if self._running is None:
             return None
@@ -217,14 +207,14 @@ class Server:
         return code
 
     def _tidy(self, keep_log: bool) -> None:
-        if self.log is None:
-            return
-        if keep_log:
-            for name in ("backends", "python"):
-                shutil.rmtree(self.log.parent / name, ignore_errors=True)
-        else:
-            shutil.rmtree(self.log.parent, ignore_errors=True)
+        if self.log is not None:
+            folder = self.log.parent
+            for path in (folder / "backends", folder / "python") if keep_log else (folder,):
+                shutil.rmtree(path, ignore_errors=True)
 
     @property
     def _host(self) -> str:
-        return "127.0.0.1" if self.settings.address == "0.0.0.0" else self.settings.address
+        return ADDRESS if self.settings.address == "0.0.0.0" else self.settings.address
+
+    def _url(self, service: str) -> str:
+        return f"{self._host}:{self._ports[service]}"

@@ -6,8 +6,8 @@
 * `focal`: Lin et al. 2017, https://arxiv.org/abs/1708.02002: one focus on both sides, no shift, gradient through it
 * `bce`: no focus and no shift
 
-Everything is computed from log-sigmoids, so float32 is exact enough for |logit| up to 100 and no gradient is lost
-to clamping, but for the intended one: negatives with p <= shift are left alone.
+Everything is computed from log-sigmoids, so float32 is precise enough for |logit| up to 100 and no gradient is lost to
+clamping, except as intended: negatives with p <= shift have none.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def apl(
         targets: 0 or 1, [B, N].
         gamma_neg: focus on hard negatives.
         gamma_pos: focus on hard positives.
-        shift: p_th, at or below which negatives cost nothing; in [0, 1).
+        shift: p_th; negatives with p up to it cost nothing; in [0, 1).
         alpha1: first coefficient of the positives' series.
         alpha2: second coefficient of the positives' series.
         beta1: first coefficient of the negatives' series.

@@ -1,4 +1,4 @@
-"""Where a figure comes from: commit, machine and versions, to stand beside every raw result."""
+"""Where a figure comes from: commit, machine and versions, stored with every raw result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def provenance() -> dict[str, Any]:
 
 @cache
 def _commit() -> str:
-    """Of the repository that this file is tracked in; an installed copy has none."""
+    """The commit of the repository that tracks this file; `unknown` for an installed copy."""
 
     def git(*words: str) -> str:
         try:

@@ -17,8 +17,8 @@ from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import ResultsError, TrainError
 from mlclip.heads import HEADS
-from mlclip.settings import UNTRAINED, TrainConfig
-from mlclip.training.runs import Recipe, ThresholdConfig, untrained_head
+from mlclip.settings import UNTRAINED, Recipe, ThresholdConfig, TrainConfig
+from mlclip.training.runs import untrained_head
 
 QUICK = TrainConfig(lr=0.02, epochs=3)
 VARIANTS = {"sigmoid": Recipe("sigmoid", training=QUICK)}

@@ -22,8 +22,8 @@ from mlclip_bench.peers.results import Results
 from PIL import Image
 from typer.testing import CliRunner
 
+from mlclip.encoders.folder import save
 from mlclip.errors import MlclipError
-from mlclip.training.pretrain import save
 
 VECTORS = """
 import json

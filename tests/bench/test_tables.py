@@ -12,7 +12,7 @@ from mlclip.errors import ResultsError
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-FILES = [ROOT / "README.md", RESULTS / "README.md"]
+FILES = [ROOT / "docs" / "results.md"]
 
 
 def test_the_tables_that_people_read_are_those_of_the_results(tmp_path):

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
-from mlclip_client.cli.classify import app
+from mlclip_client.cli import app
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb

@@ -70,7 +70,7 @@ def test_any_image_gets_the_answer_of_the_models_and_a_bad_one_an_error(tiny, fi
             models.classify(b"")
 
 
-def test_those_who_wait_are_worked_for_together_and_each_gets_its_own():
+def test_requests_that_wait_go_into_one_batch_and_each_gets_its_own_result():
     class Told:
         """A lock that tells how often it was let go."""
 
@@ -98,12 +98,12 @@ def test_those_who_wait_are_worked_for_together_and_each_gets_its_own():
 
     def ask(thing):
         try:
-            results[thing] = together.ask(thing)
+            results[thing] = batcher.ask(thing)
         except ServerError as error:
             results[thing] = str(error)
 
-    together = Batcher(work, most=3)
-    told = together._adding = Told()
+    batcher = Batcher(work, max_batch=3)
+    told = batcher._adding = Told()
     first = threading.Thread(target=ask, args=(0,))
     first.start()
     assert entered.wait(60)
@@ -190,7 +190,7 @@ def test_a_model_that_cannot_be_loaded_stops_a_job_and_one_that_fails_is_an_erro
     result = run(*arguments)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: the model 'encoder_tiny' of {copy} cannot be loaded: ")
-    assert "what is done is kept" in result.stderr
+    assert "finished shards are kept" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     shutil.copy(copy / "head_grid/1/model.onnx", copy / "head_color/1/model.onnx")  # it wants tokens
     (copy / "encoder_tiny/1/model.onnx").write_bytes(whole)

@@ -1,19 +1,21 @@
-"""Jobs: killed, shared, gone on with, retried; always one row an input."""
+"""Jobs: killed, shared, resumed, retried; always one row per input."""
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.inputs.item import Item
+from mlclip_client.errors import DownloadFailed
+from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.rows import printable
+from mlclip_client.output.rows import printable, read_classes
 
 
 def rows(file):
@@ -39,7 +41,10 @@ def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
     assert f"{job}: 40 of 40 inputs have a row; written to {tmp_path / 'merged.parquet'}" in result.stderr
     run("classify", folder, "--head", "color", "--out", tmp_path / "stream.parquet", "--url", server.grpc_url)
     assert [pq.read_metadata(file).num_rows for file in sorted((job / "labels").iterdir())] == [8] * 5
+    assert not list(job.rglob(".*")), "no temporary file is left"
     assert rows(tmp_path / "merged.parquet") == rows(job / "labels")
+    files = [tmp_path / "merged.parquet", tmp_path / "stream.parquet", *(job / "labels").iterdir()]
+    assert [list(read_classes(pq.read_schema(file))) for file in files] == [["color"]] * 7
     assert_same_rows(rows(job / "labels"), rows(tmp_path / "stream.parquet"))
 
 
@@ -78,7 +83,7 @@ def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(start, begin, 
     gate.open()
     code, _, stderr = again.finish()
     assert code == 3, stderr
-    assert "25 inputs: 24 labelled, 1 with an error (1 decode)" in stderr, "what was done is not done again"
+    assert "25 inputs: 24 labelled, 1 with an error (1 decode)" in stderr, "finished shards are not labelled again"
     found = rows(tmp_path / "all.parquet")
     assert found[:16] == done
     assert [row["path"] for row in found] == sorted(str(path) for path in folder.rglob("*.*"))
@@ -96,8 +101,8 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(
     process = start(*arguments, "--concurrency", 2, "--retry-seconds", 300, "--timeout", 300, "--log", tmp_path / "log")
     gate.await_request()
     os.killpg(mortal_server.pid, signal.SIGKILL)
-    mortal_server.process.wait()  # and gives its port back
-    for _ in range(2):  # before the start, which asks the models too; the model that dies may still go through once
+    mortal_server.process.wait()  # and releases its port
+    for _ in range(2):  # before the start, which asks the models, too; the model that dies may still read it once
         gate.open()
     with Server(tiny.root, grpc_port=port, ready_timeout=600):
         code, _, stderr = process.finish()
@@ -111,7 +116,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(
     assert (events[-1]["event"], events[-1]["exit_code"], events[-1]["errors"]) == ("ended", 3, {"decode": 1})
 
 
-def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
+def test_without_retry_seconds_a_job_stops_when_the_server_dies_and_nothing_is_lost(
     run, start, mortal_server, server, gate, folder, job, tmp_path
 ):
     (folder / "20.png").write_bytes(gate.image)
@@ -121,7 +126,7 @@ def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
     os.killpg(mortal_server.pid, signal.SIGKILL)
     code, _, stderr = process.finish()
     assert code == 1
-    assert "error: no server answers at" in stderr and "the same command goes on" in stderr
+    assert "error: no server answers at" in stderr and "repeat the same command to go on" in stderr
     assert run("status", job).stdout.startswith("16 of 41 inputs have a row; 2 of 6 shards\n")
     (folder / "20.png").write_bytes(b"no image")
     assert run("classify", "--job", job, "--url", server.grpc_url).exit_code == 3
@@ -148,7 +153,7 @@ def test_two_workers_share_a_job_and_no_shard_is_done_twice(run, start, begin, g
     assert [row["path"] for row in rows(job / "labels")] == sorted(str(path) for path in folder.rglob("*.*"))
 
 
-def test_only_what_failed_is_retried_and_takes_its_place(run, begin, folder, job, server):
+def test_only_errors_are_retried_and_their_rows_replaced(run, begin, folder, job, server):
     wanted = (folder / "03.jpg").read_bytes()
     (folder / "03.jpg").unlink()
     (folder / "03.jpg").symlink_to(folder / "not there yet")
@@ -232,7 +237,7 @@ def test_options_that_would_be_ignored_are_wrong_usage(run, arguments, message, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_job_refuses_another_model_and_another_question(run, begin, folder, job, server, monkeypatch):
+def test_a_job_refuses_another_model_and_another_request(run, begin, folder, job, server, monkeypatch):
     here = os.getcwd()
     assert run(*begin).exit_code == 0
     other = run("classify", folder / "sub", "--head", "color", "--job", job, "--url", server.grpc_url)
@@ -255,7 +260,7 @@ def test_a_job_refuses_another_model_and_another_question(run, begin, folder, jo
     assert not (job / "labels" / "000001.parquet").exists()
 
 
-def test_a_job_that_is_plainly_broken_stops_with_its_last_error_and_can_go_on(run, tmp_path, job, server):
+def test_a_job_in_which_nothing_works_stops_with_its_last_error_and_can_go_on(run, tmp_path, job, server):
     (tmp_path / "list.txt").write_text("".join(f"gone/{number}.png\n" for number in range(50)))
     begin = ["classify", tmp_path / "list.txt", "--head", "color", "--job", job, "--url", server.grpc_url]
     result = run(*begin, "--shard-rows", 8, "--max-failures", 20)
@@ -281,7 +286,7 @@ def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(run, begin, f
     assert len({row["sha256"] for row in found}) == 30
 
 
-def test_status_is_for_people_and_for_programs(run, begin, job):
+def test_status_is_text_or_json(run, begin, job):
     for command in ("status", "retry-failed"):
         missing = run(command, job)
         no_job = f"error: {job} holds no job: classify PATHS --job {job} begins one\n"
@@ -302,15 +307,21 @@ def test_a_folder_that_is_no_job_is_left_alone(run, begin, job):
     assert os.listdir(job) == ["letters.txt"]
 
 
-def test_a_plan_keeps_every_name(tmp_path):
+def test_a_plan_keeps_every_name_and_error(tmp_path):
     names = ["a b", "line\nbreak", os.fsdecode(b"caf\xe9"), "\ud800", "-x", "ü.png"]
-    items = [Item(name, "file", f"/{name}", size=number, text=name, problem="") for number, name in enumerate(names)]
+    items = [Item(name, "file", f"/{name}", size=number, text=name) for number, name in enumerate(names)]
+    items[1] = replace(items[1], kind="cell", cell=Cell(names[2], 7))
+    known = Item("/list.csv:3", place="/list.csv:3", error=DownloadFailed("no address"))
     counted = []
-    assert write_plan(iter(items), tmp_path / "plan", 4, counted.append) == 6
+    assert write_plan([*items, known], tmp_path / "plan", 4, counted.append) == 7
     plan = Plan(tmp_path / "plan")
-    assert (plan.shards, plan.count, counted, plan.rows(1)) == (2, 6, [4, 6], 2)
-    assert [*plan.items(0), *plan.items(1)] == items
+    assert (plan.shards, plan.count, counted, plan.rows(1)) == (2, 7, [4, 7], 3)
+    *others, last = [*plan.items(0), *plan.items(1)]
     plan.close()
+    assert others == items
+    for item in (last, pickle.loads(pickle.dumps(known))):
+        assert (type(item.error), str(item.error)) == (DownloadFailed, "no address")
+        assert replace(item, error=known.error) == known
     assert printable(names[2]) == "caf\\xe9" and printable("\ud800") == "\\ud800"
 
 
@@ -330,9 +341,3 @@ def test_a_claim_ends_with_its_process(tmp_path):
         holder.kill()
     assert claims.take(3) and claims.take(5)
     claims.close()
-
-
-def test_no_temporary_file_is_left(run, begin, job):
-    run(*begin)
-    left = [path for path in Path(job).rglob("*") if path.name.startswith(".")]
-    assert left == []

@@ -27,7 +27,7 @@ def written(log):
 
 
 def told(log):
-    """All events, without what depends on time and place."""
+    """All events, without their time and node."""
     return [{name: value for name, value in event.items() if name not in ("time", "node")} for event in events(log)]
 
 
@@ -38,20 +38,9 @@ class Cluster:
         self.process = process
         self.address = self._answer()
 
-    def add(self):
-        """Add a node with one core; gives its name."""
-        return self._ask("add")
-
-    def remove(self, node):
-        """Let a node leave."""
-        self._ask(f"remove {node}")
-
-    def kill(self, node):
-        """Kill all processes of a node."""
-        self._ask(f"kill {node}")
-
-    def _ask(self, order):
-        self.process.stdin.write(order + "\n")
+    def order(self, line):
+        """Send `add`, `remove NODE` or `kill NODE`; gives the name of the node."""
+        self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -80,9 +69,9 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def node(cluster):
     """A node of one test."""
-    name = cluster.add()
+    name = cluster.order("add")
     yield name
-    cluster.remove(name)
+    cluster.order(f"remove {name}")
 
 
 @pytest.fixture
@@ -101,9 +90,9 @@ def test_nodes_that_run_the_models_give_the_rows_of_this_machine(
     local = run(*begin, "--job", "local")
     assert local.exit_code == 3, local.stderr
     ray = ["--engine", "ray", "--ray-address", cluster.address, "--ray-workers", 2]
-    other = cluster.add()
+    other = cluster.order("add")
     code, _, stderr = start(*begin, "--job", "job", *ray, "--log", "log", "--out", "all.parquet").finish()
-    cluster.remove(other)
+    cluster.order(f"remove {other}")
     assert code == 3 and "Traceback" not in stderr, stderr
     assert "40 inputs: 39 labelled, 1 with an error (1 decode)" in stderr
     assert "40 of 40 inputs have a row" in stderr
@@ -123,20 +112,20 @@ def test_a_node_that_dies_in_the_middle_costs_no_row(
     (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, in the third shard
     begin = ["classify", folder, "--head", "color", "--url", server.grpc_url, "--shard-rows", 8, "--timeout", 300]
     ray = ["--engine", "ray", "--ray-address", cluster.address]
-    mortal = cluster.add()
+    mortal = cluster.order("add")
     process = start(*begin, "--job", job, *ray, "--concurrency", 1, "--log", tmp_path / "log")
     gate.await_request()
     assert sorted(os.listdir(job / "labels")) == ["000000.parquet", "000001.parquet"]
     for engine in ([], ray):
         second = run("classify", "--job", job, "--url", server.grpc_url, *engine)
         assert "0 inputs: " in second.stderr and "the rest is with other workers" in second.stderr
-    heir = cluster.add()
-    cluster.kill(mortal)
+    heir = cluster.order("add")
+    cluster.order(f"kill {mortal}")
     gate.open()
     gate.await_request()
     gate.open()
     code, _, stderr = process.finish()
-    cluster.remove(heir)
+    cluster.order(f"remove {heir}")
     assert code == 3, stderr
     assert "41 inputs: 40 labelled, 1 with an error (1 decode)" in stderr
     nodes = written(tmp_path / "log")
@@ -148,7 +137,7 @@ def test_a_node_that_dies_in_the_middle_costs_no_row(
 
 
 @needs_ray
-def test_only_what_failed_is_retried_on_nodes_with_the_rows_of_this_machine(
+def test_only_errors_are_retried_on_nodes_with_the_rows_of_this_machine(
     run, start, cluster, node, tiny, folder, job, tmp_path, assert_same_rows
 ):
     images = {name: (folder / name).read_bytes() for name in ("03.jpg", "04.png", "sub/20.png")}
@@ -179,7 +168,7 @@ def test_only_what_failed_is_retried_on_nodes_with_the_rows_of_this_machine(
 
 
 @needs_ray
-def test_a_job_that_is_plainly_broken_stops_with_a_line_and_can_go_on_here(
+def test_a_job_in_which_nothing_works_stops_with_one_line_and_can_go_on_here(
     run, start, cluster, node, tiny, job, tmp_path
 ):
     (tmp_path / "list.txt").write_text("".join(f"gone/{number}.png\n" for number in range(20)))
@@ -193,7 +182,7 @@ def test_a_job_that_is_plainly_broken_stops_with_a_line_and_can_go_on_here(
     assert [row["path"] for row in rows(job)] == [f"{tmp_path}/gone/{number}.png" for number in range(20)]
 
 
-def test_what_ray_needs_is_said_before_any_work(run, folder, tiny, job, monkeypatch):
+def test_missing_options_and_packages_are_named_before_any_work(run, folder, tiny, job, monkeypatch):
     begin = ["classify", folder, "--head", "color", "--embedded", tiny.root]
     result = run(*begin, "--engine", "ray")
     assert (result.exit_code, result.stderr) == (2, "error: --engine: only with --job DIR, a job\n")
@@ -204,15 +193,13 @@ def test_what_ray_needs_is_said_before_any_work(run, folder, tiny, job, monkeypa
     assert (result.exit_code, result.stderr) == refused
     monkeypatch.setitem(sys.modules, "ray", None)
     result = run(*begin, "--job", job, "--engine", "ray")
-    assert (result.exit_code, result.stderr) == (
-        1,
-        "error: --engine ray needs Ray: pip install 'mlclip-client[ray]'\n",
-    )
+    missing = "error: --engine ray needs Ray: pip install 'mlclip-client[ray]'\n"
+    assert (result.exit_code, result.stderr) == (1, missing)
 
 
 @needs_ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
-def test_an_address_where_nobody_is_is_said_at_once(run, folder, tiny, job):
+def test_an_address_without_a_cluster_is_named_at_once(run, folder, tiny, job):
     begin = ["classify", folder, "--head", "color", "--embedded", tiny.root, "--job", job]
     result = run(*begin, "--engine", "ray", "--ray-address", "127.0.0.1:1")
     assert result.exit_code == 1

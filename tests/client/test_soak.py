@@ -1,4 +1,4 @@
-"""Many inputs and many deaths. MLCLIP_SOAK=100000 runs the same at the size of a night's work; the default is CI's."""
+"""Many inputs and many kills. MLCLIP_SOAK=100000 runs the same overnight with more inputs; the default is CI's."""
 
 import io
 import json
@@ -19,7 +19,7 @@ CLIENT_DEATHS, SERVER_DEATHS = 5, 2
 SHARD = max(20, COUNT // 100)
 PEAK = """
 import sys
-from mlclip_client.cli.classify import main
+from mlclip_client.cli import main
 try:
     main()
 except SystemExit as end:
@@ -58,7 +58,7 @@ def rows(file):
 
 
 def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_path, assert_same_rows, lasting_port):
-    """Clients and servers die by SIGKILL whenever a random number of shards more has been written."""
+    """Clients and servers are killed each time a random number of further shards has been written."""
     from mlclip_serve import Server
 
     draw, job, fifo = random.Random(0), tmp_path / "job", tmp_path / "events"
@@ -116,7 +116,7 @@ def peak_kib(*arguments):
 
 
 def test_memory_does_not_grow_with_the_number_of_inputs(server, pictures, tmp_path):
-    """Ten times MLCLIP_SOAK manifest lines against a thousand: they name a hundred files again and again."""
+    """Ten times MLCLIP_SOAK manifest lines against a thousand; they repeat the names of a hundred files."""
     peaks = []
     for count in (1000, 10 * COUNT):
         manifest = tmp_path / f"{count}.csv"
@@ -130,7 +130,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs(server, pictures, tmp_pa
 
 
 def test_a_tar_is_read_member_by_member(server, tmp_path):
-    """Half of MLCLIP_SOAK members, which together are larger than what memory may grow by."""
+    """Half of MLCLIP_SOAK members, which together are larger than the allowed growth of memory."""
     archive, count = tmp_path / "many.tar", COUNT // 2
     padding = 200_000_000 // count
     with tarfile.open(archive, "w") as tar:

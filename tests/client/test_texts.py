@@ -8,7 +8,7 @@ from mlclip_client.inputs.item import Item
 from mlclip_client.inputs.texts import Texts
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
-from mlclip_client.session import Options, Session
+from mlclip_client.session import Session, SessionOptions
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc import service_pb2
 
@@ -42,7 +42,7 @@ def sent(tiny, heads, item):
         text = pb.ModelInput(name="text", data_type=pb.TYPE_STRING, dims=[1], optional=True)
         configs[name].input.insert(0, text)
     transport = Recording(configs)
-    finish(Session(Options(heads, "bytes", False, False, 1000), EndpointPool({"here:1": transport})).attempt(item))
+    finish(Session(SessionOptions(heads), EndpointPool({"here:1": transport})).attempt(item))
     return transport.sent[0]
 
 
@@ -88,7 +88,7 @@ def test_paths_start_from_the_files_folder(tmp_path, monkeypatch, name, content)
     [
         ("t.txt", "", "texts come as .csv or .jsonl"),
         ("t.csv", "path,title\na,b\n", "the first line must name the columns `path` and `text`"),
-        ("t.csv", 'path,text\na,"b\n', "t.csv: broken CSV after line 1"),
+        ("t.csv", 'path,text\na,"b\n', "t.csv:2: broken CSV in line 2: unexpected end"),
         ("t.csv", "text,path\nb\n", "t.csv:2: no path"),
         ("t.csv", "path,text\na,Bär\nb,Bär, groß\n", "t.csv:3: more values than columns: quote what holds a comma"),
         ("t.jsonl", "[" * 100_000, "t.jsonl:1: not JSON"),

@@ -40,41 +40,41 @@ def ask(client, model, path_or_bytes, outputs, spec=None):
 
 
 @pytest.mark.parametrize("via", ["bytes", "pixels"])
-@pytest.mark.parametrize("head", HEADS)
-def test_a_folder_becomes_labels(served, head, via, tmp_path):
-    """The command line as a crawler calls it, on a folder with a broken file in it."""
-    folder = tmp_path / "crawled"
+def test_a_folder_becomes_labels(served, via, tmp_path):
+    """The command line as a crawler calls it, for all heads, on a folder with a broken file in it."""
+    folder, out = tmp_path / "crawled", tmp_path / "labels.parquet"
     folder.mkdir()
     for path in served.paths[:20]:
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "broken.jpg").write_bytes(served.paths[0].read_bytes()[:900])
-    command = [
-        sys.executable,
-        "-m",
-        "mlclip_client.cli.classify",
-        "classify",
-        str(folder),
-        "--head",
-        head,
-        "--via",
-        via,
-    ]
-    out = tmp_path / "labels.parquet"
-    done = subprocess.run([*command, "--scores", "--url", served.server.grpc_url, "--out", out], capture_output=True)
+    command = [sys.executable, "-m", "mlclip_client", "classify", folder, "--via", via, "--scores", "--out", out]
+    command += ["--url", served.server.grpc_url, *(option for head in HEADS for option in ("--head", head))]
+    done = subprocess.run(command, capture_output=True)
     assert done.returncode == 3, done.stderr.decode()
     rows = {os.path.basename(row["path"]): row for row in pq.read_table(out).to_pylist()}
     assert len(rows) == 21
     assert "image" in rows.pop("broken.jpg")["error"]
-    run = served.runs[head]
-    expected = served.expected(head, [folder / name for name in rows])
-    for row, scores in zip(rows.values(), expected, strict=True):
-        answer = row["answers"][head]
-        np.testing.assert_allclose(answer["all_scores"], scores, atol=1e-4)
-        clear = np.abs(scores - run.thresholds) > 1e-4
-        chosen = {run.labels[n] for n in np.flatnonzero(clear & (scores >= run.thresholds))}
-        unsure = {run.labels[n] for n in np.flatnonzero(~clear)}
-        assert chosen <= set(answer["labels"]) <= chosen | unsure
-    assert len({tuple(row["answers"][head]["labels"]) for row in rows.values()}) >= 2, "a constant would pass otherwise"
+    for head in HEADS:
+        run, answers = served.runs[head], [row["answers"][head] for row in rows.values()]
+        expected = served.expected(head, [folder / name for name in rows])
+        for answer, scores in zip(answers, expected, strict=True):
+            np.testing.assert_allclose(answer["all_scores"], scores, atol=1e-4)
+            clear = np.abs(scores - run.thresholds) > 1e-4
+            chosen = {run.labels[n] for n in np.flatnonzero(clear & (scores >= run.thresholds))}
+            unsure = {run.labels[n] for n in np.flatnonzero(~clear)}
+            assert chosen <= set(answer["labels"]) <= chosen | unsure
+        assert len({tuple(answer["labels"]) for answer in answers}) >= 2, "a constant would pass otherwise"
+
+
+@pytest.mark.parametrize("via", ["bytes", "pixels"])
+@pytest.mark.parametrize("head", HEADS)
+def test_each_head_answers_alone(served, head, via):
+    """Through the ensemble of its own; above, heads of one encoder are asked together."""
+    paths = served.paths[:6]
+    with Client(served.server.grpc_url, heads=(head,), via=via) as client:
+        answers = [prediction.answers[head] for prediction in client.classify_many(paths)]
+    assert {answer.model for answer in answers} == {head if via == "pixels" else f"{head}_bytes"}
+    np.testing.assert_allclose([answer.scores for answer in answers], served.expected(head, paths), atol=1e-4)
 
 
 @pytest.mark.parametrize("in_flight", [1, 3, 32])
@@ -231,6 +231,7 @@ def test_pixels_are_the_same_in_training_server_and_client(served, data, tmp_pat
     np.testing.assert_allclose(embeddings[0], trained_on, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_server_gives_an_error_not_a_hang(served, temporary_folder):
     """SIGKILL in the middle of 2,000 requests: every image gets an answer or an error, and the next call fails."""
     images = [path.read_bytes() for path in served.paths] * 8

@@ -29,10 +29,13 @@ def untrained(name, encoder):
     return Run(head.eval().requires_grad_(False), LABELS, thresholds, EncoderRef.of(encoder))
 
 
+@pytest.mark.slow
 def test_vit_b_32_exports_serves_and_agrees_with_torch(encoder, trained, tmp_path):
     runs = {name: untrained(name, encoder) for name in ("sigmoid", "mld")}
     report = export_runs(runs, tmp_path / "model_repository", encoders=[encoder])
     assert max(difference.value for difference in report.differences) < 1e-4
+    outputs = {found.output for found in report.differences if found.model == f"encoder_{encoder.tag}"}
+    assert outputs == {"embedding", "tokens", "embedding_out"}
     paths = trained[2][:6]
     pixels = np.stack([to_pixels(path.read_bytes(), encoder.spec) for path in paths])
     with torch.inference_mode():

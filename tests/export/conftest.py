@@ -1,28 +1,28 @@
 """Small encoders with random weights, and heads on them: graphs of the real kinds that export within seconds."""
 
 import hashlib
-import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
-from mlclip_export import checked, export_runs, graphs
+from mlclip_export import build, export_runs, graphs, text_graph
 
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.folder import save
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.training.pretrain import save
 
 VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 1, "layers": 1}
 
 
-def write_encoder_folder(folder, vision, *, seed=0, size=32, embed_dim=16, **preprocess):
-    model_config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": TEXT}
+def write_encoder_folder(folder, vision, *, text=TEXT, seed=0, size=32, embed_dim=16, **preprocess):
+    model_config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
     preprocess_config = {"size": size, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", **preprocess}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -68,45 +68,73 @@ def make_run():
     return make
 
 
+@contextmanager
+def tracing_once(traced):
+    """Let exports trace each set of weights once per session, since it takes seconds; tests of graphs trace always."""
+
+    def once(write):
+        def write_once(weights, *rest):
+            *arguments, folder = rest
+            model = weights.model if write is text_graph.write_text_encoder else weights
+            shapes = [tensor.shape for given in arguments for tensor in given]
+            digest = hashlib.sha256(f"{write} {type(model)} {shapes}".encode())
+            for key, value in sorted(model.state_dict().items()):
+                digest.update(key.encode() + value.numpy().tobytes())
+            kept = traced / digest.hexdigest()
+            if not kept.exists():
+                write(weights, *arguments, folder)
+                shutil.copytree(folder, kept)
+            else:
+                shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+        return write_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((graphs, "write_encoder"), (graphs, "write_head"), (text_graph, "write_text_encoder")):
+            patch.setattr(build, name, once(getattr(module, name)))
+        yield
+
+
 @pytest.fixture(scope="session")
-def _traced(tmp_path_factory):
+def traced(tmp_path_factory):
     return tmp_path_factory.mktemp("traced")
 
 
-@pytest.fixture
-def traced_once(_traced, monkeypatch):
-    """Trace each set of weights once a session, for tests that are about what comes after; it takes seconds."""
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once(traced):
+    with tracing_once(traced):
+        yield
 
-    def once(write, weights, folder, *arguments):
-        digest = hashlib.sha256(repr(write).encode())
-        for key, value in sorted(weights.state_dict().items()):
-            digest.update(key.encode() + value.numpy().tobytes())
-        kept = _traced / digest.hexdigest()
-        if not kept.exists():
-            write(weights, *arguments, folder)
-            shutil.copytree(folder, kept)
-        else:
-            shutil.copytree(kept, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr(checked, "write_encoder", lambda encoder, folder: once(graphs.write_encoder, encoder, folder))
-    monkeypatch.setattr(
-        checked, "write_head", lambda head, inputs, folder: once(graphs.write_head, head, folder, inputs)
-    )
+class Backend:
+    """What Python models use of triton_python_backend_utils."""
+
+    class TritonError(str):
+        pass
+
+    class Tensor:
+        def __init__(self, name, value):
+            self.name, self.value = name, value
+
+        def as_numpy(self):
+            return self.value
+
+    class InferenceResponse:
+        def __init__(self, output_tensors=(), error=None):
+            self.tensors, self.error = output_tensors, error
+
+    @staticmethod
+    def get_input_tensor_by_name(request, name):
+        return request.get(name)
 
 
 @pytest.fixture(scope="session")
-def exported(encoder, make_run, tmp_path_factory):
+def exported(encoder, make_run, traced, tmp_path_factory):
     """Give a repository with both heads on one encoder, the report, and the runs: nobody may change it."""
     runs = {"mld": make_run(encoder, "mld", 46, hidden=64), "sigmoid": make_run(encoder, "sigmoid", 7)}
     repository = tmp_path_factory.mktemp("exported") / "model_repository"
-    return repository, export_runs(runs, repository, encoders=[encoder]), runs
-
-
-@pytest.fixture(scope="session")
-def tiny_config():
-    from mlclip.encoders.clip import MODELS
-
-    return json.loads((MODELS / "mlclip-tiny" / "open_clip_config.json").read_text())
+    with tracing_once(traced):
+        return repository, export_runs(runs, repository, encoders=[encoder]), runs
 
 
 @pytest.fixture(scope="session")

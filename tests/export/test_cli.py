@@ -8,8 +8,6 @@ from mlclip_export.facts import read_facts
 
 from mlclip.checkpoint import save_run
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
 
 def run(monkeypatch, capsys, *arguments):
     """Run the command; give exit code and its output and errors with runs of space made one."""

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.server.catalog import choose_heads, plan_routes, read_catalog
 from mlclip_export import ConfigOptions, configs
-from mlclip_export.accelerators import Stamp
+from mlclip_export.accelerators import Stamp, stamped
 from mlclip_export.configs import (
     encoder_config,
     head_config,
@@ -55,18 +55,18 @@ def all_configs():
     fp16 = ConfigOptions(max_batch=8, fp16=True)
     return {
         "preprocess": preprocess_config("preprocess", SPEC, 8, OPTIONS),
-        "encoder_cpu": encoder_config(ENCODER, OPTIONS, "cpu", STAMP),
-        "encoder_cuda": encoder_config(ENCODER, OPTIONS, "cuda", STAMP),
-        "encoder_tensorrt": encoder_config(ENCODER, OPTIONS, "tensorrt", STAMP),
-        "encoder_plan": encoder_config(ENCODER, OPTIONS, "plan", STAMP),
-        "head_cpu": head_config(MLD, ENCODER, OPTIONS, "cpu", STAMP),
-        "head_tensorrt_fp16": head_config(MLD, ENCODER, fp16, "tensorrt", STAMP),
+        "encoder_cpu": encoder_config(ENCODER, OPTIONS, "cpu"),
+        "encoder_cuda": encoder_config(ENCODER, OPTIONS, "cuda"),
+        "encoder_tensorrt": encoder_config(ENCODER, OPTIONS, "tensorrt"),
+        "encoder_plan": encoder_config(ENCODER, OPTIONS, "plan"),
+        "head_cpu": head_config(MLD, ENCODER, OPTIONS, "cpu"),
+        "head_tensorrt_fp16": head_config(MLD, ENCODER, fp16, "tensorrt"),
         "threshold": threshold_config(MLD),
         "ensemble": ensemble_config(MLD, ENCODER, FIRST, "pixels"),
         "ensemble_bytes": ensemble_config(MLD, ENCODER, FIRST, "bytes"),
         "ensemble_text_bytes": ensemble_config(FUSION, ENCODER, FIRST, "bytes"),
         "tokenize": tokenize_config("tokenize", 8, 8),
-        "text_encoder_cuda": text_encoder_config(ENCODER, OPTIONS, "cuda", STAMP),
+        "text_encoder_cuda": text_encoder_config(ENCODER, OPTIONS, "cuda"),
         "combined": combined_config([MLD, SIGMOID], ENCODER, FIRST, "pixels"),
         "combined_bytes": combined_config([MLD, SIGMOID], ENCODER, FIRST, "bytes"),
     }
@@ -80,7 +80,7 @@ def _a_fixed_version(monkeypatch):
 
 @pytest.mark.parametrize("name", all_configs())
 def test_config_equals_its_golden_file(name, golden):
-    text = to_text(all_configs()[name])
+    text = to_text(stamped(all_configs()[name], STAMP))
     if os.environ.get("MLCLIP_WRITE_GOLDEN"):
         (golden / f"{name}.pbtxt").write_text(text, encoding="utf-8")
     assert text == (golden / f"{name}.pbtxt").read_text(encoding="utf-8")
@@ -105,14 +105,14 @@ def test_only_ensembles_are_without_dynamic_batching():
 def test_onnx_variants_take_a_gpu_only_where_there_is_one():
     for variant in ("cuda", "tensorrt"):
         for config in (
-            encoder_config(ENCODER, OPTIONS, variant, STAMP),
-            head_config(MLD, ENCODER, OPTIONS, variant, STAMP),
+            encoder_config(ENCODER, OPTIONS, variant),
+            head_config(MLD, ENCODER, OPTIONS, variant),
         ):
             assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_AUTO]
 
 
 def test_tensorrt_parameters_are_ones_the_backend_knows():
-    config = encoder_config(ENCODER, ConfigOptions(fp16=True), "tensorrt", STAMP)
+    config = encoder_config(ENCODER, ConfigOptions(fp16=True), "tensorrt")
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert accelerator.name == "tensorrt"
     assert set(accelerator.parameters) == TENSORRT_KEYS
@@ -127,10 +127,10 @@ def test_engines_of_other_content_are_never_found():
         return Path(accelerators[0].parameters["trt_engine_cache_path"])
 
     cached = [
-        path(encoder_config(ENCODER, OPTIONS, "tensorrt", stamp))
+        path(stamped(encoder_config(ENCODER, OPTIONS, "tensorrt"), stamp))
         for stamp in (Stamp(1, "aaaaaaaa"), Stamp(2, "aaaaaaaa"), Stamp(1, "bbbbbbbb"))
     ]
-    cached.append(path(head_config(MLD, ENCODER, OPTIONS, "tensorrt", Stamp(1, "aaaaaaaa"))))
+    cached.append(path(stamped(head_config(MLD, ENCODER, OPTIONS, "tensorrt"), Stamp(1, "aaaaaaaa"))))
     assert len(set(cached)) == 4
     assert {folder.parent for folder in cached} == {Path("/engines")}
 

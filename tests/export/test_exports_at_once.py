@@ -7,8 +7,6 @@ import pytest
 from mlclip_export import export, export_runs
 from mlclip_export.facts import read_facts
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
 
 @pytest.mark.parametrize("name", ["write_models", "remove_models"])
 def test_an_export_writes_alone(encoder, make_run, tmp_path, monkeypatch, name):

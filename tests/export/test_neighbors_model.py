@@ -1,9 +1,6 @@
 """The Python model that searches with faiss: runs on Python 3.10 and answers as the head does."""
 
-import ast
 import json
-import sys
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -14,26 +11,9 @@ from mlclip_export.served.neighbors import TritonPythonModel, label_scores, near
 
 from mlclip.heads.neighbors import NeighborSearch
 
+from .conftest import Backend
+
 R, D, N, K = 900, 16, 7, 12
-
-
-class _Backend:
-    """What the model takes of triton_python_backend_utils."""
-
-    class Tensor:
-        def __init__(self, name, value):
-            self.name, self.value = name, value
-
-        def as_numpy(self):
-            return self.value
-
-    class InferenceResponse:
-        def __init__(self, output_tensors=(), error=None):
-            self.tensors, self.error = output_tensors, error
-
-    @staticmethod
-    def get_input_tensor_by_name(request, name):
-        return request[name]
 
 
 def queries(seed, count):
@@ -59,7 +39,7 @@ def threads(monkeypatch):
 
 @pytest.fixture
 def model(head, threads, tmp_path, monkeypatch):
-    monkeypatch.setattr(neighbors_model, "pb_utils", _Backend)
+    monkeypatch.setattr(neighbors_model, "pb_utils", Backend)
     monkeypatch.setattr(neighbors_model, "__file__", str(tmp_path / "model.py"))
     (tmp_path / "index.faiss").write_bytes(head.index_data.numpy().tobytes())
     np.save(tmp_path / "labels.npy", head.labels.numpy())
@@ -70,17 +50,8 @@ def model(head, threads, tmp_path, monkeypatch):
     return served
 
 
-def test_the_source_is_python_3_10_and_imports_little():
-    source = ast.parse(Path(neighbors_model.__file__).read_text(), feature_version=(3, 10))
-    imported = {
-        name.name.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names
-    }
-    imported |= {node.module.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
-    assert imported - sys.stdlib_module_names <= {"numpy", "faiss", "triton_python_backend_utils"}
-
-
 def test_answers_are_those_of_the_head(model, head):
-    requests = [{"embedding": _Backend.Tensor("embedding", queries(seed, size))} for seed, size in ((5, 2), (6, 3))]
+    requests = [{"embedding": Backend.Tensor("embedding", queries(seed, size))} for seed, size in ((5, 2), (6, 3))]
     responses = model.execute(requests)
     weights = []
     for request, response in zip(requests, responses, strict=True):

@@ -3,15 +3,12 @@
 import numpy as np
 import onnx
 import onnxruntime
-import open_clip
 import pytest
 import torch
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.parity import compare, compare_threshold
 
-from mlclip.encoders.clip import load_encoder
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.training.pretrain import save
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 8, 32)
@@ -48,10 +45,9 @@ def head_difference(head, folder):
     return difference.value
 
 
-def encoder_differences(encoder, folder, batches=BATCHES):
-    write_encoder(encoder, folder)
+def encoder_differences(encoder, folder):
     size, cases = encoder.spec.size, []
-    for batch in batches:
+    for batch in BATCHES:
         draw = torch.Generator().manual_seed(batch)
         pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=draw)
         with torch.no_grad():
@@ -67,8 +63,7 @@ def test_sigmoid_head_equals_torch(classes, tmp_path):
     assert head_difference(head_of("sigmoid", classes), tmp_path) <= TOLERANCE
 
 
-@pytest.mark.parametrize("groups", [1, 8, 45])
-@pytest.mark.parametrize("classes", [1, 7, 46])
+@pytest.mark.parametrize(("classes", "groups"), [(1, 1), (1, 45), (7, 8), (46, 1), (46, 8), (46, 45)])
 def test_mld_head_equals_torch(classes, groups, tmp_path):
     head = head_of("mld", classes, groups=groups, layers=1, hidden=64)
     assert head_difference(head, tmp_path) <= TOLERANCE
@@ -115,18 +110,8 @@ def test_wrong_threshold_graph_is_noticed(tmp_path):
     assert {d.output: d.value for d in differences}["selected"] == 1.0
 
 
-def test_tiny_encoder_equals_torch(tiny_config, tmp_path):
-    torch.manual_seed(0)
-    save(open_clip.model.CLIP(**tiny_config["model_cfg"]), tiny_config, tmp_path / "mlclip-tiny")
-    differences = encoder_differences(load_encoder(str(tmp_path / "mlclip-tiny")), tmp_path)
-    assert set(differences) == {"embedding", "tokens", "embedding_out"}
-    assert max(differences.values()) <= TOLERANCE
-    graph = onnx.load(tmp_path / FILE, load_external_data=False).graph
-    readers = {node.op_type for node in graph.node if "pixels" in node.input}
-    assert readers <= {"Cast", "Shape"}, "TensorRT takes uint8 only if it is cast at once"
-
-
 def test_encoder_without_tokens_equals_torch(resnet, tmp_path):
+    write_encoder(resnet, tmp_path)
     differences = encoder_differences(resnet, tmp_path)
     assert set(differences) == {"embedding", "embedding_out"}
     assert max(differences.values()) <= TOLERANCE
@@ -152,7 +137,9 @@ def test_timm_encoder_equals_torch(make_encoder, tmp_path):
         )  # fmt: skip
 
     timm.models.register_model(vit_tiny_patch16_siglip_nano)
-    differences = encoder_differences(make_encoder("siglip", vision), tmp_path)
+    siglip = make_encoder("siglip", vision)
+    write_encoder(siglip, tmp_path)
+    differences = encoder_differences(siglip, tmp_path)
     assert set(differences) == {"embedding", "tokens", "embedding_out"}
     assert max(differences.values()) <= TOLERANCE
 
@@ -171,25 +158,33 @@ def test_mld_graph_does_not_grow_with_classes(few, many, tmp_path):
     assert counts[0] == counts[1] < 100
 
 
-def test_graph_is_clean(encoder, tmp_path):
-    write_encoder(encoder, tmp_path)
-    model = onnx.load(tmp_path / FILE, load_external_data=False)
-    onnx.checker.check_model(tmp_path / FILE)
+@pytest.fixture(scope="module")
+def written(encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    write_encoder(encoder, folder)
+    return folder
+
+
+def test_encoder_equals_torch(encoder, written):
+    differences = encoder_differences(encoder, written)
+    assert set(differences) == {"embedding", "tokens", "embedding_out"}
+    assert max(differences.values()) <= TOLERANCE
+
+
+def test_graph_is_clean(written):
+    model = onnx.load(written / FILE, load_external_data=False)
+    readers = {node.op_type for node in model.graph.node if "pixels" in node.input}
+    assert readers <= {"Cast", "Shape"}, "TensorRT takes uint8 only if it is cast at once"
+    onnx.checker.check_model(written / FILE)
     assert [(o.domain, o.version >= 18) for o in model.opset_import] == [("", True)]
     assert {value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.output} == {"batch"}
     text = model.SerializeToString()
     assert b".py" not in text and b"Traceback" not in text, "source paths of the exporting machine"
-    assert {entry.name for entry in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    assert {entry.name for entry in written.iterdir()} == {"model.onnx", "model.onnx.data"}
 
 
-def test_same_weights_give_same_bytes(encoder, tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        write_encoder(encoder, tmp_path / name)
-    for file in ("model.onnx", "model.onnx.data"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-
-
-def test_exporter_says_nothing(encoder, tmp_path, capfd):
+def test_same_weights_give_same_bytes_and_the_exporter_says_nothing(encoder, written, tmp_path, capfd):
     write_encoder(encoder, tmp_path)
     assert capfd.readouterr() == ("", "")
+    for file in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / file).read_bytes() == (written / file).read_bytes()

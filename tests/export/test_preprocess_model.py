@@ -13,33 +13,16 @@ from mlclip_client import pixels
 from mlclip_client.pixels import PixelSpec, to_pixels
 from mlclip_export import ConfigOptions
 from mlclip_export.configs import preprocess_config
+from mlclip_export.served import neighbors as neighbors_model
 from mlclip_export.served import preprocess as preprocess_model
+from mlclip_export.served import references as references_model
+from mlclip_export.served import tokenize as tokenize_model
 from mlclip_export.served.preprocess import TritonPythonModel, load_pixels, read_spec
 from PIL import Image
 
+from .conftest import Backend
+
 SPEC = PixelSpec(24, "bilinear", "longest", 127)
-
-
-class _Backend:
-    """What the model takes of triton_python_backend_utils."""
-
-    class TritonError(str):
-        pass
-
-    class Tensor:
-        def __init__(self, name, value):
-            self.name, self.value = name, value
-
-        def as_numpy(self):
-            return self.value
-
-    class InferenceResponse:
-        def __init__(self, output_tensors=(), error=None):
-            self.tensors, self.error = output_tensors, error
-
-    @staticmethod
-    def get_input_tensor_by_name(request, name):
-        return request[name]
 
 
 def picture(kind="PNG"):
@@ -51,12 +34,12 @@ def picture(kind="PNG"):
 
 def request(*files):
     images = np.array([[file] for file in files], dtype=np.object_)
-    return {"image": _Backend.Tensor("image", images)}
+    return {"image": Backend.Tensor("image", images)}
 
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess_model, "pb_utils", _Backend)
+    monkeypatch.setattr(preprocess_model, "pb_utils", Backend)
     monkeypatch.setattr(preprocess_model, "__file__", str(tmp_path / "model.py"))
     (tmp_path / "pixels.py").write_bytes(Path(pixels.__file__).read_bytes())
     config = json_format.MessageToDict(
@@ -68,14 +51,22 @@ def model(tmp_path, monkeypatch):
     del sys.modules["mlclip_served_pixels"]
 
 
-@pytest.mark.parametrize("module", [preprocess_model, pixels], ids=lambda module: module.__name__)
-def test_served_sources_are_python_3_10_and_import_little(module):
-    source = ast.parse(Path(module.__file__).read_text(), feature_version=(3, 10))
-    imported = {
-        name.name.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names
-    }
-    imported |= {node.module.split(".")[0] for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
-    assert imported - sys.stdlib_module_names <= {"numpy", "PIL", "triton_python_backend_utils"}
+@pytest.mark.parametrize(
+    ("source", "allowed"),
+    {
+        pixels.__file__: {"PIL"},
+        preprocess_model.__file__: set(),
+        tokenize_model.__file__: {"ftfy", "instant_clip_tokenizer"},
+        neighbors_model.__file__: {"faiss"},
+        references_model.__file__: set(),
+    }.items(),
+    ids=lambda value: Path(value).stem if isinstance(value, str) else "",
+)
+def test_served_sources_are_python_3_10_and_import_little(source, allowed):
+    nodes = list(ast.walk(ast.parse(Path(source).read_text(), feature_version=(3, 10))))
+    imported = {name.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    imported |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names <= allowed | {"numpy", "triton_python_backend_utils"}
 
 
 def test_pixels_are_those_of_training(model):

@@ -5,13 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from mlclip_export import ExportOptions, checked, export_runs, graphs, tensorrt
+from mlclip_export import ExportOptions, build, export_runs, graphs, parity, tensorrt
 
-from mlclip.encoders.clip import load_encoder
 from mlclip.errors import CheckpointError, ExportError
 from mlclip.heads import Head
-
-pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 def refused(match, runs, repository, options=None, error=ExportError, **given):
@@ -35,7 +32,7 @@ def test_head_that_differs_from_torch(encoder, make_run, repository, monkeypatch
             head.linear.bias += 2e-4
         graphs.write_head(head, features, folder)
 
-    monkeypatch.setattr(checked, "write_head", write_changed)
+    monkeypatch.setattr(build, "write_head", write_changed)
     runs = {"one": make_run(encoder)}
     refused(r"head_one: output 'logits' .* differs from torch by 0\.0002", runs, repository, encoders=[encoder])
 
@@ -51,7 +48,7 @@ def test_encoder_that_differs_from_torch(make_encoder, make_run, repository, mon
     encoder = make_encoder("changing")
     run = make_run(encoder)
 
-    monkeypatch.setattr(checked, "write_encoder", write_a_little_off)
+    monkeypatch.setattr(build, "write_encoder", write_a_little_off)
     refused("encoder_changing: output 'embedding'", {"one": run}, repository, encoders=[encoder])
 
 
@@ -59,7 +56,7 @@ def test_tolerance_lets_through_what_it_says(make_encoder, make_run, repository,
     encoder = make_encoder("changing")
     run = make_run(encoder)
 
-    monkeypatch.setattr(checked, "write_encoder", write_a_little_off)
+    monkeypatch.setattr(build, "write_encoder", write_a_little_off)
     report = export_runs({"one": run}, repository, ExportOptions(tolerance=1.0), encoders=[encoder])
     worst = {d.output: d.value for d in report.differences if d.model == "encoder_changing"}
     assert worst["embedding"] > 1e-4
@@ -79,18 +76,6 @@ def test_tokens_of_an_encoder_that_has_none(encoder, resnet, make_run, repositor
     run = make_run(encoder, "mld", 7)
     on_resnet = type(run)(run.head, run.labels, run.thresholds, make_run(resnet).encoder)
     refused("reads tokens, and the encoder .*ResNet", {"mld": on_resnet}, repository, encoders=[resnet])
-
-
-def test_rn50_gives_no_tokens():
-    encoder = load_encoder("RN50", "random")
-    assert encoder.token_count == 0
-    with pytest.raises(ExportError, match="the encoder RN50 gives none"):
-        checked._check_inputs("mld", _TokensRun(), encoder)
-
-
-class _TokensRun:
-    class head:  # noqa: N801
-        inputs = ("tokens",)
 
 
 def test_head_of_another_width(encoder, make_encoder, make_run, repository):
@@ -156,7 +141,10 @@ def test_plans_without_tensorrt_and_gpu(encoder, make_run, repository, monkeypat
     )
 
 
-def test_infinite_output_is_no_small_difference(tmp_path):
-    found = checked.compare.__globals__["_distance"]
-    assert found("m", "o", np.array([np.nan], dtype=np.float32), np.zeros(1, dtype=np.float32)) == float("inf")
-    assert found("m", "o", np.array([1.0], dtype=np.float32), np.zeros(1, dtype=np.float32)) == 1.0
+@pytest.mark.parametrize("output", [np.nan, np.inf])
+def test_infinite_output_is_no_small_difference(output):
+    pairs = [({"o": np.array([output], dtype=np.float32)}, {"o": np.zeros(1, dtype=np.float32)})]
+    (difference,) = parity.differences_of("m", pairs)
+    assert difference.value == float("inf")
+    with pytest.raises(ExportError, match="differs from torch by inf"):
+        parity.refuse_if_apart([difference], 1.0)

@@ -5,17 +5,14 @@ import json
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
 from mlclip_client import pixels
-from mlclip_export import ConfigOptions, ExportOptions, checked, export_runs
+from mlclip_export import ConfigOptions, ExportOptions, build, export_runs
 from mlclip_export.facts import read_configs, read_facts
 from mlclip_export.repository import Model, locked, remove_models, write_models
 from mlclip_export.served import preprocess as preprocess_model
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
-
-pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 def tree(folder):
@@ -35,17 +32,18 @@ def changed(report):
 
 
 def model(name, content=b"1", uses=(), **options):
-    def configs(stamp):
-        config = pb.ModelConfig(name=name)
-        config.parameters["mlclip_kind"].string_value = "head"
-        config.parameters["stamp"].string_value = f"{stamp.version} {stamp.digest}" if stamp.version else ""
-        return {"config.pbtxt": config, "configs/cuda.pbtxt": config}
+    config = pb.ModelConfig(name=name)
+    config.parameters["mlclip_kind"].string_value = "head"
+    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    accelerator.parameters["trt_engine_cache_path"] = f"/engines/{name}"
+    for used in uses:
+        config.ensemble_scheduling.step.add(model_name=used)
+    configs = {"config.pbtxt": config, "configs/cuda.pbtxt": config}
+    return Model(configs, files={"model.onnx": content}, beside={"labels.txt": b"a\n"}, **options)
 
-    return Model(name, configs, {"model.onnx": content}, {"labels.txt": b"a\n"}, uses, **options)
 
-
-def read(path):
-    return text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
+def read(repository, name):
+    return read_configs(repository)[name]
 
 
 # Writing models, whatever they are
@@ -76,9 +74,10 @@ def test_new_content_counts_the_version_up_and_drops_the_old_one(tmp_path):
 
 def test_config_learns_its_version_and_digest(tmp_path):
     write_models(tmp_path, [model("a")])
-    config = read(tmp_path / "a" / "config.pbtxt")
+    config = read(tmp_path, "a")
     digest = config.parameters["content_sha256"].string_value
-    assert config.parameters["stamp"].string_value == f"1 {digest[:8]}"
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.parameters["trt_engine_cache_path"] == f"/engines/a-1-{digest[:8]}"
 
 
 def test_ensemble_moves_with_what_it_uses(tmp_path):
@@ -105,11 +104,14 @@ def test_failure_while_staging_changes_nothing(tmp_path):
     write_models(tmp_path, [model("a")])
     before = tree(tmp_path)
 
-    def fail(version):
-        raise ExportError("no plan")
+    class NoPlan:
+        key = "none"
+
+        def build(self, version):
+            raise ExportError("no plan")
 
     with pytest.raises(ExportError, match="no plan"):
-        write_models(tmp_path, [model("a", b"2"), model("b", finish=fail)])
+        write_models(tmp_path, [model("a", b"2"), model("b", plan=NoPlan())])
     assert tree(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -183,7 +185,7 @@ def test_second_export_adds_to_the_first_and_repeats_change_nothing(encoder, mak
     run = make_run(encoder)
     export_runs({"one": run}, tmp_path, encoders=[encoder])
     both = export_runs({"two": make_run(encoder, seed=1)}, tmp_path, encoders=[encoder])
-    combined = read(tmp_path / "heads_nano" / "config.pbtxt")
+    combined = read(tmp_path, "heads_nano")
     assert json.loads(combined.parameters["heads"].string_value) == ["one", "two"]
     assert {output.name for output in combined.output} >= {"one_scores", "two_scores", "embedding_out"}
     assert versions(both)["heads_nano"] == 2
@@ -207,7 +209,7 @@ def test_encoders_with_other_pixels_have_their_own_models(encoder, make_encoder,
     export_runs({"two": make_run(wide)}, tmp_path, encoders=[wide])
     models = set(read_configs(tmp_path))
     assert models >= {"preprocess", "preprocess_32_shortest_bicubic_0", "heads_nano", "heads_wide"}
-    steps = read(tmp_path / "two_bytes" / "config.pbtxt").ensemble_scheduling.step
+    steps = read(tmp_path, "two_bytes").ensemble_scheduling.step
     assert steps[0].model_name == "preprocess_32_shortest_bicubic_0"
 
     moved = export_runs({"one": make_run(wide)}, tmp_path, encoders=[wide])
@@ -218,7 +220,7 @@ def test_encoders_with_other_pixels_have_their_own_models(encoder, make_encoder,
         "preprocess_32_shortest_bicubic_0",
     }
     assert set(read_facts(tmp_path).encoders) == {"wide"}
-    assert read(tmp_path / "preprocess" / "config.pbtxt").parameters["resize_mode"].string_value == "shortest"
+    assert read(tmp_path, "preprocess").parameters["resize_mode"].string_value == "shortest"
 
 
 def test_accelerator_becomes_the_default(encoder, make_run, tmp_path):
@@ -232,7 +234,7 @@ def test_accelerator_becomes_the_default(encoder, make_run, tmp_path):
 
 def test_encoder_graph_of_an_earlier_export_is_used_again(encoder, make_run, tmp_path, monkeypatch):
     first = export_runs({"one": make_run(encoder)}, tmp_path, encoders=[encoder])
-    monkeypatch.setattr(checked, "write_encoder", lambda encoder, folder: pytest.fail("traced again"))
+    monkeypatch.setattr(build, "write_encoder", lambda encoder, folder: pytest.fail("traced again"))
     second = export_runs({"two": make_run(encoder, seed=1)}, tmp_path, encoders=[encoder])
     assert versions(second)["encoder_nano"] == versions(first)["encoder_nano"] == 1
     assert {d.output for d in second.differences if d.model == "encoder_nano"} >= {"embedding", "tokens"}

@@ -8,34 +8,25 @@ import onnxruntime
 import open_clip
 import pytest
 import torch
-from google.protobuf import text_format
-from mlclip_export import checked, export_runs
-from mlclip_export.facts import EncoderFacts, Facts, TextFacts, read_facts
+from mlclip_export import build, export_runs
+from mlclip_export.facts import EncoderFacts, Facts, TextFacts, read_configs, read_facts
 from mlclip_export.layout import tokenize_names
 from mlclip_export.text_graph import END, check_served_text, text_cases, write_text_encoder
-from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.encoders.clip import load_encoder
 from mlclip.errors import ExportError
-from mlclip.training.pretrain import save
 
-VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
+from .conftest import VISION, write_encoder_folder
+
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 2}
 OF_TEXT = {"tokenize", "text_encoder_worded"}
-
-pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")
 def worded(tmp_path_factory):
     """An encoder of CLIP's vocabulary; its tag is `worded`."""
-    config = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}
-    preprocess = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
     folder = tmp_path_factory.mktemp("encoders") / "worded"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save(open_clip.model.CLIP(**config), {"model_cfg": config, "preprocess_cfg": preprocess}, folder)
-    return load_encoder(str(folder))
+    return load_encoder(str(write_encoder_folder(folder, VISION, text=TEXT)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +44,7 @@ def repository(made, tmp_path):
 
 
 def read(repository, model):
-    return text_format.Parse((repository / model / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+    return read_configs(repository)[model]
 
 
 def inputs(repository, model):
@@ -120,7 +111,7 @@ def test_texts_go_where_they_are_read(repository):
 
 
 def test_exporting_another_head_leaves_texts_alone(repository, worded, make_run, monkeypatch):
-    monkeypatch.setattr(checked, "write_text_encoder", None)
+    monkeypatch.setattr(build, "write_text_encoder", lambda encoder, folder: pytest.fail("traced again"))
     before = content(repository)
     export_runs({"sigmoid": make_run(worded)}, repository, encoders=[worded])
     assert content(repository) == before

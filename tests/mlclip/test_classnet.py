@@ -3,15 +3,9 @@
 import math
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_client.pixels import PixelSpec
-from mlclip_export.graphs import FILE, write_head
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
 from mlclip.encoders.features import Features, Rows
 from mlclip.heads import Examples, FeatureShapes, build_head
 from mlclip.heads.prototypes import make_prototypes
@@ -173,48 +167,26 @@ def test_fine_tuning_lowers_the_error_and_moves_the_references_alone():
     assert {name for name, value in head.state_dict().items() if not torch.equal(value, before[name])} == {"references"}
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        sizes = [leaf.untyped_storage().nbytes() // 4 for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        return result
-
-
-def test_no_tensor_grows_with_references_times_classes_times_batch():
+def test_no_tensor_grows_with_references_times_classes_times_batch(largest_tensor):
     references, classes, batch = 2000, 159, 32
     targets = (np.random.default_rng(0).random((references, classes)) < 0.0116).astype(np.uint8)
     head = prepared(examples(references, targets=targets), fine_tune=True, temperature=5.0)
     queries, truth = torch.from_numpy(unit_vectors(batch, 1)), torch.zeros(batch, classes)
-    with LargestTensor() as largest:
+    with largest_tensor as largest:
         head.loss([queries], truth).backward()
         head(queries)
     assert references * batch <= largest.elements < references * classes * batch / 20
 
 
 @pytest.mark.parametrize("options", [{}, {"prototypes": 3, "fine_tune": True}])
-def test_the_graph_equals_the_module_at_any_batch(options, tmp_path):
-    head = prepared(examples(300), temperature=20.0, **options)
-    write_head(head, [torch.from_numpy(unit_vectors(2, 0))], tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / FILE, providers=["CPUExecutionProvider"])
-    for batch in (1, 3, 8):
-        queries = unit_vectors(batch, batch)
-        (scores,) = session.run(["scores"], {"embedding": queries})
-        np.testing.assert_allclose(scores, scores_of(head, queries), rtol=0, atol=1e-5)
+def test_the_graph_equals_the_module_at_any_batch(options, graph_equals):
+    graph_equals(prepared(examples(300), temperature=20.0, **options), lambda n: [torch.from_numpy(unit_vectors(n, n))])
 
 
 @pytest.mark.parametrize("options", [{}, {"prototypes": 3, "grouping": "kmeans", "fine_tune": True}])
-def test_a_run_folder_gives_the_same_head_back(options, tmp_path):
+def test_a_run_folder_gives_the_same_head_back(options, reloaded):
     head, queries = prepared(examples(300), temperature=3.0, **options), unit_vectors(4, 2)
-    reference = EncoderRef("mlclip-tiny", None, "mlclip-tiny", "0", PixelSpec(32))
-    save_run(tmp_path, Run(head, tuple("abcde"), np.full(CLASSES, 0.5, np.float32), reference))
-    again = load_run(tmp_path).head
-    assert again.config == head.config
-    np.testing.assert_array_equal(scores_of(again, queries), scores_of(head, queries))
+    np.testing.assert_array_equal(scores_of(reloaded(head), queries), scores_of(head, queries))
 
 
 def test_what_does_not_fit_is_refused():

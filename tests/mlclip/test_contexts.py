@@ -34,7 +34,7 @@ def test_a_file_gives_contexts_with_weights_and_leaves_out_comments(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("# nothing\n", "holds no context"), ("a {}\n\na photo of {}\tmuch\n", r"c.txt:3: 'much' is no weight")],
+    [("# nothing\n", "holds no context"), ("a {}\n\na photo of {}\tmuch\n", r"c.txt:3: 'much' is not a weight")],
 )
 def test_a_contexts_file_that_cannot_be_used_says_where(content, message, tmp_path):
     with pytest.raises(DataError, match=message):
@@ -126,7 +126,7 @@ def test_a_files_weights_count_unless_a_list_is_given(tmp_path):
         ({"contexts": ["{} and {}"]}, "needs one {}"),
         ({"contexts": [1]}, "contexts are texts"),
         ({"contexts": 3}, "contexts are texts"),
-        ({"contexts": ["a {}\tmuch"]}, "'much' is no weight"),
+        ({"contexts": ["a {}\tmuch"]}, "'much' is not a weight"),
         ({"contexts": ["a {}", "a {}"]}, "given twice"),
         ({"contexts": ["[de] ein {}"]}, "asks for 'de', which has no translations"),
         (
@@ -135,8 +135,8 @@ def test_a_files_weights_count_unless_a_list_is_given(tmp_path):
         ),
         ({"translations": {"a b": {}}}, "cannot name a language"),
         ({"translations": {"labels": {}}}, "cannot name a language"),
-        ({"translations": {"dog": "Hund"}}, "words by label by language"),
-        ({"translations": {"de": {"dog": 1}}}, "words by label by language"),
+        ({"translations": {"dog": "Hund"}}, "map language to label to word"),
+        ({"translations": {"de": {"dog": 1}}}, "map language to label to word"),
         ({"weights": [0]}, "all weights are 0"),
         ({"weights": [-1]}, "between 0 and 100"),
         ({"weights": [101]}, "between 0 and 100"),

@@ -176,5 +176,5 @@ def test_the_thresholds_of_a_file_are_those_of_its_similarities(tmp_path):
     points = points_from_pairs(tmp_path / "pairs.csv", embed)
     assert points == pytest.approx(fit_curve(similarities, same).points(), abs=1e-4)
     (tmp_path / "pairs.csv").write_text("a,b,same\n")
-    with pytest.raises(DataError, match="no pair is in it"):
+    with pytest.raises(DataError, match="it holds no pair"):
         points_from_pairs(tmp_path / "pairs.csv", embed)

@@ -13,13 +13,13 @@ from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
-from mlclip.heads import HEADS, Growth, LabelTexts
-from mlclip.heads.base import Examples, Head
+from mlclip.heads import HEADS, Examples, Growth, Head, LabelTexts
 from mlclip.heads.growth import joined_references
 from mlclip.heads.mld import MLDecoder
+from mlclip.settings import Recipe
 from mlclip.training.extend import TOLERANCE, extend_run, run_settings
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, evaluate_run, head_features, run_cache, train_run
+from mlclip.training.runs import evaluate_run, head_features, run_cache, train_run
 
 KNOWN, ALL = ("blue", "green", "red"), ("blue", "green", "red", "white")
 OPTIONS = {
@@ -143,25 +143,6 @@ def test_what_is_trained_alone_takes_larger_steps(dataset, cache):
     for name, factor in (("sigmoid", 1), ("mld", 10)):
         run = trained(name, dataset.with_classes(KNOWN), cache)
         assert run_settings(run) == replace(HEADS[name].defaults, **(QUICK[name] | {"lr": QUICK[name]["lr"] * factor}))
-
-
-def test_recorded_settings_that_are_not_known_any_more_are_left_aside(dataset, cache):
-    run = trained("sigmoid", dataset.with_classes(KNOWN), cache)
-    limits = run.training["thresholds"] | {"min_positives": 5}
-    older = replace(run, training=run.training | {"warmup": 3, "thresholds": limits})
-    grown, plain = (extend_run(which, dataset, cache).run for which in (older, run))
-    assert np.array_equal(grown.thresholds, plain.thresholds) and len(grown.thresholds) == 4
-
-
-@pytest.mark.parametrize(
-    ("recorded", "message"),
-    [({"loss": "hinge"}, "unknown loss 'hinge'"), ({"thresholds": {"mode": "guess"}}, "give --thresholds .*'guess'")],
-)
-def test_recorded_values_that_are_not_known_any_more_are_one_line(recorded, message, dataset, cache):
-    run = trained("sigmoid", dataset.with_classes(KNOWN), cache)
-    with pytest.raises(TrainError, match=message) as error:
-        extend_run(replace(run, training=run.training | recorded), dataset, cache)
-    assert "\n" not in str(error.value)
 
 
 def test_text_queries_train_their_new_texts_only_where_asked(dataset, cache):

@@ -11,23 +11,15 @@ import torch
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
-from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import FeatureCache
+from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError, TrainError
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.finetune import duration
-from mlclip.training.pretrain import save_encoder
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, retune_run, train_run
+from mlclip.training.runs import evaluate_run, retune_run, train_run
 
 QUICK = TrainConfig(lr=5e-4, epochs=12, patience=12, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def dataset(pictures):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +156,7 @@ def test_what_cannot_work_is_said(dataset, base, cache, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     items = (replace(dataset.split("train").items[0], path=broken), *dataset.items)
-    with pytest.raises(TrainError, match=r"broken.png.*take it out of the data"):
+    with pytest.raises(TrainError, match=r"broken.png.*remove it"):
         train_run(replace(dataset, items=items), base, cache, Recipe("siglip", {}, QUICK))
     bare = tuple(replace(item, labels=() if item.split == "val" else item.labels) for item in dataset.items)
     with pytest.raises(TrainError, match="images with labels in `val`"):

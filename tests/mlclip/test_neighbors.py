@@ -1,16 +1,11 @@
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_export.graphs import FILE, write_head
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
 from mlclip.encoders.features import Features, Rows
-from mlclip.heads.base import Examples, FeatureShapes, LabelTexts
-from mlclip.heads.growth import Growth
+from mlclip.heads import Examples, FeatureShapes, Growth, LabelTexts
 from mlclip.heads.knn1 import NearestNeighbor
 from mlclip.heads.neighbors import NeighborSearch, largest, neighbor_weights
 
@@ -123,66 +118,21 @@ def test_a_neighbor_exactly_max_difference_away_counts():
     assert nearly.tolist() == [[1.0, 0.0, 0.0]]
 
 
-@pytest.mark.parametrize("index", [None, "hnsw", "ivf"])
-def test_a_reference_is_left_out_of_its_own_query_by_its_id(index):
-    train = examples(1, R)
-    head = prepared(train=train, index=index, max_neighbors=10, temperature=20.0)
-    queries = torch.from_numpy(train.features[slice(None)][0])
-    scores, found, weight = head.leave_one_out(queries, train.ids)
-    assert (head(queries)[1][:, 0] == torch.arange(R)).all(), "each finds itself first"
-    assert not ((found == torch.arange(R)[:, None]) & (weight > 0)).any()
-    for row in (0, 17, 299):
-        others = [n for n in range(R) if n != row]
-        without = head.with_references(
-            [train.ids[n] for n in others], head.reference_features()[others], head.labels[others]
-        )
-        np.testing.assert_allclose(scores[row], without(queries[[row]])[0][0], atol=1e-6)
-    strangers = head.leave_one_out(queries[:5], ["new.png"] * 5)
-    for one, other in zip(strangers, head(queries[:5]), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_the_only_reference_left_out_scores_nothing():
-    head = prepared(train=examples(1, 1))
-    queries = torch.from_numpy(clustered(1, 1))
-    assert head(queries)[0].any()
-    scores, _, weight = head.leave_one_out(queries, ["0.png"])
-    assert not scores.any() and not weight.any()
-
-
-def test_the_onnx_graph_computes_what_torch_does_ties_included(tmp_path):
+def test_the_onnx_graph_computes_what_torch_does_ties_included(graph_equals):
     train = examples(1, R)
     store = train.features.tables[0].store.copy()
     store[150:] = np.repeat(store[150::10], 10, axis=0)
     head = prepared(train=replace(train, features=Features((Rows(store, np.arange(R)),))))
-    write_head(head, [torch.from_numpy(clustered(4, 2))], tmp_path)
-    session = onnxruntime.InferenceSession(str(tmp_path / FILE), providers=["CPUExecutionProvider"])
-    repeated = torch.from_numpy(store[[222]])
-    for size in (1, 3, 8):
-        queries = torch.cat([torch.from_numpy(clustered(size, size)), repeated])
-        found = session.run(list(head.outputs), {"embedding": queries.numpy()})
-        for one, other in zip(found, head(queries), strict=True):
-            assert one.dtype == other.numpy().dtype
-            np.testing.assert_allclose(one, other, atol=1e-5)
-        assert found[1][-1, 0] == 220, "the first of ten equal ones"
+    session = graph_equals(head, lambda n: [torch.from_numpy(np.concatenate([clustered(n, n), store[[222]]]))])
+    _, index, _ = session.run(list(head.outputs), {"embedding": store[[222]]})
+    assert index[0, 0] == 220, "the first of ten equal ones"
 
 
-class LargestTensor(TorchDispatchMode):
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        output = function(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else (output,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return output
-
-
-def test_nothing_grows_with_images_times_references_times_labels():
+def test_nothing_grows_with_images_times_references_times_labels(largest_tensor):
     head = prepared(max_neighbors=10)
-    with LargestTensor() as mode:
+    with largest_tensor as largest:
         head(torch.from_numpy(clustered(3, 32)))
-    assert mode.elements == 32 * R
+    assert largest.elements == 32 * R
 
 
 def test_new_classes_come_with_the_references_that_have_them():
@@ -236,12 +186,9 @@ def test_no_training_image_is_refused():
      (NeighborSearch, {"index": "ivf", "temperature": 20})],
     ids=str,
 )  # fmt: skip
-def test_a_run_reads_back_with_its_references(kind, options, encoder, tmp_path):
+def test_a_run_reads_back_with_its_references(kind, options, reloaded):
     head, queries = prepared(kind, **options), torch.from_numpy(clustered(3, 9))
-    run = Run(head, tuple("abcdefghijkl"), np.full(N, 0.5, np.float32), EncoderRef.of(encoder))
-    save_run(tmp_path / "run", run)
-    again = load_run(tmp_path / "run").head
-    assert again.config == head.config and again.reference_ids == head.reference_ids
+    again = reloaded(head)
     assert torch.equal(again.reference_features(), head.reference_features())
     for one, other in zip(again(queries), head(queries), strict=True):
         assert torch.equal(one, other)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mlclip.heads import HEADS, FeatureShapes, LabelTexts, build_head
-from mlclip.heads.siglip import SiglipHead, label_prompts
+from mlclip.heads.siglip import SiglipHead
+from mlclip.heads.values import label_prompts
 from mlclip.losses import bce
 from mlclip.training.finetune import draw_classes
 

@@ -3,19 +3,17 @@
 import math
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_export.graphs import FILE, write_head
 
 from mlclip.checkpoint import load_run, save_run
-from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders.features import FeatureCache, Features, Rows
+from mlclip.encoders.features import Features, Rows
 from mlclip.heads import Examples, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.tip import BETAS, SHARES, calibrate, search
 from mlclip.metrics import mean_average_precision
+from mlclip.settings import Recipe
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, evaluate_run, train_run
+from mlclip.training.runs import evaluate_run, train_run
 
 WIDTH, CLASSES = 6, 3
 LABELS = ("dog", "playing card", "tree")
@@ -149,25 +147,15 @@ def test_a_number_out_of_range_is_refused(options):
         build_head("tip", CLASSES, FeatureShapes(WIDTH, 0, 0), **options)
 
 
-def test_onnx_equals_torch(tmp_path):
-    head = fitted()
-    write_head(head, [torch.from_numpy(unit_rows(2, seed=0))], tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / FILE)
-    for batch in (1, 3, 8):
-        images = unit_rows(batch, seed=batch)
-        (logits,) = session.run(["logits"], {"embedding": images})
-        np.testing.assert_allclose(logits, head(torch.from_numpy(images)).numpy(), rtol=0, atol=1e-5)
+def test_onnx_equals_torch(graph_equals):
+    graph_equals(fitted(), lambda n: [torch.from_numpy(unit_rows(n, seed=n))])
 
 
-def test_a_run_beats_zero_shot_and_reads_back(pictures, encoder, tmp_path):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    dataset = assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
-    cache = FeatureCache(encoder, tmp_path / "features")
+def test_a_run_beats_zero_shot_and_reads_back(dataset, encoder, cache, tmp_path):
     zero_shot, run = (train_run(dataset, encoder, cache, Recipe(name)) for name in ("zeroshot", "tip"))
     quality = [evaluate_run(each, dataset, cache).mean_average_precision for each in (zero_shot, run)]
     assert quality[1] > max(0.9, quality[0] + 0.1), "the encoder's weights are random: its texts know nothing"
     save_run(tmp_path / "run", run)
-    again, rows = load_run(tmp_path / "run"), Features((cache.rows(paths),))
+    again, rows = load_run(tmp_path / "run"), Features((cache.rows([item.path for item in dataset.items]),))
     assert np.array_equal(predict_scores(again.head, rows), predict_scores(run.head, rows))
     assert again.head.reference_ids == run.head.reference_ids

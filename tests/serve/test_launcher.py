@@ -11,6 +11,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from .conftest import DEADLINE, await_end, hang_models, members
 
 COMMAND = [sys.executable, "-m", "mlclip_serve"]
@@ -43,7 +45,7 @@ def iter_until(lines, last):
             return
 
 
-def test_greeting_and_ready_file_name_the_endpoints(tiny_repository, tmp_path):
+def test_greeting_and_ready_file_name_the_endpoints_until_an_interrupt(tiny_repository, tmp_path):
     ready_file = tmp_path / "ready.json"
     with launched(tiny_repository, ready_file) as (launcher, greeting):
         ready = json.loads(ready_file.read_text())
@@ -57,17 +59,11 @@ def test_greeting_and_ready_file_name_the_endpoints(tiny_repository, tmp_path):
         for url in (ready["grpc"], ready["http"], ready["metrics"]):
             host, port = url.split(":")
             socket.create_connection((host, int(port)), timeout=DEADLINE).close()
-        launcher.terminate()
-        assert launcher.wait(PATIENCE) == 0
-    assert not ready_file.exists()
-    assert await_end(ready["pid"])
-
-
-def test_interrupt_is_passed_on(tiny_repository, tmp_path):
-    with launched(tiny_repository, tmp_path / "ready") as (launcher, _):
         launcher.send_signal(signal.SIGINT)
         assert launcher.wait(PATIENCE) == 0
         assert launcher.stderr.read() == ""
+    assert not ready_file.exists()
+    assert await_end(ready["pid"])
 
 
 STOPPED_AT_THE_LAST_MOMENT = """
@@ -91,6 +87,7 @@ def test_a_server_that_stops_as_soon_as_it_is_ready_is_not_announced(tiny_reposi
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_exit_code_is_the_servers(tiny_repository, tmp_path):
     ready_file = tmp_path / "ready"
     with launched(tiny_repository, ready_file) as (launcher, _):
@@ -99,6 +96,7 @@ def test_exit_code_is_the_servers(tiny_repository, tmp_path):
         assert "the server ended with exit code 137" in launcher.stderr.read()
 
 
+@pytest.mark.slow
 def test_killed_launcher_leaves_no_server(tiny_repository, tmp_path):
     ready_file = tmp_path / "ready"
     with launched(tiny_repository, ready_file) as (launcher, _):

@@ -100,7 +100,7 @@ def test_parameter_that_is_no_number_is_refused(tmp_path):
     [
         ([("pixels", "TYPE_FP32")], [], r"input 'pixels' is tensor\(uint8\) in the ONNX file, tensor\(float\) in"),
         ([("pixels", "TYPE_STRING")], [], "TYPE_STRING is not supported"),
-        ([], [], "the ONNX file wants input 'pixels'"),
+        ([], [], "the ONNX file needs input 'pixels'"),
         ([("pixels", "TYPE_UINT8")], [("logits", "TYPE_FP32")], "'logits' of config.pbtxt is not in the ONNX file"),
     ],
 )

@@ -25,9 +25,10 @@ from mlclip.heads import HEADS
 from mlclip.json_lines import Line
 from mlclip.metrics import evaluate
 from mlclip.provenance import provenance
+from mlclip.settings import Recipe, ThresholdConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
-from mlclip.training.runs import Recipe, ThresholdConfig, examples, head_features, run_cache, train_run, untrained_head
+from mlclip.training.runs import examples, head_features, run_cache, train_run, untrained_head
 from mlclip_bench.heads.floors import FLOORS, Floor
 from mlclip_bench.heads.results import Results, TestScores
 from mlclip_bench.heads.studies import WITHOUT_TEXTS, few_shot

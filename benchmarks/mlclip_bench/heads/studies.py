@@ -9,7 +9,7 @@ from typing import Any
 from mlclip.data import Dataset, k_shot
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS
-from mlclip.training.runs import Recipe
+from mlclip.settings import Recipe
 
 LEFT_OUT = ("siglip",)
 """Only part of `heads` if named: it trains the encoder, so it cannot use cached features."""

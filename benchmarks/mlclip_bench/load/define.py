@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlclip_client.inputs.folders import Walk, find_images
+from mlclip_client.inputs.folders import find_images
 from mlclip_client.pixels import ImageError, decode
 from mlclip_client.server.catalog import Via
 
@@ -100,7 +100,7 @@ def read_images(
     for path in paths:
         if not path.exists():
             raise LoadError(f"no such file or folder: {path}; name images with --images")
-    found = sorted(find_images(paths, Walk()))
+    found = sorted(find_images(paths))
     chosen = random.Random(seed).sample(found, min(most, len(found)))
     files = []
     for done, path in enumerate(chosen, start=1):

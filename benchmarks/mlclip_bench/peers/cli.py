@@ -119,11 +119,11 @@ def _draw(paths: list[Path], count: int, seed: int) -> tuple[Path, ...]:
     Raises:
         DataError: there are none.
     """
-    from mlclip_client.inputs.folders import Walk, find_images
+    from mlclip_client.inputs.folders import find_images
 
     from mlclip_bench.peers.measure import shuffled
 
-    found = shuffled([path for path in find_images(paths, Walk()) if path.is_file()], seed)
+    found = shuffled([path for path in find_images(paths) if path.is_file()], seed)
     drawn = tuple(islice(filter(_decodes, found), count))
     if not drawn:
         raise DataError(f"no images in {', '.join(map(str, paths))}: name files or folders with --images")

@@ -15,8 +15,8 @@ from mlclip_export.repository import latest_version
 
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.folder import save_encoder
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.training.pretrain import save_encoder
 from mlclip_bench.peers.hugging_face import write_hugging_face
 
 HEAD = "mld"

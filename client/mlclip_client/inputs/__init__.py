@@ -1,20 +1,18 @@
-"""Inputs of the bulk client: what names stand for (`find_inputs`), and the bytes of each (`Reader`)."""
+"""Inputs of the bulk client: what names stand for (`find_inputs`), and the bytes of each input (`Reader`)."""
 
-from mlclip_client.inputs.item import Item, decode_path, encode_path
+from mlclip_client.inputs.find import InputOptions, find_inputs
+from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.inputs.limits import USER_AGENT, Limits
-from mlclip_client.inputs.reader import Reader, error_of
-from mlclip_client.inputs.skipped import InputOptions, Skipped
-from mlclip_client.inputs.source import find_inputs
+from mlclip_client.inputs.reader import Reader
+from mlclip_client.inputs.skipped import Skipped
 
 __all__ = [
     "USER_AGENT",
-    "Skipped",
+    "Cell",
     "InputOptions",
     "Item",
     "Limits",
     "Reader",
-    "decode_path",
-    "encode_path",
-    "error_of",
+    "Skipped",
     "find_inputs",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mlclip_client.errors import UnknownHead
 from mlclip_client.events import tell
@@ -14,18 +14,23 @@ Offer = tuple[str, tuple[HeadInfo, ...]]
 """A server's url, and the heads that are asked as it has them."""
 
 
-class VersionLock:
-    """The heads that all servers of a session have, in the same versions with the same labels.
+def newest(versions: Iterable[str]) -> str:
+    """Give the highest of some version numbers, which is what Triton serves; empty if there is none."""
+    return max(filter(str.isdecimal, versions), key=int, default="")
 
-    A server that comes back with others is left out while another one may still have those that were agreed on. Once
-    nobody has them any more, the heads of the next server to answer are agreed on.
+
+class VersionLock:
+    """Keeps a session to one version of each head, with the same labels, on all its servers.
+
+    A server that comes back with other versions is left out as long as another server may still have the locked ones.
+    Once no server has them, the versions of the next server to answer are locked.
 
     Args:
-        offers: of all servers that answer; one at least.
+        offers: of all servers that answer; at least one.
         embeddings: whether embeddings are asked for, which must all be of one encoder.
 
     Attributes:
-        heads: those that were agreed on last.
+        heads: in the versions that are locked.
 
     Raises:
         UnknownHead: two servers have different ones.
@@ -47,7 +52,7 @@ class VersionLock:
         return tuple(head.name for head in self.heads)
 
     def refuses(self, url: str, heads: tuple[HeadInfo, ...]) -> str | None:
-        """Say why a server must be left out; None: it may answer.
+        """Give the reason why a server must be left out; None: it may answer.
 
         Args:
             url: of the server.
@@ -66,15 +71,15 @@ class VersionLock:
         return None
 
     def forget(self) -> None:
-        """Wait for nobody any more who had these heads and does not answer."""
+        """Stop waiting for servers that had the locked versions and do not answer."""
         with self._lock:
             self._holders.clear()
 
     def _difference(self, url: str, heads: tuple[HeadInfo, ...]) -> str | None:
-        for agreed, head in zip(self.heads, heads, strict=True):
-            if head.version != agreed.version:
-                return f"head {head.name} has version {head.version} at {url}, not {agreed.version}"
-            if head.labels_sha256 != agreed.labels_sha256:
+        for locked, head in zip(self.heads, heads, strict=True):
+            if head.version != locked.version:
+                return f"head {head.name} has version {head.version} at {url}, not {locked.version}"
+            if head.labels_sha256 != locked.labels_sha256:
                 return f"head {head.name}, version {head.version}, has other labels at {url}, not the same"
         return None
 

@@ -1,4 +1,4 @@
-"""Requests and replies: protobuf messages of the KServe protocol on one side, our values on the other."""
+"""Requests and replies: from our values to protobuf messages of the KServe protocol, and back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tritonclient.grpc import InferResult, service_pb2
 
 from mlclip_client.errors import ServerError
 from mlclip_client.server.catalog import Route
+from mlclip_client.server.versions import newest
 from mlclip_client.values import Answer, HeadInfo, Reference
 
 EMBEDDING = "embedding_out"
@@ -25,12 +26,11 @@ def index_request() -> Any:
 
 
 def ready_versions(reply: Any) -> dict[str, str]:
-    """Read a repository index: model name -> highest ready version."""
-    versions: dict[str, str] = {}
+    """Read a repository index: model name -> newest ready version."""
+    versions: dict[str, list[str]] = {}
     for model in reply.models:
-        if int(model.version or 0) >= int(versions.get(model.name) or 0):
-            versions[model.name] = model.version
-    return versions
+        versions.setdefault(model.name, []).append(model.version)
+    return {name: newest(found) for name, found in versions.items()}
 
 
 def config_request(model: str, version: str) -> Any:
@@ -50,8 +50,8 @@ def infer_request(
 
     Args:
         route: which ensemble and heads.
-        image: the file's bytes where the ensemble takes `image`, uint8 [S, S, 3] where it takes `pixels`.
-        text: the image's text; it is sent where a head reads it.
+        image: the file's bytes for an ensemble that takes `image`, uint8 [S, S, 3] for one that takes `pixels`.
+        text: the image's text, which is sent if a head reads it.
         embeddings: ask for the embedding as well.
         explain: ask the heads that can for the references behind their answers.
     """
@@ -76,11 +76,11 @@ def infer_request(
 def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
     """Turn a reply into head name -> answer.
 
-    The caller has made sure that the reply comes from the route's version of the ensemble: that version and the
-    heads' were read together, so an answer bears the head's, which stays when others join a combined ensemble.
+    The caller has checked that the reply comes from the route's version of the ensemble. That version and the heads'
+    were read together, so an answer carries the head's, which stays when other heads join a combined ensemble.
 
     Raises:
-        ServerError: an output is missing or has not one value a label.
+        ServerError: an output is missing or does not have one value per label.
     """
     result = InferResult(reply)
     return {
@@ -117,7 +117,7 @@ def _vector(result: Any, route: Route, name: str, head: HeadInfo) -> npt.NDArray
 
 
 def _references(array: npt.NDArray[Any] | None) -> tuple[Reference, ...] | None:
-    """Read the JSON that names references, BYTES [1, 1]; None where it was not asked for."""
+    """Read the JSON that names references, BYTES [1, 1]; None if it was not asked for."""
     if array is None:
         return None
     found = json.loads(array[0, 0])

@@ -1,1 +1,1 @@
-"""Files that run inside Triton: each is copied into the model repository as it is."""
+"""Files that run inside Triton: each is copied unchanged into the model repository."""

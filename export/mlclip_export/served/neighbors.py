@@ -2,8 +2,8 @@
 
 The export copies this file to `head_<name>/<version>/model.py` with `index.faiss` and `labels.npy` (uint8 [R, N])
 beside it, and writes `temperature`, `max_difference` and `max_neighbors` into the model's config; `faiss_threads`
-may be set there (1). How hard the index searches is part of the index. It runs on Python 3.10 and needs numpy and
-faiss-cpu. It computes what `mlclip.heads.neighbors` does.
+may be set there (1). It runs on Python 3.10, needs numpy and faiss-cpu, and computes what `mlclip.heads.neighbors`
+does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 try:
     import triton_python_backend_utils as pb_utils
-except ModuleNotFoundError:  # outside Triton only the parts below that need no Triton are usable
+except ModuleNotFoundError:  # outside Triton, only what does not need it is usable
     pb_utils = None
 
 
@@ -25,11 +25,7 @@ class TritonPythonModel:
     """One instance of `head_<name>`, as Triton's Python backend wants it."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Read the index, the labels and the settings.
-
-        Args:
-            args: what Triton passes; `model_config` is the config as JSON.
-        """
+        """Read the index, the labels and the settings from the config, which `args` from Triton has as JSON."""
         import faiss
 
         config = json.loads(args["model_config"])
@@ -38,9 +34,9 @@ class TritonPythonModel:
         self.search = open_search(Path(__file__).parent, parameters)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests together, with one search: `embedding` FP32 [b, D] to three outputs.
+        """Answer requests with one search: `embedding` FP32 [b, D] to `scores` FP32 [b, N] and the references.
 
-        These are `scores` FP32 [b, N], `reference_index` INT32 [b, k] and `reference_weight` FP32 [b, k].
+        These are `reference_index` INT32 and `reference_weight` FP32, both [b, k].
         """
         batches = [pb_utils.get_input_tensor_by_name(request, "embedding").as_numpy() for request in requests]
         answer = self.search.answer(np.concatenate(batches))
@@ -56,7 +52,7 @@ class Search:
     """An index, its labels and the settings of the search."""
 
     def __init__(self, index: Any, labels: Any, parameters: Mapping[str, str]) -> None:
-        """Take what `open_search` reads."""
+        """Keep what `open_search` reads."""
         self.index, self.labels = index, labels
         self.temperature = float(parameters["temperature"])
         self.max_difference = float(parameters["max_difference"])
@@ -86,11 +82,11 @@ def nearest(index: Any, embedding: Any, k: int) -> tuple[Any, Any]:
 
     Args:
         index: a faiss index of unit vectors, for inner products.
-        embedding: float32 [B, D], of any length but 0.
+        embedding: float32 [B, D], of any length except 0.
         k: at most R.
 
     Returns:
-        Cosine similarities float32 [B, k] and numbers int64 [B, k]; where fewer were found, -inf and 0.
+        Cosine similarities float32 [B, k] and numbers int64 [B, k]; -inf and 0 in place of missing neighbours.
     """
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     similarity, number = index.search(embedding / np.maximum(length, np.float32(1e-12)), k)
@@ -103,9 +99,9 @@ def neighbor_weights(similarity: Any, temperature: float, max_difference: float)
     """Softmax of scaled similarities over the neighbours within `max_difference` of the best.
 
     Args:
-        similarity: float32 [B, k], largest first; -inf where there is no neighbour.
+        similarity: float32 [B, k], largest first; -inf for a missing neighbour.
         temperature: factor on similarities.
-        max_difference: in scaled units; a neighbour exactly so far away still counts.
+        max_difference: in scaled units, inclusive.
 
     Returns:
         float32 [B, k], rows sum to 1.
@@ -119,7 +115,7 @@ def label_scores(labels: Any, number: Any, weight: Any) -> Any:
     """Sum the weights of the references that carry a label.
 
     Args:
-        labels: uint8 [R, N]; may be memory-mapped, only the neighbours' rows are read.
+        labels: uint8 [R, N], possibly memory-mapped: only the neighbours' rows are read.
         number: int64 [B, k].
         weight: float32 [B, k].
 

@@ -18,7 +18,7 @@ import numpy as np
 
 try:
     import triton_python_backend_utils as pb_utils
-except ModuleNotFoundError:  # outside Triton only the parts below that need no Triton are usable
+except ModuleNotFoundError:  # outside Triton, only what does not need it is usable
     pb_utils = None
 
 
@@ -26,16 +26,12 @@ class TritonPythonModel:
     """One instance of `preprocess`, as Triton's Python backend wants it."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Load `pixels.py` and read the settings.
-
-        Args:
-            args: what Triton passes; `model_config` is the config as JSON.
-        """
+        """Load `pixels.py` and read the settings from the config, which `args` from Triton has as JSON."""
         self.pixels = load_pixels(Path(__file__).with_name("pixels.py"))
         self.spec = read_spec(json.loads(args["model_config"]), self.pixels)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests: `image` BYTES [b, 1] to `pixels` UINT8 [b, S, S, 3]; a bad image fails its own."""
+        """Answer requests: `image` BYTES [b, 1] to `pixels` UINT8 [b, S, S, 3]; a bad image fails its request."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
@@ -48,12 +44,12 @@ class TritonPythonModel:
 
 
 def load_pixels(path: Path) -> ModuleType:
-    """Import the `pixels.py` of this model, whatever else is called so on the Python path."""
+    """Import this model's `pixels.py`, not a module of that name on the Python path."""
     spec = importlib.util.spec_from_file_location("mlclip_served_pixels", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     return module
 

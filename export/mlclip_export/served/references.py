@@ -1,4 +1,4 @@
-"""Triton Python model: the references behind an answer get their names and labels.
+"""Triton Python model: names and labels of the references behind an answer.
 
 The export copies this file to `references_<head>/<version>/model.py` with the run's `references.jsonl` beside it. It
 runs on Python 3.10 and needs numpy.
@@ -15,7 +15,7 @@ import numpy as np
 
 try:
     import triton_python_backend_utils as pb_utils
-except ModuleNotFoundError:  # outside Triton only the parts below that need no Triton are usable
+except ModuleNotFoundError:  # outside Triton, only what does not need it is usable
     pb_utils = None
 
 
@@ -23,7 +23,7 @@ class TritonPythonModel:
     """One instance of `references_<head>`, as Triton's Python backend wants it."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Read the references; `args` is what Triton passes."""
+        """Read the references; `args` come from Triton."""
         self.references = read_references(Path(__file__).with_name("references.jsonl"))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -45,12 +45,12 @@ def read_references(path: Path) -> list[dict[str, Any]]:
 
 
 def describe(references: Sequence[Mapping[str, Any]], index: Any, weight: Any) -> bytes:
-    """Name the references that took part in one answer.
+    """Name the references of one answer.
 
     Args:
         references: all that the head keeps.
         index: int32 [R'].
-        weight: float32 [R'], 0 for those that took no part.
+        weight: float32 [R'], 0 for those that did not take part.
 
     Returns:
         A JSON array of `id`, `labels` and `weight`, in the order given.

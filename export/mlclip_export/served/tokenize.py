@@ -3,8 +3,8 @@
 The export copies this file to `tokenize/<version>/model.py` and writes the context length into the model's config. It
 runs on Python 3.10 and needs numpy, instant-clip-tokenizer and ftfy.
 
-`text` is optional, and Triton wants at least one input of every request, so `pixels` comes along; only its batch is
-looked at.
+`text` is optional, but Triton requires at least one input per request, so `pixels` is an input too; only its batch
+size is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from instant_clip_tokenizer import Tokenizer
 
 try:
     import triton_python_backend_utils as pb_utils
-except ModuleNotFoundError:  # outside Triton only the parts below that need no Triton are usable
+except ModuleNotFoundError:  # outside Triton, only what does not need it is usable
     pb_utils = None
 
 START, END = 49406, 49407
@@ -31,12 +31,12 @@ class TritonPythonModel:
     """One instance of `tokenize`, as Triton's Python backend wants it."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Read the context length L; `args` is what Triton passes, `model_config` is the config as JSON."""
+        """Read the context length L from the config, which `args` from Triton has as JSON."""
         output = json.loads(args["model_config"])["output"][0]
         self.length, self.tokenizer = int(output["dims"][0]), Tokenizer()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests: `text` BYTES [b, 1], if there is one, to `token_ids` INT64 [b, L]."""
+        """Answer requests: optional `text` BYTES [b, 1] to `token_ids` INT64 [b, L]."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
@@ -54,11 +54,11 @@ def token_ids(tokenizer: Tokenizer, text: bytes, length: int) -> npt.NDArray[np.
 
     Args:
         tokenizer: knows CLIP's vocabulary.
-        text: UTF-8; bytes that are none are replaced.
+        text: UTF-8; invalid bytes are replaced.
         length: L.
 
     Returns:
-        int64 [L], zeros behind the end; all zeros for a text that is empty or blank, which stands for a missing one.
+        int64 [L], zeros behind the end; all zeros for an empty or blank text, which counts as no text.
     """
     words = text.decode("utf-8", errors="replace")
     ids = np.zeros(length, dtype=np.int64)
@@ -69,5 +69,5 @@ def token_ids(tokenizer: Tokenizer, text: bytes, length: int) -> npt.NDArray[np.
 
 
 def clean(text: str) -> str:
-    """Mend broken encodings, resolve HTML's entities, join white space and lower the case, as open_clip does."""
+    """Repair broken encodings, resolve HTML entities, collapse white space and lower the case, as open_clip does."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()

@@ -1,7 +1,7 @@
 """Scores of heads that have not seen the image: every image is scored by heads trained on the others.
 
 K folds in turn: one is scored, the next decides when training stops, chooses thresholds and calibrates, the others
-train. Images of one group, or with the same bytes, are in one fold, so that no near-copy gives the answer away.
+train. Images of one group, or with the same bytes, are in one fold, so that no head has seen a near-copy.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from mlclip.data.splits import together
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
+from mlclip.settings import Recipe
 from mlclip.thresholds import select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, head_features, run_cache, train_run
+from mlclip.training.runs import head_features, run_cache, train_run
 
 CLIP = 1e-4
-"""Scores nearer to 0 or 1 count as this near: neighbour heads give exact zeros, which have no logit."""
+"""Scores are clipped to at least this distance from 0 and 1: neighbour heads give exact zeros, which have no logit."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What heads say of images that they have not seen.
+    """What H heads say about images that they have not seen.
 
     Attributes:
-        probabilities: float64 [H, R, N]: calibrated, one table a head.
+        probabilities: float64 [H, R, N]: calibrated.
         selected: bool [H, R, N]: which labels each head would have given.
     """
 
@@ -56,17 +57,13 @@ def opinions(
     """Train every head `folds` times, and score each image by the one that has not seen it.
 
     Args:
-        dataset: R images; their own splits play no part.
+        dataset: R images; their own splits are ignored.
         encoder: the frozen encoder.
         cache: its features cache.
         recipes: H heads.
         folds: K, at least 3.
         seed: seeds the folds.
         on_training: called with trainings done and to do.
-
-    Raises:
-        DataError: fewer groups of images than folds.
-        TrainError: fewer than 3 folds, or training fails.
     """
     if folds < 3:
         raise TrainError(f"an audit needs at least 3 folds (to train, to stop and to score), not {folds}")
@@ -91,7 +88,7 @@ def opinions(
 
 
 def assign_folds(dataset: Dataset, folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Deal all items into folds that keep the share of every label: int64 [R], from 0.
+    """Assign all items to folds that keep the share of every label: int64 [R], from 0.
 
     Raises:
         DataError: fewer groups of images than folds.

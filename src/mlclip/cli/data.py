@@ -1,17 +1,15 @@
-"""`mlclip data ...`: labelled images, from what people have to a manifest that training starts from."""
+"""`mlclip data ...`: from labelled images in any form to the manifest that training starts from."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
-from mlclip.console import console, progress
+from mlclip.console import console, progress, say
 from mlclip.data import (
-    Dataset,
     Points,
     Preparation,
     admit,
@@ -36,8 +34,8 @@ def read(
     out: Annotated[Path, typer.Option(help="Manifest to write, JSON lines.")] = Path("manifest.jsonl"),
     labels: Annotated[Path | None, typer.Option(help="Labels file of a folder: path, labels.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder that image paths start from.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="File with the allowed classes, one a line.")] = None,
-    separator: Annotated[str, typer.Option(help="Between labels that come as one string.")] = "|",
+    classes: Annotated[Path | None, typer.Option(help="File with the allowed classes, one per line.")] = None,
+    separator: Annotated[str, typer.Option(help="What separates labels that come as one string.")] = "|",
     top: TopOption = None,
     min_count: Annotated[int, typer.Option(help="Leave out labels with fewer training images.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the 60/20/20 split.")] = 0,
@@ -67,7 +65,9 @@ def prepare_data(
     ),
     duplicates: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="Cosine similarities of suspected and certain duplicates; by default from pairs or groups."),
+        typer.Option(
+            help="Cosine similarities of suspected and certain duplicates; by default from --pairs or groups."
+        ),
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="CSV of labelled pairs, as `mlclip data pairs` writes it.")] = None,
     stratify: Annotated[str, typer.Option(help="`similarity` (ten quantiles) or `labels`.")] = "similarity",
@@ -79,11 +79,11 @@ def prepare_data(
     pretrained: PretrainedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Drop near-duplicates, rare labels and what has no label, and split comparably (document 002, 3.1.2)."""
+    """Drop near-duplicates, rare labels and images without a label; split comparably (document 002, 3.1.2)."""
     if stratify not in ("similarity", "labels"):
         raise DataError(f"--stratify is similarity or labels, not {stratify}")
     if duplicates and pairs:
-        raise DataError("give the thresholds or the pairs that tell them: --duplicates or --pairs")
+        raise DataError("give the thresholds or the pairs to compute them from: --duplicates or --pairs")
     dataset = read_dataset(*data)
     store = feature_cache(encoder, pretrained, cache)
     settings = Preparation(
@@ -98,20 +98,24 @@ def prepare_data(
     write_manifest(prepared.dataset, out)
     log = out.with_suffix(".changes.jsonl")
     write_changes(prepared.changes, log)
-    _print([*prepared.lines(), f"wrote {out}, and what was dropped and merged to {log}"])
+    _print([*prepared.lines(), f"wrote {out}, and the log of what was dropped and merged, {log}"])
 
 
 @app.command()
 def pairs(
     data: DataOption,
     answers: Annotated[Path, typer.Option(help="CSV of labelled pairs; new answers are added.")] = Path("pairs.csv"),
-    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Without asking: the thresholds so far.")] = True,
-    tolerance: Annotated[float, typer.Option(help="Both thresholds stand still within this over 10 answers.")] = 0.002,
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="With --no-ask, only print the thresholds so far.")
+    ] = True,
+    tolerance: Annotated[
+        float, typer.Option(help="Stop asking when both thresholds vary by no more than this over 10 answers.")
+    ] = 0.002,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Show similar images and ask whether they are the same, until the thresholds of duplicates stand still."""
+    """Show similar images and ask whether they are the same, until the thresholds of duplicates are steady."""
     from mlclip.cli.data_pairs import ask_for_pairs
 
     dataset = read_dataset(*data).labelled()
@@ -129,47 +133,20 @@ def pairs(
 @app.command()
 def shots(
     data: DataOption,
-    k: Annotated[int, typer.Option("--k", min=1, help="Training images a class, about.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Training images per class, about.")],
     out: Annotated[Path | None, typer.Option(help="Manifest to write; by default K-shot.jsonl.")] = None,
     top: TopOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
 ) -> None:
-    """Keep k training images a class, for few-shot studies; val and test stay whole."""
+    """Keep k training images per class, for few-shot studies; val and test stay whole."""
     dataset = read_dataset(*data)
     dataset = dataset if top is None else dataset.with_classes(dataset.top(top))
     few = k_shot(dataset, k, seed)
     target = out or Path(f"{k}-shot.jsonl")
     write_manifest(few, target)
-    _print([_counts(few), f"wrote {target}"])
-
-
-@app.command()
-def openclipart(
-    out: Annotated[Path, typer.Option(help="Folder to write: images/, manifest.jsonl, changes.jsonl.")],
-    source: Annotated[
-        Path | None,
-        typer.Option("--from", help="Folder of the two .deb files, or of their content; by default /usr/share or apt."),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also pictures outside the published set.")] = False,
-) -> None:
-    """Rebuild the openclip data set from Debian's openclipart-svg and openclipart-png."""
-    from mlclip.data.openclipart import rebuild
-    from mlclip.data.openclipart_packages import find_tree
-
-    with tempfile.TemporaryDirectory() as work, progress("reading pictures") as on_progress:
-        rebuilt = rebuild(find_tree(source, Path(work)), out, everything=everything, on_progress=on_progress)
-    write_manifest(rebuilt.dataset, out / "manifest.jsonl")
-    write_changes(rebuilt.changes, out / "changes.jsonl")
-    _print([*rebuilt.lines(), f"wrote {out / 'manifest.jsonl'}"])
-    if rebuilt.missing:
-        raise typer.Exit(3)
-
-
-def _counts(dataset: Dataset) -> str:
-    splits = ", ".join(f"{name} {images:,}" for name, images in dataset.split_counts.items())
-    return f"{len(dataset):,} images: {splits}"
+    _print([f"{len(few):,} images: {few.split_line()}", f"wrote {target}"])
 
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
-from mlclip.console import console, metrics_table, progress
+from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
 
@@ -23,26 +23,28 @@ def tune(
     data: RunDataOption = None,
     thresholds: ModeOption = "per_class",
     beta: Annotated[
-        float | None, typer.Option(help="Maximise F-beta; by default 1, and 2 with --search bayes, as its source does.")
+        float | None, typer.Option(help="Maximise F-beta; by default 1, and with --search bayes 2, as in its source.")
     ] = None,
-    search: Annotated[str | None, typer.Option(help="Search settings, too: bayes, grid or ladder.")] = None,
-    trials: Annotated[int, typer.Option(help="At most so many trials; bayes stops where the best ten agree.")] = 1000,
+    search: Annotated[str | None, typer.Option(help="Also search settings: bayes, grid or ladder.")] = None,
+    trials: Annotated[int, typer.Option(help="Most trials; bayes stops earlier when the ten best agree.")] = 1000,
     vary: Annotated[
         list[str] | None,
-        typer.Option(help="Vary this, not what the head declares: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."),
+        typer.Option(help="Vary this instead of the head's own choice: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."),
     ] = None,
-    figure: Annotated[str | None, typer.Option(help="f or map; by default f, and map with --search ladder.")] = None,
+    figure: Annotated[
+        str | None, typer.Option(help="What to maximise: f or map; by default f, and map with --search ladder.")
+    ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="ladder: positives were left unlabelled, so move beta1 too.")
+        bool, typer.Option("--unlabelled", help="ladder: some positives are unlabelled, so move beta1 too.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder of a search; by default RUN-tuned.")] = None,
     study: Annotated[Path | None, typer.Option(help="File of the trials; by default trials.jsonl in --out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Choose a run's thresholds anew; with --search, train its head again with other settings and keep the best.
+    """Choose new thresholds for a run; with --search, train its head with other settings and keep the best.
 
-    Both look at the validation split only. A search goes on from its trials when it is started again.
+    Both use the validation split only. A search that is started again resumes from its trials.
     """
     from mlclip.checkpoint import load_run, save_run
     from mlclip.encoders.features import FeatureCache
@@ -98,7 +100,7 @@ def _teller(on_trials: Any, limit: int) -> Any:
             best = trial.score
             settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.settings.items())
             line = f"trial {trial.number:3d}  {trial.score:.4f}  {settings}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
         on_trials(trial.number, limit)
 
     return tell

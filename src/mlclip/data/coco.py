@@ -14,13 +14,16 @@ from typing import Any
 from mlclip.data.dataset import Item
 from mlclip.data.problems import Problem
 from mlclip.data.rows import clean_label
+from mlclip.data.text_files import read_text
 from mlclip.errors import DataError
+
+KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
 
 def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple[str, ...], list[Problem]]:
     """Read one annotations file.
 
-    The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; else
+    The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; otherwise
     file names start from the JSON file's folder. The name also tells the split: train, val or test.
 
     Args:
@@ -28,7 +31,7 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
         images: folder of the images.
 
     Returns:
-        The images as items, without label where nothing is annotated; the category names by id; the problems.
+        The images as items, those without annotations without labels; the category names by id; the problems.
 
     Raises:
         DataError: the file is not JSON, not COCO, or two categories share a name.
@@ -47,33 +50,23 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
             problems.append(Problem(where, f"there is no category {category}"))
         else:
             labels[image].add(category)
-    root = images or _image_folder(path)
-    split = _split_of(path)
-    items = []
+    root, split, items = images or _image_folder(path), _split_of(path), []
     for position, image in enumerate(content["images"]):
-        where = f"{path}: image {image['id']}"
         if image["id"] not in known:
             problems.append(Problem(f"{path}: images[{position}]", f"a second image {image['id']}: left out"))
             continue
         known.remove(image["id"])
-        own = tuple(name for category, name in names.items() if category in labels.get(image["id"], ()))
-        items.append(Item(root / image["file_name"], own, split=split, where=where))
+        own = tuple(name for category, name in names.items() if category in labels[image["id"]])
+        items.append(Item(root / image["file_name"], own, split=split, where=f"{path}: image {image['id']}"))
     return items, tuple(names.values()), problems
 
 
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
-    needed = {
-        "images": ("id", "file_name"),
-        "annotations": ("image_id", "category_id"),
-        "categories": ("id", "name"),
-    }
-    for part, keys in needed.items():
+    for part, keys in KEYS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise DataError(f"{path}: not COCO instances: it has no list {part!r}")

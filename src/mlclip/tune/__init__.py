@@ -1,10 +1,10 @@
-"""Tuning: a run's head is trained again with other settings, and the best on the validation split is kept.
+"""Tuning: a run's head is trained with other settings, and the best on the validation split is kept.
 
 ::
 
     tuned = tune_run(run, dataset, cache, Search("bayes"), Path("runs/neighbors-tuned/trials.jsonl"))
 
-    space                  what may be varied, and how it gets into a recipe
+    space                  what may be varied, and how a recipe takes it
     judge                  how good settings are
     study                  the trials, kept in a file
     bayes, grid, ladder    which settings are tried: documents 002, 000 and 001
@@ -19,9 +19,10 @@ from typing import Literal, get_args
 
 from mlclip.checkpoint import Run
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress
 from mlclip.encoders.features import FeatureCache
-from mlclip.settings import TrainConfig
-from mlclip.training.runs import Progress, ThresholdConfig, train_run
+from mlclip.settings import ThresholdConfig, TrainConfig
+from mlclip.training.runs import train_run
 from mlclip.tune.bayes import optimise
 from mlclip.tune.grid import try_all
 from mlclip.tune.judge import Figure, Judge
@@ -41,12 +42,12 @@ class Search:
 
     Attributes:
         by: `bayes`, `grid` or `ladder`.
-        trials: at most so many.
+        trials: the most trials.
         figure: what is maximised: `f`, micro F-beta at its best global threshold, or `map`, macro mAP.
         beta: recall counts beta times as much as precision; document 002 searches by F2.
-        seed: seeds the search; trainings keep the run's own seed.
+        seed: of the search; trainings keep the run's own seed.
         vary: what is varied instead of what the head declares; see `parse_range`.
-        unlabelled: for the ladder: positives were left unlabelled.
+        unlabelled: for the ladder: some positives are unlabelled.
     """
 
     by: Strategy = "bayes"
@@ -75,25 +76,24 @@ def tune_run(
     on_trial: Callable[[Trial], None] = lambda trial: None,
     on_features: Progress = lambda done, total: None,
 ) -> Run:
-    """Search for better settings of a run's head, and train it with the best.
-
-    The test split is never looked at.
+    """Search for better settings of a run's head, and train it with the best; the test split is not used.
 
     Args:
-        run: what the search starts from; what is not varied stays as it is.
+        run: the start of the search; settings that are not varied stay as they are.
         dataset: what the run was trained on.
         cache: features cache of the run's encoder.
         search: how to search.
-        study: file of the trials; a search that was interrupted goes on from it.
+        study: file of the trials; an interrupted search resumes from it.
         thresholds: how the tuned run's thresholds are chosen; by default to maximise the search's F-beta.
         on_trial: called after each new trial.
         on_features: called with images done and to do while features are computed.
 
     Returns:
-        The tuned run; `training["search"]` says what was found, and by what.
+        The tuned run; `training["search"]` records the search and its best settings.
 
     Raises:
-        TrainError: nothing can be searched, no settings worked, or `study` belongs to another search.
+        TrainError: nothing can be searched, or no settings worked.
+        ResultsError: `study` belongs to another search, or cannot be used.
         DataError: a split is empty.
     """
     base = base_recipe(run)

@@ -6,13 +6,11 @@ import torch
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
-from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, TrainError
 from mlclip.heads import HEADS
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.loop import predict_outputs, predict_scores, train_head
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, examples, head_features, retune_run, train_run
+from mlclip.training.runs import evaluate_run, examples, head_features, retune_run, train_run
 
 QUICK = {
     "sigmoid": TrainConfig(lr=0.02, epochs=30),
@@ -25,18 +23,6 @@ QUICK = {
 def quick(name):
     defaults = HEADS[name].defaults
     return QUICK.get(name, replace(defaults, epochs=min(30, defaults.epochs)))
-
-
-@pytest.fixture
-def dataset(pictures):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
-
-
-@pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
 
 
 def trained(name, dataset, encoder, cache, **changes):
@@ -151,5 +137,5 @@ def test_classifier_speaks_scikit_learn(pictures, encoder, tmp_path):
     classifier.save(tmp_path / "run")
     again = MultiLabelClassifier.load(tmp_path / "run", cache=tmp_path / "features")
     assert np.array_equal(again.predict_proba(paths[70:]), scores)
-    with pytest.raises(TrainError, match="give one list an image"):
+    with pytest.raises(TrainError, match="give one list per image"):
         classifier.fit(paths, labels[:-1])

@@ -1,4 +1,4 @@
-"""Where the files of Debian's `openclipart-svg` and `openclipart-png` come from: installed, at hand, or fetched."""
+"""The files of Debian's `openclipart-svg` and `openclipart-png`: installed, in a folder, or fetched with apt."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ def find_tree(source: Path | None, work: Path) -> Path:
 
     Args:
         source: a folder with both packages' `.deb` files or with their content unpacked; by default the installed
-            packages, else both are fetched with `apt-get download`.
+            packages; without these, both are fetched with `apt-get download`.
         work: folder for what is fetched (156 MB) and unpacked (330 MB).
-
-    Raises:
-        DataError: there is no such folder and it cannot be made; the message says what to do.
     """
     if source is None:
         return INSTALLED if _is_tree(INSTALLED) else _unpack(_download(work), work)
@@ -38,7 +35,7 @@ def _is_tree(folder: Path) -> bool:
 def _download(work: Path) -> Path:
     if shutil.which(COMMAND[0]) is None:
         raise DataError(
-            f"apt-get is not here: on a Debian machine run `{' '.join(COMMAND)}`, then name the folder: --from"
+            f"there is no apt-get: on a Debian machine run `{' '.join(COMMAND)}`, then give the folder: --from"
         )
     work.mkdir(parents=True, exist_ok=True)
     _run(*COMMAND, cwd=work)
@@ -59,9 +56,7 @@ def _run(*command: str, cwd: Path | None = None) -> None:
     try:
         subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{command[0]} is not here: unpack the packages on a Debian machine, then use --from"
-        ) from error
+        raise DataError(f"there is no {command[0]}: unpack the packages on a Debian machine, use --from") from error
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout or "").strip().splitlines() or ["it says nothing"]
+        said = (error.stderr or error.stdout or "").strip().splitlines() or ["without a message"]
         raise DataError(f"`{' '.join(command)}` failed: {said[-1]}") from error

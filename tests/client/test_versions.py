@@ -1,4 +1,4 @@
-"""Which versions count, where servers differ or change."""
+"""Which versions count if servers differ or change."""
 
 from dataclasses import replace
 
@@ -33,41 +33,41 @@ def test_servers_that_differ_from_the_start_are_refused(other, message):
 
 def test_a_lone_server_may_change(caplog):
     caplog.set_level("WARNING", "mlclip_client")
-    agreed = VersionLock([("a", FIRST)])
-    assert agreed.refuses("a", SECOND) is None
-    assert agreed.heads == SECOND
+    lock = VersionLock([("a", FIRST)])
+    assert lock.refuses("a", SECOND) is None
+    assert lock.heads == SECOND
     (record,) = caplog.records
     assert record.notice == "head color has version 2 at a, not 1 as before: rows name theirs"
 
 
 def test_of_two_servers_the_last_to_change_makes_the_session_change():
-    agreed = VersionLock([("a", FIRST), ("b", FIRST)])
+    lock = VersionLock([("a", FIRST), ("b", FIRST)])
     for _ in range(2):
-        assert agreed.refuses("a", SECOND) == "head color has version 2 at a, not 1 as before: a is left out"
-    assert agreed.refuses("b", FIRST) is None
-    assert agreed.heads == FIRST
-    assert agreed.refuses("b", SECOND) is None
-    assert agreed.refuses("a", SECOND) is None
-    assert agreed.heads == SECOND
+        assert lock.refuses("a", SECOND) == "head color has version 2 at a, not 1 as before: a is left out"
+    assert lock.refuses("b", FIRST) is None
+    assert lock.heads == FIRST
+    assert lock.refuses("b", SECOND) is None
+    assert lock.refuses("a", SECOND) is None
+    assert lock.heads == SECOND
 
 
 def test_a_server_that_came_later_counts_like_the_first():
-    agreed = VersionLock([("a", FIRST)])
-    assert agreed.refuses("b", FIRST) is None
-    assert agreed.refuses("a", SECOND) is not None
-    assert agreed.refuses("b", SECOND) is None
+    lock = VersionLock([("a", FIRST)])
+    assert lock.refuses("b", FIRST) is None
+    assert lock.refuses("a", SECOND) is not None
+    assert lock.refuses("b", SECOND) is None
 
 
-def test_who_is_away_for_good_is_waited_for_no_longer():
-    agreed = VersionLock([("a", FIRST), ("b", FIRST)])
-    assert agreed.refuses("a", SECOND) is not None
-    agreed.forget()
-    assert agreed.refuses("a", SECOND) is None
-    assert agreed.refuses("b", FIRST) is not None
+def test_a_server_that_is_given_up_keeps_no_version_locked():
+    lock = VersionLock([("a", FIRST), ("b", FIRST)])
+    assert lock.refuses("a", SECOND) is not None
+    lock.forget()
+    assert lock.refuses("a", SECOND) is None
+    assert lock.refuses("b", FIRST) is not None
 
 
 def test_embeddings_stay_those_of_one_encoder():
-    agreed = VersionLock([("a", FIRST)], embeddings=True)
-    assert agreed.refuses("a", changed(version="2", encoder="large", embedding_size=5)) is not None
-    assert agreed.heads == FIRST
-    assert agreed.refuses("a", SECOND) is None
+    lock = VersionLock([("a", FIRST)], embeddings=True)
+    assert lock.refuses("a", changed(version="2", encoder="large", embedding_size=5)) is not None
+    assert lock.heads == FIRST
+    assert lock.refuses("a", SECOND) is None

@@ -1,12 +1,12 @@
-"""The examples of the client's README, run as they stand there on rows of a real server."""
+"""The examples of docs/client.md, run as they stand there on rows of a real server."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "client" / "README.md").read_text(encoding="utf-8")
-ROWS = README[README.index("## Rows") : README.index("## Python")]
+PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+ROWS = PAGE[PAGE.index("## Rows") : PAGE.index("## Python")]
 EXAMPLES = re.findall(r"```python\n(.*?)```", ROWS, re.S)
 
 
@@ -23,6 +23,6 @@ def test_there_are_examples_for_three_readers():
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=["duckdb", "pandas", "polars"])
 def test_an_example_runs_and_shows_labels(labels, example, capfd):
-    exec(compile(example.replace("mld", "color"), "README.md", "exec"), {})
+    exec(compile(example.replace("mld", "color"), "client.md", "exec"), {})
     printed = capfd.readouterr().out
     assert any(label in printed for label in ("red", "green", "blue", "bright"))

@@ -1,4 +1,4 @@
-"""Several endpoints as one: who is asked when, in virtual time; and with two real servers, one of which dies."""
+"""Several endpoints as one: which is asked when, in virtual time; and two real servers, one of which dies."""
 
 import contextlib
 import json
@@ -16,22 +16,19 @@ from mlclip_client.server.transport import finish
 
 
 class World:
-    """A clock that only moves when somebody waits, and servers that fail at times that are told."""
+    """A clock that only moves when something waits, and servers that fail until given times."""
 
     def __init__(self, **down):
         self.now, self.down, self.calls, self.waits = 0.0, down, [], []
 
-    def transport(self, name):
-        return Road(self, name)
-
-    def balanced(self, retry_seconds, warm=True):
-        balanced = EndpointPool({name: self.transport(name) for name in self.down}, retry_seconds, lambda: self.now)
-        balanced._answered = -1.0 if warm else None
-        return balanced
+    def pool(self, retry_seconds, warm=True):
+        pool = EndpointPool({name: Scripted(self, name) for name in self.down}, retry_seconds, lambda: self.now)
+        pool._answered = -1.0 if warm else None
+        return pool
 
 
-class Road:
-    """The way to one server: it fails with the first error of its list whose time is not over."""
+class Scripted:
+    """A transport to one server: it fails with the first error of its list whose time is not over."""
 
     def __init__(self, world, name):
         self.world, self.name = world, name
@@ -51,162 +48,162 @@ class Road:
         self.world.now += seconds
 
 
-def ask(balanced):
-    return finish(balanced.ask(lambda endpoint: endpoint.transport.answer()))
+def ask(pool):
+    return finish(pool.ask(lambda endpoint: endpoint.transport.answer()))
 
 
 def test_requests_go_round_robin():
     world = World(a=[], b=[], c=[])
-    balanced = world.balanced(0)
-    assert [ask(balanced)[0] for _ in range(7)] == list("abcabca")
-    assert balanced.retries == 0
+    pool = world.pool(0)
+    assert [ask(pool)[0] for _ in range(7)] == list("abcabca")
+    assert pool.retries == 0
 
 
-def test_who_is_away_is_left_out_and_comes_back():
+def test_an_endpoint_that_is_away_is_left_out_and_comes_back():
     world = World(a=[(3.0, ServerUnavailable)], b=[])
-    balanced = world.balanced(0)
-    assert [ask(balanced) for _ in range(10)] == ["b answers"] * 10
+    pool = world.pool(0)
+    assert [ask(pool) for _ in range(10)] == ["b answers"] * 10
     assert world.calls.count("a") == 1, "left out after its first failure"
-    assert balanced.retries == 1
-    away = balanced.endpoints[0]
+    assert pool.retries == 1
+    away = pool.endpoints[0]
     assert away.failures == 1
     world.now = 3.0
-    assert {ask(balanced) for _ in range(2)} == {"a answers", "b answers"}
+    assert {ask(pool) for _ in range(2)} == {"a answers", "b answers"}
     assert away.failures == 0
 
 
 def test_the_rest_of_an_endpoint_grows_up_to_five_seconds():
     world = World(a=[(100.0, ServerUnavailable)], b=[])
-    balanced = world.balanced(0)
+    pool = world.pool(0)
     rests = []
     for _ in range(12):
-        world.now = max(world.now, balanced.endpoints[0].rests_until)
-        ask(balanced)
-        ask(balanced)
-        rests.append(balanced.endpoints[0].rests_until - world.now)
+        world.now = max(world.now, pool.endpoints[0].rests_until)
+        ask(pool)
+        ask(pool)
+        rests.append(pool.endpoints[0].rests_until - world.now)
     assert 0.05 <= rests[0] <= 0.1
     assert all(2.5 <= rest <= 5.0 for rest in rests[7:])
 
 
 @pytest.mark.parametrize("error", [ServerUnavailable, ServerBusy, DeadlineExceeded])
-def test_patience_outlasts_a_short_outage(error):
+def test_retries_outlast_a_short_outage(error):
     world = World(a=[(20.0, error)])
-    balanced = world.balanced(60)
-    assert ask(balanced) == "a answers"
+    pool = world.pool(60)
+    assert ask(pool) == "a answers"
     assert 20 <= world.now < 26
-    assert balanced.retries == len(world.calls) - 1 < 20, "not a storm of requests"
+    assert pool.retries == len(world.calls) - 1 < 20, "not a storm of requests"
     assert len(set(world.waits)) == len(world.waits), "jitter"
 
 
 @pytest.mark.parametrize("error", [ServerUnavailable, ServerBusy])
-def test_patience_ends(error):
+def test_retries_end(error):
     world = World(a=[(1000.0, error)])
     with pytest.raises(error):
-        ask(world.balanced(30))
+        ask(world.pool(30))
     assert 20 < world.now <= 30
 
 
 @pytest.mark.parametrize("error", [BadImage, ServerError])
-def test_what_another_try_cannot_mend_is_not_sent_again(error):
+def test_what_another_try_cannot_change_is_not_sent_again(error):
     world = World(a=[(1000.0, error)], b=[])
     with pytest.raises(error):
-        ask(world.balanced(30))
+        ask(world.pool(30))
     assert world.calls == ["a"]
 
 
-def test_before_the_first_answer_there_is_no_patience():
+def test_before_the_first_answer_nothing_is_retried():
     world = World(a=[(10.0, ServerUnavailable)], b=[(10.0, ServerUnavailable)])
     with pytest.raises(ServerUnavailable):
-        ask(world.balanced(60, warm=False))
+        ask(world.pool(60, warm=False))
     assert world.calls == ["a", "b"]
     assert world.now == 0
 
 
-def test_after_one_question_was_given_up_the_next_wait_no_more_until_somebody_answers():
+def test_after_a_question_was_given_up_the_next_fail_at_once_until_an_endpoint_answers():
     world = World(a=[(100.0, ServerUnavailable)])
-    balanced = world.balanced(30)
+    pool = world.pool(30)
     with pytest.raises(ServerUnavailable):
-        ask(balanced)
+        ask(pool)
     given_up = world.now
     for _ in range(1000):
         with pytest.raises(ServerUnavailable, match="away"):
-            ask(balanced)
+            ask(pool)
     assert world.now == given_up
     tries = len(world.calls)
     while world.now < 100:
         world.now += 0.5
         with contextlib.suppress(ServerUnavailable):
-            ask(balanced)
-    assert len(world.calls) - tries <= 70 / 2.5 + 1, "who rests is not asked"
+            ask(pool)
+    assert len(world.calls) - tries <= 70 / 2.5 + 1, "an endpoint that rests is not asked"
     world.now += 5
-    assert ask(balanced) == "a answers"
+    assert ask(pool) == "a answers"
     world.down["a"] = [(world.now + 10, ServerUnavailable)]
-    assert ask(balanced) == "a answers", "there is patience again"
+    assert ask(pool) == "a answers", "it is retried again"
 
 
-def test_one_that_was_unlucky_among_others_that_were_answered_takes_nobodys_patience():
+def test_a_question_given_up_among_others_that_were_answered_stops_no_retries():
     world = World(a=[(1000.0, ServerBusy)])
-    balanced = world.balanced(30)
+    pool = world.pool(30)
 
     async def meanwhile(endpoint):
-        balanced._answered = world.now  # another one had more luck
+        pool._answered = world.now  # another question was answered
         return await endpoint.transport.answer()
 
     for question in (meanwhile, meanwhile, lambda endpoint: endpoint.transport.answer()):
         world.now, before = world.now + 1, len(world.calls)
         with pytest.raises(ServerBusy):
-            finish(balanced.ask(question))
+            finish(pool.ask(question))
         assert len(world.calls) > before + 5
     before = len(world.calls)
     with pytest.raises(ServerBusy):
-        ask(balanced)
+        ask(pool)
     assert len(world.calls) == before + 1, "here nobody had been answered for 30 s"
 
 
 def test_all_are_asked_and_those_that_are_away_are_left_out(tmp_path, capsys):
     world = World(a=[(9.0, ServerUnavailable)], b=[], c=[])
-    balanced = world.balanced(60, warm=False)
+    pool = world.pool(60, warm=False)
     with logged(tmp_path / "log"):
-        found = finish(balanced.ask_each(lambda endpoint: endpoint.transport.answer()))
+        found = finish(pool.ask_each(lambda endpoint: endpoint.transport.answer()))
         assert found == ["b answers", "c answers"]
-        assert [endpoint.failures for endpoint in balanced.endpoints] == [1, 0, 0]
+        assert [endpoint.failures for endpoint in pool.endpoints] == [1, 0, 0]
         world.now = 9.0
-        ask(balanced)
+        ask(pool)
     assert capsys.readouterr().err == "away; it is asked again from time to time\na answers again\n"
     events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
     assert events == ["endpoint away", "endpoint back"]
 
 
-def test_where_nobody_answers_or_somebody_refuses_all_hear_of_it():
+def test_asking_all_raises_if_none_answers_or_one_refuses():
     nobody = World(a=[(9.0, ServerUnavailable)], b=[(9.0, DeadlineExceeded)])
     refused = World(a=[(9.0, ServerError)], b=[])
     for world, error in ((nobody, DeadlineExceeded), (refused, ServerError)):
         with pytest.raises(error):
-            finish(world.balanced(60).ask_each(lambda endpoint: endpoint.transport.answer()))
+            finish(world.pool(60).ask_each(lambda endpoint: endpoint.transport.answer()))
 
 
 def test_what_fails_at_once_needs_no_notice(capsys):
     world = World(a=[(9.0, ServerUnavailable)])
     with logged(None), pytest.raises(ServerUnavailable):
-        ask(world.balanced(0))
+        ask(world.pool(0))
     assert capsys.readouterr().err == ""
 
 
-def test_without_patience_each_endpoint_is_tried_once_even_if_all_rest():
+def test_without_retries_each_endpoint_is_tried_once_even_if_all_rest():
     world = World(a=[(9.0, ServerUnavailable)], b=[])
-    balanced = world.balanced(0)
-    first, second = balanced.endpoints
+    pool = world.pool(0)
+    first, second = pool.endpoints
     first.rests_until, second.rests_until = 1.0, 2.0
-    assert ask(balanced) == "b answers"
+    assert ask(pool) == "b answers"
     assert world.calls == ["a", "b"]
 
 
 def test_many_requests_that_fail_together_count_as_one_failure():
     world = World(a=[(1.0, ServerUnavailable)])
-    balanced = world.balanced(60)
-    first, rest = balanced.endpoints[0], []
+    pool = world.pool(60)
+    first, rest = pool.endpoints[0], []
     for _ in range(8):
-        balanced._note(first, ServerUnavailable("away"))
+        pool._note(first, ServerUnavailable("away"))
         rest.append(first.rests_until)
     assert first.failures == 1
     assert len(set(rest)) == 1
@@ -216,10 +213,10 @@ def test_a_dead_server_costs_no_answer_and_a_new_one_is_found(tiny, server, mort
     urls = (server.grpc_url, mortal_server.grpc_url)
     with Client(urls, heads=("color",), retry_seconds=60) as client:
         client.asked_heads()
-        with ThreadPoolExecutor(4) as pool:
-            before = list(pool.map(client.classify, files))
+        with ThreadPoolExecutor(4) as threads:
+            before = list(threads.map(client.classify, files))
             os.kill(mortal_server.pid, signal.SIGKILL)
-            after = list(pool.map(client.classify, files))
+            after = list(threads.map(client.classify, files))
         for one, other in zip(before, after, strict=True):
             np.testing.assert_allclose(one.answers["color"].scores, other.answers["color"].scores, atol=1e-5)
         up = {endpoint.url: endpoint.failures == 0 for endpoint in client.transport.endpoints}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+from mlclip.data.similarity import connected
 
 LONG_SIDE = 160
 SHORTEST = 12
@@ -75,7 +75,7 @@ def thumbnail(picture: Image.Image) -> Thumbnail:
 def alike(thumbnails: Sequence[Thumbnail], sizes: Sequence[tuple[int, int]], block: int = 1024) -> list[int]:
     """Number the sets of pictures that look alike, in chains.
 
-    Two look alike where the root mean square difference of their thumbnails is under 5 and they have one shape.
+    Two look alike if the root mean square difference of their thumbnails is under 5 and their shapes are the same.
 
     Args:
         thumbnails: R rows of one length.
@@ -96,6 +96,4 @@ def alike(thumbnails: Sequence[Thumbnail], sizes: Sequence[tuple[int, int]], blo
         near &= np.abs(shapes[part, None] - shapes[start:]) < SAME_SHAPE
         links.append(np.stack(np.nonzero(near)) + start)
     pairs = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(pairs.shape[1], dtype=np.bool_), tuple(pairs)), shape=(len(rows), len(rows)))
-    numbers: list[int] = connected_components(graph, directed=False)[1].tolist()
-    return numbers
+    return connected(len(rows), *pairs).tolist()

@@ -1,0 +1,77 @@
+"""What the library's tests share: pictures on disk, their data set, and comparisons of heads with graphs and runs."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mlclip_client.pixels import PixelSpec
+from mlclip_export.graphs import FILE, write_head
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
+from mlclip.data import Dataset, Item, assign_splits
+from mlclip.encoders.features import FeatureCache
+
+
+@pytest.fixture(scope="session")
+def dataset(pictures):
+    """The pictures with their labels, split."""
+    items = tuple(Item(path, names) for path, names in zip(*pictures, strict=True))
+    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
+
+
+@pytest.fixture
+def cache(encoder, tmp_path):
+    return FeatureCache(encoder, tmp_path / "features")
+
+
+@pytest.fixture
+def graph_equals(tmp_path):
+    """Compare each output of a head's graph with the head's own, on inputs made for several batch sizes."""
+
+    def check(head, inputs, atol=1e-5):
+        write_head(head, inputs(2), tmp_path)
+        session = onnxruntime.InferenceSession(tmp_path / FILE, providers=["CPUExecutionProvider"])
+        for given in map(inputs, (1, 3, 8)):
+            feeds = {name: tensor.numpy() for name, tensor in zip(head.inputs, given, strict=True)}
+            with torch.no_grad():
+                expected = head(*given)
+            expected = (expected,) if isinstance(expected, torch.Tensor) else expected
+            for one, other in zip(session.run(list(head.outputs), feeds), expected, strict=True):
+                assert one.dtype == other.numpy().dtype
+                np.testing.assert_allclose(one, other, rtol=0, atol=atol)
+        return session
+
+    return check
+
+
+@pytest.fixture
+def reloaded(tmp_path):
+    """Write a head's run folder and read the head back; what the head keeps is the same."""
+
+    def again(head):
+        labels = tuple("abcdefghijkl"[: head.config["classes"]])
+        encoder = EncoderRef("mlclip-tiny", None, "mlclip-tiny", "0", PixelSpec(32))
+        save_run(tmp_path / "run", Run(head, labels, np.full(len(labels), 0.5, np.float32), encoder))
+        read = load_run(tmp_path / "run").head
+        assert (read.outputs, read.reference_ids, read.config) == (head.outputs, head.reference_ids, head.config)
+        return read
+
+    return again
+
+
+@pytest.fixture
+def largest_tensor():
+    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            self.elements = max(self.elements, *(tensor.untyped_storage().nbytes() // 4 for tensor in tensors), 0)
+            return result
+
+    return Largest()
