@@ -148,7 +148,7 @@ def measure_missing(
         results: where lines and scores go.
         dataset: images with labels and splits.
         store: the encoder's features cache.
-        setting: as `setting_of` gives it.
+        setting: from `setting_of`.
         on_task: called before a run.
         on_epoch: called after each epoch.
 

@@ -43,9 +43,6 @@ def draw(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path
 
     Returns:
         The files.
-
-    Raises:
-        ResultsError: the folder is not writable.
     """
     with matplotlib.rc_context(STYLE):
         return [file for name, make in figures.items() for file in _save(make(), folder / name)]

@@ -86,13 +86,9 @@ class Images:
 def read_images(
     paths: Sequence[Path], seed: int, most: int = MOST_IMAGES, on_image: Callable[[int, int], None] | None = None
 ) -> Images:
-    """Read images into memory, at most `most` of them, chosen at random.
+    """Read images below some paths into memory, at most `most` of them, chosen at random.
 
-    Args:
-        paths: files and folders.
-        seed: of the choice.
-        most: how many.
-        on_image: called with the images read and their total.
+    `on_image` is called with the number of images read and their total.
 
     Raises:
         LoadError: a path does not exist, or no image can be decoded.

@@ -20,13 +20,7 @@ _WIDE, _NARROW = 9.5, 5.2
 
 
 def draw_figures(rows: Sequence[Row], target: float | None, folder: Path) -> list[Path]:
-    """Write `load.png` and `load.svg`, where there is an answer to show.
-
-    Args:
-        rows: what was measured.
-        target: the latency target in seconds, or None.
-        folder: where the files go.
-    """
+    """Write `load.png` and `load.svg` if there is an answer to show; the target is in seconds."""
     sides = [side for side in (closed_rows(rows), open_rows(rows)) if any(row.total.answered for row in side)]
     return draw({"load": lambda: load_figure(sides, target)} if sides else {}, folder)
 

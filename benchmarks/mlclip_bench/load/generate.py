@@ -61,7 +61,7 @@ async def generate(
         images: bytes of the files; sent round after round, each in its own order.
         pace: length and number of windows.
         seed: of the order and the arrivals.
-        observe: reads the server's own counters, at the edge of every window.
+        observe: called at the edge of every window.
         target: see `is_settled`.
         on_window: called with every window.
     """

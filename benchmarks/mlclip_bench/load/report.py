@@ -37,14 +37,7 @@ READING = """\
 
 
 def write_report(rows: Sequence[Row], lines: Sequence[Line], target: float | None, folder: Path) -> Path:
-    """Write `load.md`.
-
-    Args:
-        rows: what was derived.
-        lines: the raw lines behind it.
-        target: the latency target in seconds, or None.
-        folder: where the file goes.
-    """
+    """Write `load.md` from rows and the raw lines behind them; the target is in seconds."""
     closed, opened = closed_rows(rows), open_rows(rows)
     blocks = ["# The server under load", _measured(lines), "![throughput and latency](load.png)"]
     if target is not None and opened:

@@ -55,7 +55,7 @@ def measure(
     purpose: str,
     on_window: Callable[[Window], None] | None = None,
 ) -> Line:
-    """Put one level of load on a server.
+    """Put one level of load on a server and return the raw line.
 
     Args:
         load: concurrency or rate.
@@ -65,9 +65,6 @@ def measure(
         pace: how long.
         purpose: `sweep`, or `search` for a probe on the way to the highest rate.
         on_window: called with every window.
-
-    Returns:
-        The raw line.
 
     Raises:
         LoadError: the server's statistics cannot be read.

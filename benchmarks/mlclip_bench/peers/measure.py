@@ -68,14 +68,9 @@ def measure(
     results: Results,
     on_line: OnLine = lambda line: None,
 ) -> None:
-    """Measure and write raw lines as they come.
+    """Measure the peers in their order, each with its interpreter; every line is written and given to `on_line`.
 
-    Args:
-        plan: what is measured.
-        pythons: the peers in their order, each with its interpreter.
-        material: weights and model repository.
-        results: holds the setting already, and the peers that could not be installed.
-        on_line: called with every line.
+    The results hold the setting already, and the peers that could not be installed.
     """
     bench = _Bench(plan, results, on_line)
     with ExitStack() as stack:

@@ -47,14 +47,7 @@ class Graph:
 
 
 def write_graph(case: Case, estimate: CostEstimate, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
-    """Export a case and compare it with torch.
-
-    Args:
-        case: what to export.
-        estimate: its cost.
-        shapes: of the encoder's features.
-        encoder: is measured itself.
-        root: existing folder; the graph gets a folder in it.
+    """Export a case into a folder of its own in `root`, and compare it with torch.
 
     Raises:
         ExportError: torch cannot export it, or onnxruntime computes something else.

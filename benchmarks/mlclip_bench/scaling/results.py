@@ -23,12 +23,7 @@ class Results(Store):
     """The raw lines of one folder."""
 
     def start(self, asked: Mapping[str, Any], where: Mapping[str, Any], resume: bool) -> None:
-        """Write the setting, or continue a run with the same one.
-
-        Args:
-            asked: what decides what is measured, plain JSON values.
-            where: commit, machine and versions.
-            resume: whether the folder may hold a part of this run.
+        """Write what was asked, and on which commit and machine; or, with `resume`, continue a run of the same.
 
         Raises:
             ResultsError: the folder holds a run and `resume` is false, or a run of something else.
