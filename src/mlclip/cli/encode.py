@@ -34,9 +34,9 @@ def features(
 def pretrain(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Encoder folder to write.")],
-    architecture: Annotated[Path, typer.Option(help="open_clip_config.json of the model.")] = MODELS
-    / DEFAULT_ENCODER
-    / "open_clip_config.json",
+    architecture: Annotated[
+        Path, typer.Option(help="open_clip_config.json of the model.", show_default="that of mlclip-tiny")
+    ] = MODELS / DEFAULT_ENCODER / "open_clip_config.json",
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 50,
     batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and captions.")] = 0,
