@@ -22,9 +22,6 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 NAMES = ("data", "heads", "serving", "bench", "client")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
-    ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("data", "heads", "serving", "bench", "client")),
-]
 MORE = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md"), ROOT / "demo/data/README.md"]
 OUTSIDE_MAKE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 TOOLS = ("mlclip", "mlclip-export", "mlclip-serve", "mlclip-client", "mlclip-bench")
