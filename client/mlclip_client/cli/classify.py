@@ -30,7 +30,9 @@ def classify(
         ),
     ] = None,
     *,
-    head: Annotated[list[str] | None, typer.Option(help="A head to ask; repeat for several.")] = None,
+    head: Annotated[
+        list[str] | None, typer.Option(help="A head to use; repeatable. Default: the only one that is served.")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(help="A .parquet or .jsonl file, or - for stdout. \\[default: labels.parquet]")
     ] = None,
@@ -39,7 +41,7 @@ def classify(
         typer.Option(
             is_eager=True,
             callback=as_begun,
-            help="Folder of a job, which can be stopped at any time, continued and shared between workers.",
+            help="Folder of a job. A job can be stopped, continued, and shared between workers.",
         ),
     ] = None,
     texts: Annotated[
@@ -53,10 +55,10 @@ def classify(
     job_options: JobOptions,
     monitor: MonitorOptions,
 ) -> None:
-    """Label images and write one row each; inputs that fail get a row with their error.
+    """Label images and write one row for each input, with labels or with an error.
 
-    With --job, the same command continues a job that was stopped. So does `--job DIR` alone, with the options that the
-    job was begun with. Several workers can share a job.
+    To continue a job that was stopped, repeat the command, or give `--job DIR` alone: the job stores its options.
+    Several workers can share a job.
     Exit code: 0 all labelled, 1 the server failed, 2 wrong usage, 3 some inputs could not be used.
     """
     with logged(monitor.log):

@@ -28,7 +28,7 @@ def retry_failed(
     *,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help=f"Kinds of errors; repeatable. \\[default: {', '.join(sorted(RETRYABLE_KINDS))}]"),
+        typer.Option(help=f"Kind of error to retry; repeatable. \\[default: {', '.join(sorted(RETRYABLE_KINDS))}]"),
     ] = None,
     out: Annotated[str | None, typer.Option(help="A .parquet or .jsonl file for all rows, or - for stdout.")] = None,
     limits: Limits,
@@ -36,9 +36,9 @@ def retry_failed(
     job_options: JobOptions,
     monitor: MonitorOptions,
 ) -> None:
-    """Label those inputs of a job again whose error may have passed; rows that succeed replace rows with errors.
+    """Retry the inputs of a job that failed with a temporary error. A new row replaces the row with the error.
 
-    Options that are not given are those that the job was begun with.
+    Options that you do not give have the values that the job stores.
     """
     with logged(monitor.log):
         server = answering(context, server, job_options)
@@ -52,9 +52,9 @@ def retry_failed(
 
 def status(
     job: Annotated[Path, typer.Argument(help="Folder of a job.")],
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Write a JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print a JSON object.")] = False,
 ) -> None:
-    """Show how far a job is and what came of its inputs."""
+    """Show a job's progress and its errors by kind."""
     check_stdout()
     with Job(job) as opened:
         counts, inputs, shards = opened.total(), opened.plan.count, opened.plan.shards

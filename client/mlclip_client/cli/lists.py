@@ -26,10 +26,14 @@ _PIPE_WIDTH = 160
 
 def duplicates(
     labels: Annotated[Path, typer.Argument(help="Rows with embeddings: a Parquet file, or a folder of them.")],
-    cosine: Annotated[float, typer.Option(min=-1, max=1, help="Lowest cosine of two pictures that are alike.")] = 0.97,
-    out: Annotated[Path, typer.Option(help="A CSV file: path, like.")] = Path("duplicates.csv"),
+    cosine: Annotated[
+        float, typer.Option(min=-1, max=1, help="Cosine similarity from which two images count as alike.")
+    ] = 0.97,
+    out: Annotated[Path, typer.Option(help="CSV file to write: each image (path) and the earlier one (like).")] = Path(
+        "duplicates.csv"
+    ),
 ) -> None:
-    """List pictures that resemble an earlier one, by their embeddings."""
+    """List images that resemble an earlier one, by their embeddings (`classify --embeddings`)."""
     check_place(out)
     paths, embeddings = read_embeddings(labels)
     pairs = [(row, like) for row, like in enumerate(first_alike(embeddings, cosine)) if row != like]

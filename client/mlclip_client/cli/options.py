@@ -25,38 +25,44 @@ input_option, row_option, server_option, job_option, monitor_option = (
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show a traceback when something goes wrong.")]
 _OPTIONS: dict[str, Any] = {
     # InputOptions
-    "column": input_option(help="The manifests' column of paths, URLs or bytes, if its name is not obvious."),
-    "null": input_option(help="Names in lists end with NUL, as those of find -print0."),
+    "column": input_option(help="Column of manifests that holds paths, URLs or bytes, if it has another name."),
+    "null": input_option(help="Names in lists end with NUL, as `find -print0` writes them."),
     # Limits
-    "max_bytes": input_option(min=1, help="Larger files are refused. Up to --concurrency files are in memory at once."),
+    "max_bytes": input_option(
+        min=1, help="Largest accepted file, in bytes. Up to --concurrency files are in memory at once."
+    ),
     "download_seconds": input_option(min=0.001, help="Deadline of each download, in seconds."),
-    "per_host": input_option(min=1, help="Downloads from one host at once."),
-    "private": input_option(help="Also download from private addresses."),
-    "ignore_robots": input_option(help="Also take images whose site asks not to (X-Robots-Tag)."),
-    "proxy": input_option(help="http://host:port for downloads only. The environment's proxies are not used."),
-    "user_agent": input_option(help="The name that sites see: your crawler's, and how to reach you."),
+    "per_host": input_option(min=1, help="Maximum number of simultaneous downloads from one host."),
+    "private": input_option(help="Also download from addresses of private networks."),
+    "ignore_robots": input_option(help="Also use images whose X-Robots-Tag forbids it."),
+    "proxy": input_option(help="Proxy for downloads, http://host:port. Variables such as http_proxy are ignored."),
+    "user_agent": input_option(help="User agent that sites see: your crawler's name, and how to reach you."),
     # RowOptions
-    "top_k": row_option(min=0, help="Best labels to list, selected or not."),
+    "top_k": row_option(min=0, help="Number of best labels to list, selected or not."),
     "scores": row_option(help="Also write the scores of all classes."),
     "embeddings": row_option(help="Also write image embeddings."),
     "explain": row_option(help="Also write the reference images behind each answer."),
     # ServerOptions
-    "url": server_option(help="Triton's gRPC endpoint, host:port; several with commas between them."),
+    "url": server_option(help="Triton's gRPC endpoint, host:port; separate several by commas."),
     "timeout": server_option(min=0.001, help="Deadline of each request, in seconds."),
     "retry_seconds": server_option(
-        min=0, help="How long a request is sent again while no server answers or all are busy, in seconds."
+        min=0, help="How long to repeat a request while no server answers or all are busy, in seconds."
     ),
-    "concurrency": server_option(min=1, help="Images in work at once."),
+    "concurrency": server_option(min=1, help="Number of images processed at once."),
     "via": server_option(help="Where images are decoded: by the server (bytes) or by the client (pixels)."),
-    "embedded": server_option(help="Ask no server: run the models of this repository here (extra `embedded`)."),
-    "threads": server_option(min=0, help="Threads of each --embedded model; 0: one per core."),
+    "embedded": server_option(help="Model repository to run in this process, without a server (extra `embedded`)."),
+    "threads": server_option(min=0, help="Threads of each --embedded model; 0 means one per core."),
     # JobOptions
-    "max_failures": job_option(min=0, help="Errors in a row after which a job stops; 0: never."),
-    "engine": job_option(help="Where a job runs: here, or on a Ray cluster (extra `ray`)."),
-    "ray_address": job_option(help="The cluster, as for `ray.init`. \\[default: RAY_ADDRESS, or this machine]"),
-    "ray_workers": job_option(min=0, help="The most workers, each with --concurrency inputs; 0: one per core."),
+    "max_failures": job_option(min=0, help="Stop a job after this many errors in a row; 0 means never."),
+    "engine": job_option(help="Where a job runs: on this machine or on a Ray cluster (extra `ray`)."),
+    "ray_address": job_option(
+        help="Address of the Ray cluster, as for `ray.init`. \\[default: RAY_ADDRESS, or this machine]"
+    ),
+    "ray_workers": job_option(
+        min=0, help="Maximum number of workers, each with --concurrency inputs; 0 means one per core."
+    ),
     # MonitorOptions
-    "metrics_port": monitor_option(min=1, max=65535, help="Port on which Prometheus finds metrics."),
+    "metrics_port": monitor_option(min=1, max=65535, help="Serve metrics for Prometheus on this port."),
     "metrics_host": monitor_option(help="Address to bind for --metrics-port."),
     "log": monitor_option(help="Append events to this file, one JSON object per line."),
 }

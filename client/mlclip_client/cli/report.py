@@ -25,15 +25,16 @@ _WHY: dict[Reason, str] = {
 
 def report(
     labels: Annotated[
-        Path, typer.Argument(help="Output of `classify`: .parquet, .jsonl, a folder of .parquet parts, or a job's.")
+        Path,
+        typer.Argument(help="Output of `classify`: .parquet, .jsonl, a folder of .parquet files, or a job's folder."),
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     images: Annotated[Path | None, typer.Option(help="Folder that relative paths start from.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many rows to show, from the first on.")] = LIMIT,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many rows, from the first on.")] = LIMIT,
 ) -> None:
-    """Make a page of pictures, labels and scores that you can filter and correct.
+    """Write an HTML page of images, labels and scores that you can filter and correct.
 
-    Exit code: 0 the page is written, 1 it could not be, 2 wrong usage.
+    Exit code: 0 the page was written, 1 it could not be written, 2 wrong usage.
     """
     with _progress() as on_progress:
         if images is not None and not images.is_dir():

@@ -1,4 +1,4 @@
-"""Rows: what the output files contain. README.md documents the columns."""
+"""Rows: what the output files contain. docs/client.md documents the columns."""
 
 from __future__ import annotations
 

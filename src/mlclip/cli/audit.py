@@ -22,13 +22,13 @@ def audit(
     out: Annotated[Path, typer.Option(help="List to write (.csv); with --apply, the manifest (.jsonl).")] = Path(
         "audit.csv"
     ),
-    heads: Annotated[str, typer.Option(help="Heads to ask, separated by commas, with their default options.")] = (
-        "sigmoid,neighbors"
-    ),
-    folds: Annotated[int, typer.Option(help="How many times each head is trained.")] = 5,
-    limit: Annotated[int, typer.Option(help="Longest list.")] = 1000,
+    heads: Annotated[
+        str, typer.Option(help="Heads that judge the labels, separated by commas; they have default options.")
+    ] = ("sigmoid,neighbors"),
+    folds: Annotated[int, typer.Option(help="Number of folds; each head is trained once per fold.")] = 5,
+    limit: Annotated[int, typer.Option(help="Maximum length of the list.")] = 1000,
     apply: Annotated[
-        Path | None, typer.Option(help="A list with decisions; the corrected data is written to --out.")
+        Path | None, typer.Option(help="List with your decisions; the corrected data is written to --out.")
     ] = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
@@ -36,10 +36,10 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """List the labels that trained heads disagree with, worst first; or apply the decisions in such a list.
+    """List the labels that trained heads disagree with, worst first.
 
-    Every image is judged by heads that were trained on other images. Write `add`, `remove` or `keep` into the list's
-    column `decision`, and run the command again with --apply.
+    Each image is judged by heads that were trained on other images. Write `add`, `remove` or `keep` into the column
+    `decision` of the list. Then run the command again with --apply to apply your decisions.
     """
     from mlclip.audit import audit, write_sheet
     from mlclip.heads import HEADS

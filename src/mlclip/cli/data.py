@@ -32,15 +32,20 @@ app = typer.Typer(no_args_is_help=True, help="Read, check, prepare and audit lab
 def read(
     sources: Annotated[list[str], typer.Argument(help="Folder, manifest or COCO JSON; `val=PATH` sets a split.")],
     out: Annotated[Path, typer.Option(help="Manifest to write, JSON lines.")] = Path("manifest.jsonl"),
-    labels: Annotated[Path | None, typer.Option(help="Labels file of a folder: path, labels.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels file of a folder, with the columns path and labels.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder that image paths start from.")] = None,
     classes: Annotated[Path | None, typer.Option(help="File with the allowed classes, one per line.")] = None,
-    separator: Annotated[str, typer.Option(help="What separates labels that come as one string.")] = "|",
+    separator: Annotated[str, typer.Option(help="Separator between labels in one string.")] = "|",
     top: TopOption = None,
-    min_count: Annotated[int, typer.Option(help="Leave out labels with fewer training images.")] = 1,
+    min_count: Annotated[int, typer.Option(help="Leave out labels with fewer training images than this.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the 60/20/20 split.")] = 0,
 ) -> None:
-    """Read, check and split labelled images; write the manifest that training starts from."""
+    """Read, check and split labelled images, and write a manifest for training.
+
+    Exit code: 0 all images are in the manifest, 1 nothing was written, 3 images with errors were left out.
+    """
     with progress("checking images") as on_progress:
         admitted = admit(
             *sources, labels=labels, images=images, classes=classes, separator=separator, seed=seed,
@@ -60,26 +65,37 @@ def read(
 @app.command("prepare")
 def prepare_data(
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Manifest to write; its log goes beside it, as .changes.jsonl.")] = Path(
-        "prepared.jsonl"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Manifest to write; a log of all changes goes beside it, as .changes.jsonl.")
+    ] = Path("prepared.jsonl"),
     duplicates: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            help="Cosine similarities of suspected and certain duplicates; by default from --pairs or groups."
+            help="Lowest cosine similarity of suspected and of certain duplicates; default: from --pairs or groups."
         ),
     ] = None,
-    pairs: Annotated[Path | None, typer.Option(help="CSV of labelled pairs, as `mlclip data pairs` writes it.")] = None,
-    stratify: Annotated[str, typer.Option(help="`similarity` (ten quantiles) or `labels`.")] = "similarity",
-    min_count: Annotated[int, typer.Option(help="Drop labels with fewer training images; document 002 has 50.")] = 5,
-    resplit: Annotated[bool, typer.Option("--resplit", help="Do not keep the splits that the data has.")] = False,
+    pairs: Annotated[Path | None, typer.Option(help="CSV file of judged pairs, from `mlclip data pairs`.")] = None,
+    stratify: Annotated[
+        str,
+        typer.Option(
+            help="What new splits balance: each label (`labels`) or ten quantiles of similarity (`similarity`)."
+        ),
+    ] = "similarity",
+    min_count: Annotated[
+        int, typer.Option(help="Drop labels with fewer training images than this; Bynke 2022 uses 50.")
+    ] = 5,
+    resplit: Annotated[
+        bool, typer.Option("--resplit", help="Draw new splits instead of keeping those of the data.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the 60/20/20 split.")] = 0,
-    block: Annotated[int, typer.Option(min=1, help="Images compared at a time; fewer need less memory.")] = 2048,
+    block: Annotated[
+        int, typer.Option(min=1, help="Number of images compared at once; fewer need less memory.")
+    ] = 2048,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Drop near-duplicates, rare labels and images without a label; split comparably (document 002, 3.1.2)."""
+    """Drop near-duplicates, rare labels and images without a label, and split the rest, as in Bynke 2022, 3.1.2."""
     if stratify not in ("similarity", "labels"):
         raise DataError(f"--stratify is similarity or labels, not {stratify}")
     if duplicates and pairs:
@@ -104,18 +120,20 @@ def prepare_data(
 @app.command()
 def pairs(
     data: DataOption,
-    answers: Annotated[Path, typer.Option(help="CSV of labelled pairs; new answers are added.")] = Path("pairs.csv"),
+    answers: Annotated[Path, typer.Option(help="CSV file of judged pairs; new answers are appended.")] = Path(
+        "pairs.csv"
+    ),
     ask: Annotated[
-        bool, typer.Option("--ask/--no-ask", help="With --no-ask, only print the thresholds so far.")
+        bool, typer.Option("--ask/--no-ask", help="--no-ask prints the thresholds so far and asks nothing.")
     ] = True,
     tolerance: Annotated[
-        float, typer.Option(help="Stop asking when both thresholds vary by no more than this over 10 answers.")
+        float, typer.Option(help="Stop asking when neither threshold varied by more than this over 10 answers.")
     ] = 0.002,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Show similar images and ask whether they are the same, until the thresholds of duplicates are steady."""
+    """Show pairs of similar images and ask whether they are the same, until the duplicate thresholds are steady."""
     from mlclip.cli.data_pairs import ask_for_pairs
 
     dataset = read_dataset(*data).labelled()
@@ -133,12 +151,12 @@ def pairs(
 @app.command()
 def shots(
     data: DataOption,
-    k: Annotated[int, typer.Option("--k", min=1, help="Training images per class, about.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Approximate number of training images per class.")],
     out: Annotated[Path | None, typer.Option(help="Manifest to write; by default K-shot.jsonl.")] = None,
     top: TopOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
 ) -> None:
-    """Keep k training images per class, for few-shot studies; val and test stay whole."""
+    """Keep about k training images per class, for few-shot studies; val and test stay whole."""
     dataset = read_dataset(*data)
     dataset = dataset if top is None else dataset.with_classes(dataset.top(top))
     few = k_shot(dataset, k, seed)

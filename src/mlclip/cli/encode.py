@@ -19,10 +19,10 @@ def features(
     data: DataOption,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Also store tokens, which `mld` reads.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also store tokens, which the head `mld` reads.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Fill the features cache, so that several trainings can use it at the same time."""
+    """Compute the features of all images and store them in the cache, before several trainings run at once."""
     paths = [item.path for item in read_dataset(*data).items]
     store = feature_cache(encoder, pretrained, cache)
     for kind in ("embedding", *(["tokens"] if tokens else [])):
@@ -35,13 +35,14 @@ def pretrain(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Encoder folder to write.")],
     architecture: Annotated[
-        Path, typer.Option(help="open_clip_config.json of the model.", show_default="that of mlclip-tiny")
+        Path,
+        typer.Option(help="The model's open_clip_config.json.", show_default=f"that of {DEFAULT_ENCODER}"),
     ] = MODELS / DEFAULT_ENCODER / "open_clip_config.json",
-    epochs: Annotated[int, typer.Option(help="Epochs.")] = 50,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and captions.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 50,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
+    seed: Annotated[int, typer.Option(help="Random seed of weights, image order and captions.")] = 0,
 ) -> None:
-    """Pre-train a small CLIP on captioned pictures (titles and labels of the `train` split)."""
+    """Pre-train a small CLIP on the `train` split; captions come from titles and labels."""
     from mlclip.encoders.folder import new_model, save
     from mlclip.training.pretrain import Picture, PretrainConfig, pretrain
 
@@ -59,7 +60,7 @@ def pretrain(
 
 
 def encoders() -> None:
-    """List the encoders for --encoder."""
+    """List the names that --encoder takes, with their pretrained tags."""
     import open_clip
 
     for name in (DEFAULT_ENCODER, *open_clip.list_models()):

@@ -15,10 +15,10 @@ def evaluate(
     run: RunArgument,
     data: RunDataOption = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also print one line per class.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also print the metrics of each class.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Measure a run on a split; print the figures and store them in its metrics.json."""
+    """Compute the metrics of a run on a split, print them, and store them in the run's metrics.json."""
     from mlclip.checkpoint import load_run, write_json
     from mlclip.console import class_table
     from mlclip.encoders.features import FeatureCache

@@ -12,7 +12,7 @@ from mlclip.console import console, say
 
 
 def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")] = None) -> None:
-    """List the heads; with a name, describe that head and its options."""
+    """List the heads, or describe one head and its options."""
     from mlclip.heads import HEADS, find_head
 
     if name is None:
@@ -27,7 +27,7 @@ def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")
 
 
 def recipes() -> None:
-    """List the named recipes and their sources."""
+    """List the recipes for --recipe: settings from publications."""
     from mlclip.presets import RECIPES
 
     table = Table("recipe", "head", "source", "not in the source")

@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 
 DataOption = Annotated[list[str], typer.Option("--data", help="Manifest, folder or COCO JSON; repeatable.")]
 TopOption = Annotated[int | None, typer.Option(help="Keep only the N most frequent training labels.")]
-EncoderOption = Annotated[str, typer.Option(help="An open_clip model, mlclip-tiny, or an encoder folder.")]
-PretrainedOption = Annotated[str | None, typer.Option(help="Tag or file of the encoder's weights, or `random`.")]
-CacheOption = Annotated[Path, typer.Option(help="Folder of the features cache.")]
+EncoderOption = Annotated[
+    str, typer.Option(help="Name of an open_clip model, mlclip-tiny, or a folder with an encoder.")
+]
+PretrainedOption = Annotated[
+    str | None, typer.Option(help="Pretrained tag or file of the encoder's weights, or `random`.")
+]
+CacheOption = Annotated[Path, typer.Option(help="Folder of the feature cache.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `mlclip train` writes it.")]
 RunDataOption = Annotated[
     list[str] | None, typer.Option("--data", help="Data to use; by default the data that the run was trained on.")
 ]
-ModeOption = Annotated[str, typer.Option("--thresholds", help="`per_class` or `global`.")]
-BetaOption = Annotated[float, typer.Option(help="Thresholds maximise F-beta; 2 favours recall.")]
+ModeOption = Annotated[
+    str, typer.Option("--thresholds", help="One threshold for each class (`per_class`) or one for all (`global`).")
+]
+BetaOption = Annotated[float, typer.Option(help="Beta of the F-beta that thresholds maximise; 2 favours recall.")]
 EpochsOption = Annotated[int | None, typer.Option(help="Maximum number of epochs.")]
 BatchSizeOption = Annotated[int | None, typer.Option(help="Images per step.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")]
+SeedOption = Annotated[int | None, typer.Option(help="Random seed of weights, image order and dropout.")]
 
 
 def dataset(sources: list[str], top: int | None) -> Dataset:

@@ -22,20 +22,24 @@ def references(
     remove: Annotated[
         list[str] | None, typer.Option(help="A reference's id, or a text file with one id per line; repeatable.")
     ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Print id, tab, labels of every reference.")] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="Print the id and labels of each reference, separated by a tab.")
+    ] = False,
     new_labels: Annotated[
         bool,
-        typer.Option("--new-labels/--known-labels", help="With --add: unknown labels become classes."),
+        typer.Option(
+            "--new-labels/--known-labels", help="With --add: make unknown labels new classes, or ignore them."
+        ),
     ] = True,
     drop_labels: Annotated[
         bool, typer.Option("--drop-labels", help="With --remove: also remove classes without a reference.")
     ] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Add, remove or list the references of a run; nothing is trained.
+    """Add, remove or list the references of a run, without training.
 
-    Images of the splits val and test are not added. Scores of an image change only if added or removed references are
-    among its neighbours. Thresholds stay; `mlclip tune` chooses new ones.
+    A reference is a labelled image that the head compares new images with. Images of the splits val and test are not
+    added. Thresholds stay; `mlclip tune` chooses new ones.
     """
     if sum((bool(add), bool(remove), list_all)) != 1:
         raise typer.BadParameter("give one of --add DATA, --remove ID and --list")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mlclip.settings import Recipe
 
 ExtendOption = Annotated[
-    Path | None, typer.Option(help="Add the data's new classes to this run, with its head and encoder.")
+    Path | None, typer.Option(help="Run folder to extend by the data's new classes; head and encoder stay.")
 ]
 OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -45,28 +45,38 @@ OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 def train(
     context: typer.Context,
     data: DataOption,
-    head: Annotated[str, typer.Option(help="A head; `mlclip heads` lists heads and their options.")] = "mld",
+    head: Annotated[
+        str, typer.Option(help="A head; `mlclip heads NAME` describes it. Its own options are accepted too.")
+    ] = "mld",
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder to write; by default runs/HEAD, runs/RECIPE, or RUN-extended.")
     ] = None,
     extend: ExtendOption = None,
-    recipe: Annotated[str | None, typer.Option(help="Settings of a document; `mlclip recipes` lists them.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings from a publication; `mlclip recipes` lists them.")
+    ] = None,
     top: TopOption = None,
-    loss: Annotated[str | None, typer.Option(help="bce, focal, asl or apl.")] = None,
-    loss_option: Annotated[list[str] | None, typer.Option(help="Such as gamma_neg=3; repeatable.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Loss: bce, focal, asl or apl.")] = None,
+    loss_option: Annotated[
+        list[str] | None, typer.Option(help="Parameter of the loss, such as gamma_neg=3; repeatable.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     epochs: EpochsOption = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs without a better validation mAP.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after this many epochs without a better validation mAP.")
+    ] = None,
     batch_size: BatchSizeOption = None,
-    alignment_weight: Annotated[float | None, typer.Option(help="mld: weight of the alignment loss.")] = None,
+    alignment_weight: Annotated[
+        float | None, typer.Option(help="Weight of the alignment loss; for the head mld.")
+    ] = None,
     thresholds: ModeOption = "per_class",
     beta: BetaOption = 1.0,
     seed: SeedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Train a head on a frozen encoder and choose its thresholds; write a run folder."""
+    """Train a head on a frozen encoder, choose its thresholds, and write a run folder."""
     from mlclip.checkpoint import save_run
     from mlclip.settings import Recipe
     from mlclip.training.runs import train_run

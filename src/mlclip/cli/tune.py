@@ -23,28 +23,37 @@ def tune(
     data: RunDataOption = None,
     thresholds: ModeOption = "per_class",
     beta: Annotated[
-        float | None, typer.Option(help="Maximise F-beta; by default 1, and with --search bayes 2, as in its source.")
+        float | None, typer.Option(help="Beta of the F-beta to maximise; default: 1, or 2 with --search bayes.")
     ] = None,
-    search: Annotated[str | None, typer.Option(help="Also search settings: bayes, grid or ladder.")] = None,
-    trials: Annotated[int, typer.Option(help="Most trials; bayes stops earlier when the ten best agree.")] = 1000,
+    search: Annotated[
+        str | None, typer.Option(help="Also search for better settings of the head: bayes, grid or ladder.")
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(help="Maximum number of trials; bayes stops earlier when the ten best agree.")
+    ] = 1000,
     vary: Annotated[
         list[str] | None,
-        typer.Option(help="Vary this instead of the head's own choice: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."),
+        typer.Option(
+            help="Setting to vary instead of the head's own list: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."
+        ),
     ] = None,
     figure: Annotated[
-        str | None, typer.Option(help="What to maximise: f or map; by default f, and map with --search ladder.")
+        str | None,
+        typer.Option(help="What to maximise: f (F-beta) or map (mAP); default: f, or map with --search ladder."),
     ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="ladder: some positives are unlabelled, so move beta1 too.")
+        bool, typer.Option("--unlabelled", help="For ladder: labels are incomplete, so vary beta1 too.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Run folder of a search; by default RUN-tuned.")] = None,
-    study: Annotated[Path | None, typer.Option(help="File of the trials; by default trials.jsonl in --out.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder that a search writes; default: RUN-tuned.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="File that stores the trials; default: trials.jsonl in --out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the search.")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Choose new thresholds for a run; with --search, train its head with other settings and keep the best.
+    """Choose new thresholds for a run. With --search, also train its head with other settings and keep the best.
 
-    Both use the validation split only. A search that is started again resumes from its trials.
+    Both use the validation split only. Repeat an interrupted search to continue it.
     """
     from mlclip.checkpoint import load_run, save_run
     from mlclip.encoders.features import FeatureCache
