@@ -96,17 +96,18 @@ def test_dash_writes_rows_alone_to_stdout(start, server, folder):
     assert len(rows[0]["answers"]["color"]["top_labels"]) == 2
 
 
-def test_a_line_on_stdin_gives_its_row_before_the_next_line_comes(start, server, folder):
-    process = start(
-        *("classify", "-", "--head", "color", "--out", "-", "--url", server.grpc_url), stdin=subprocess.PIPE
-    )
+@pytest.mark.parametrize(("end", "options"), [("\n", []), ("\0", ["--null"])])
+def test_a_line_on_stdin_gives_its_row_before_the_next_line_comes(start, server, folder, end, options):
+    asked = ["classify", "-", "--head", "color", "--out", "-", "--url", server.grpc_url, *options]
+    process = start(*asked, stdin=subprocess.PIPE)
     for name in ("00.png", "01.jpg", "02.png"):
-        process.stdin.write(f"{folder / name}\n")
+        process.stdin.write(f"{folder / name}{end}")
         process.stdin.flush()
         row = json.loads(process.stdout.readline())
         assert row["path"] == str(folder / name) and row["answers"]["color"]["top_labels"]
-    code, _, stderr = process.finish()
-    assert (code, stderr) == (0, "3 inputs: 3 labelled\n")
+    process.stdin.write(str(folder / "03.jpg"))
+    code, last, stderr = process.finish()
+    assert (code, json.loads(last)["path"], stderr) == (0, str(folder / "03.jpg"), "4 inputs: 4 labelled\n")
 
 
 def test_a_manifest_of_paths_texts_and_bytes_and_a_tar_in_one_run(run, server, folder, files, tmp_path):
@@ -135,6 +136,7 @@ def test_embeddings_are_written_for_images_with_answers(run, server, folder, tmp
     assert np.linalg.norm(embeddings[1:], axis=1).min() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["labels.parquet", "labels.jsonl"])
 def test_server_killed_in_the_middle_keeps_the_rows_so_far(start, mortal_server, gate, folder, tmp_path, name):
     (folder / "20.png").write_bytes(gate.image)  # sorts after 00 to 19, before `sub`

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import os
 import signal
 import socket
@@ -26,6 +25,8 @@ from mlclip_client import (
 )
 from mlclip_client.pixels import to_pixels
 from PIL import Image
+
+from .input_files import encoded
 
 BOTH = ("color", "grid")
 
@@ -56,10 +57,8 @@ def test_labels_and_scores_are_those_of_numpy(server, tiny, files, heads, via):
 
 
 def test_a_clear_image_gets_its_label(server):
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), (0, 255, 0)).save(buffer, "PNG")
     with Client(server.grpc_url, heads=("color",)) as client:
-        answer = client.classify(buffer.getvalue()).answers["color"]
+        answer = client.classify(encoded(Image.new("RGB", (40, 30), (0, 255, 0)))).answers["color"]
     assert [label for label, _ in answer.chosen()] == ["green"]
     assert [label for label, _ in answer.top(2)] == ["green", "bright"]
     assert answer.top(1)[0][1] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-6)
@@ -180,11 +179,10 @@ def test_many_threads_may_share_a_client(server, tiny, files):
 
 
 def test_large_image_passes(server, tiny):
-    buffer = io.BytesIO()
-    Image.new("RGB", (1500, 1500), (9, 200, 77)).save(buffer, "BMP")
-    assert buffer.tell() > 4 * 2**20, "over gRPC's own default limit"
+    data = encoded(Image.new("RGB", (1500, 1500), (9, 200, 77)), "BMP")
+    assert len(data) > 4 * 2**20, "over gRPC's own default limit"
     with Client(server.grpc_url, heads=BOTH) as client:
-        assert_right(client.classify(buffer.getvalue()), buffer.getvalue(), tiny, BOTH)
+        assert_right(client.classify(data), data, tiny, BOTH)
 
 
 def test_deadline_ends_a_request_that_the_server_holds(server, gate, files):
@@ -296,6 +294,7 @@ def test_killed_server_is_an_error_not_a_hang(mortal_server, gate, files):
     assert {type(prediction.error) for prediction in rest} == {ServerUnavailable}
 
 
+@pytest.mark.slow
 def test_killed_server_is_an_error_for_asyncio_too(mortal_server, gate):
     async def ask():
         async with AsyncClient(mortal_server.grpc_url, heads=("color",), timeout=300) as client:

@@ -13,12 +13,6 @@ from mlclip_client.inputs.names import image_suffixes
 from .input_files import paths_of, touch
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_folders_are_searched_below_in_sorted_order(here):
     touch(here, "b.png", "a/2.JPG", "a/1.jpeg", "a/deep/0.webp", "c.gif", "c/x.tiff", "x.jpg/y.png")
     assert paths_of(".") == ["a/1.jpeg", "a/2.JPG", "a/deep/0.webp", "b.png", "c/x.tiff", "c.gif", "x.jpg/y.png"]
@@ -89,11 +83,7 @@ def test_size_limit_holds_for_files_and_bytes(tmp_path):
     assert load(bytes(100), 100) == bytes(100)
 
 
-def test_nul_in_a_name_is_an_error_of_that_image():
-    with pytest.raises(Unreadable, match="null"):
-        load("a\0b", 100)
-
-
-def test_what_is_no_image_argument_is_refused():
-    with pytest.raises(ValueError, match="not int"):
-        load(7, 100)
+@pytest.mark.parametrize(("image", "error", "message"), [("a\0b", Unreadable, "null"), (7, ValueError, "not int")])
+def test_what_cannot_be_an_image_is_refused(image, error, message):
+    with pytest.raises(error, match=message):
+        load(image, 100)

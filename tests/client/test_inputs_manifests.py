@@ -15,7 +15,7 @@ from mlclip_client.errors import TooLarge, Unreadable
 from mlclip_client.inputs import Cell, InputOptions, Item, Limits, Reader, Skipped, find_inputs
 from mlclip_client.inputs.parquet import BytesColumn
 
-from .input_files import items_of, problem, written
+from .input_files import contents, items_of, problem, written
 
 MISSING = "read: no path"
 
@@ -320,8 +320,7 @@ def test_manifests_elsewhere_name_files_beside_them_and_none_of_this_machine():
         ("url", "http://x.org/b.jpg"),
     ]
     assert all("file of this machine" in problem(item) for item in items[1:3])
-    with Reader() as reader:
-        assert reader.read(items[0]) == b"image"
+    assert contents([items[0]]) == [b"image"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "txt"])

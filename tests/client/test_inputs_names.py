@@ -12,13 +12,7 @@ import pytest
 from mlclip_client.errors import DownloadFailed, TooLarge, Unreadable
 from mlclip_client.inputs import InputOptions, Item, Limits, Reader, Skipped, find_inputs
 
-from .input_files import items_of, paths_of, touch
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from .input_files import add_member, items_of, paths_of, touch
 
 
 @pytest.fixture
@@ -75,8 +69,7 @@ def test_file_with_the_name_of_a_pattern_is_that_file(here):
 def test_shards_with_braces_are_read_one_after_the_other(here):
     for number in (8, 9, 10):
         with tarfile.open(here / f"s-{number:03}.tar", "w") as tar:
-            info = tarfile.TarInfo(f"{number}.jpg")
-            tar.addfile(info, io.BytesIO())
+            add_member(tar, f"{number}.jpg")
     assert paths_of("s-{008..010}.tar") == ["s-008.tar/8.jpg", "s-009.tar/9.jpg", "s-010.tar/10.jpg"]
 
 
@@ -112,29 +105,6 @@ def test_missing_package_is_named_with_its_pip_command(monkeypatch):
         items_of("s3://bucket/a.jpg")
     with Reader() as reader, pytest.raises(DownloadFailed, match="pip install s3fs"):
         reader.read(Item("s3://bucket/a.jpg", "remote", "s3://bucket/a.jpg"))
-
-
-def stdin_pipe(monkeypatch):
-    reading, writing = os.pipe()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(reading, "rb")))
-    return os.fdopen(writing, "wb", buffering=0)
-
-
-@pytest.mark.parametrize("nul", [False, True])
-def test_items_of_stdin_come_out_as_soon_as_their_line_came_in(here, monkeypatch, nul):
-    end = b"\0" if nul else b"\n"
-    with stdin_pipe(monkeypatch) as pipe, sys.stdin:
-        items = find_inputs(["-"], InputOptions(null=nul), Skipped())
-        for name in ("a.jpg", "sub/b.jpg", "https://x.org/c.jpg"):
-            pipe.write(name.encode() + end)  # nothing more: an item that waits for the next line never comes
-            got = []
-            taker = threading.Thread(target=lambda: got.append(next(items)), daemon=True)  # noqa: B023
-            taker.start()
-            taker.join(20)
-            assert [item.path for item in got] == [name]
-        pipe.write(b"last.jpg")
-        pipe.close()
-        assert [item.path for item in items] == ["last.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -246,9 +216,7 @@ def test_stores_have_files_folders_patterns_and_archives(memory):
         memory.pipe(f"/bucket/{name}", name.encode())
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        info = tarfile.TarInfo("m.jpg")
-        info.size = 6
-        tar.addfile(info, io.BytesIO(b"member"))
+        add_member(tar, "m.jpg", b"member")
     memory.pipe("/bucket/a.tar.gz", buffer.getvalue())
     skipped = Skipped()
     names = [

@@ -62,6 +62,18 @@ class Site:
         self.pages[path] = answer
         return f"{self.url}{path}"
 
+    def endless(self, path, start, part):
+        def answer(handler):
+            handler.wfile.write(start)
+            try:
+                while not self.released.is_set():
+                    handler.wfile.write(part)
+            except OSError:
+                handler.close_connection = True
+
+        self.pages[path] = answer
+        return f"{self.url}{path}"
+
     def close(self):
         self.released.set()
         self.server.shutdown()
@@ -71,9 +83,8 @@ class Site:
 
 @pytest.fixture
 def site():
-    running = Site()
-    yield running
-    running.close()
+    with closing(Site()) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -119,33 +130,15 @@ def test_size_limit_holds_to_the_byte(site):
 
 
 def test_endless_answers_end_at_the_limit(site):
-    def endless(handler):
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        try:
-            while not site.released.is_set():
-                handler.wfile.write(b"10000\r\n" + bytes(65536) + b"\r\n")
-        except OSError:
-            handler.close_connection = True
-
-    site.pages["/a.jpg"] = endless
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    url = site.endless("/a.jpg", start, b"10000\r\n" + bytes(65536) + b"\r\n")
     with pytest.raises(TooLarge, match="over the limit of 1,000,000 bytes"):
-        fetch(f"{site.url}/a.jpg", max_bytes=1_000_000)
+        fetch(url, max_bytes=1_000_000)
 
 
 def test_endless_headers_are_an_error(site):
-    def endless(handler):
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        try:
-            while not site.released.is_set():
-                handler.wfile.write(b"X-More: and more\r\n" * 1000)
-        except OSError:
-            handler.close_connection = True
-
-    site.pages["/a.jpg"] = endless
     with pytest.raises(DownloadFailed):
-        fetch(f"{site.url}/a.jpg")
+        fetch(site.endless("/a.jpg", b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n" * 1000))
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX-", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfive!"])

@@ -17,14 +17,7 @@ from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
 from mlclip_client.output.rows import printable, read_classes
 
-
-def rows(file):
-    return pq.read_table(file).to_pylist()
-
-
-@pytest.fixture
-def job(tmp_path):
-    return tmp_path / "job"
+from .input_files import rows_of
 
 
 @pytest.fixture
@@ -42,10 +35,10 @@ def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
     run("classify", folder, "--head", "color", "--out", tmp_path / "stream.parquet", "--url", server.grpc_url)
     assert [pq.read_metadata(file).num_rows for file in sorted((job / "labels").iterdir())] == [8] * 5
     assert not list(job.rglob(".*")), "no temporary file is left"
-    assert rows(tmp_path / "merged.parquet") == rows(job / "labels")
+    assert rows_of(tmp_path / "merged.parquet") == rows_of(job / "labels")
     files = [tmp_path / "merged.parquet", tmp_path / "stream.parquet", *(job / "labels").iterdir()]
     assert [list(read_classes(pq.read_schema(file))) for file in files] == [["color"]] * 7
-    assert_same_rows(rows(job / "labels"), rows(tmp_path / "stream.parquet"))
+    assert_same_rows(rows_of(job / "labels"), rows_of(tmp_path / "stream.parquet"))
 
 
 def test_a_job_as_json_lines_has_null_where_there_is_no_embedding(run, begin, folder, job, tmp_path):
@@ -61,7 +54,7 @@ def test_a_job_as_json_lines_has_the_shortest_numbers_that_give_each_float32_bac
     found, digits = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()], []
     json.loads(json.dumps(found), parse_float=digits.append)
     assert len(digits) > 40 * 9 and digits == [str(np.float32(number)) for number in digits]
-    for row, wanted in zip(found, rows(job / "labels"), strict=True):
+    for row, wanted in zip(found, rows_of(job / "labels"), strict=True):
         for name in ("scores", "top_scores", "all_scores"):
             numbers, exact = (np.float32(each["answers"]["color"][name]) for each in (row, wanted))
             assert numbers.tolist() == exact.tolist()
@@ -69,6 +62,7 @@ def test_a_job_as_json_lines_has_the_shortest_numbers_that_give_each_float32_bac
         assert np.float32(row["seconds"]) == wanted["seconds"]
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(start, begin, gate, folder, job, server, tmp_path):
     (folder / "sub/22_more.png").write_bytes(gate.image)  # the 24th: read when two shards of 8 are written
     first = start(*begin, "--concurrency", 1)
@@ -77,24 +71,23 @@ def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(start, begin, 
     first.finish()
     gate.open()
     assert sorted(os.listdir(job / "labels")) == ["000000.parquet", "000001.parquet"]
-    done = rows(job / "labels")
+    done = rows_of(job / "labels")
     again = start("classify", "--job", job, "--url", server.grpc_url, "--out", tmp_path / "all.parquet")
     gate.await_request()
     gate.open()
     code, _, stderr = again.finish()
     assert code == 3, stderr
     assert "25 inputs: 24 labelled, 1 with an error (1 decode)" in stderr, "finished shards are not labelled again"
-    found = rows(tmp_path / "all.parquet")
+    found = rows_of(tmp_path / "all.parquet")
     assert found[:16] == done
     assert [row["path"] for row in found] == sorted(str(path) for path in folder.rglob("*.*"))
     assert [row["error_kind"] for row in found] == [None] * 23 + ["decode"] + [None] * 17
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_started_again_costs_no_row(
-    start, tiny, mortal_server, gate, folder, job, tmp_path
+    start, tiny, serve, mortal_server, gate, folder, job, tmp_path
 ):
-    from mlclip_serve import Server
-
     (folder / "20.png").write_bytes(gate.image)
     port = int(mortal_server.grpc_url.rpartition(":")[2])
     arguments = ["classify", folder, "--head", "color", "--job", job, "--url", mortal_server.grpc_url]
@@ -104,11 +97,11 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(
     mortal_server.process.wait()  # and releases its port
     for _ in range(2):  # before the start, which asks the models, too; the model that dies may still read it once
         gate.open()
-    with Server(tiny.root, grpc_port=port, ready_timeout=600):
-        code, _, stderr = process.finish()
+    serve(tiny.root, port)
+    code, _, stderr = process.finish()
     gate.await_request()
     assert code == 3, stderr
-    assert [row["error_kind"] for row in rows(job / "labels")] == [None] * 20 + ["decode"] + [None] * 20
+    assert [row["error_kind"] for row in rows_of(job / "labels")] == [None] * 20 + ["decode"] + [None] * 20
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     told = {event["event"] for event in events}
     assert told == {"started", "planned", "endpoint away", "endpoint back", "input failed", "shard written", "ended"}
@@ -116,6 +109,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(
     assert (events[-1]["event"], events[-1]["exit_code"], events[-1]["errors"]) == ("ended", 3, {"decode": 1})
 
 
+@pytest.mark.slow
 def test_without_retry_seconds_a_job_stops_when_the_server_dies_and_nothing_is_lost(
     run, start, mortal_server, server, gate, folder, job, tmp_path
 ):
@@ -130,7 +124,7 @@ def test_without_retry_seconds_a_job_stops_when_the_server_dies_and_nothing_is_l
     assert run("status", job).stdout.startswith("16 of 41 inputs have a row; 2 of 6 shards\n")
     (folder / "20.png").write_bytes(b"no image")
     assert run("classify", "--job", job, "--url", server.grpc_url).exit_code == 3
-    assert len(rows(job / "labels")) == 41
+    assert len(rows_of(job / "labels")) == 41
 
 
 def test_two_workers_share_a_job_and_no_shard_is_done_twice(run, start, begin, gate, folder, job, server, tmp_path):
@@ -150,7 +144,7 @@ def test_two_workers_share_a_job_and_no_shard_is_done_twice(run, start, begin, g
     code, _, stderr = first.finish()
     assert code == 3, stderr
     assert f"{40 - 8 * len(theirs)} inputs: " in stderr
-    assert [row["path"] for row in rows(job / "labels")] == sorted(str(path) for path in folder.rglob("*.*"))
+    assert [row["path"] for row in rows_of(job / "labels")] == sorted(str(path) for path in folder.rglob("*.*"))
 
 
 def test_only_errors_are_retried_and_their_rows_replaced(run, begin, folder, job, server):
@@ -159,7 +153,7 @@ def test_only_errors_are_retried_and_their_rows_replaced(run, begin, folder, job
     (folder / "03.jpg").symlink_to(folder / "not there yet")
     (folder / "05.jpg").write_bytes(b"no image")
     assert run(*begin).exit_code == 3
-    before = rows(job / "labels")
+    before = rows_of(job / "labels")
     assert [before[3]["error_kind"], before[5]["error_kind"]] == ["read", "decode"]
     (folder / "not there yet").write_bytes(wanted)
     others = {file.name: file.stat().st_mtime_ns for file in (job / "labels").iterdir()}
@@ -167,7 +161,7 @@ def test_only_errors_are_retried_and_their_rows_replaced(run, begin, folder, job
     assert result.exit_code == 3
     assert "1 input: 1 labelled" in result.stderr
     assert "40 of 40 inputs have a row, 1 of them an error (1 decode)" in result.stderr
-    after = rows(job / "labels")
+    after = rows_of(job / "labels")
     assert after[3]["error_kind"] is None and after[3]["answers"]["color"]["top_labels"]
     assert after[:3] + after[4:] == before[:3] + before[4:]
     changed = {file.name for file in (job / "labels").iterdir() if file.stat().st_mtime_ns != others[file.name]}
@@ -186,7 +180,7 @@ def test_a_job_begun_with_relative_names_goes_on_from_any_folder(run, folder, se
     monkeypatch.chdir("/")
     run("classify", *again)
     assert run("retry-failed", tmp_path / "job", "--url", server.grpc_url).exit_code == 0
-    found = rows(tmp_path / "job" / "labels")
+    found = rows_of(tmp_path / "job" / "labels")
     assert len(found) == 40 and {row["error_kind"] for row in found} == {None}
     assert found[3]["path"] == "sub/../03.jpg"
 
@@ -201,7 +195,7 @@ def test_a_job_goes_on_with_the_options_it_was_begun_with(run, begin, folder, jo
     assert run("classify", "--job", job).exit_code == 3
     assert run("retry-failed", job, "--kind", "too large").exit_code == 3
     assert run("retry-failed", job, "--kind", "too large", "--max-bytes", 10000).exit_code == 0
-    found = rows(job / "labels")
+    found = rows_of(job / "labels")
     assert [row["error_kind"] for row in found] == [None] * 40
     assert np.isfinite([row["embedding"] for row in found]).all()
     remembered = json.loads((job / "job.json").read_text())["options"]
@@ -266,9 +260,9 @@ def test_a_job_in_which_nothing_works_stops_with_its_last_error_and_can_go_on(ru
     result = run(*begin, "--shard-rows", 8, "--max-failures", 20)
     assert result.exit_code == 1
     assert "stopped after 20 errors in a row, the last one read: " in result.stderr
-    assert len(rows(job / "labels")) == 16
+    assert len(rows_of(job / "labels")) == 16
     assert run("classify", "--job", job, "--url", server.grpc_url, "--max-failures", 0).exit_code == 3
-    found = rows(job / "labels")
+    found = rows_of(job / "labels")
     assert [row["path"] for row in found] == [f"{tmp_path}/gone/{number}.png" for number in range(50)]
     assert {row["error_kind"] for row in found} == {"read"}
 
@@ -281,7 +275,7 @@ def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(run, begin, f
     assert "10 took the answer of the same bytes" in result.stderr
     (job / "labels" / "000004.parquet").unlink()
     assert "8 took the answer of the same bytes" in run("classify", "--job", job, "--url", server.grpc_url).stderr
-    found = rows(job / "labels")
+    found = rows_of(job / "labels")
     assert {json.dumps(row["answers"]) for row in found[10:20]} == {json.dumps(found[0]["answers"])}
     assert len({row["sha256"] for row in found}) == 30
 

@@ -209,6 +209,7 @@ def test_many_requests_that_fail_together_count_as_one_failure():
     assert len(set(rest)) == 1
 
 
+@pytest.mark.slow
 def test_a_dead_server_costs_no_answer_and_a_new_one_is_found(tiny, server, mortal_server, files):
     urls = (server.grpc_url, mortal_server.grpc_url)
     with Client(urls, heads=("color",), retry_seconds=60) as client:

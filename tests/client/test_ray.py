@@ -8,14 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
+from .input_files import rows_of
+
+pytestmark = pytest.mark.slow
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: ray[data]")
-
-
-def rows(job):
-    return pq.read_table(job / "labels").to_pylist()
 
 
 def events(log):
@@ -74,11 +72,6 @@ def node(cluster):
     cluster.order(f"remove {name}")
 
 
-@pytest.fixture
-def job(tmp_path):
-    return tmp_path / "job"
-
-
 @needs_ray
 def test_nodes_that_run_the_models_give_the_rows_of_this_machine(
     run, start, cluster, node, tiny, folder, job, tmp_path, assert_same_rows, monkeypatch
@@ -98,8 +91,8 @@ def test_nodes_that_run_the_models_give_the_rows_of_this_machine(
     assert "40 of 40 inputs have a row" in stderr
     nodes = written(tmp_path / "log")
     assert sorted(nodes) == list(range(5)) and set(nodes.values()) <= {node, other}
-    found, wanted = rows(job), rows(tmp_path / "local")
-    assert json.dumps(pq.read_table("all.parquet").to_pylist()) == json.dumps(found)
+    found, wanted = rows_of(job / "labels"), rows_of(tmp_path / "local" / "labels")
+    assert json.dumps(rows_of("all.parquet")) == json.dumps(found)
     for row, wanted_row in zip(found, wanted, strict=True):
         assert row.pop("embedding") == pytest.approx(wanted_row.pop("embedding"), abs=1e-6, nan_ok=True)
     assert_same_rows(found, wanted)
@@ -132,7 +125,7 @@ def test_a_node_that_dies_in_the_middle_costs_no_row(
     assert nodes == {0: mortal, 1: mortal, **dict.fromkeys(range(2, 6), heir)}
     os.write(gate.go_pipe, b"!")
     assert run(*begin, "--job", tmp_path / "local").exit_code == 3
-    assert_same_rows(rows(job), rows(tmp_path / "local"))
+    assert_same_rows(rows_of(job / "labels"), rows_of(tmp_path / "local" / "labels"))
     assert not [path for path in job.rglob(".*")]
 
 
@@ -150,7 +143,7 @@ def test_only_errors_are_retried_on_nodes_with_the_rows_of_this_machine(
     (tmp_path / "away").mkdir()
     for name in ("03.jpg", "sub/20.png"):
         (tmp_path / "away" / Path(name).name).write_bytes(images[name])
-    before, local = rows(job), tmp_path / "local"
+    before, local = rows_of(job / "labels"), tmp_path / "local"
     shutil.copytree(job, local)
     ray = ["--engine", "ray", "--ray-address", cluster.address]
     code, _, stderr = start("retry-failed", job, *here, *ray, "--log", tmp_path / "log").finish()
@@ -158,8 +151,8 @@ def test_only_errors_are_retried_on_nodes_with_the_rows_of_this_machine(
     assert "3 inputs: 2 labelled, 1 with an error (1 read)" in stderr
     said = result.stderr.replace(str(local), str(job)).splitlines()[-1]
     assert (code, stderr.splitlines()[-1]) == (result.exit_code, said)
-    after = rows(job)
-    assert_same_rows(after, rows(local))
+    after = rows_of(job / "labels")
+    assert_same_rows(after, rows_of(local / "labels"))
     assert [row["error_kind"] for row in after if row["error_kind"]] == ["read", "decode"]
     kept = [number for number, row in enumerate(before) if row["error_kind"] != "read"]
     assert len(kept) == 37 and [after[number] for number in kept] == [before[number] for number in kept]
@@ -177,9 +170,9 @@ def test_a_job_in_which_nothing_works_stops_with_one_line_and_can_go_on_here(
     code, _, stderr = start(*begin, *ray).finish()
     assert code == 1 and "Traceback" not in stderr, stderr
     assert stderr.splitlines()[-1].startswith("error: stopped after 10 errors in a row, the last one read: ")
-    assert len(rows(job)) == 8
+    assert len(rows_of(job / "labels")) == 8
     assert run("classify", "--job", job, "--embedded", tiny.root, "--max-failures", 0).exit_code == 3
-    assert [row["path"] for row in rows(job)] == [f"{tmp_path}/gone/{number}.png" for number in range(20)]
+    assert [row["path"] for row in rows_of(job / "labels")] == [f"{tmp_path}/gone/{number}.png" for number in range(20)]
 
 
 def test_missing_options_and_packages_are_named_before_any_work(run, folder, tiny, job, monkeypatch):

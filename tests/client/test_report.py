@@ -21,25 +21,15 @@ from mlclip_client.report.neighbours import nearest
 from mlclip_client.report.pictures import PER_PACK, Pictures, make_packs
 from PIL import Image
 
+from .input_files import add_member, answer_of, encoded
+
 CLASSES = ("bird", "cat", "dog", "fish")
 THRESHOLD = 0.5
 MLD = {"labels": CLASSES, "thresholds": [THRESHOLD] * 4, "labels_sha256": "ab" * 32, "version": "4"}
 
 
 def answer(scores, top_k=2, whole=True, **more):
-    values = np.array(scores, np.float32)
-    best = np.argsort(-values, kind="stable")
-    chosen = [index for index in best if values[index] >= THRESHOLD]
-    said = {
-        "labels": [CLASSES[index] for index in chosen],
-        "scores": [float(values[index]) for index in chosen],
-        "top_labels": [CLASSES[index] for index in best[:top_k]],
-        "top_scores": [float(values[index]) for index in best[:top_k]],
-        "labels_sha256": MLD["labels_sha256"],
-        "model": "mld_bytes",
-        "version": "4",
-    }
-    return said | ({"all_scores": values.tolist()} if whole else {}) | more
+    return answer_of(scores, MLD, top_k, whole) | more
 
 
 def row(path, scores=None, error=None, **more):
@@ -58,9 +48,7 @@ def write(path, rows, **heads):
 
 
 def picture(color="red", size=(40, 30)):
-    file = io.BytesIO()
-    Image.new("RGB", size, color).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", size, color))
 
 
 def entries(head, image):
@@ -244,9 +232,7 @@ def test_members_of_archives_have_pictures(tmp_path, suffix):
     names = ["a.png", "deep/b c.png", "../climbs.png"]
     with tarfile.open(tmp_path / f"x{suffix}", "w:gz" if suffix.endswith("gz") else "w") as tar:
         for number, name in enumerate(names):
-            member = tarfile.TarInfo(name)
-            member.size = len(picture()) + number
-            tar.addfile(member, io.BytesIO(picture() + bytes(number)))
+            add_member(tar, name, picture() + bytes(number))
     (tmp_path / "plain.png").write_bytes(picture())
     with closing(Pictures(tmp_path)) as read:
         assert [read(f"x{suffix}/{name}") for name in names] == [picture() + bytes(number) for number in range(3)]

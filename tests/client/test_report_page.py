@@ -12,6 +12,8 @@ import pytest
 from mlclip_client.report import write_report
 from PIL import Image
 
+from .input_files import answer_of, encoded
+
 CHROMIUM = shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="the report's page is tested with playwright")
 pytestmark = pytest.mark.skipif(
@@ -32,24 +34,11 @@ HOSTILE = (
 
 
 def answer(scores, top_k=6, whole=True):
-    best = np.argsort(-scores, kind="stable")
-    chosen = [index for index in best if scores[index] >= THRESHOLDS[index]]
-    said = {
-        "labels": [CLASSES[index] for index in chosen],
-        "scores": scores[chosen].tolist(),
-        "top_labels": [CLASSES[index] for index in best[:top_k]],
-        "top_scores": scores[best[:top_k]].tolist(),
-        "labels_sha256": HEAD["labels_sha256"],
-        "model": "mld_bytes",
-        "version": "4",
-    }
-    return said | ({"all_scores": scores.tolist()} if whole else {})
+    return answer_of(scores, HEAD, top_k, whole)
 
 
 def png(color, size):
-    file = io.BytesIO()
-    Image.new("RGB", size, color).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", size, color))
 
 
 def numbered(number):
@@ -126,6 +115,11 @@ def case(tmp_path_factory):
     return Case(tmp_path_factory.mktemp("case"), [f"{number:03}.png" for number in range(60)]).images().write()
 
 
+@pytest.fixture
+def page(case, visit):
+    return visit(case.page)
+
+
 BROKEN_WORDS = """tab => {
   const broken = [];
   const walker = document.createTreeWalker(document.getElementById(`view-${tab}`), NodeFilter.SHOW_TEXT);
@@ -161,8 +155,7 @@ def option(page, name):
     return page.locator("#label-list li", has_text=name)
 
 
-def test_pictures_and_numbers_are_those_of_the_rows(case, visit):
-    page = visit(case.page)
+def test_pictures_and_numbers_are_those_of_the_rows(case, page):
     page.wait_for_function("() => document.querySelector('.cell img')?.naturalWidth === 20")
     none = int((~case.selected().any(axis=1)).sum())
     assert page.inner_text("#summary") == f"60 images · {60 - none} with a label · {none} without · 0 errors"
@@ -172,8 +165,7 @@ def test_pictures_and_numbers_are_those_of_the_rows(case, visit):
         assert option(page, name).locator(".count").inner_text() == str(case.selected()[:, place].sum())
 
 
-def test_labels_filter_by_mouse_and_by_keys(case, visit):
-    page = visit(case.page)
+def test_labels_filter_by_mouse_and_by_keys(case, page):
     chosen = case.selected()
     option(page, "cat").click()
     wait_found(page, chosen[:, 1].sum())
@@ -201,8 +193,7 @@ def test_another_filter_starts_at_the_top_and_another_threshold_does_not(case, v
     page.wait_for_function("() => document.getElementById('gallery').scrollTop === 0")
 
 
-def test_path_search_and_kinds_filter(case, visit):
-    page = visit(case.page)
+def test_path_search_and_kinds_filter(case, page):
     page.keyboard.press("/")
     page.keyboard.type("01")
     wait_found(page, sum("01" in name for name in case.names))
@@ -211,8 +202,7 @@ def test_path_search_and_kinds_filter(case, visit):
     wait_found(page, (~case.selected().any(axis=1)).sum())
 
 
-def test_slider_shows_what_another_threshold_selects(case, visit):
-    page = visit(case.page)
+def test_slider_shows_what_another_threshold_selects(case, page):
     option(page, "dog").click()
     own = case.selected()
     for threshold in (0.05, 0.4, 0.925):
@@ -235,8 +225,7 @@ def test_slider_says_how_many_images_may_hide_labels(tmp_path, visit):
     wait_text(page, "hidden-note", f"In {hiding} images, labels beyond the 2 best may pass too")
 
 
-def test_own_threshold_is_that_of_the_head(case, visit):
-    page = visit(case.page)
+def test_own_threshold_is_that_of_the_head(case, page):
     option(page, "fish").click()
     wait_text(page, "histogram-note", "Its own threshold: 0.6000.")
 
@@ -249,8 +238,7 @@ def test_own_threshold_is_between_the_scores_if_the_file_does_not_have_it(tmp_pa
     assert low < THRESHOLDS[3] <= high
 
 
-def test_order_by_score_of_the_chosen_label(case, visit):
-    page = visit(case.page)
+def test_order_by_score_of_the_chosen_label(case, page):
     option(page, "owl").click()
     page.select_option("#sort", "low")
     rows = np.flatnonzero(case.selected()[:, 4])
@@ -259,8 +247,7 @@ def test_order_by_score_of_the_chosen_label(case, visit):
     assert [int(page.get_attribute(f"#cell-{place}", "data-row")) for place in range(3)] == wanted
 
 
-def test_all_by_keyboard(case, visit):
-    page = visit(case.page)
+def test_all_by_keyboard(case, page):
     page.focus("#gallery")
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowDown"):
         page.keyboard.press(key)
@@ -415,8 +402,7 @@ def test_corrections_belong_to_a_list_of_labels(tmp_path, visit):
         wait_text(page, "checked-count", count)
 
 
-def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, visit):
-    page = visit(case.page)
+def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, page):
     wanted = correct(page, case)
     again = page.context.new_page()
     page.close()
@@ -434,8 +420,7 @@ def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, visit):
     assert again.evaluate("() => localStorage.length") == 0
 
 
-def test_agreement_with_what_was_checked_follows_the_slider(case, visit):
-    page = visit(case.page)
+def test_agreement_with_what_was_checked_follows_the_slider(case, page):
     said = correct(page, case)
     for threshold in (0.2, 0.7):
         page.locator("#slider").fill(str(threshold))
@@ -502,8 +487,7 @@ def test_errors_are_counted_and_lead_to_their_images(tmp_path, visit):
     assert page.inner_text(".cell .said") == "deadline"
 
 
-def test_heat_map_filters_by_both_labels(case, visit):
-    page = visit(case.page)
+def test_heat_map_filters_by_both_labels(case, page):
     page.click("#tab-labels")
     names = texts(page.locator(".heat tbody th"))
     chosen = case.selected()
@@ -669,8 +653,7 @@ def test_text_stands_out_from_its_ground(case, visit, scheme):
         assert (high + 0.05) / (low + 0.05) >= 4.5, f"{text} on {ground}"
 
 
-def test_everything_that_can_be_used_has_a_name(case, visit):
-    page = visit(case.page)
+def test_everything_that_can_be_used_has_a_name(case, page):
     page.click("#cell-0")
     bare = page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, [role=listbox], [role=img], dialog")]
