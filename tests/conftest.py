@@ -36,7 +36,7 @@ def encoder_folder(tmp_path_factory, architecture):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def encoder(encoder_folder):
     return load_encoder(str(encoder_folder))
 

@@ -1,5 +1,7 @@
 """What the library's tests share: pictures on disk, their data set, and comparisons of heads with graphs and runs."""
 
+import sys
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -10,7 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
+from mlclip.cli import main
 from mlclip.data import Dataset, Item, assign_splits
+from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 
 
@@ -21,9 +25,31 @@ def dataset(pictures):
     return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
 
 
+@pytest.fixture(scope="session")
+def cache(encoder, tmp_path_factory):
+    return FeatureCache(encoder, tmp_path_factory.mktemp("features"))
+
+
 @pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
+def counted(encoder, monkeypatch):
+    """The encoder, the sizes of the batches of images that it has seen, and the texts."""
+    images, texts, forward, encode = [], [], Encoder.forward, Encoder.encode_text
+    monkeypatch.setattr(Encoder, "forward", lambda self, pixels: images.append(len(pixels)) or forward(self, pixels))
+    monkeypatch.setattr(Encoder, "encode_text", lambda self, given: texts.extend(given) or encode(self, given))
+    return encoder, images, texts
+
+
+@pytest.fixture
+def mlclip(monkeypatch, capsys):
+    """Run `mlclip` in this process; gives the exit code and what it said on stdout and on stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["mlclip", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        return leaving.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from mlclip.audit.doubts import MISSING, WRONG, by_label, find_doubts
 from mlclip.audit.folds import Opinions, assign_folds, calibrated, opinions
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, read_dataset, write_manifest
-from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
 from mlclip.settings import Recipe, TrainConfig
 
@@ -24,11 +23,6 @@ HEADS = (Recipe("sigmoid", {}, TrainConfig(lr=0.02, epochs=30)), Recipe("neighbo
 @pytest.fixture
 def dataset(pictures):
     return Dataset(tuple(Item(path, names) for path, names in zip(*pictures, strict=True)), CLASSES)
-
-
-@pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
 
 
 def with_errors(dataset, removed, added, seed=0):

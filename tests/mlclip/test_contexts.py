@@ -156,18 +156,6 @@ def test_translations_that_know_no_label_are_refused():
         Wording.read(translations={"de": GERMAN}).untranslated(("Dog", "Tree"))
 
 
-def test_embeddings_equal_a_float64_computation():
-    wording = Wording.read(["{}", "a {}", "the {}"], [100, 12.57, 0])
-    expected = []
-    for label in LABELS:
-        mean = np.zeros(5)
-        for context, weight in (("{}", 100 / 112.57), ("a {}", 12.57 / 112.57)):
-            vector = fake_encode([context.replace("{}", label)])[0].double().numpy()
-            mean += weight * vector / np.sqrt(sum(x * x for x in vector))
-        expected.append(mean / np.sqrt(sum(x * x for x in mean)))
-    np.testing.assert_allclose(wording.embed(LABELS, fake_encode).numpy(), expected, rtol=0, atol=1e-6)
-
-
 def test_only_the_ratio_of_weights_counts_and_a_weight_of_0_is_no_context():
     some = Wording.read(["{}", "a {}", "the {}"], [1, 2, 0]).embed(LABELS, fake_encode)
     torch.testing.assert_close(Wording.read(["{}", "a {}"], [50, 100]).embed(LABELS, fake_encode), some)

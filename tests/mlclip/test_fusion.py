@@ -7,7 +7,6 @@ from scipy.special import erf, expit, softmax
 
 from mlclip.classifier import MultiLabelClassifier
 from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
 from mlclip.heads import FeatureShapes
 from mlclip.heads.fusion import HEAD_KINDS, MODES, FusionHead
@@ -110,20 +109,6 @@ def test_logits_equal_a_float64_computation(mode, kind):
     np.testing.assert_allclose(logits, [expected(head, mode, kind, *row) for row in rows], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("mode", "kind"), KINDS)
-def test_a_missing_text_is_what_the_learned_vector_says(mode, kind):
-    head = build(mode, kind)
-    given = dict(zip(head.inputs, features(head, 2), strict=True))
-    for name in given.keys() & {"text_embedding", "text_tokens"}:
-        given[name] = torch.zeros_like(given[name])
-    without = head(*given.values())
-    given["text_embedding"] = (head.missing / head.scale).expand(2, -1)
-    if mode == "attention":
-        given["text_tokens"] = given["text_tokens"].clone()
-        given["text_tokens"][:, 0] = head.missing_token
-    torch.testing.assert_close(head(*given.values()), without)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_reach_what_stands_in_for_missing_texts(mode):
     head = build(mode, "mlp")
@@ -153,26 +138,6 @@ def test_the_exported_graph_equals_torch(mode, kind, graph_equals):
     graph_equals(head, lambda n: features(head, n), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mode": "mean"}, "mode must be one of concat, sum, product, gated, attention, not 'mean'"),
-        ({"head": "cnn"}, "head must be one of linear, mlp, gmlp, not 'cnn'"),
-        ({"head": "gmlp", "hidden": 7}, "even for gmlp, not 7"),
-        ({"text_dropout": 1.0}, "text_dropout must be at least 0 and below 1"),
-        ({"mode": "attention", "attention_heads": 3}, "must divide the embedding's width 8"),
-    ],
-)
-def test_options_out_of_range_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        FusionHead.build(CLASSES, SHAPES, **options)
-
-
-def test_attention_needs_tokens_of_both():
-    with pytest.raises(ValueError, match="use another --mode"):
-        FusionHead.build(CLASSES, FeatureShapes(8, 5, 6), mode="attention")
-
-
 @pytest.fixture
 def titled(pictures):
     """Pictures whose texts tell one of their two colours, in part of them; the picture tells both."""
@@ -185,8 +150,7 @@ def titled(pictures):
 
 
 @pytest.mark.parametrize("mode", ["concat", "attention"])
-def test_it_learns_from_pictures_with_and_without_texts(mode, titled, encoder, tmp_path):
-    cache = FeatureCache(encoder, tmp_path / "features")
+def test_it_learns_from_pictures_with_and_without_texts(mode, titled, encoder, cache):
     options = {"mode": mode, "hidden": 32, "dropout": 0.0}
     run = train_run(titled, encoder, cache, Recipe("fusion", options, TrainConfig(lr=5e-3, epochs=60, patience=20)))
     assert evaluate_run(run, titled, cache).mean_average_precision > 0.8, "chance is about 0.45"
@@ -205,7 +169,7 @@ def test_the_classifier_takes_texts(titled, encoder, tmp_path):
         classifier.predict(images[70:], texts[71:])
 
 
-def test_an_encoder_without_text_tokens_is_refused_for_attention(titled, encoder, tmp_path):
-    encoder.text_token_count = 0
+def test_an_encoder_without_text_tokens_is_refused_for_attention(titled, encoder, cache, monkeypatch):
+    monkeypatch.setattr(encoder, "text_token_count", 0)
     with pytest.raises(TrainError, match="use another --mode"):
-        train_run(titled, encoder, FeatureCache(encoder, tmp_path), Recipe("fusion", {"mode": "attention"}))
+        train_run(titled, encoder, cache, Recipe("fusion", {"mode": "attention"}))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip.encoders.features import Features, Rows
-from mlclip.heads import Examples, FeatureShapes, Growth, LabelTexts
+from mlclip.heads import FeatureShapes, Growth, LabelTexts
 from mlclip.heads.knn1 import NearestNeighbor
-from mlclip.heads.neighbors import NeighborSearch, largest, neighbor_weights
+from mlclip.heads.neighbors import NeighborSearch, neighbor_weights
+
+from .made import examples_of
 
 R, D, N = 300, 16, 12
 
@@ -18,11 +19,9 @@ def clustered(seed, count):
     return (centres[rng.integers(20, size=count)] + rng.normal(scale=0.3, size=(count, D))).astype(np.float32)
 
 
-def examples(seed, count, classes=N):
-    targets = (np.random.default_rng(seed).random((count, classes)) < 0.3).astype(np.uint8)
-    return Examples(
-        Features((Rows(clustered(seed, count), np.arange(count)),)), targets, tuple(f"{n}.png" for n in range(count))
-    )
+def examples(seed, count):
+    targets = (np.random.default_rng(seed).random((count, N)) < 0.3).astype(np.uint8)
+    return examples_of(clustered(seed, count), targets)
 
 
 def prepared(kind=NeighborSearch, train=None, **options):
@@ -92,21 +91,11 @@ def test_equal_references_count_by_lowest_index():
     train = examples(1, R)
     store = train.features.tables[0].store.copy()
     store[[7, 20, 21, 250, 299]] = store[100]
-    train = replace(train, features=Features((Rows(store, np.arange(R)),)))
+    train = examples_of(store, train.targets)
     query = torch.from_numpy(store[[100]])
     assert prepared(train=train, max_neighbors=3)(query)[1].tolist() == [[7, 20, 21]]
     assert prepared(NearestNeighbor, train=train)(query)[1].tolist() == [[7]]
     assert prepared(train=train, max_neighbors=8)(query)[1][0, :6].tolist() == [7, 20, 21, 100, 250, 299]
-
-
-def test_largest_breaks_ties_as_onnx_does():
-    draw = torch.Generator().manual_seed(0)
-    values = torch.randint(-3, 4, (50, 400), generator=draw) / 4
-    found, index = largest(values, 30)
-    for row in range(50):
-        order = sorted(range(400), key=lambda n, row=row: (-values[row, n].item(), n))[:30]
-        assert index[row].tolist() == order
-        assert found[row].tolist() == values[row, order].tolist()
 
 
 def test_a_neighbor_exactly_max_difference_away_counts():
@@ -122,7 +111,7 @@ def test_the_onnx_graph_computes_what_torch_does_ties_included(graph_equals):
     train = examples(1, R)
     store = train.features.tables[0].store.copy()
     store[150:] = np.repeat(store[150::10], 10, axis=0)
-    head = prepared(train=replace(train, features=Features((Rows(store, np.arange(R)),))))
+    head = prepared(train=examples_of(store, train.targets))
     session = graph_equals(head, lambda n: [torch.from_numpy(np.concatenate([clustered(n, n), store[[222]]]))])
     _, index, _ = session.run(list(head.outputs), {"embedding": store[[222]]})
     assert index[0, 0] == 220, "the first of ten equal ones"
@@ -138,7 +127,7 @@ def test_nothing_grows_with_images_times_references_times_labels(largest_tensor)
 def test_new_classes_come_with_the_references_that_have_them():
     store = clustered(1, R)
     store /= np.linalg.norm(store, axis=1, keepdims=True)
-    train = replace(examples(1, R), features=Features((Rows(store, np.arange(R)),)))
+    train = examples_of(store, examples(1, R).targets)
     head = NeighborSearch(10, D, max_neighbors=5)
     head.prepare(replace(train, targets=train.targets[:, :10]), examples(2, 40), None, 0)
     old = head.with_references(head.reference_ids[:200], head.features[:200], head.labels[:200])
@@ -158,21 +147,6 @@ def test_new_classes_come_with_the_references_that_have_them():
 
 def fail(head):
     raise AssertionError("nothing is to be trained")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_neighbors": 0}, "max_neighbors must be a whole number of at least 1, not 0"),
-        ({"max_neighbors": 2.5}, "whole number"),
-        ({"temperature": -1}, "must not be below 0"),
-        ({"max_difference": -0.1}, "must not be below 0"),
-        ({"index": "tree"}, "index must be one of hnsw, ivf, not 'tree'"),
-    ],
-)
-def test_options_out_of_range_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        NeighborSearch(N, D, **options)
 
 
 def test_no_training_image_is_refused():

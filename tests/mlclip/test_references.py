@@ -1,4 +1,3 @@
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,9 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip import console
 from mlclip.checkpoint import load_run, save_run
-from mlclip.cli import app
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.errors import CheckpointError, DataError
 from mlclip.settings import Recipe, TrainConfig
@@ -28,7 +25,7 @@ def dataset(pictures):
     return assign_splits(Dataset(items, CLASSES), (0.6, 0.2, 0.2), seed=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(dataset, encoder, cache):
     options = {"max_neighbors": 200, "max_difference": 1000.0, "temperature": 5.0}
     return train_run(dataset, encoder, cache, Recipe("neighbors", options))
@@ -152,10 +149,7 @@ def test_removing_what_is_not_there_or_everything_is_refused(run):
 def test_a_head_without_references_says_which_have_them(dataset, encoder, cache, late):
     run = train_run(dataset, encoder, cache, Recipe("sigmoid", training=TrainConfig(epochs=1)))
     assert not run.head.reference_ids
-    for use in (
-        lambda: append_references(run, late, cache),
-        lambda: remove_references(run, ["a"]),
-    ):
+    for use in (lambda: append_references(run, late, cache), lambda: remove_references(run, ["a"])):
         with pytest.raises(CheckpointError, match="this sigmoid .*: use neighbors or knn1"):
             use()
 
@@ -168,10 +162,7 @@ def test_references_whose_names_were_lost_are_refused(lost, run, cache, late, tm
     file.write_text("" if lost == "all" else "".join(lines[:-1]))
     named = 0 if lost == "all" else count - 1
     run = load_run(tmp_path)
-    for use in (
-        lambda: append_references(run, late, cache),
-        lambda: remove_references(run, ["a"]),
-    ):
+    for use in (lambda: append_references(run, late, cache), lambda: remove_references(run, ["a"])):
         with pytest.raises(CheckpointError, match=f"names {named} of its {count} references: restore its references"):
             use()
 
@@ -242,43 +233,34 @@ def test_a_missing_run_is_named(tmp_path):
         edit_run(tmp_path / "no" / "run", lambda run: run)
 
 
-def command(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["mlclip", "references", *map(str, words)])
-    with pytest.raises(SystemExit) as leaving:
-        console.run_app(app)
-    return leaving.value.code
-
-
-def test_the_command_adds_lists_and_removes(run, late, tmp_path, monkeypatch, capsys):
+def test_the_command_adds_lists_and_removes(run, late, tmp_path, mlclip):
     folder, store = tmp_path / "run", tmp_path / "features"
     save_run(folder, run)
     items = (replace(late.items[0], labels=("zebra",)), replace(late.items[1], split="test"))
     write_manifest(Dataset(items, ("zebra", *CLASSES)), tmp_path / "more.jsonl")
-    assert command(monkeypatch, folder, "--add", tmp_path / "more.jsonl", "--cache", store) == 0
-    told = capsys.readouterr().out
+    code, told, _ = mlclip("references", folder, "--add", tmp_path / "more.jsonl", "--cache", store)
     count = len(run.head.reference_ids) + 1
-    assert f"1 references added, {count} in all" in told and "1 images left out" in told
+    assert code == 0 and f"1 references added, {count} in all" in told and "1 images left out" in told
     assert f"1 new classes, threshold {np.median(run.thresholds):.4g} (the median of the run's): zebra" in told
 
-    assert command(monkeypatch, folder, "--list") == 0
-    listed = capsys.readouterr().out.splitlines()
-    added, _, labels = listed[-1].partition("\t")
-    assert len(listed) == count and Path(added).samefile(items[0].path) and labels == "zebra"
+    code, listed, _ = mlclip("references", folder, "--list")
+    added, _, labels = listed.splitlines()[-1].partition("\t")
+    assert code == 0 and len(listed.splitlines()) == count
+    assert Path(added).samefile(items[0].path) and labels == "zebra"
 
     gone = tmp_path / "gone.txt"
     gone.write_text(f"{added}\n")
-    assert command(monkeypatch, folder, "--remove", gone) == 0
-    assert "1 classes have no reference left and score 0: zebra" in capsys.readouterr().out
-    first = run.head.reference_ids[0]
-    assert command(monkeypatch, folder, "--remove", first, "--drop-labels") == 0
-    assert "1 classes dropped: zebra" in capsys.readouterr().out
+    code, told, _ = mlclip("references", folder, "--remove", gone)
+    assert code == 0 and "1 classes have no reference left and score 0: zebra" in told
+    code, told, _ = mlclip("references", folder, "--remove", run.head.reference_ids[0], "--drop-labels")
+    assert code == 0 and "1 classes dropped: zebra" in told
     assert load_run(folder).head.reference_ids == run.head.reference_ids[1:]
 
 
-def test_the_command_says_what_is_wrong(run, tmp_path, monkeypatch, capsys):
+def test_the_command_says_what_is_wrong(run, tmp_path, mlclip):
     save_run(tmp_path / "run", run)
-    assert command(monkeypatch, tmp_path / "run") == 2
-    assert "--add DATA" in capsys.readouterr().err
-    assert command(monkeypatch, tmp_path / "run", "--list", "--remove", "a") == 2
-    assert command(monkeypatch, tmp_path / "run", "--remove", "nope") == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: 'nope' is not a reference of this run")
+    code, _, said = mlclip("references", tmp_path / "run")
+    assert code == 2 and "--add DATA" in said
+    assert mlclip("references", tmp_path / "run", "--list", "--remove", "a")[0] == 2
+    code, _, said = mlclip("references", tmp_path / "run", "--remove", "nope")
+    assert code == 1 and said.splitlines()[-1].startswith("error: 'nope' is not a reference of this run")

@@ -1,3 +1,4 @@
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
 from mlclip.errors import CheckpointError, TrainError
 from mlclip.heads import HEADS
+from mlclip.metrics import mean_average_precision
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.loop import predict_outputs, predict_scores, train_head
 from mlclip.training.runs import evaluate_run, examples, head_features, retune_run, train_run
@@ -25,32 +27,38 @@ def quick(name):
     return QUICK.get(name, replace(defaults, epochs=min(30, defaults.epochs)))
 
 
-def trained(name, dataset, encoder, cache, **changes):
+def train(name, dataset, encoder, cache, **changes):
     options = {"hidden": 32, "groups": 2} if name == "mld" else {}
-    return train_run(dataset, encoder, cache, Recipe(name, options, quick(name), **changes))
+    return train_run(dataset, encoder, cache, Recipe(name, options, replace(quick(name), **changes)))
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, encoder, cache):
+    """Train a head with quick settings, once for all tests."""
+    return functools.cache(lambda name: train(name, dataset, encoder, cache))
 
 
 @pytest.mark.parametrize("name", sorted(HEADS.keys() - {"zeroshot", "siglip"}))
-def test_a_head_learns_what_can_be_seen(name, dataset, encoder, cache):
+def test_a_head_learns_what_can_be_seen(name, trained, dataset, cache):
     """All but those whose answer comes from the text tower, which is random here."""
-    run = trained(name, dataset, encoder, cache)
-    metrics = evaluate_run(run, dataset, cache)
+    metrics = evaluate_run(trained(name), dataset, cache)
     assert metrics.mean_average_precision > 0.75, "chance is about 0.48"
     assert metrics.micro.precision > 0.6, "chance is about 0.48"
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(name, dataset, encoder, cache):
-    first, second = (trained(name, dataset, encoder, cache).head.state_dict() for _ in range(2))
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(name, trained, dataset, encoder, cache):
+    run = trained(name)
+    first, second = run.head.state_dict(), train(name, dataset, encoder, cache).head.state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
-    if trained(name, dataset, encoder, cache).training["epochs_run"]:
-        other = train_run(dataset, encoder, cache, Recipe(name, {}, replace(quick(name), epochs=1, seed=1)))
-        assert not all(torch.equal(other.head.state_dict()[key], first[key]) for key in first)
+    if run.training["epochs_run"]:
+        other = train(name, dataset, encoder, cache, epochs=1, seed=1).head.state_dict()
+        assert not all(torch.equal(other[key], first[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_run_folder_reads_back_as_it_was_written(name, dataset, encoder, cache, tmp_path):
-    run = trained(name, dataset, encoder, cache)
+def test_a_run_folder_reads_back_as_it_was_written(name, trained, dataset, cache, tmp_path):
+    run = trained(name)
     save_run(tmp_path / "run", run)
     again = load_run(tmp_path / "run")
     assert (again.labels, again.encoder, again.training) == (run.labels, run.encoder, run.training)
@@ -69,14 +77,12 @@ def test_early_stopping_keeps_the_best_epoch(dataset, encoder, cache):
     history = train_head(head, train, validation, TrainConfig(lr=2.0, epochs=40, patience=3))
     best = max(history, key=lambda epoch: epoch.validation_map)
     assert len(history) == min(40, best.number + 3), "three epochs without a better one end it"
-    from mlclip.metrics import mean_average_precision
-
     kept = mean_average_precision(validation.targets, predict_outputs(head, validation.features))
     assert kept == pytest.approx(best.validation_map)
 
 
-def test_thresholds_can_be_chosen_anew(dataset, encoder, cache):
-    run = trained("sigmoid", dataset, encoder, cache)
+def test_thresholds_can_be_chosen_anew(trained, dataset, cache):
+    run = trained("sigmoid")
     tuned = retune_run(run, dataset, cache, ThresholdConfig("global", beta=2.0))
     assert len(set(tuned.thresholds.tolist())) == 1
     assert tuned.metrics["val"]["micro"]["f2"] >= run.metrics["val"]["micro"]["f2"] - 0.05
@@ -104,16 +110,16 @@ def test_training_that_cannot_work_says_why(recipe, message, dataset, encoder, c
         train_run(dataset, encoder, cache, recipe)
 
 
-def test_labels_that_break_a_line_are_refused(dataset, encoder, cache, tmp_path):
-    run = trained("sigmoid", dataset, encoder, cache)
+def test_labels_that_break_a_line_are_refused(trained, tmp_path):
+    run = trained("sigmoid")
     for labels in (("a\nb", "c", "d", "e"), ("a\u2028b", "c", "d", "e"), ("", "c", "d", "e"), ("c", "c", "d", "e")):
         with pytest.raises(CheckpointError, match=r"labels.txt"):
             save_run(tmp_path / "run", replace(run, labels=labels))
 
 
 @pytest.mark.parametrize("damage", ["config.json", "head.safetensors", "thresholds.json", "labels.txt"])
-def test_a_broken_run_folder_is_named(damage, dataset, encoder, cache, tmp_path):
-    save_run(tmp_path / "run", trained("sigmoid", dataset, encoder, cache))
+def test_a_broken_run_folder_is_named(damage, trained, tmp_path):
+    save_run(tmp_path / "run", trained("sigmoid"))
     broken = tmp_path / "run" / damage
     broken.write_bytes(broken.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match=str(tmp_path / "run")):

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.cli import app
-from mlclip.data import Dataset, Item, assign_splits, write_manifest
-from mlclip.encoders.features import FeatureCache
+from mlclip.data import write_manifest
 from mlclip.errors import ResultsError, TrainError
 from mlclip.heads import HEADS, Choice, Head, Range
 from mlclip.metrics import mean_average_precision
@@ -28,18 +27,6 @@ from mlclip.tune.ladder import climb, rungs
 from mlclip.tune.space import apply, fold, parse_range, space_of, unfold
 
 QUICK = TrainConfig(lr=0.02, epochs=8)
-
-
-@pytest.fixture
-def dataset(pictures):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
-
-
-@pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
 
 
 @pytest.fixture
