@@ -45,7 +45,7 @@ class _Connected(ABC, Generic[R]):
         """Give the way to one server."""
 
 
-class Client(_Connected[BlockingTransport]):
+class Client(_Connected[BlockingTransport], contextlib.AbstractContextManager["Client"]):
     """Asks a Triton server for the labels of images; may be used from several threads.
 
     Nothing is sent before the first image. Every request has a deadline, so no call waits for ever.
@@ -61,9 +61,6 @@ class Client(_Connected[BlockingTransport]):
         embeddings: also fetch each image's embedding.
         explain: also fetch the reference images behind each answer, from heads that have some.
         max_bytes: image files over this size are refused (`TooLarge`).
-
-    Raises:
-        ValueError: an argument makes no sense.
 
     Example:
         >>> with Client("127.0.0.1:8001", heads=("mld",)) as client:
@@ -86,14 +83,11 @@ class Client(_Connected[BlockingTransport]):
         return finish(self._session.served((head,)))[0]
 
     def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
-        """Classify one image.
+        """Classify one image; raises ClientError.
 
         Args:
             image: a file's bytes, a path, a Pillow picture, or uint8 pixels [S, S, 3], S the encoder's size.
-            text: its title or caption, for heads that read one; the others leave it aside.
-
-        Raises:
-            ClientError: see `mlclip_client.errors`.
+            text: its title or caption, for heads that read one; other heads ignore it.
         """
         return finish(self._session.classify(image, text))
 
@@ -104,7 +98,7 @@ class Client(_Connected[BlockingTransport]):
         memory. If an image fails, its prediction has an `error`, and the others go on.
 
         Args:
-            images: see `classify`; paths keep memory flat. One with a text comes as `Captioned(image, text)`.
+            images: see `classify`; paths keep memory use constant. One with a text comes as `Captioned(image, text)`.
             concurrency: the most requests under way.
 
         Raises:
@@ -115,25 +109,20 @@ class Client(_Connected[BlockingTransport]):
 
     def _classify_many(self, images: Iterable[ImageLike | Captioned], concurrency: int) -> Iterator[Prediction]:
         self.asked_heads()
-        yield from ordered(self._attempt, images, concurrency, _AHEAD * concurrency)
-
-    def _attempt(self, image: ImageLike | Captioned) -> Prediction:
-        return finish(self._session.attempt(image))
+        attempt = self._session.attempt
+        yield from ordered(lambda image: finish(attempt(image)), images, concurrency, _AHEAD * concurrency)
 
     def close(self) -> None:
         """Close the connections."""
         for endpoint in self.transport.endpoints:
             endpoint.transport.close()
 
-    def __enter__(self) -> Client:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class AsyncClient(_Connected[AsyncTransport]):
-    """The same for asyncio: same arguments, same methods as `Client`, to be awaited.
+class AsyncClient(_Connected[AsyncTransport], contextlib.AbstractAsyncContextManager["AsyncClient"]):
+    """The client for asyncio: the arguments and methods of `Client`, to be awaited.
 
     An object belongs to the event loop in which it is first used. Files are read in asyncio's thread pool.
     """
@@ -172,9 +161,6 @@ class AsyncClient(_Connected[AsyncTransport]):
         """Close the connections."""
         for endpoint in self.transport.endpoints:
             await endpoint.transport.close()
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -19,7 +19,6 @@ Wrong arguments raise `ValueError`, as everywhere in Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import grpc  # type: ignore[import-untyped]
@@ -27,6 +26,8 @@ import grpc  # type: ignore[import-untyped]
 BAD_IMAGE_MARK = "bad image: "
 """How the server's `preprocess` model begins its message about an image that it cannot decode."""
 _LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+KINDS: dict[str, type[ClientError]] = {}
+"""Kind -> class."""
 
 
 class ClientError(Exception):
@@ -43,6 +44,10 @@ class ClientError(Exception):
     input_fault: ClassVar[bool] = False
     retryable: ClassVar[bool] = False
     cacheable: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -128,14 +133,6 @@ class WrongJob(JobError):
     kind = "wrong job"
 
 
-def _subclasses(base: type[ClientError]) -> Iterator[type[ClientError]]:
-    for each in base.__subclasses__():
-        yield each
-        yield from _subclasses(each)
-
-
-KINDS = {each.kind: each for each in _subclasses(ClientError) if "kind" in vars(each)}
-"""Kind -> class."""
 RETRYABLE_KINDS = frozenset(kind for kind, each in KINDS.items() if each.retryable)
 
 
@@ -145,13 +142,7 @@ def error_class(kind: str) -> type[ClientError]:
 
 
 def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
-    """Translate a gRPC error into the tree above.
-
-    Args:
-        error: of a finished call, with `code()` and `details()`.
-        url: host:port, for the message.
-        timeout: the call's deadline, in seconds.
-    """
+    """Translate the error of a finished call; `timeout` was its deadline, in seconds."""
     code, details = error.code(), error.details() or "no details"
     _, mark, reason = details.partition(BAD_IMAGE_MARK)
     if mark:

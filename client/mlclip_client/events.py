@@ -29,17 +29,13 @@ def tell(event: str, level: int = logging.INFO, notice: str = "", **fields: Any)
 
 @contextlib.contextmanager
 def logged(file: Path | None) -> Iterator[None]:
-    """Show notices on standard error, and append events to a file with `time`, `level`, `event` and details.
-
-    Args:
-        file: None: only the notices.
-
-    Raises:
-        ValueError: the file cannot be written.
-    """
+    """Show notices on standard error; append events to a file, if given, with `time`, `level`, `event` and details."""
     handlers: list[logging.Handler] = [_Notices()]
     if file is not None:
-        handlers.append(_opened(file))
+        try:
+            handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"--log {file}: {error.strerror}: name a file that can be written") from error
         handlers[-1].setFormatter(_Lines())
     level, propagates = _LOG.level, _LOG.propagate
     for handler in handlers:
@@ -54,13 +50,6 @@ def logged(file: Path | None) -> Iterator[None]:
         for handler in handlers:
             _LOG.removeHandler(handler)
             handler.close()
-
-
-def _opened(file: Path) -> logging.Handler:
-    try:
-        return logging.FileHandler(file, encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"--log {file}: {error.strerror}: name a file that can be written") from error
 
 
 class _Notices(logging.Handler):

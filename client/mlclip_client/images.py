@@ -37,13 +37,7 @@ def source_of(image: ImageLike) -> str | None:
 
 
 def load(image: ImageLike, max_bytes: int) -> Loaded:
-    """Read the file if the image is a path; return everything else as it is.
-
-    Raises:
-        Unreadable: see `read_file`.
-        TooLarge: file or bytes are larger than `max_bytes`.
-        ValueError: the argument has another type.
-    """
+    """Read the file if the image is a path, see `read_file`; return everything else as it is."""
     if isinstance(image, str | os.PathLike):
         return read_file(image, max_bytes)
     if isinstance(image, bytes):
@@ -55,13 +49,9 @@ def load(image: ImageLike, max_bytes: int) -> Loaded:
 
 
 def pixels_of(image: Loaded, spec: PixelSpec) -> npt.NDArray[np.uint8]:
-    """Decode and resize an image on this machine.
+    """Decode and resize an image on this machine: uint8 [S, S, 3], as the encoder expects it.
 
-    Returns:
-        uint8 [S, S, 3], as the encoder expects it.
-
-    Raises:
-        BadImage: the image cannot be decoded, or an array has the wrong shape or type.
+    Raises BadImage if the image cannot be decoded, or an array has the wrong shape or type.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.shape != (spec.size, spec.size, 3):
@@ -77,12 +67,7 @@ def pixels_of(image: Loaded, spec: PixelSpec) -> npt.NDArray[np.uint8]:
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Read a file.
-
-    Raises:
-        Unreadable: the file is gone, forbidden, or not a regular file.
-        TooLarge: it is larger than `max_bytes`.
-    """
+    """Read a file; raises TooLarge, or Unreadable if it is gone, forbidden or not a regular file."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):

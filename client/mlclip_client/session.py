@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tritonclient.grpc import service_pb2
+
 from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
 from mlclip_client.images import MAX_BYTES, Captioned, ImageLike, Loaded, load, pixels_of, source_of
 from mlclip_client.server import wire
 from mlclip_client.server.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog, taking
 from mlclip_client.server.pool import Endpoint, EndpointPool
 from mlclip_client.server.transport import Transport
-from mlclip_client.server.versions import VersionLock
+from mlclip_client.server.versions import VersionLock, newest
 from mlclip_client.values import HeadInfo, Prediction
 
 
@@ -25,9 +27,7 @@ class SessionOptions:
     Attributes:
         heads: names of the heads to ask; None: the only one that the server has.
         via: who decodes, to the same pixels: `bytes`, the server, or `pixels`, the client.
-        embeddings: also ask for each image's embedding.
         explain: also ask for the references behind each answer, of heads that have some.
-        max_bytes: larger files are refused.
     """
 
     heads: Sequence[str] | None = None
@@ -52,10 +52,7 @@ class Session:
 
     The catalog of a server is read before its first image, and again whenever another server may have taken its place:
     after it was away, after its connection broke, and when an answer comes from a version that is not in the catalog.
-
-    Args:
-        options: what is asked.
-        pool: the servers; all must serve the same versions of the heads that are asked.
+    All servers of the pool must serve the same versions of the heads that are asked.
     """
 
     def __init__(self, options: SessionOptions, pool: EndpointPool[Any]) -> None:
@@ -76,11 +73,7 @@ class Session:
         return tuple(own.get(head.name, head) for head in heads)
 
     async def asked(self) -> tuple[HeadInfo, ...]:
-        """Give the heads that this session asks.
-
-        Raises:
-            UnknownHead: a server does not have one, or two servers have different ones.
-        """
+        """Give the heads that this session asks; raises UnknownHead if a server lacks one, or two servers differ."""
         return (await self._lock_versions()).heads
 
     async def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
@@ -132,10 +125,7 @@ class Session:
         try:
             catalog = await self._catalog_of(endpoint)
             heads = self._heads_of(catalog, endpoint.url, versions.names)
-        except (
-            UnknownHead,
-            ServerError,
-        ) as error:  # they were there before: the server is starting, stopping or changing
+        except (UnknownHead, ServerError) as error:  # the heads were there: the server is starting or changing
             raise ServerUnavailable(str(error)) from error
         if refusal := versions.refuses(endpoint.url, heads):
             raise ServerUnavailable(refusal)
@@ -157,7 +147,8 @@ class Session:
     def _heads_of(self, catalog: Catalog, url: str, names: Sequence[str] | None) -> tuple[HeadInfo, ...]:
         heads = taking(catalog, choose_heads(catalog, names, url), self._options.via)
         if self._options.embeddings and len({head.encoder for head in heads}) > 1:
-            raise UnknownHead("embeddings need heads of one encoder: " + _encoders(heads))
+            encoders = ", ".join(f"{head.name} uses {head.encoder}" for head in heads)
+            raise UnknownHead(f"embeddings need heads of one encoder: {encoders}")
         return heads
 
     async def _catalog_of(self, endpoint: Endpoint[Any]) -> Catalog:
@@ -186,13 +177,10 @@ class Session:
 
 
 async def _read(transport: Transport) -> Catalog:
-    index = await transport.call("RepositoryIndex", wire.index_request())
+    index = await transport.call("RepositoryIndex", service_pb2.RepositoryIndexRequest(ready=True))
     models = []
-    for name, version in sorted(wire.ready_versions(index).items()):
-        reply = await transport.call("ModelConfig", wire.config_request(name, version))
+    for name in sorted({model.name for model in index.models}):
+        version = newest(model.version for model in index.models if model.name == name)
+        reply = await transport.call("ModelConfig", service_pb2.ModelConfigRequest(name=name, version=version))
         models.append((version, reply.config))
     return read_catalog(models)
-
-
-def _encoders(heads: tuple[HeadInfo, ...]) -> str:
-    return ", ".join(f"{head.name} uses {head.encoder}" for head in heads)

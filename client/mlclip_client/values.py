@@ -16,14 +16,11 @@ class HeadInfo:
     """What the server tells about one head.
 
     Attributes:
-        name: as in `heads=`.
         labels: N label names in class order.
         labels_sha256: hash of labels.txt, which tells two label lists apart.
         thresholds: N thresholds; a label is selected where score >= threshold.
-        encoder: tag of the head's encoder.
-        spec: how the encoder's pixels are made.
         embedding_size: D, the length of the encoder's embedding.
-        version: the served version of the head's ensemble.
+        version: of the head's own ensemble.
         mlclip_version: of the mlclip that exported it.
         explains: whether it can name the reference images behind an answer.
         reads_text: whether it also reads an image's text.

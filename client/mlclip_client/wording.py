@@ -4,13 +4,7 @@ from __future__ import annotations
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """Give a count with what is counted.
-
-    Args:
-        count: how many.
-        one: what one of them is called.
-        many: what several are called; empty: with an s at its end.
-    """
+    """Give a count with what is counted: `1 input`, `2 inputs`; `many` is the plural unless that ends with an s."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 

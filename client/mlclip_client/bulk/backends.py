@@ -14,15 +14,11 @@ from mlclip_client.values import HeadInfo, Prediction
 
 
 class Backend(Protocol):
-    """What the bulk tool needs of `Client` or `Embedded`.
-
-    Attributes:
-        transport: its `endpoints` tell which servers answer, its `retries` how many requests were sent again.
-    """
+    """What the bulk tool needs of `Client` or `Embedded`."""
 
     @property
     def transport(self) -> EndpointPool[Any]:
-        """See above."""
+        """Its `endpoints` tell which servers answer, its `retries` how many requests were sent again."""
 
     def asked_heads(self) -> tuple[HeadInfo, ...]:
         """The heads that are asked; raises ClientError."""

@@ -44,10 +44,6 @@ class Labeller:
     """Turns inputs into rows; may be used from several threads.
 
     Attributes:
-        backend: gives the answers.
-        reader: gives the bytes.
-        cache: keeps answers for equal bytes.
-        columns: of the rows.
         pinned: the heads that a job was begun with; None without a job.
     """
 
@@ -69,7 +65,9 @@ class Labeller:
         try:
             data = self.reader.read(item)
             sha256, size = hashlib.sha256(data).hexdigest(), len(data)
-            key = sha256 if item.text is None else f"{sha256} {_hash_of_text(item.text)}"
+            key = sha256
+            if item.text is not None:
+                key += " " + hashlib.sha256(item.text.encode(errors="replace")).hexdigest()
             found = self.cache.find(key, lambda: self._ask(data, item.text))
         except (BadImage, ServerUnavailable) as error:
             if self.pinned is not None and not error.input_fault:
@@ -88,7 +86,3 @@ class Labeller:
             answers = prediction.answers
             check_pins(self.pinned, {name: Pin(each.version, each.labels_sha256) for name, each in answers.items()})
         return success(prediction, self.columns)
-
-
-def _hash_of_text(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

@@ -84,13 +84,7 @@ def _rate(tally: Tally, seconds: float) -> float:
 
 
 class Figures(Collector):
-    """What Prometheus reads, taken from the run's own counters at each request.
-
-    Args:
-        tally: of rows.
-        backend: its transport has the endpoints, and counts retries.
-        cache: counts what duplicates saved.
-    """
+    """What Prometheus reads, taken from the run's own counters at each request."""
 
     def __init__(self, tally: Tally, backend: Backend, cache: AnswerCache) -> None:
         self._tally, self._backend, self._cache = tally, backend, cache
@@ -113,11 +107,7 @@ class Figures(Collector):
 
 @contextlib.contextmanager
 def metrics(port: int | None, host: str, figures: Figures) -> Iterator[None]:
-    """Serve figures at http://HOST:PORT/metrics while the block runs.
-
-    Raises:
-        ValueError: the port is in use, or the host is not an address of this machine.
-    """
+    """Serve figures at http://HOST:PORT/metrics while the block runs, unless the port is None."""
     if port is None:
         yield
         return

@@ -16,12 +16,7 @@ from mlclip_client.server.transport import DEFAULT_URL
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Servers and the time that they have for an answer.
-
-    Attributes:
-        url: host:port, or several with commas between them.
-        timeout: deadline of each request, in seconds.
-    """
+    """Servers, host:port with commas between them, and the deadline of each request in seconds."""
 
     url: str = DEFAULT_URL
     timeout: float = 30.0
@@ -39,7 +34,6 @@ class ServerOptions(Endpoints):
     Attributes:
         retry_seconds: see `Client`.
         concurrency: inputs in work at once.
-        via: who decodes.
         embedded: folder of a model repository whose models answer in this process, in place of the servers.
         threads: onnxruntime's, per embedded model; 0: one per core.
     """
@@ -94,10 +88,7 @@ class Request:
     Attributes:
         names: of inputs, see `find_inputs`.
         heads: names; None: the only one that is served.
-        columns: of the rows.
-        inputs: how inputs are found.
-        limits: of reading.
-        texts: file with titles.
+        texts: file with titles, see `Texts`.
         shard_rows: inputs per shard of a new job.
     """
 
@@ -117,7 +108,6 @@ class Summary:
     Attributes:
         tally: of the rows of this run.
         skipped: what the search for inputs skipped; None without a search.
-        texts: the titles, if there are any.
         interrupted: stopped by Ctrl-C or SIGTERM.
         job: counts of all rows of the job, and its number of inputs; None without a job.
     """

@@ -28,16 +28,7 @@ from mlclip_client.values import HeadInfo
 
 @dataclass(frozen=True)
 class Run:
-    """A run in progress.
-
-    Attributes:
-        request: inputs, heads and columns.
-        server: addresses and retry time.
-        monitor: metrics and progress.
-        heads: the heads that are asked.
-        labeller: gives the rows.
-        summary: kept up to date.
-    """
+    """A run in progress; its summary is kept up to date."""
 
     request: Request
     server: ServerOptions
@@ -55,11 +46,7 @@ class Run:
     def watched(self, total: int | None = None, done: int = 0) -> Iterator[Callable[[Row], None]]:
         """Show progress; gives a function to call after each row, which counts it and logs its error.
 
-        Ctrl-C ends the block and is noted in the summary.
-
-        Args:
-            total: see `shown`.
-            done: see `shown`.
+        Ctrl-C ends the block and is noted in the summary. `total` and `done` are as in `shown`.
         """
         tally, monitor = self.summary.tally, self.monitor
         figures = Figures(tally, self.labeller.backend, self.labeller.cache)
@@ -78,13 +65,7 @@ class Run:
 
 
 def run_stream(request: Request, server: ServerOptions, monitor: MonitorOptions, out: str) -> Summary:
-    """Label inputs and write one row each, in their order.
-
-    Args:
-        request: inputs, heads and columns.
-        server: addresses and retry time.
-        monitor: metrics and progress.
-        out: a .parquet or .jsonl path, or `-` for JSON lines on stdout; see `open_writer` for an interrupted run.
+    """Label inputs and write one row each, in their order, to `out`, see `open_writer`.
 
     Raises:
         ClientError: there are no inputs, or the server cannot be asked at all.
@@ -109,9 +90,7 @@ def opened(
 ) -> Iterator[Run]:
     """Open what a `Run` needs: backend, reader and cache, which is closed at the end.
 
-    Raises:
-        ClientError: no server answers, or it does not have the heads.
-        ValueError: there are texts, and no head reads them.
+    Raises ValueError if there are texts, and no head reads them.
     """
     with cache, Reader(request.limits) as reader, open_backend(request, server) as backend:
         heads = backend.asked_heads()
@@ -123,15 +102,9 @@ def opened(
 
 
 def find(request: Request, summary: Summary) -> Iterator[Item]:
-    """Find all inputs, lazily, with their texts.
+    """Find all inputs, lazily, with their texts; the summary receives what is skipped, and the texts.
 
-    Args:
-        request: names the inputs.
-        summary: receives what is skipped, and the texts.
-
-    Raises:
-        ClientError: there are no inputs; raised at once.
-        ValueError: a name or the file of texts makes no sense.
+    Raises ClientError at once if there are no inputs.
     """
     summary.skipped = skipped = Skipped()
     items = find_inputs(request.names, request.inputs, skipped)

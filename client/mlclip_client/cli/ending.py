@@ -33,7 +33,7 @@ def reported(debug: bool) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Write a line for people."""
+    """Write a line to standard error."""
     sys.stderr.write(line + "\n")
 
 
@@ -46,11 +46,7 @@ def check_stdout() -> None:
 def conclude(summary: Summary, job: Path | None, out: str | None, rest: str = OTHER_WORKERS) -> int:
     """Report what came of a run, merge a job that is complete, and give the exit code.
 
-    Args:
-        summary: of the run.
-        job: its folder, if it was one.
-        out: where its rows are wanted.
-        rest: what to say of inputs of a job that have no row yet.
+    `rest` is what to say of inputs of a job that have no row yet.
     """
     code = _stream_end(summary, str(out)) if job is None else _job_end(summary, job, out, rest)
     tally = summary.tally

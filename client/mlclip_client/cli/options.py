@@ -113,11 +113,7 @@ def refuse(options: Sequence[str], reason: str) -> None:
 
 
 def answering(context: typer.Context, server: ServerOptions, job: JobOptions) -> ServerOptions:
-    """Decide between a server and --embedded models: a --url overrides the --embedded that a job remembers.
-
-    Raises:
-        ValueError: options of a server are given with --embedded, or options of models without.
-    """
+    """Decide between a server and --embedded models: a --url overrides the --embedded that a job remembers."""
     if given(context, "url") and not given(context, "embedded"):
         server = replace(server, embedded=None)
     if server.embedded is not None:

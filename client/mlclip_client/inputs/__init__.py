@@ -2,17 +2,8 @@
 
 from mlclip_client.inputs.find import InputOptions, find_inputs
 from mlclip_client.inputs.item import Cell, Item
-from mlclip_client.inputs.limits import USER_AGENT, Limits
+from mlclip_client.inputs.limits import Limits
 from mlclip_client.inputs.reader import Reader
 from mlclip_client.inputs.skipped import Skipped
 
-__all__ = [
-    "USER_AGENT",
-    "Cell",
-    "InputOptions",
-    "Item",
-    "Limits",
-    "Reader",
-    "Skipped",
-    "find_inputs",
-]
+__all__ = ["Cell", "InputOptions", "Item", "Limits", "Reader", "Skipped", "find_inputs"]

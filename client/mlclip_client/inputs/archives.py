@@ -47,12 +47,7 @@ class _Sample:
 
 
 def read_archive(place: str, skipped: Skipped) -> Iterator[Item]:
-    """Give an item for each image of an archive, in its order; if it is damaged, a last item says so.
-
-    Args:
-        place: path or address of the archive, compressed or not.
-        skipped: receives the counts.
-    """
+    """Give an item for each image of an archive, in its order; if it is damaged, a last item says so."""
     sample, failed = _Sample(), None
     try:
         with closing(open_archive(place, _LOOK_BACK)) as archive:

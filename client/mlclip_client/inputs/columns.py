@@ -27,12 +27,9 @@ TEXTS = ("text", "caption", "title")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a manifest that are read.
+    """The columns of a manifest that are read: of images, what that one holds, and of texts, if there is one.
 
-    Attributes:
-        image: where the image is.
-        holds: what that column holds. A column of paths may also hold addresses; a column of addresses holds no paths.
-        text: titles or captions; None if there are none.
+    A column of paths may also hold addresses; a column of addresses holds no paths.
     """
 
     image: str

@@ -40,11 +40,6 @@ def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -
     of an image are taken; a named file is always taken. All names are checked before this returns. Items are found
     when they are asked for, those of stdin as soon as their line arrives.
 
-    Args:
-        names: read to the end at once.
-        options: about manifests and lists.
-        skipped: receives the counts.
-
     Raises:
         ValueError: a name stands for nothing, or for something that cannot be read; or an option is about lists or
             manifests, and none is named.

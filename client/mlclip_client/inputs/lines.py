@@ -32,13 +32,7 @@ class Line:
 
 
 def read_lines(file: IO[bytes], limit: int = _LONGEST_LINE, end: bytes = b"\n") -> Iterator[Line]:
-    """Give each line as soon as it arrives, also from a pipe.
-
-    Args:
-        file: read from its current position.
-        limit: of a line with its end, in bytes.
-        end: of each line, one byte.
-    """
+    """Give each line as soon as it arrives, also from a pipe; `limit`, in bytes, counts the end, which is one byte."""
     number, offset, size, data = 1, 0, 0, bytearray()
     for piece, is_last in _pieces(file, end):
         size += len(piece)

@@ -20,12 +20,7 @@ _ROWS_TO_CHECK = 100
 
 
 def check_manifest(name: str, column: str | None) -> None:
-    """Refuse a manifest that cannot be read or has no column to take; raises ValueError.
-
-    Args:
-        name: its path or address; the suffix tells the format.
-        column: see `InputOptions`.
-    """
+    """Raise ValueError if a manifest cannot be read or has no column to take; its suffix tells the format."""
     try:
         with closing(_items(name, column, Skipped())) as items:
             next(items, None)

@@ -27,8 +27,7 @@ _MOST_KEPT = 4096
 def parquet_items(file: IO[bytes], name: str, column: str | None) -> Iterator[Item]:
     """Give an item for each row; a damaged row group costs only its own rows, which become items with an error.
 
-    Raises:
-        ValueError: it is not Parquet, or has no column to take; raised before the first item.
+    Raises ValueError before the first item if the file is not Parquet or has no column to take.
     """
     parquet = _opened(file)
     strings, bytes_, others = _columns(parquet.schema_arrow)
@@ -105,8 +104,6 @@ class BytesColumn:
     """Reads a column of bytes row by row; may be used from several threads, in about the order of the rows.
 
     The last rows that were read stay in memory, up to 32 MiB. Earlier rows are read again from the file.
-
-    The file is a path or an address; the column is that of a `Cell`.
     """
 
     def __init__(self, name: str, column: str) -> None:

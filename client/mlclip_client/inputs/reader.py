@@ -6,8 +6,8 @@ import base64
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from mlclip_client.errors import DownloadFailed, Unreadable
 from mlclip_client.images import check_size, read_file
@@ -27,17 +27,11 @@ _OPEN = 4
 """Archives and Parquet files that stay open, each with up to 32 MiB of the bytes read last."""
 
 
-class Reader:
+class Reader(AbstractContextManager["Reader"]):
     """Reads items; may be used from several threads.
 
     Read the items of one compressed archive or Parquet file in about their order: for an item far back, the file is
-    read again from its beginning.
-
-    Args:
-        limits: what may be read.
-
-    Raises:
-        ValueError: the proxy is unusable (raised when the first address is read).
+    read again from its beginning. The first address raises ValueError if the proxy is unusable.
     """
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008  # frozen
@@ -48,11 +42,7 @@ class Reader:
         self._web: Web | None = None
 
     def read(self, item: Item) -> bytes:
-        """Give an item's bytes.
-
-        Raises:
-            BadImage: it cannot be read: `TooLarge`, `Unreadable`, `DownloadFailed`, or the item's own error.
-        """
+        """Give an item's bytes; raises `TooLarge`, `Unreadable`, `DownloadFailed`, or the item's own error."""
         if item.error is not None:
             raise item.error.with_traceback(None)
         if item.kind == "file":
@@ -73,12 +63,7 @@ class Reader:
             self._web.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _member(self, item: Item) -> bytes:

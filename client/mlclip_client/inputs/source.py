@@ -34,11 +34,7 @@ class Source:
 
 
 def sources_of(name: str) -> Iterator[Source]:
-    """Find what a path, an address, a pattern of either, or `-` stands for.
-
-    Raises:
-        ValueError: it stands for nothing, or for something that cannot be read.
-    """
+    """Find what a path, an address, a pattern of either, or `-` stands for; raises ValueError if that is nothing."""
     scheme = scheme_of(name)
     if name == "-":
         yield Source("stdin", "", name)
@@ -66,7 +62,9 @@ def _stored(scheme: str, name: str) -> Iterator[Source]:
             yield source
             continue
         is_pattern = glob.has_magic(pattern)
-        matches = _matches(scheme, pattern) if is_pattern else []
+        matches: list[str] = []
+        if is_pattern:
+            matches = match_remote(pattern) if scheme else sorted(glob.iglob(pattern, recursive=True))
         if not matches:
             what = "nothing matches" if is_pattern else "no such file or folder:"
             raise ValueError(f"{what} {pattern}" + ("" if pattern == name else f" (from {name})"))
@@ -91,10 +89,6 @@ def _local_kind(path: str) -> Literal["file", "folder", "special", ""]:
     if os.path.isfile(path):
         return "file"
     return "special" if os.path.lexists(path) else ""
-
-
-def _matches(scheme: str, pattern: str) -> list[str]:
-    return match_remote(pattern) if scheme else sorted(glob.iglob(pattern, recursive=True))
 
 
 def _without_braces(name: str) -> list[str]:

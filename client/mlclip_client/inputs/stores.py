@@ -89,7 +89,7 @@ def _locate(address: str) -> tuple[Any, str]:
         package = str(known_implementations.get(scheme, {}).get("class", "")).partition(".")[0]
         remedy = reason_of(error) if package in ("", "fsspec") else f"pip install {package}"
         raise ValueError(f"{scheme}:// needs a package: {remedy}") from error
-    except Exception as error:  # unknown schemes, missing credentials: whatever a file system raises when it starts
+    except Exception as error:  # unknown schemes, missing credentials: a file system may raise anything when it starts
         raise ValueError(f"{address}: {reason_of(error)}") from error
     return fs, str(path)
 

@@ -18,15 +18,11 @@ Rows = Iterator[tuple[int, Mapping[str, object] | str]]
 class Texts:
     """Which text goes with which image file.
 
-    Args:
-        file: `.csv` whose first line names the columns, or `.jsonl`. Only `path` and `text` are read. Relative paths
-            start from the file's folder, as in the manifests that mlclip trains on.
+    The file is a `.csv` whose first line names the columns, or a `.jsonl`. Only `path` and `text` are read. Relative
+    paths start from the file's folder, as in the manifests that mlclip trains on.
 
     Attributes:
         used: how many images have been given a text.
-
-    Raises:
-        ValueError: the file has another suffix or cannot be read, a line is broken, or a column is missing.
     """
 
     def __init__(self, file: Path) -> None:

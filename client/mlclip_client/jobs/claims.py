@@ -6,8 +6,10 @@ record locks: they also work between machines on NFS 4, but not between threads 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _PLANNING = 0
@@ -15,11 +17,7 @@ _FIRST = 1
 
 
 class Claims:
-    """The claims of this process on the shards of a job.
-
-    Args:
-        file: created if it does not exist.
-    """
+    """The claims of this process on the shards of a job; the file is created if it does not exist."""
 
     def __init__(self, file: Path) -> None:
         self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -36,13 +34,14 @@ class Claims:
         """Release a shard."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _FIRST + shard)
 
-    def take_planning(self) -> None:
-        """Wait until no other process plans this job, and claim planning."""
+    @contextlib.contextmanager
+    def planning(self) -> Iterator[None]:
+        """Wait until no other process plans this job, and claim planning while the block runs."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _PLANNING)
-
-    def free_planning(self) -> None:
-        """Release planning."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _PLANNING)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _PLANNING)
 
     def close(self) -> None:
         """Release all claims."""

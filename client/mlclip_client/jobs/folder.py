@@ -18,17 +18,14 @@ from mlclip_client.jobs.plan import Plan, write_plan
 from mlclip_client.output.rows import Row, fill_embeddings
 from mlclip_client.output.tally import Tally
 from mlclip_client.output.writers import replacing
+from mlclip_client.wording import shortened
 
 FORMAT = 3
 _COUNTS = b"mlclip_counts"
 
 
 class Job(AbstractContextManager["Job"]):
-    """A job's folder; use it with `with`.
-
-    Args:
-        folder: of the job.
-        new: the job may not have begun yet; then the folder is created.
+    """A job's folder; use it with `with`. If `new`, the job may not have begun yet; then the folder is created.
 
     Raises:
         WrongJob: the folder holds something else or, unless new, no job.
@@ -50,11 +47,7 @@ class Job(AbstractContextManager["Job"]):
 
     @property
     def asked(self) -> dict[str, Any] | None:
-        """What was requested when the job began, as plain JSON values; None if it has not begun.
-
-        Raises:
-            JobError: it cannot be read, or was written by another version of mlclip-client.
-        """
+        """What was requested when the job began, as plain JSON values; None if it has not begun."""
         try:
             text = (self.folder / "job.json").read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -86,8 +79,7 @@ class Job(AbstractContextManager["Job"]):
             WrongJob: the folder holds a job with another request.
             JobError: there are no inputs.
         """
-        self.claims.take_planning()
-        try:
+        with self.claims.planning():
             known = self.asked
             if known is not None:
                 _check_same(self.folder, known, json.loads(json.dumps(asked)))
@@ -97,8 +89,6 @@ class Job(AbstractContextManager["Job"]):
             with replacing(self.folder / "job.json") as temporary:
                 text = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False)
                 temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
-        finally:
-            self.claims.free_planning()
 
     @property
     def plan(self) -> Plan:
@@ -162,12 +152,8 @@ def _check_same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]
     known, asked = ({**each, "heads": list(each["heads"])} for each in (known, asked))  # pins are checked elsewhere
     for name in asked:
         if name != "options" and known.get(name) != asked[name]:
-            was, now = (_short(json.dumps(each.get(name), ensure_ascii=False)) for each in (known, asked))
+            was, now = (shortened(json.dumps(each.get(name), ensure_ascii=False)) for each in (known, asked))
             raise WrongJob(
                 f"{folder} holds a job with {name} {was}, now {now} was asked: ask for the same, or begin a new job in "
                 "another folder"
             )
-
-
-def _short(text: str) -> str:
-    return text if len(text) < 120 else f"{text[:117]}..."

@@ -15,12 +15,7 @@ from mlclip_client.output.writers import open_writer, replacing
 def merge(folder: Path, out: str) -> None:
     """Write all rows of a job's finished shards into one file, in the order of its inputs.
 
-    Args:
-        folder: of the job.
-        out: a .parquet or .jsonl path, or `-` for JSON lines on stdout.
-
-    Raises:
-        ClientError: no shard is finished.
+    `out` is a .parquet or .jsonl path, or `-` for JSON lines on stdout. Raises ClientError if no shard is finished.
     """
     with Job(folder) as job:
         shards = job.done_shards()

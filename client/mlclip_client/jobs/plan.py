@@ -25,16 +25,9 @@ _ERRORS = {kind: error for kind, error in KINDS.items() if issubclass(error, Bad
 
 
 def write_plan(items: Iterable[Item], file: Path, shard_rows: int, on_shard: Callable[[int], None]) -> int:
-    """Write all inputs, shard by shard, with absolute paths, so that they are found from any folder.
+    """Write all inputs, shard by shard, with absolute paths, so that they are found from any folder; give their number.
 
-    Args:
-        items: in the order of the rows to come.
-        file: appears when it is complete.
-        shard_rows: inputs per shard.
-        on_shard: told how many inputs there are so far.
-
-    Returns:
-        How many there are.
+    The file appears when it is complete. `on_shard` is called with the number of inputs so far.
     """
     count, items = 0, iter(items)
     with replacing(file) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
@@ -46,11 +39,7 @@ def write_plan(items: Iterable[Item], file: Path, shard_rows: int, on_shard: Cal
 
 
 class Plan:
-    """A written plan; may be read from several threads.
-
-    Args:
-        file: written by `write_plan`.
-    """
+    """A written plan; may be read from several threads."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._lock = pq.ParquetFile(file), threading.Lock()

@@ -45,11 +45,6 @@ _OF_ERRORS = ("path", "error_kind", "error")
 def work_on_ray(job: Job, spec: WorkerSpec, job_options: JobOptions) -> Steps:
     """Label the inputs of all shards that no other process has.
 
-    Args:
-        job: a job that has begun.
-        spec: for all workers.
-        job_options: address of the cluster and number of workers.
-
     Yields:
         One shard at a time; of its rows only the columns about errors.
 
@@ -83,12 +78,7 @@ def work_on_ray(job: Job, spec: WorkerSpec, job_options: JobOptions) -> Steps:
 
 
 class Worker:
-    """Runs in a Ray actor on a node; opens the job with its first shard.
-
-    Args:
-        folder: of the job.
-        spec: tells what to do.
-    """
+    """Runs in a Ray actor on a node; opens the job with its first shard."""
 
     def __init__(self, folder: str, spec: WorkerSpec) -> None:
         self._folder, self._spec, self._limit = Path(folder), spec, Limit(spec.max_failures)

@@ -20,6 +20,8 @@ from mlclip_client.jobs.worker import Limit, WorkerSpec, claimed, work
 from mlclip_client.output.cache import AnswerCache
 from mlclip_client.output.rows import RowOptions
 
+_ANSWERS = "findings.sqlite"
+
 
 def run_job(
     folder: Path,
@@ -29,19 +31,12 @@ def run_job(
     job_options: JobOptions,
     remembered: dict[str, Any],
 ) -> Summary:
-    """Begin a job, or go on with it.
+    """Begin a job or continue it, which needs neither inputs nor heads in the request.
 
-    Args:
-        folder: of the job.
-        request: inputs, heads, columns and shard size; a job that goes on needs neither inputs nor heads.
-        server: addresses and retry time.
-        monitor: metrics and progress.
-        job_options: engine and limit of errors.
-        remembered: options that a new job keeps for commands that go on with it, as plain JSON values.
+    A new job keeps `remembered`, options as plain JSON values, for commands that continue it.
 
     Raises:
         ClientError: see `run_stream`; the job has another request; no server answers within the retry time.
-        ValueError: an argument makes no sense.
     """
     summary = Summary()
     with Job(folder, new=True) as job:
@@ -50,7 +45,7 @@ def run_job(
             here = here if request.names else known["folder"]
             names, heads = request.names or tuple(known["inputs"]), request.heads or tuple(known["heads"])
             request = replace(request, names=names, heads=heads)
-        with opened(request, server, monitor, _cache(folder), summary) as run:
+        with opened(request, server, monitor, AnswerCache(folder / _ANSWERS), summary) as run:
             if known is not None and set(known["heads"]) == {info.name for info in run.heads}:
                 _check_pins(known, run)
             job.begin(
@@ -71,15 +66,7 @@ def run_retry(
     monitor: MonitorOptions,
     job_options: JobOptions,
 ) -> Summary:
-    """Label those inputs of a job again that ended with an error.
-
-    Args:
-        folder: of a job that has begun.
-        kinds: of errors.
-        limits: of reading.
-        server: addresses and retry time.
-        monitor: metrics and progress.
-        job_options: engine and limit of errors.
+    """Label those inputs of a job again that ended with an error of some kinds.
 
     Raises:
         ClientError: there is no job, or see `run_job`.
@@ -92,7 +79,7 @@ def run_retry(
     with Job(folder) as job:
         known = job.asked or {}
         request = Request((), tuple(known["heads"]), RowOptions(**known["columns"]), limits=limits)
-        with opened(request, server, monitor, _cache(folder), summary) as run:
+        with opened(request, server, monitor, AnswerCache(folder / _ANSWERS), summary) as run:
             _check_pins(known, run)
             _work(job, run, job_options, kinds)
     return summary
@@ -121,10 +108,6 @@ def _work(job: Job, run: Run, job_options: JobOptions, kinds: frozenset[str] | N
         except ServerUnavailable as error:
             raise ServerUnavailable(f"{error}; finished shards are kept: repeat the same command to go on") from error
     run.summary.job = (job.total(), inputs)
-
-
-def _cache(folder: Path) -> AnswerCache:
-    return AnswerCache(folder / "findings.sqlite")
 
 
 def _check_pins(known: dict[str, Any], run: Run) -> None:

@@ -23,8 +23,6 @@ class WorkerSpec:
     """What a worker needs to know, in values that can be sent to another machine.
 
     Attributes:
-        request: heads, columns and limits.
-        server: addresses and retry time.
         pinned: the heads that answers must come from.
         schema: of the rows.
         max_failures: see `Limit`; each worker counts its own.
@@ -40,13 +38,7 @@ class WorkerSpec:
 
 
 class ShardResult(NamedTuple):
-    """A shard that was written.
-
-    Attributes:
-        shard: its number.
-        total: counts of all its rows.
-        node: Ray's name of the node that wrote it; None: this process did.
-    """
+    """A shard that was written, with counts of all its rows; `node` is Ray's name of the node, None in this process."""
 
     shard: int
     total: Tally
@@ -59,11 +51,7 @@ Steps = Generator[tuple[list[Row], ShardResult | None], None, None]
 
 @dataclass
 class Limit:
-    """Stops a job in which nothing works any more.
-
-    Attributes:
-        most: consecutive errors after which the job stops; 0: never.
-    """
+    """Stops a job after `most` consecutive errors; 0: never."""
 
     most: int
     _consecutive: int = field(default=0, init=False)
@@ -106,15 +94,11 @@ def work(job: Job, shards: Iterable[int], spec: WorkerSpec, label: Callable[[Ite
         job: a job that has begun.
         shards: claimed ones; read lazily, by another thread.
         spec: tells which inputs to label.
-        label: gives an input's row; called from several threads.
-        limit: counts errors.
+        label: gives an input's row; called from several threads. If it raises, shards that are written stay.
+        limit: counts errors; raises JobError.
 
     Yields:
         One row at a time.
-
-    Raises:
-        JobError: the limit was reached.
-        ClientError: see `label`. Shards that are written stay.
     """
     rows: dict[int, Row] = {}
     tasks = (task for shard in shards for task in _tasks(job, shard, spec.kinds))

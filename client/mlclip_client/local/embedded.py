@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -31,9 +32,6 @@ class InProcess:
     """A Transport without a server: requests are answered here, by a repository's models.
 
     May be used from several threads. Each decodes its image; images that are ready go through the models together.
-
-    Args:
-        repository: holds configurations and models.
     """
 
     drops = 0
@@ -58,10 +56,6 @@ class InProcess:
 
     async def pause(self, seconds: float) -> None:
         """Return at once: nothing here recovers by waiting."""
-
-    def check(self, model: str, outputs: Sequence[str]) -> None:
-        """Raise UnknownHead if these outputs of an ensemble need a model that cannot run here."""
-        EnsemblePlan(self._repository, self._repository.configs[model], outputs)
 
     def _index(self) -> Any:
         reply = service_pb2.RepositoryIndexResponse()
@@ -98,7 +92,7 @@ class InProcess:
             return self._batchers[key]
 
 
-class Embedded:
+class Embedded(contextlib.AbstractContextManager["Embedded"]):
     """Answers for images with a repository's own models; may be used from several threads, like `Client`.
 
     Args:
@@ -109,7 +103,6 @@ class Embedded:
 
     Raises:
         ClientError: onnxruntime is missing, or the repository cannot be read.
-        ValueError: an argument makes no sense.
 
     Example:
         >>> with Embedded("model_repository", heads=("mld",)) as models:
@@ -128,16 +121,12 @@ class Embedded:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._options = SessionOptions(heads, via, embeddings, explain, max_bytes)
-        self._models = InProcess(Repository(Path(repository), threads))
-        self.transport = EndpointPool({os.fspath(repository): self._models})
+        self._repository = Repository(Path(repository), threads)
+        self.transport = EndpointPool({os.fspath(repository): InProcess(self._repository)})
         self._session = Session(self._options, self.transport)
 
     def asked_heads(self) -> tuple[HeadInfo, ...]:
-        """List the heads that are asked; see `Client.asked_heads`.
-
-        Raises:
-            UnknownHead: there is no such head, or it needs a model that cannot run in this process.
-        """
+        """List the heads that are asked; raises UnknownHead also if one needs a model that cannot run here."""
         heads = finish(self._session.asked())
         for route in plan_routes(finish(self._session.catalog()), heads, self._options.via):
             for head in route.heads:
@@ -148,19 +137,16 @@ class Embedded:
         """Classify one image; see `Client.classify`."""
         return finish(self._session.classify(image, text))
 
-    def close(self) -> None:
-        """Nothing is open."""
-
     def _check(self, route: Route) -> None:
         options, head = self._options, route.heads[0].name
         request = wire.infer_request(route, b"", None, embeddings=options.embeddings, explain=options.explain)
         try:
-            self._models.check(route.ensemble.model, _outputs(request))
+            EnsemblePlan(self._repository, self._repository.configs[route.ensemble.model], _outputs(request))
         except UnknownHead as error:
             raise UnknownHead(f"head {head!r} cannot run in this process: {error}; ask a server for it") from error
 
-    def __enter__(self) -> Embedded:
-        return self
+    def close(self) -> None:
+        """Nothing is open."""
 
     def __exit__(self, *_: object) -> None:
         self.close()

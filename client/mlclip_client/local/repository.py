@@ -35,10 +35,6 @@ class Repository:
     Attributes:
         configs: model -> its ModelConfig message.
         versions: model -> its newest version, which Triton serves; empty if there is none.
-
-    Raises:
-        ClientError: onnxruntime is not installed, or a configuration cannot be read.
-        ValueError: there is no repository.
     """
 
     def __init__(self, root: Path, threads: int = 0) -> None:
@@ -63,15 +59,7 @@ class Repository:
         return file
 
     def run(self, model: str, outputs: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
-        """Run a model.
-
-        Args:
-            model: its name.
-            outputs: their names.
-            feeds: its inputs by name, [b, ...].
-
-        Returns:
-            The outputs, [b, ...].
+        """Run a model on inputs by name, [b, ...]; give the outputs of the names asked for, [b, ...].
 
         Raises:
             ServerError: it fails.
@@ -103,11 +91,6 @@ class Repository:
 class EnsemblePlan:
     """The steps of an ensemble that lead from pixels to some of its outputs.
 
-    Args:
-        repository: that holds the models.
-        config: of the ensemble.
-        outputs: their names.
-
     Raises:
         UnknownHead: a step is not an ONNX model.
         ServerError: no step of the ensemble makes an output.
@@ -136,17 +119,7 @@ class EnsemblePlan:
             reach(tensor)
 
     def run(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Arrays]:
-        """Run the steps on some images together.
-
-        Args:
-            pixels: uint8 [S, S, 3] of each.
-
-        Returns:
-            The outputs of each image by name, [1, ...].
-
-        Raises:
-            ClientError: see `Repository.run`.
-        """
+        """Run the steps on the pixels, uint8 [S, S, 3], of some images; give each one's outputs by name, [1, ...]."""
         tensors: Arrays = {"pixels": np.stack(pixels)}
         for step in self._steps:
             feeds = {name: tensors[tensor] for name, tensor in step.input_map.items()}

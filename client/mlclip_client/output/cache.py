@@ -28,9 +28,6 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
 
     Attributes:
         saved: number of inputs that took the answer of an earlier one.
-
-    Raises:
-        OSError: the file cannot be opened.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -44,13 +41,8 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
     def find(self, key: str, ask: Callable[[], Row]) -> Row:
         """Give the answer for a key; of several callers at once, only the first asks, and the others wait for it.
 
-        Args:
-            key: of the content.
-            ask: gives the answer. Exceptions reach every caller that waits. They are not kept, and neither are errors
-                that may not occur the next time.
-
-        Raises:
-            OSError: the file cannot be read or written.
+        Exceptions of `ask` reach every caller that waits. They are not kept, and neither are errors that may not occur
+        the next time. Raises OSError if the file cannot be read or written.
         """
         with self._lock:
             known = self._get(key)
@@ -73,7 +65,7 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         try:
             found = ask()
             self._keep(key, found)
-        except BaseException as error:  # also of a full disk: those who wait must not wait for ever
+        except BaseException as error:  # including a full disk: other callers must not wait for ever
             self._finished(key).set_exception(error)
             raise
         self._finished(key).set_result(found)

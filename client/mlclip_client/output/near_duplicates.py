@@ -50,16 +50,9 @@ def first_alike(embeddings: Floats, cosine: float) -> npt.NDArray[np.int64]:
 
 
 def read_embeddings(labels: Path) -> tuple[list[str], Floats]:
-    """Read paths and embeddings of rows, in order.
+    """Read R paths and embeddings, float32 [R, D], of the rows in a Parquet file or a folder of them.
 
-    Args:
-        labels: a Parquet file of rows, or a folder of them.
-
-    Returns:
-        R paths, and float32 [R, D].
-
-    Raises:
-        ValueError: no such file or folder, not Parquet, or rows without embeddings.
+    Raises ValueError if there is no such file or folder, it is not Parquet, or its rows have no embeddings.
     """
     if not labels.exists():
         raise ValueError(f"no such file or folder: {labels}; name what `classify --embeddings` wrote")

@@ -90,7 +90,7 @@ def replacing(path: Path, place: Callable[[], Path] | None = None) -> Iterator[P
         temporary.replace(place() if place else path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # so that the rename, too, survives a power failure
+            os.fsync(folder)  # so that the rename also survives a power failure
         finally:
             os.close(folder)
     finally:

@@ -30,7 +30,6 @@ class References:
     """Which reference images stand behind which image.
 
     Attributes:
-        labels: reference -> its labels.
         starts: [images + 1], where an image's references begin.
         which, weights: [pairs], places in `labels` and float32 weights, heaviest first within each image.
     """
@@ -55,7 +54,6 @@ class HeadScores:
         complete, floor: whether every score from `floor` (0 to 1) on is here; otherwise, listed and selected labels.
         listed: how many best labels each image lists.
         notes: what a reader must know about these scores.
-        references: the images behind the answers, if rows name any.
     """
 
     classes: tuple[str, ...]
@@ -74,12 +72,7 @@ class HeadScores:
 
 
 class HeadCollector:
-    """Takes one head's answers batch by batch.
-
-    Args:
-        known: the head's classes, if the file names them.
-        max_entries: how many of `all_scores` to keep.
-    """
+    """Takes one head's answers batch by batch; `known` are its classes, if the file names them."""
 
     def __init__(self, known: HeadClasses | None, max_entries: int = MAX_ENTRIES) -> None:
         self._known = known
@@ -93,11 +86,7 @@ class HeadCollector:
         self._references = _ReferenceCollector()
 
     def add(self, answers: pa.StructArray, first: int) -> None:
-        """Take the answers of images `first` and on; null where an image has none.
-
-        Raises:
-            ValueError: a row does not have one score per label.
-        """
+        """Take the answers of images `first` and on; null where an image has none."""
         answered = np.asarray(pc.is_valid(answers).to_numpy(zero_copy_only=False), dtype=np.bool_)
         self._answered.append((first, answered))
         self._count_sources(answers.filter(pa.array(answered)))

@@ -34,9 +34,7 @@ class Written:
     """What a report holds.
 
     Attributes:
-        rows: how many images.
         more: whether the labels file has more rows than these.
-        errors: how many images have an error.
         without_picture: why images have no thumbnail -> how many.
         folder: where further thumbnails are; it belongs to the page. None if all are in the page.
     """
@@ -71,7 +69,6 @@ def write_report(
 
     Raises:
         ValueError: the source cannot be read, or `out` is no name for a page.
-        OSError: the page cannot be written.
     """
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"{out}: the report is an .html file in a folder that exists")

@@ -27,7 +27,6 @@ class Columns:
         hashes: sha256 in hex.
         sizes: bytes of the file, NaN where unknown.
         seconds: time per image, NaN where unknown.
-        heads: head name -> its scores.
         embeddings: float32 [rows, D], NaN where an image has none.
         embeddings_skipped: whether there are too many embeddings, or of different lengths.
         more: whether the file has more rows than these.
@@ -49,15 +48,7 @@ class Columns:
 
 
 def read_columns(source: Path, limit: int) -> Columns:
-    """Read a labels file.
-
-    Args:
-        source: a .parquet or .jsonl file, a folder of .parquet parts, or a job's.
-        limit: how many rows to take, from the first on.
-
-    Raises:
-        ValueError: it cannot be read, or it has no rows.
-    """
+    """Read the first `limit` rows of a labels file, see `read_batches`; raises ValueError if it has none."""
     texts: dict[str, list[str | None]] = {name: [] for name in ("path", "error_kind", "error", "sha256")}
     numbers: dict[str, list[Numbers]] = {name: [] for name in ("bytes", "seconds")}
     heads: dict[str, HeadCollector] = {}

@@ -25,13 +25,7 @@ SCRIPTS = (
 
 
 def render(title: str, blocks: Mapping[str, bytes], packs: Sequence[Sequence[str | None]]) -> str:
-    """Make the page.
-
-    Args:
-        title: what the browser shows as its title.
-        blocks: name -> bytes that the script reads.
-        packs: the thumbnails in the page, from the first on.
-    """
+    """Make the page from blocks of bytes that the script reads, by name, and its first packs of thumbnails."""
     folder = files("mlclip_client.report") / "assets"
     style = (folder / "page.css").read_text("utf-8")
     script = "\n".join((folder / f"{name}.js").read_text("utf-8") for name in SCRIPTS)

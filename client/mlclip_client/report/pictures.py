@@ -38,10 +38,7 @@ cannot be used; it could not be read now."""
 class Pictures:
     """Reads the files, members of archives and rows of manifests that rows name; downloads nothing.
 
-    It may be called from several threads, and must be closed.
-
-    Args:
-        root: folder that relative paths start from.
+    It may be called from several threads, and must be closed. Relative paths start from `root`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -95,13 +92,10 @@ def make_packs(
 ) -> Iterator[list[str | None]]:
     """Make thumbnails of images in order, `PER_PACK` at a time; no more are in memory at once.
 
-    Args:
-        paths: as in the rows; None has no picture.
-        read: gives an image's bytes; if it raises, there is no picture.
-        on_progress: called with images done and images in all.
+    `on_progress` is called with images done and images in all.
 
     Yields:
-        base64 of a picture of `mime()`, None for an image that cannot be read.
+        base64 of a picture of `mime()`, None for a path that is None or cannot be read.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), PER_PACK):

@@ -1,6 +1,6 @@
 """Reads the client's rows batch by batch, from Parquet, JSON lines or a folder of Parquet parts.
 
-A batch is an Arrow struct array with one struct per row, whatever the file was.
+A batch is an Arrow struct array with one struct per row, for every format.
 """
 
 from __future__ import annotations

@@ -25,11 +25,8 @@ class Ensemble:
     """One served ensemble: where it takes images, and which heads it answers for.
 
     Attributes:
-        model: its name.
         version: the one that was ready when the catalog was read.
         via: what it takes.
-        encoder: tag of its encoder.
-        heads: names of its heads.
         combined: whether it serves several heads, with their names in the names of its outputs.
         head: the only head, if this is the head's own ensemble.
     """
@@ -112,12 +109,7 @@ def spec_of(parameters: dict[str, str]) -> PixelSpec:
 
 
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
-    """Look up heads by name; None means the only one there is.
-
-    Args:
-        catalog: what is served.
-        names: in the order of the result.
-        where: whose catalog it is, for messages.
+    """Look up heads by name; None means the only one there is. Messages say whose catalog it is (`where`).
 
     Raises:
         UnknownHead: a head is not served, or None was given and there is not exactly one.
@@ -137,9 +129,7 @@ def taking(catalog: Catalog, heads: Sequence[HeadInfo], via: Via) -> tuple[HeadI
     """Give the same heads in the versions of their own ensembles that take images this way.
 
     A head's two ensembles have versions of their own, since only one of them includes the server's preprocessing.
-
-    Raises:
-        ServerError: a head has no ready ensemble that takes images this way.
+    Raises ServerError if a head has no ready ensemble that takes images this way.
     """
     return tuple(_own_ensemble(catalog, head, via).head or head for head in heads)
 
@@ -149,10 +139,7 @@ def plan_routes(catalog: Catalog, heads: Sequence[HeadInfo], via: Via) -> tuple[
 
     A single head of an encoder is asked through its own ensemble, several through the combined one. Without a combined
     ensemble that has them all, each head is asked alone, with the same answers and more work. A route's heads come from
-    `taking`, so an answer carries the version of the head's own ensemble, whichever ensemble gave it.
-
-    Raises:
-        ServerError: a head has no ready ensemble that takes images this way.
+    `taking`, so an answer carries the version of the head's own ensemble, no matter which ensemble gave it.
     """
     routes: list[Route] = []
     heads = taking(catalog, heads, via)

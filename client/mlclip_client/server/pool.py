@@ -1,4 +1,4 @@
-"""Several endpoints as one: requests go round robin, and wait for servers that are away or busy."""
+"""Several endpoints as one: round robin, with retries while a server is away or busy."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ class Endpoint(Generic[R]):
     """One server.
 
     Attributes:
-        url: host:port.
-        transport: how it is reached.
         failures: how many times in a row it did not answer.
         rests_until: when it is asked again, in seconds of the clock; in the past while it answers.
         reason: why it did not answer the last time.
@@ -41,11 +39,11 @@ class Endpoint(Generic[R]):
 class EndpointPool(Generic[R]):
     """One or more endpoints, each of which may be asked.
 
-    Questions go round robin. An endpoint that does not answer is left out, for a tenth of a second at first and up to
-    5 s if it stays away, and returns with its first answer; questions that failed there go to the others at once. If no
-    endpoint answers, all are busy or the deadline passed, a question is asked again after a pause with jitter, until
-    `retry_seconds` are over. Nothing is retried before the first answer, so that a wrong address is reported at once,
-    nor after a question was given up: until an endpoint answers, questions fail at once while all rest.
+    Questions go round robin. An endpoint that does not answer rests, for a tenth of a second at first and for up to 5 s
+    later, until its first answer; questions that met it go to the others at once. When no endpoint answers, the server
+    is busy or the deadline passed, a question is asked again, after a pause with jitter, until `retry_seconds` are
+    over. Before the first answer nothing is asked again, so a wrong address is reported at once. After a question has
+    been given up, others fail at once while all endpoints rest.
 
     Args:
         endpoints: url -> transport; at least one.
@@ -72,13 +70,10 @@ class EndpointPool(Generic[R]):
         self._lock, self._turn, self._jitter = threading.Lock(), 0, random.Random()
 
     async def ask(self, question: Callable[[Endpoint[R]], Awaitable[T]]) -> T:
-        """Ask an endpoint, or several until one answers.
+        """Ask an endpoint that answers; raises what the last try raised.
 
         Args:
-            question: everything that must be asked of the same endpoint; each try starts from its beginning.
-
-        Raises:
-            ClientError: what the last try raised.
+            question: all that must be asked of the same endpoint; it starts over at each try.
         """
         started = self._clock()
         retry_seconds = self._retry_seconds if self._answered is not None and not self._given_up else 0.0
@@ -106,11 +101,7 @@ class EndpointPool(Generic[R]):
                 return answer
 
     async def ask_each(self, question: Callable[[Endpoint[R]], Awaitable[T]]) -> list[T]:
-        """Ask every endpoint once, without retries, and give the answers of those that answer.
-
-        Raises:
-            ClientError: no endpoint answers; or what else the question raises.
-        """
+        """Ask every endpoint once; give the answers of those that answer. If none does, raises what the last raised."""
         answers: list[T] = []
         away: list[tuple[Endpoint[R], ClientError]] = []
         for endpoint in self.endpoints:
@@ -131,7 +122,7 @@ class EndpointPool(Generic[R]):
         return await self.endpoints[0].transport.work(function)
 
     async def _choose(self, until: float, tried: set[str]) -> Endpoint[R]:
-        """Give the next endpoint that does not rest; if all do, wait for the first. Without retries, try each once."""
+        """The next endpoint that does not rest; if all rest, the first to be back. After `until`, an untried one."""
         with self._lock:
             now, count = self._clock(), len(self.endpoints)
             order = [self.endpoints[(self._turn + step) % count] for step in range(count)]
@@ -146,7 +137,6 @@ class EndpointPool(Generic[R]):
         return chosen
 
     def _welcome(self, endpoint: Endpoint[R]) -> None:
-        """Note that an endpoint answers."""
         self._answered, self._given_up = self._clock(), False
         with self._lock:
             was_away, endpoint.failures, endpoint.rests_until = endpoint.failures > 0, 0, 0.0
@@ -154,7 +144,7 @@ class EndpointPool(Generic[R]):
             tell("endpoint back", notice=self._notice(f"{endpoint.url} answers again"), url=endpoint.url)
 
     def _note(self, endpoint: Endpoint[R], error: ClientError) -> None:
-        """Leave out an endpoint that does not answer; requests that were under way together count once."""
+        """Let an endpoint rest that does not answer; requests that were under way together count once."""
         if isinstance(error, ServerUnavailable):
             with self._lock:
                 now, endpoint.reason = self._clock(), str(error)
@@ -171,7 +161,7 @@ class EndpointPool(Generic[R]):
             self._given_up = True
 
     def _notice(self, text: str) -> str:
-        """Give a line for people, unless the question fails at once: then its error is the line."""
+        """The line on standard error; empty if the question fails at once, which reports the same."""
         return text if self._retry_seconds or len(self.endpoints) > 1 else ""
 
     def _pause(self, tries: int) -> float:

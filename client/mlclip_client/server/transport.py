@@ -51,7 +51,7 @@ class Transport(Protocol):
         """Run a function that reads files or computes."""
 
     async def pause(self, seconds: float) -> None:
-        """Wait, or until the transport is closed."""
+        """Wait, at most until the transport is closed."""
 
 
 class BlockingTransport:
@@ -60,9 +60,6 @@ class BlockingTransport:
     Args:
         url: host:port of Triton's gRPC endpoint.
         timeout: deadline of each request, in seconds.
-
-    Raises:
-        ValueError: `url` is no address, or the timeout is not positive.
     """
 
     def __init__(self, url: str, timeout: float) -> None:

@@ -10,9 +10,6 @@ from mlclip_client.errors import UnknownHead
 from mlclip_client.events import tell
 from mlclip_client.values import HeadInfo
 
-Offer = tuple[str, tuple[HeadInfo, ...]]
-"""A server's url, and the heads that are asked as it has them."""
-
 
 def newest(versions: Iterable[str]) -> str:
     """Give the highest of some version numbers, which is what Triton serves; empty if there is none."""
@@ -26,17 +23,11 @@ class VersionLock:
     Once no server has them, the versions of the next server to answer are locked.
 
     Args:
-        offers: of all servers that answer; at least one.
+        offers: url and heads of each server that answers; at least one. If two differ, raises UnknownHead.
         embeddings: whether embeddings are asked for, which must all be of one encoder.
-
-    Attributes:
-        heads: in the versions that are locked.
-
-    Raises:
-        UnknownHead: two servers have different ones.
     """
 
-    def __init__(self, offers: Sequence[Offer], embeddings: bool = False) -> None:
+    def __init__(self, offers: Sequence[tuple[str, tuple[HeadInfo, ...]]], embeddings: bool = False) -> None:
         (first, self.heads), *others = offers
         for url, heads in others:
             if difference := self._difference(url, heads):
@@ -48,16 +39,11 @@ class VersionLock:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the heads."""
+        """The names of the heads."""
         return tuple(head.name for head in self.heads)
 
     def refuses(self, url: str, heads: tuple[HeadInfo, ...]) -> str | None:
-        """Give the reason why a server must be left out; None: it may answer.
-
-        Args:
-            url: of the server.
-            heads: as it has them now.
-        """
+        """Give the reason why a server with these heads must be left out; None: it may answer."""
         with self._lock:
             difference = self._difference(url, heads)
             if difference is None:

@@ -12,30 +12,11 @@ from tritonclient.grpc import InferResult, service_pb2
 
 from mlclip_client.errors import ServerError
 from mlclip_client.server.catalog import Route
-from mlclip_client.server.versions import newest
-from mlclip_client.values import Answer, HeadInfo, Reference
+from mlclip_client.values import Answer, Reference
 
 EMBEDDING = "embedding_out"
 REFERENCES = "references"
 _LENGTH_PREFIX = struct.Struct("<I")
-
-
-def index_request() -> Any:
-    """Ask for the names and versions of all ready models."""
-    return service_pb2.RepositoryIndexRequest(ready=True)
-
-
-def ready_versions(reply: Any) -> dict[str, str]:
-    """Read a repository index: model name -> newest ready version."""
-    versions: dict[str, list[str]] = {}
-    for model in reply.models:
-        versions.setdefault(model.name, []).append(model.version)
-    return {name: newest(found) for name, found in versions.items()}
-
-
-def config_request(model: str, version: str) -> Any:
-    """Ask for a model's configuration."""
-    return service_pb2.ModelConfigRequest(name=model, version=version)
 
 
 def infer_request(
@@ -87,8 +68,8 @@ def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
         head.name: Answer(
             head=head.name,
             labels=head.labels,
-            scores=_vector(result, route, route.output(head, "scores"), head),
-            selected=_vector(result, route, route.output(head, "selected"), head),
+            scores=_vector(result, route, route.output(head, "scores"), len(head.labels)),
+            selected=_vector(result, route, route.output(head, "selected"), len(head.labels)),
             labels_sha256=head.labels_sha256,
             model=reply.model_name,
             version=head.version,
@@ -99,21 +80,13 @@ def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
 
 
 def read_embedding(route: Route, reply: Any) -> npt.NDArray[np.float32]:
-    """Take the embedding, float32 [D], out of a reply that was asked for it.
-
-    Raises:
-        ServerError: it is missing or has another length than the configuration says.
-    """
-    return _checked(InferResult(reply).as_numpy(EMBEDDING), route, EMBEDDING, route.heads[0].embedding_size)
+    """Take the embedding, float32 [D], out of a reply; raises ServerError if it is missing or of another length."""
+    return _vector(InferResult(reply), route, EMBEDDING, route.heads[0].embedding_size)
 
 
 def _add_bytes(request: Any, name: str, value: bytes) -> None:
     request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
     request.raw_input_contents.append(_LENGTH_PREFIX.pack(len(value)) + value)
-
-
-def _vector(result: Any, route: Route, name: str, head: HeadInfo) -> npt.NDArray[Any]:
-    return _checked(result.as_numpy(name), route, name, len(head.labels))
 
 
 def _references(array: npt.NDArray[Any] | None) -> tuple[Reference, ...] | None:
@@ -124,10 +97,10 @@ def _references(array: npt.NDArray[Any] | None) -> tuple[Reference, ...] | None:
     return tuple(Reference(each["id"], tuple(each["labels"]), each["weight"]) for each in found)
 
 
-def _checked(array: npt.NDArray[Any] | None, route: Route, name: str, length: int) -> npt.NDArray[Any]:
+def _vector(result: InferResult, route: Route, name: str, length: int) -> npt.NDArray[Any]:
+    array = result.as_numpy(name)
     if array is None or array.shape != (1, length):
         found = "nothing" if array is None else f"shape {list(array.shape)}"
-        model = route.ensemble.model
-        raise ServerError(f"{model} answered {found} for {name}, not [1, {length}]; export again")
+        raise ServerError(f"{route.ensemble.model} answered {found} for {name}, not [1, {length}]; export again")
     vector: npt.NDArray[Any] = array[0]
     return vector

@@ -49,14 +49,20 @@ class Web:
         self._slots = Slots(limits.connections, limits.per_host)
         self._closing = threading.Event()
         self._headers = [("User-Agent", limits.user_agent), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
-        network = CheckedNetwork(self._deadline, executor, limits.private or limits.proxy is not None, lookup)
-        self._pool = _pool(limits, network)
+        any_address = limits.private or limits.proxy is not None
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            proxy=None if limits.proxy is None else _proxy(limits.proxy),
+            max_connections=limits.connections,
+            keepalive_expiry=5.0,
+            network_backend=CheckedNetwork(self._deadline, executor, any_address, lookup),
+        )
 
     def fetch(self, url: str) -> bytes:
         """Download a file.
 
         Time counts from when a slot is free, and includes redirects and retries. If a site is busy or a connection
-        breaks, it is tried again, three times in all, not before the time that the site asks for.
+        breaks, there are up to three tries, the next one not before the time that the site asks for.
 
         Raises:
             DownloadFailed: there is no file, or it may not be fetched; the message says why.
@@ -136,16 +142,6 @@ class Web:
             raise _Again(f"the connection failed: {reason_of(error)}") from error
         except (httpcore2.ProtocolError, httpcore2.UnsupportedProtocol) as error:
             raise DownloadFailed(reason_of(error)) from error
-
-
-def _pool(limits: Limits, network: CheckedNetwork) -> httpcore2.ConnectionPool:
-    return httpcore2.ConnectionPool(
-        ssl_context=httpx2.create_ssl_context(),
-        proxy=None if limits.proxy is None else _proxy(limits.proxy),
-        max_connections=limits.connections,
-        keepalive_expiry=5.0,
-        network_backend=network,
-    )
 
 
 def _proxy(address: str) -> httpcore2.Proxy:

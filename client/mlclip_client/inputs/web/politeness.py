@@ -12,12 +12,7 @@ _WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview
 
 
 class Slots:
-    """Limits how many downloads run at once.
-
-    Args:
-        in_all: limit of all downloads.
-        per_host: limit of those from one host.
-    """
+    """Limits how many downloads run at once, in all and from one host."""
 
     def __init__(self, in_all: int, per_host: int) -> None:
         self._in_all, self._per_host = in_all, per_host
@@ -26,12 +21,7 @@ class Slots:
 
     @contextlib.contextmanager
     def one(self, host: str, seconds: float | None) -> Iterator[bool]:
-        """Hold a slot while the block runs; tells whether one was free in time.
-
-        Args:
-            host: to download from.
-            seconds: how long to wait; None: without limit.
-        """
+        """Hold a slot while the block runs; tells whether one was free within `seconds` (None: without limit)."""
         with self._freed:
             got = self._freed.wait_for(lambda: self._free(host), seconds)
             self._taken[host] += got
