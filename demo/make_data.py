@@ -1,7 +1,7 @@
 """Choose the demo's pictures from the full set of Open Clip Art pictures; `demo/data/README.md` says how.
 
 The source folder holds `images.tar` and `metadata.jsonl` (one object per picture: `file`, `group`, `split`,
-`labels`, `title`, `source`). The same source gives the same bytes, whatever the machine.
+`labels`, `title`, `source`). The same source gives the same bytes on every machine.
 """
 
 from __future__ import annotations

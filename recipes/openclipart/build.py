@@ -43,13 +43,7 @@ UNSUITABLE = ("people/clothing/pantyhose/",)
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """The data set as it was written, and what was left out.
-
-    Attributes:
-        dataset: the pictures with labels, title, split and group.
-        changes: an entry for each file that was dropped or merged.
-        missing: published pictures that the packages lack.
-    """
+    """The data set as it was written, the files that were dropped or merged, and the published pictures not found."""
 
     dataset: Dataset
     changes: tuple[Change, ...] = field(repr=False)
@@ -93,17 +87,11 @@ def rebuild(
     published: Mapping[str, str] | None = None,
     on_progress: Progress = quiet,
 ) -> Rebuilt:
-    """Make the data set; its pictures are written below `out/images`.
+    """Make the data set of a tree with `svg/` and `png/`; its pictures are written below `out/images`.
 
-    Args:
-        tree: folder with `svg/` and `png/`.
-        out: folder to write to.
-        everything: also take the pictures that were never published.
-        published: source to split; by default `published_splits()`.
-        on_progress: called with files done and files in all.
+    `everything` also takes the pictures that were never published; `published` maps sources to splits.
 
-    Raises:
-        DataError: the tree is not that of the packages, nothing is left of it, or `out` cannot be written.
+    Raises DataError if the tree is not that of the packages, nothing is left of it, or `out` cannot be written.
     """
     splits = published_splits() if published is None else published
     changes: list[Change] = []

@@ -16,10 +16,8 @@ INSTALLED = Path("/usr/share/openclipart")
 def find_tree(source: Path | None, work: Path) -> Path:
     """The folder that holds `svg/` and `png/`.
 
-    Args:
-        source: a folder with both packages' `.deb` files or with their content unpacked; by default the installed
-            packages; without these, both are fetched with `apt-get download`.
-        work: folder for what is fetched (156 MB) and unpacked (330 MB).
+    `source` has both packages' `.deb` files or their content; by default it is the installed packages. Without these,
+    both are fetched with `apt-get download` (156 MB) into `work`, and unpacked (330 MB).
     """
     if source is None:
         return INSTALLED if _is_tree(INSTALLED) else _unpack(_download(work), work)
