@@ -9,15 +9,11 @@ by how much models disagree with their labels, so that a person looks at the wor
     write_sheet(Path("audit.csv"), dataset, found.doubts[:1000], found.suggested)
     # a person fills in the column `decision`
     corrected = apply_sheet(Path("audit.csv"), dataset).dataset
-
-    folds     scores from heads that have not seen the image
-    doubts    which labels look like errors, and how much
-    sheet     the list in which a person decides
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +23,7 @@ from mlclip.audit.doubts import Doubt, LabelDoubts, by_label, find_doubts, impor
 from mlclip.audit.folds import opinions
 from mlclip.audit.sheet import Applied, apply_sheet, write_sheet
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.settings import Recipe
@@ -57,15 +54,12 @@ def audit(
     folds: int = 5,
     seed: int = 0,
     *,
-    on_training: Callable[[int, int], None] = lambda done, total: None,
+    on_training: Progress = quiet,
 ) -> Audit:
     """Look for label errors in R labelled images; their splits are ignored, and every image is judged.
 
-    Arguments are those of `opinions`; two heads of different kinds see more than one.
-
-    Raises:
-        DataError: fewer groups of images than folds.
-        TrainError: cleanlab is not installed, fewer than 3 folds, or training fails.
+    Arguments are those of `opinions`; two heads of different kinds see more than one. Raises DataError for fewer groups
+    of images than folds, and TrainError without cleanlab, for fewer than 3 folds, or if training fails.
     """
     import_cleanlab()
     heard = opinions(dataset, encoder, cache, recipes, folds, seed, on_training=on_training)

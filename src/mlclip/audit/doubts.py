@@ -70,9 +70,7 @@ class LabelDoubts:
 def find_doubts(targets: npt.NDArray[np.uint8], opinions: Opinions) -> list[Doubt]:
     """All labels with a score of at least one half, missing and wrong ones in turn, worst first.
 
-    Args:
-        targets: the labels as given, 0 or 1, [R, N].
-        opinions: what heads say about the same images.
+    `targets` are the labels as given, 0 or 1, [R, N].
     """
     label_quality, image_quality, filters = import_cleanlab()
     given, probabilities = targets.astype(np.bool_), opinions.probabilities.mean(axis=0)

@@ -35,14 +35,9 @@ SEPARATOR = "|"
 
 @dataclass(frozen=True)
 class Applied:
-    """What decisions did to a dataset.
+    """The corrected dataset, and how many labels decisions added and removed.
 
-    Attributes:
-        dataset: corrected.
-        added: how many labels were added.
-        removed: how many labels were removed.
-        kept: how many decisions were `keep`, or changed nothing.
-        undecided: how many lines have no decision.
+    `kept` counts the decisions that were `keep` or changed nothing, `undecided` the lines without a decision.
     """
 
     dataset: Dataset
@@ -55,11 +50,7 @@ class Applied:
 def write_sheet(path: Path, dataset: Dataset, doubts: Sequence[Doubt], selected: npt.NDArray[np.bool_]) -> None:
     """Write the list as CSV, image paths relative to it, and as `.html` of the same name.
 
-    Args:
-        path: the CSV file.
-        dataset: R images.
-        doubts: the lines, in order.
-        selected: bool [R, N]: the labels that heads suggest.
+    `selected`, bool [R, N], has the labels that heads suggest for the R images.
     """
     name = relative_to(path.parent)
     lines = [_line(name(dataset.items[doubt.row].path), dataset, doubt, selected) for doubt in doubts]
@@ -74,9 +65,7 @@ def write_sheet(path: Path, dataset: Dataset, doubts: Sequence[Doubt], selected:
 def apply_sheet(path: Path, dataset: Dataset) -> Applied:
     """Correct a dataset by the decisions in a list.
 
-    Raises:
-        DataError: the list cannot be read, names an image or a label that the data lacks, or has another decision than
-            `keep`, `add` or `remove`.
+    Raises DataError if the list names an image or a label that the data lacks, or has any other decision.
     """
     folder_of = cache(Path.resolve)
     places = {folder_of(item.path.parent) / item.path.name: row for row, item in enumerate(dataset.items)}

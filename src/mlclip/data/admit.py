@@ -58,17 +58,10 @@ def admit(
 ) -> Admitted:
     """Read sources, reject broken items, leave out unlabelled ones, split, leave out rare labels.
 
-    Args:
-        *sources: see `Source`.
-        fractions: shares of train, val and test, as for `assign_splits`.
-        seed: of the splits.
-        min_count: a class with fewer training images is left out everywhere; 0 keeps classes without images.
-        keep_unlabelled: keep images without a label, as pictures on which nothing is to be found.
-        on_progress: called with images done and images in all.
-        **options: see `ReadOptions`.
-
-    Raises:
-        DataError: a source as a whole cannot be read, or nothing is left of it.
+    A class with fewer training images than `min_count` is left out everywhere; 0 keeps classes without images.
+    `keep_unlabelled` keeps images without a label, as pictures on which nothing is to be found. For the other arguments
+    see `Source`, `ReadOptions` and `assign_splits`. Raises DataError if a source as a whole cannot be read, or if
+    nothing is left of it.
     """
     found, problems = scan(*sources, **options)
     report = validate(found, problems=problems, on_progress=on_progress)

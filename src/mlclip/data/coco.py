@@ -26,15 +26,8 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
     The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; otherwise
     file names start from the JSON file's folder. The name also tells the split: train, val or test.
 
-    Args:
-        path: the JSON file.
-        images: folder of the images.
-
     Returns:
         The images as items, those without annotations without labels; the category names by id; the problems.
-
-    Raises:
-        DataError: the file is not JSON, not COCO, or two categories share a name.
     """
     content = _load(path)
     problems: list[Problem] = []
@@ -50,7 +43,8 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
             problems.append(Problem(where, f"there is no category {category}"))
         else:
             labels[image].add(category)
-    root, split, items = images or _image_folder(path), _split_of(path), []
+    named = re.fullmatch(r"instances_(train|val|test)\d*", path.stem)
+    root, split, items = images or _image_folder(path), named and named[1], []
     for position, image in enumerate(content["images"]):
         if image["id"] not in known:
             problems.append(Problem(f"{path}: images[{position}]", f"a second image {image['id']}: left out"))
@@ -92,8 +86,3 @@ def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[object, st
 def _image_folder(path: Path) -> Path:
     beside = path.parent.parent / path.stem.removeprefix("instances_")
     return beside if path.stem.startswith("instances_") and beside.is_dir() else path.parent
-
-
-def _split_of(path: Path) -> str | None:
-    match = re.fullmatch(r"instances_(train|val|test)\d*", path.stem)
-    return match.group(1) if match else None

@@ -52,10 +52,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items, in the order of their source, and their classes; every method that changes something returns a new one.
+    """Items, in the order of their source, and their classes, in the order of the columns of `targets`.
 
-    Attributes:
-        classes: label names, in the order of the columns of `targets`.
+    Every method that changes something returns a new one.
     """
 
     items: tuple[Item, ...]
@@ -76,11 +75,7 @@ class Dataset:
         return ", ".join(f"{name} {images:,}" for name, images in self.split_counts.items())
 
     def split(self, name: str) -> Dataset:
-        """The items of one split, with all classes.
-
-        Raises:
-            DataError: no such split, or it is empty.
-        """
+        """The items of one split, with all classes; raises DataError if there are none."""
         if name not in SPLITS:
             raise DataError(f"no split is called {name!r}: use one of {', '.join(SPLITS)}")
         items = tuple(item for item in self.items if item.split == name)
@@ -118,8 +113,7 @@ class Dataset:
     def targets(self, items: Sequence[Item] | None = None) -> npt.NDArray[np.uint8]:
         """The labels of R items (by default all) as zeros and ones: uint8 [R, N], columns in class order.
 
-        Raises:
-            DataError: an item has a label that is none of the classes.
+        Raises DataError for a label that is none of the classes.
         """
         rows = self.items if items is None else items
         column = {name: n for n, name in enumerate(self.classes)}

@@ -69,12 +69,8 @@ class Curve:
 def fit_curve(similarities: npt.ArrayLike, same: npt.ArrayLike) -> Curve:
     """Fit the logistic regression: L2 penalty of 1e-4 on the slope of the standardised similarity.
 
-    Args:
-        similarities: [n] cosine similarities of pairs.
-        same: [n] whether they are duplicates; both answers must occur.
-
-    Raises:
-        DataError: the pairs tell no curve: all answers are the same, or duplicates are not the more similar ones.
+    Similarities [n] are cosines of pairs; `same` [n] says whether they are duplicates. Raises DataError if all answers
+    are equal, or if duplicates are not the more similar ones.
     """
     x, y = np.asarray(similarities, dtype=np.float64), np.asarray(same, dtype=np.bool_)
     if not y.any() or y.all() or np.ptp(x) == 0:
@@ -89,15 +85,9 @@ def fit_curve(similarities: npt.ArrayLike, same: npt.ArrayLike) -> Curve:
 
 
 def group_answers(items: Sequence[Item], index: Index, similarities: Vector) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """Label the pair of each image and its most similar one by their groups; images without a group are skipped.
+    """Label the pair of each image and its most similar one (see `nearest`) by their groups, no pair twice.
 
-    Args:
-        items: R items.
-        index: int [R]: the row of the most similar other image.
-        similarities: [R]: how similar it is.
-
-    Returns:
-        Similarities [n] and answers [n] of the pairs where both have a group, no pair twice.
+    Returns similarities [n] and answers [n] of the pairs where both have a group.
     """
     pairs, found = nearest_pairs(index, similarities)
     known = [all(items[row].group is not None for row in pair) for pair in pairs.tolist()]
@@ -121,17 +111,11 @@ def ask_until_steady(
     tolerance: float = 0.002,
     steady: int = 10,
 ) -> dict[int, bool]:
-    """Ask about one pair after another until both points are steady, or no candidate is left.
+    """Ask about one pair after another until both points are steady, or no candidate is left; return all answers.
 
-    Args:
-        candidates: [n] similarities of the pairs that can be asked about.
-        answers: answers that are known already, by candidate.
-        ask: called with a candidate and the points so far; None stops.
-        tolerance: the most that either point may have moved over the last `steady` answers.
-        steady: answers in a row.
-
-    Returns:
-        All answers, including the given ones.
+    Candidates are the similarities [n] of the pairs that can be asked about; `answers`, by candidate, are known.
+    `ask` gets a candidate and the points so far; None stops. Points are steady if neither moved by more than
+    `tolerance` over the last `steady` answers.
     """
     known = dict(answers)
     history: list[Points] = []

@@ -20,18 +20,10 @@ Row = tuple[int, Fields | DataError]
 
 
 def read_manifest(path: Path, root: Path, separator: str = "|") -> tuple[list[Item], list[Problem]]:
-    """Read a manifest; its suffix tells the format.
+    """Read a manifest: its items, and a problem for every unusable line; raises DataError if the file cannot be read.
 
-    Args:
-        path: `.csv`, `.tsv`, `.jsonl` (also `.ndjson`) or `.parquet`.
-        root: folder that relative image paths start from.
-        separator: between labels that come as one string.
-
-    Returns:
-        The items, and a problem for every unusable line.
-
-    Raises:
-        DataError: the file as a whole cannot be read.
+    The suffix tells the format, see `READERS`. Relative image paths start from `root`; `separator` is between labels
+    that come as one string.
     """
     read = READERS.get(path.suffix.lower())
     if read is None:

@@ -19,12 +19,7 @@ def near_duplicates(
 ) -> tuple[Index, Vector]:
     """Choose which images stay: in order of priority, each that is not similar to one that stays already.
 
-    Args:
-        rows: R embeddings.
-        threshold: cosine similarity from which two images are duplicates.
-        priority: [R], highest first; of equals, the first row.
-        block: rows compared at a time.
-        on_progress: called with blocks done and blocks in all.
+    Priority is [R], highest first; of equals, the first row. `block` rows are compared at a time.
 
     Returns:
         For each row the row that stays in its place, int64 [R], its own where it stays; and their cosine similarity,

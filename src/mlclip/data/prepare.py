@@ -39,13 +39,11 @@ class Preparation:
     """Settings of `prepare`.
 
     Attributes:
-        fractions: shares of train, val and test.
         stratify: `similarity` spreads the strata below, `labels` every label (iterative stratification).
         strata: quantiles of the highest softmaxed similarity.
         temperature: factor on similarities before that softmax.
         min_count: a label with fewer training images is dropped everywhere; the document has 50.
         resplit: do not keep the splits that items have.
-        seed: of the splits.
         block: rows compared at a time.
     """
 
@@ -61,14 +59,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is left, and what was dropped and merged.
-
-    Attributes:
-        dataset: without near-duplicates; every item has a label and a split.
-        points: the two thresholds of similarity.
-        changes: an entry for each image and label that was dropped, and for each merge.
-        given: how many images there were before.
-    """
+    """What is left of `given` images (every item has a label and a split), and what was dropped and merged."""
 
     dataset: Dataset
     points: Points
@@ -104,15 +95,9 @@ def prepare(
 
     The images that are dropped and those that are left add up to those before.
 
-    Args:
-        dataset: items whose files can be read.
-        embed: gives the embeddings of image files, such as `FeatureCache(encoder).rows`.
-        points: similarities of suspected and certain duplicates; by default from the items' groups.
-        settings: how to split, and what is rare.
-        on_progress: called with blocks done and blocks in all, in each pass over the similarities.
-
-    Raises:
-        DataError: nothing is left, or groups do not tell the thresholds.
+    `embed` gives the embeddings of image files, such as `FeatureCache(encoder).rows`. Without `points` the thresholds
+    come from the items' groups. `on_progress` is called with blocks done and blocks in all of each pass over the
+    similarities. Raises DataError if nothing is left, or if groups do not tell the thresholds.
     """
     labelled = dataset.labelled()
     if not labelled.items:

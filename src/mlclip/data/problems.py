@@ -11,12 +11,9 @@ from mlclip.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding.
+    """One finding and its place in the source, such as `labels.csv:12`.
 
-    Attributes:
-        where: place in the source, such as `labels.csv:12`.
-        message: what is wrong there.
-        severity: an `error` keeps the item out of the prepared data, a `warning` does not.
+    An `error` keeps the item out of the prepared data, a `warning` does not.
     """
 
     where: str
@@ -31,8 +28,7 @@ class Problem:
 class Report:
     """All findings about a dataset, in the order they were found.
 
-    Attributes:
-        checked: the dataset, with the hash of every file that could be read.
+    `checked` is the dataset, with the hash of every file that could be read.
     """
 
     problems: tuple[Problem, ...]

@@ -49,8 +49,7 @@ class ReadOptions(TypedDict, total=False):
 def read_dataset(*sources: Source, **options: Unpack[ReadOptions]) -> Dataset:
     """Read sources without faults, such as `mlclip data` writes them. Image files are not opened: `validate` does that.
 
-    Raises:
-        DataError: anything is wrong; the message gives the line.
+    Raises DataError if anything is wrong; the message gives the line.
     """
     dataset, problems = scan(*sources, **options)
     errors = [problem for problem in (*problems, *unknown_labels(dataset)) if problem.severity == "error"]

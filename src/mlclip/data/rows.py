@@ -35,16 +35,9 @@ def known_columns(names: list[str]) -> dict[str, str]:
 
 
 def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
-    """Turn the fields of one line, column name → value, into an item.
+    """Turn the fields of one line, column name → value, into an item; the path starts from `root`.
 
-    Args:
-        fields: as the file has them.
-        where: place in the source, for messages.
-        root: folder that relative paths start from.
-        separator: between labels that come as one string.
-
-    Raises:
-        DataError: a value is missing, of the wrong type or not allowed; the message does not repeat `where`.
+    Raises DataError if a value is missing, of the wrong type or not allowed; the message does not repeat `where`.
     """
     columns = known_columns(list(fields))
     for needed in ("path", "labels"):

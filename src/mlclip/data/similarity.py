@@ -39,9 +39,8 @@ def similarity_blocks(
 ) -> Iterator[tuple[int, int, npt.NDArray[np.float32]]]:
     """Go through the upper half of all similarities, the diagonal's blocks included.
 
-    Yields:
-        The first row and first column of a block, and its similarities, float32 [<= block, <= block]. An image's
-        similarity to itself is -inf, so that it is not its own neighbour.
+    Yields the first row and first column of a block, and its similarities, float32 [<= block, <= block]. An image's
+    similarity to itself is -inf, so that it is not its own neighbour.
     """
     total = len(rows)
     for done, start in enumerate(range(0, total, block), start=1):
@@ -56,10 +55,9 @@ def similarity_blocks(
 
 
 def nearest(rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet) -> tuple[Index, Vector]:
-    """The most similar other image of every image.
+    """The most similar other image of every image: its row, int64 [R], and the similarity, float64 [R].
 
-    Returns:
-        Its row, int64 [R] (of equals the lowest; -1 where there is no other), and the similarity, float64 [R].
+    Of equals it is the lowest row; -1 where there is no other.
     """
     index = np.full(len(rows), -1, dtype=np.int64)
     best = np.full(len(rows), -np.inf)
@@ -94,16 +92,8 @@ def highest_softmax(
 ) -> Vector:
     """Each image's highest value after a softmax over its similarities with all other images.
 
-    A measure of how many relevant examples an image has: many give a low value (document 002, 3.1.2).
-
-    Args:
-        rows: R embeddings.
-        temperature: factor on the similarities before the softmax; 1 is the document's.
-        block: rows at a time.
-        on_progress: see above.
-
-    Returns:
-        float64 [R]; 0 where there is no other image.
+    A measure of how many relevant examples an image has: many give a low value (document 002, 3.1.2). `temperature` is
+    a factor on the similarities; 1 is the document's. Returns float64 [R]; 0 where there is no other image.
     """
     highest = np.full(len(rows), -np.inf)
     total = np.zeros(len(rows))

@@ -35,15 +35,9 @@ def assign_splits(
     COCO's two files, its share is cut from train. Items of one group, or with the same bytes, stay together; a group
     with a member in a split follows it.
 
-    Args:
-        dataset: at least as many groups as splits are asked for.
-        fractions: shares of train, val and test, divided by their sum; 0 leaves a split out.
-        seed: the same seed and items give the same splits.
-        strata: int [R], from 0: spread these by the shares, instead of the labels.
-        units: int [R], equal for items that stay together; by default `together(dataset.items)`.
-
-    Raises:
-        DataError: the fractions make no sense, or there are too few images for them.
+    Fractions are the shares of train, val and test, divided by their sum; 0 leaves a split out. The shares spread the
+    labels, or the `strata`, int [R], from 0. `units`, int [R], are equal for items that stay together, by default
+    `together(dataset.items)`. Raises DataError if there are too few images for the fractions.
     """
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or (shares < 0).any() or shares[0] == 0:
@@ -88,14 +82,9 @@ def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
 
 
 def together(items: Sequence[Item], sets: Iterable[int] | None = None) -> Index:
-    """Number the sets of items that must stay together, by group and by content, in chains.
+    """Number the sets of R items that must stay together, by group and by content, in chains: int64 [R], from 0.
 
-    Args:
-        items: R of them.
-        sets: R numbers; items with the same number stay together, too.
-
-    Returns:
-        int64 [R], from 0.
+    Items with the same number in `sets`, R numbers, stay together, too.
     """
     first: dict[tuple[str, str | int], int] = {}
     numbers = repeat(None) if sets is None else sets

@@ -43,11 +43,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def records(path: Path) -> Iterator[tuple[int, list[str] | DataError]]:
-    """The records of a CSV file, or of a `.tsv` file, that are not blank.
+    """The records of a CSV file, or of a `.tsv` file, that are not blank, each with the line it starts on.
 
-    Yields:
-        The line that a record starts on (a quoted value may span several), and its values. Broken CSV is the last
-        record, as an error.
+    A quoted value may span several lines. Broken CSV is the last record, as an error.
     """
     text = io.StringIO(read_text(path), newline="")
     reader = csv.reader(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
@@ -62,14 +60,9 @@ def records(path: Path) -> Iterator[tuple[int, list[str] | DataError]]:
 
 
 def columns(path: Path, *names: str) -> Iterator[tuple[str, list[str]]]:
-    """Read the named columns of a CSV file, whose first line holds the names.
+    """Read the named columns of a CSV file, whose first line holds the names; raises DataError if one is missing.
 
-    Yields:
-        The place of a record, as `file:line`, and its values in the order of `names`; a value that the record lacks is
-        empty.
-
-    Raises:
-        DataError: a column is missing, or the file is not CSV.
+    Yields the place of a record, as `file:line`, and its values in the order of `names`; a missing value is empty.
     """
     places: list[int] | None = None
     for line, values in records(path):

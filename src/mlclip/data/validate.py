@@ -21,14 +21,10 @@ def validate(dataset: Dataset, *, problems: Iterable[Problem] = (), on_progress:
 
     Errors: a label that is none of the classes, a file that is missing or cannot be decoded, a repeated path, a picture
     (same bytes) that is also in another split. Warnings: no label, the same bytes twice in one split, a file that has
-    changed since its hash was recorded.
-
-    Args:
-        dataset: items with their place in the source.
-        problems: what reading has already found; it comes first in the report.
-        on_progress: called with images done and images in all.
+    changed since its hash was recorded. `problems`, which reading has found already, come first in the report.
     """
-    found = [*problems, *unknown_labels(dataset), *_unlabelled(dataset), *_repeated_paths(dataset)]
+    unlabelled = [Problem(item.place, "no label", "warning") for item in dataset.items if not item.labels]
+    found = [*problems, *unknown_labels(dataset), *unlabelled, *_repeated_paths(dataset)]
     items: list[Item] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for item, problem in pool.map(_look_at, dataset.items):
@@ -58,10 +54,6 @@ def _look_at(item: Item) -> tuple[Item, Problem | None]:
     if item.sha256 not in (None, digest):
         return checked, Problem(item.place, f"{item.path} has changed since its hash was recorded", "warning")
     return checked, None
-
-
-def _unlabelled(dataset: Dataset) -> list[Problem]:
-    return [Problem(item.place, "no label", "warning") for item in dataset.items if not item.labels]
 
 
 def _repeated_paths(dataset: Dataset) -> list[Problem]:
