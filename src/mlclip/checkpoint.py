@@ -109,12 +109,16 @@ class Run:
 
 def save_run(folder: Path, run: Run) -> None:
     """Write a run folder; raises CheckpointError."""
+    encoder = asdict(replace(run.encoder, source=None))
+    del encoder["source"]
     config = {
         "mlclip_version": version("mlclip"),
         "head": {"name": run.head_name, "config": run.head.config},
-        "encoder": _plain(run.encoder),
+        "encoder": encoder,
         "training": run.training,
     }
+    shortest = [float(str(value)) for value in run.thresholds.astype(np.float32)]  # reads back as the same float32
+    own, source = folder / OWN_ENCODER, run.encoder.source
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "labels.txt").write_bytes(labels_file(run.labels))
@@ -122,19 +126,13 @@ def save_run(folder: Path, run: Run) -> None:
         (folder / REFERENCES).unlink(missing_ok=True)
         if run.head.reference_ids:
             (folder / REFERENCES).write_bytes(references_file(run))
-        if run.encoder.own:
-            _save_encoder(folder / OWN_ENCODER, run.encoder)
-        save_thresholds(folder, run.labels, run.thresholds)
+        if run.encoder.own and not (isinstance(source, Path) and source.resolve() == own.resolve()):
+            save_encoder(run.encoder.load(), own)
+        write_json(folder / "thresholds.json", dict(zip(run.labels, shortest, strict=True)))
         write_json(folder / "config.json", config)
         write_json(folder / "metrics.json", run.metrics)
     except OSError as error:
         raise CheckpointError(f"cannot write the run folder {folder}: {error}") from error
-
-
-def save_thresholds(folder: Path, labels: Sequence[str], thresholds: npt.NDArray[np.float32]) -> None:
-    """Write `thresholds.json`: label to threshold, each the shortest decimal that reads back as the same float32."""
-    values = {label: float(str(value)) for label, value in zip(labels, thresholds.astype(np.float32), strict=True)}
-    write_json(folder / "thresholds.json", values)
 
 
 def load_run(folder: Path) -> Run:
@@ -152,7 +150,9 @@ def load_run(folder: Path) -> Run:
         if (folder / REFERENCES).is_file():
             lines = (folder / REFERENCES).read_text(encoding="utf-8").splitlines()
             head.reference_ids = tuple(json.loads(line)["id"] for line in lines)
-        encoder = _encoder_ref(config["encoder"], folder)
+        encoder = EncoderRef(**config["encoder"] | {"spec": PixelSpec(**config["encoder"]["spec"])})
+        if encoder.own:
+            encoder = replace(encoder, source=folder / OWN_ENCODER)
         metrics = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the run folder {folder} is broken: {type(error).__name__}: {error}") from error
@@ -168,7 +168,7 @@ def labels_file(labels: Sequence[str]) -> bytes:
     if len(set(labels)) < len(labels):
         raise CheckpointError("labels.txt: a label is given twice")
     for label in labels:
-        if not label or len(label.splitlines()) > 1 or label.splitlines()[0] != label:
+        if label.splitlines() != [label]:
             raise CheckpointError(f"labels.txt: {label!r} is empty or holds a newline; rename it")
     return "".join(f"{label}\n" for label in labels).encode()
 
@@ -181,23 +181,6 @@ def references_file(run: Run) -> bytes:
         for name, row in zip(run.head.reference_ids, targets, strict=True)
     )
     return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _plain(encoder: EncoderRef) -> dict[str, Any]:
-    """An encoder's description without its source, as config.json has it."""
-    return {name: value for name, value in asdict(replace(encoder, source=None)).items() if name != "source"}
-
-
-def _encoder_ref(plain: dict[str, Any], folder: Path) -> EncoderRef:
-    reference = EncoderRef(**{**plain, "spec": PixelSpec(**plain["spec"])})
-    return replace(reference, source=folder / OWN_ENCODER) if reference.own else reference
-
-
-def _save_encoder(folder: Path, reference: EncoderRef) -> None:
-    """Write a run's own encoder, unless it lies there already."""
-    if isinstance(reference.source, Path) and reference.source.resolve() == folder.resolve():
-        return
-    save_encoder(reference.load(), folder)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -34,7 +34,6 @@ class MultiLabelClassifier:
         pretrained: tag or file of its weights; see `load_encoder`.
         options: the head's own options, such as `{"groups": 100}`.
         training: None takes the head's defaults.
-        thresholds: how thresholds are chosen.
         cache: folder of the features cache.
 
     Attributes:
@@ -66,15 +65,10 @@ class MultiLabelClassifier:
         validation: float = 0.2,
         seed: int = 0,
     ) -> MultiLabelClassifier:
-        """Train on image files.
+        """Train on R image files with R lists of label names, and with R texts for heads that read them (`fusion`).
 
-        Args:
-            images: R image files.
-            labels: R lists of label names.
-            texts: R texts, for heads that read them (`fusion`); None for images without one.
-            validation: share of the images, in (0, 1), that decides when to stop and chooses thresholds; stratified
-                by label.
-            seed: seeds that choice.
+        A text is None for an image without one. `validation` is the share of the images, in (0, 1), that decides when
+        to stop and chooses thresholds; `seed` seeds its choice, which is stratified by label.
         """
         if len(images) != len(labels):
             raise TrainError(f"{len(images)} images but {len(labels)} label lists: give one list per image")

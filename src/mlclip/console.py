@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -28,7 +29,7 @@ def run_app(app: typer.Typer) -> None:
     except MlclipError as error:
         if debug:
             traceback.print_exc()
-        _errors.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        _errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         _errors.print("stopped; finished work is kept")
@@ -62,7 +63,7 @@ def class_table(metrics: dict[str, Any]) -> Table:
     table = Table("label", "images", "threshold", "precision", "recall", "F1", "AP")
     for row in metrics["per_class"]:
         figures = (row[key] for key in ("threshold", "precision", "recall", "f1", "average_precision"))
-        table.add_row(_escape(row["label"]), str(row["positives"]), *map(_figure, figures))
+        table.add_row(escape(row["label"]), str(row["positives"]), *map(_figure, figures))
     return table
 
 
@@ -94,7 +95,3 @@ def _figure(value: float | int | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

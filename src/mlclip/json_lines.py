@@ -15,15 +15,10 @@ Line = dict[str, Any]
 
 
 def read_lines(path: Path, what: str, key: Callable[[Line], object]) -> list[Line]:
-    """Read all lines; an unfinished last line does not count, and a missing file holds none.
+    """Read all lines; an unfinished last line does not count, and a missing file holds none; raises ResultsError.
 
-    Args:
-        path: the file.
-        what: what a line is, for messages.
-        key: reads what every line must have; a KeyError, TypeError or ValueError refuses the line.
-
-    Raises:
-        ResultsError: the file or one of its lines cannot be read.
+    `what` names a line in messages; `key` reads what every line must have, and its KeyError, TypeError or ValueError
+    refuses the line.
     """
     try:
         rows = path.read_bytes().split(b"\n") if path.exists() else [b""]
@@ -41,11 +36,7 @@ def read_lines(path: Path, what: str, key: Callable[[Line], object]) -> list[Lin
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Append a line, over an unfinished one if there is one; other writers wait. Creates the folder.
-
-    Raises:
-        ResultsError: the folder is not writable.
-    """
+    """Append a line, over an unfinished one if there is one; other writers wait. Creates the folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:

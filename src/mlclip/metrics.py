@@ -70,7 +70,6 @@ class Metrics:
         accuracy: share of pairs decided correctly.
         subset_accuracy: share of images whose whole label set is right.
         roc_auc_macro: mean of the classes that have one.
-        per_class: one entry per class, in class order.
     """
 
     images: int

@@ -30,10 +30,8 @@ F2 = ThresholdConfig("global", beta=2.0)
 class NamedRecipe:
     """A recipe with its source.
 
-    Attributes:
-        name: the value of `--recipe`; it starts with the document's number.
-        section: section or table of the document.
-        note: what the document leaves open, and what is used instead.
+    `name` is the value of `--recipe` and starts with the document's number; `note` says what the document leaves open,
+    and what is used instead.
     """
 
     name: str

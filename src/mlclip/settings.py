@@ -20,12 +20,10 @@ class TrainConfig:
     Attributes:
         epochs: maximum number of passes; 0 means no gradient steps, for heads that need none.
         patience: epochs without a better validation mAP after which to stop; the best epoch's weights are kept.
-        batch_size: images per step.
         weight_decay: the optimiser's L2 penalty.
         optimizer: `adam`, or `sgd` with `momentum`.
         schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
-        loss: a name in `LOSSES`; heads with a loss of their own ignore it.
-        loss_options: its keyword arguments.
+        loss: a name in `LOSSES`, called with `loss_options`; heads with a loss of their own ignore both.
         alignment_weight: weight of the alignment loss, for heads with a decoder; 0 means none.
         seed: seeds initial weights, order and dropout.
     """

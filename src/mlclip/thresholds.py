@@ -27,12 +27,12 @@ def tune_thresholds(
     beta: float = 1.0,
     shrink: float = 10.0,
 ) -> npt.NDArray[np.float32]:
-    """Find the thresholds that maximise F-beta on a validation split.
+    """Find the thresholds, float32 [N], that maximise F-beta on a validation split.
 
     `global` takes one threshold that maximises micro F-beta over all pairs of image and class. `per_class` takes each
     class's own best, shrunk towards the global one, because an optimum over few images is mostly chance: with P true
     images, a class's threshold is (P · own + shrink · global) / (P + shrink). Of equally good thresholds the highest
-    wins.
+    wins. Recall counts `beta` times as much as precision.
 
     Test F1 in %, micro / macro, of thresholds chosen on validation; mean of 18 pairs of eight label sets (24 to
     500 labels, of clip art, emoji and composed scenes) and heads (`sigmoid`; a softmax vote of 36 neighbours; `mld`,
@@ -56,12 +56,8 @@ def tune_thresholds(
         targets: 0 or 1, [R, N].
         scores: float32 or float64, [R, N], higher means more likely.
         mode: `per_class` or `global`.
-        beta: recall counts beta times as much as precision; 1 gives F1, 2 gives F2.
-        shrink: number of true images for which a class's threshold lies halfway between its own best and the global
-            one; 0 takes every class's own best.
-
-    Returns:
-        float32 [N].
+        beta: 1 gives F1, 2 gives F2.
+        shrink: 0 takes every class's own best.
 
     Raises:
         ValueError: shapes disagree, scores are float16 or not finite, no target is 1, or an option is out of range.
@@ -109,7 +105,9 @@ def best_threshold(
     lowest_selected = ranked[last_of_tie[best]]
     if best + 1 == last_of_tie.size:
         return np.float32(lowest_selected)
-    return _between(ranked[last_of_tie[best + 1]], lowest_selected)
+    below = ranked[last_of_tie[best + 1]]
+    middle = np.float32((float(below) + float(lowest_selected)) / 2)
+    return middle if middle > below else lowest_selected  # neighbouring float32 have nothing in between
 
 
 def select(
@@ -118,12 +116,6 @@ def select(
     """Which labels are selected: scores [R, N] or [N] >= thresholds, [N] or one for all, both in float32."""
     selected: npt.NDArray[np.bool_] = scores.astype(np.float32) >= np.asarray(thresholds, dtype=np.float32)
     return selected
-
-
-def _between(below: np.float32, above: np.float32) -> np.float32:
-    """The float32 nearest to the middle that still lies above `below`: neighbours have nothing in between."""
-    middle = np.float32((float(below) + float(above)) / 2)
-    return middle if middle > below else above
 
 
 def check_scores(targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]) -> None:

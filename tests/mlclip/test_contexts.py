@@ -94,7 +94,7 @@ def test_one_translation_takes_the_labels_place_and_missing_words_stay(tmp_path)
     wording = Wording.read("a {}", translations=str(write(tmp_path / "de.json", GERMAN)))
     assert wording.contexts == ("[de] a {}",)
     assert wording.texts(LABELS) == [["a Hund", "a playing card", "a Baum"]]
-    assert wording.untranslated(LABELS) == {"de": 1}
+    assert wording.facts(LABELS) == {"untranslated_labels": {"de": 1}}
 
 
 def test_languages_stand_side_by_side_each_context_in_its_own_or_in_all():
@@ -153,7 +153,7 @@ def test_options_that_do_not_fit_are_refused(options, message):
 
 def test_translations_that_know_no_label_are_refused():
     with pytest.raises(ValueError, match="'de' hold none of the labels, such as 'Dog'"):
-        Wording.read(translations={"de": GERMAN}).untranslated(("Dog", "Tree"))
+        Wording.read(translations={"de": GERMAN}).facts(("Dog", "Tree"))
 
 
 def test_only_the_ratio_of_weights_counts_and_a_weight_of_0_is_no_context():

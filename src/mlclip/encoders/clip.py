@@ -39,7 +39,6 @@ class Encoder(nn.Module):
         name: the argument of `load_encoder`: an open_clip architecture, or a folder.
         pretrained: tag, file or `random`; None for a folder, which has its own weights.
         tag: the encoder's name in files and in the model repository: `[a-z0-9_-]+`.
-        spec: the pixels it takes.
         embedding_width: D.
         token_count: T, as `token_width` W, 0 for a tower without tokens.
         text_token_count: L, the text tower's context length, as `text_token_width` V, 0 if its tokens are inaccessible.
@@ -66,10 +65,7 @@ class Encoder(nn.Module):
         self.text_token_count, self.text_token_width = text_shape(model)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Encode images.
-
-        Args:
-            pixels: uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
+        """Encode images: pixels uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
 
         Returns:
             embedding float32 [B, D], L2-normalised; tokens float32 [B, T, W] after the final norm, class token
@@ -119,14 +115,9 @@ class Encoder(nn.Module):
 def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> Encoder:
     """Load an encoder.
 
-    Args:
-        name: `mlclip-tiny`, an open_clip architecture such as `ViT-B-32`, or a folder with an
-            `open_clip_config.json`.
-        pretrained: for an architecture: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights
-            file, or `random`.
-
-    Raises:
-        EncoderError: unknown name or tag, missing weights, or a folder that open_clip cannot read.
+    `name` is `mlclip-tiny`, an open_clip architecture such as `ViT-B-32`, or a folder with an `open_clip_config.json`.
+    An architecture needs `pretrained`: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights file, or
+    `random`. Raises EncoderError for an unknown name or tag, missing weights, or a folder that open_clip cannot read.
     """
     folder = encoder_folder(name)
     if folder is None and name not in open_clip.list_models():
@@ -153,11 +144,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
 
 def encoder_folder(name: str) -> Path | None:
     """The folder of an encoder that is shipped or on disk; None for open_clip's own names."""
-    shipped = MODELS / name
-    for folder in (shipped, Path(name)):
-        if (folder / "open_clip_config.json").is_file():
-            return folder
-    return None
+    folders = (MODELS / name, Path(name))
+    return next((folder for folder in folders if (folder / "open_clip_config.json").is_file()), None)
 
 
 def _open_clip_name(name: str) -> str:

@@ -14,7 +14,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,29 +76,16 @@ class FeatureCache:
         self.encoder, self.root, self.batch_size = encoder, root, batch_size
         self.folder = root / f"{encoder.tag}-{encoder.fingerprint}"
 
-    @cached_property
-    def text_folder(self) -> Path:
-        """The folder for features of texts; the text tower has a fingerprint of its own."""
-        return self.folder.parent / f"{self.encoder.tag}-text-{self.encoder.text_fingerprint}"
-
     def of(self, encoder: Encoder) -> FeatureCache:
         """The cache of another encoder beside this one."""
         return FeatureCache(encoder, self.root, batch_size=self.batch_size)
 
     def rows(self, paths: Sequence[Path], kind: str = "embedding", *, on_progress: Progress = quiet) -> Rows:
-        """Features of images; new images are encoded first and stay in the cache.
+        """Features of R images; new images are encoded first and stay in the cache.
 
-        Args:
-            paths: R image files.
-            kind: `embedding` or `tokens`.
-            on_progress: called with images done and images to do, whenever a batch is on disk.
-
-        Returns:
-            R rows: embedding [D] or tokens [T, W].
-
-        Raises:
-            CacheError: an image cannot be read or decoded (earlier ones stay cached), the encoder has no tokens, or
-                the cache folder is not writable.
+        `kind` is `embedding`, rows [D], or `tokens`, rows [T, W]. Progress is reported whenever a batch is on disk.
+        Raises CacheError if an image cannot be read or decoded (earlier ones stay cached), if the encoder has no
+        tokens, or if the cache folder is not writable.
         """
         table, keys = self._table(kind), [_content_key(path) for path in paths]
         return self._filled(table, "images", keys, paths, lambda batch: self._images(batch, kind), on_progress)
@@ -138,10 +124,11 @@ class FeatureCache:
         return Rows(table.open(len(known)), np.array([known[key] for key in keys], dtype=np.int64))
 
     def _table(self, kind: str) -> FeatureTable:
-        folder = self.text_folder if kind in TEXT_KINDS else self.folder
+        encoder, folder = self.encoder, self.folder
+        if kind in TEXT_KINDS:
+            folder = self.root / f"{encoder.tag}-text-{encoder.text_fingerprint}"
         if kind in ("embedding", "text_embedding"):
-            return FeatureTable(folder, kind, (self.encoder.embedding_width,), np.float32)
-        encoder = self.encoder
+            return FeatureTable(folder, kind, (encoder.embedding_width,), np.float32)
         of_texts = (encoder.text_token_count, encoder.text_token_width)
         shape = of_texts if kind == "text_tokens" else (encoder.token_count, encoder.token_width)
         if not shape[0]:

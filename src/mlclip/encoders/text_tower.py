@@ -26,11 +26,7 @@ def text_shape(model: nn.Module) -> tuple[int, int]:
 
 
 def read_text(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a text tower that has a `text_shape`.
-
-    Args:
-        model: an open_clip model.
-        token_ids: int64 [n, L], as its tokenizer makes them.
+    """Run a text tower that has a `text_shape` on int64 [n, L], as the model's tokenizer makes them.
 
     Returns:
         embedding float32 [n, D], L2-normalised; tokens float32 [n, L, V] after the final norm, before pooling, zeros

@@ -61,11 +61,5 @@ def find_head(name: str) -> type[Head]:
 
 
 def build_head(name: str, classes: int, shapes: FeatureShapes, **options: Any) -> Head:
-    """Build an untrained head of HEADS for N classes, from the widths of the encoder's features and its own options.
-
-    Raises:
-        TrainError: there is no such head.
-        ValueError: an option is out of range, or the encoder lacks what the head reads.
-        TypeError: the head has no such option.
-    """
+    """Build an untrained head of HEADS for N classes; raises TrainError if there is none, and as `Head.build`."""
     return find_head(name).build(classes, shapes, **options)

@@ -76,12 +76,7 @@ class Head(nn.Module):
         """Take from the data, before any gradient step, what the head keeps: references, label texts, label sets."""
 
     def loss(self, features: Sequence[Tensor], targets: Tensor) -> Tensor | None:
-        """The head's own loss, a scalar; None to apply the configured loss to its logits.
-
-        Args:
-            features: float32, one tensor per input, [B, ...].
-            targets: float32 [B, N].
-        """
+        """The head's own loss, a scalar, of its inputs and targets [B, N]; None to apply the configured loss."""
         return None
 
     def finish(self, validation: Examples) -> None:
@@ -90,10 +85,8 @@ class Head(nn.Module):
     def extended(self, growth: Growth) -> Self:
         """A copy of this head with further classes after its own.
 
-        Scores of its own classes stay equal up to rounding, unless `growth_note` says why not.
-
-        Raises:
-            ValueError: the method takes no further classes, and why.
+        Scores of its own classes stay equal up to rounding, unless `growth_note` says why not. Heads that take no
+        further classes raise a ValueError that says why.
         """
         raise ValueError(f"{self.name} takes no further classes: train a new head on all labels")
 
@@ -123,12 +116,9 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
-        """The same head with other references, where it `names_references`.
+        """The same head with R other references, where it `names_references`.
 
-        Args:
-            ids: R names.
-            features: float32 [R, D], L2-normalised; kept bit for bit.
-            targets: 0 or 1, [R, N]; N may differ from this head's.
+        Features, float32 [R, D], L2-normalised, are kept bit for bit. Targets are 0 or 1, [R, N]; N may differ.
         """
         raise NotImplementedError
 
@@ -147,9 +137,7 @@ class Head(nn.Module):
     def calibrate(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8]) -> None:
         """Choose, before the encoder is trained, where training starts.
 
-        Args:
-            logits: float32 [R, N], from `pair_logits` of the validation images and all label texts.
-            targets: 0 or 1, [R, N].
+        Logits are float32 [R, N], from `pair_logits` of the validation images and all label texts.
         """
 
 

@@ -18,7 +18,7 @@ from mlclip.errors import DataError
 
 FULL_WEIGHT = 100.0
 LABELS = "labels"
-"""Used in place of a language: the labels unchanged."""
+"""In place of a language: the labels unchanged."""
 _TAGGED = re.compile(r"\[([^\[\]\s]+)\] *(.*)", re.DOTALL)
 
 Words = Mapping[str, str]

@@ -161,12 +161,6 @@ class TextQueries(nn.Module):
         self.register_buffer("text", torch.zeros(classes, text_width))
         self.project = nn.Linear(text_width, width)
 
-    def let_train(self) -> None:
-        """Make the texts trainable."""
-        text = nn.Parameter(self.text)
-        del self.text
-        self.text = text
-
     def forward(self) -> Tensor:
         """Queries [N, E]."""
         queries: Tensor = self.project(self.text)

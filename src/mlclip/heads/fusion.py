@@ -71,7 +71,13 @@ class FusionHead(Head):
         text_token_width: int = 0,
     ) -> None:
         super().__init__()
-        _check(mode, head, hidden, dropout, text_dropout)
+        check_choice("mode", mode, MODES)
+        check_choice("head", head, HEAD_KINDS)
+        if hidden < 2 or (head == "gmlp" and hidden % 2):
+            raise ValueError(f"hidden must be at least 2, and even for gmlp, not {hidden}")
+        for option, share in (("dropout", dropout), ("text_dropout", text_dropout)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{option} must be at least 0 and below 1, not {share:g}")
         self.scale = math.sqrt(width) if scale is None else scale
         self.text_dropout = text_dropout
         self.config = {
@@ -209,13 +215,3 @@ def _classifier(head: str, positions: int, width: int, hidden: int, classes: int
     if head == "mlp":
         return nn.Sequential(nn.Flatten(), nn.Linear(positions * width, hidden), nn.GELU(), nn.Linear(hidden, classes))
     return nn.Sequential(nn.Flatten(), nn.Linear(positions * width, classes))
-
-
-def _check(mode: str, head: str, hidden: int, dropout: float, text_dropout: float) -> None:
-    check_choice("mode", mode, MODES)
-    check_choice("head", head, HEAD_KINDS)
-    if hidden < 2 or (head == "gmlp" and hidden % 2):
-        raise ValueError(f"hidden must be at least 2, and even for gmlp, not {hidden}")
-    for option, share in (("dropout", dropout), ("text_dropout", text_dropout)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{option} must be at least 0 and below 1, not {share:g}")

@@ -64,18 +64,20 @@ def build_index(kind: str, vectors: Floats) -> Any:
 
 
 def tune_effort(index: Any, vectors: Floats, queries: Floats, k: int, target: float = TARGET_RECALL) -> float:
-    """Double the effort of an index until it finds enough of the nearest neighbours or reaches its maximum.
+    """Double an index's effort until it finds enough of the nearest neighbours or reaches its maximum; return recall@k.
 
     The index is built from vectors float32 [R, D]; queries, float32 [Q, D], are images that are not references.
-
-    Returns:
-        The recall@k: the share of the k nearest by exact search that the index also finds. Vectors as similar as the
-        k-th nearest (within 1e-6) count as found, since their order is arbitrary.
+    Recall@k is the share of the k nearest by exact search that the index also finds. Vectors as similar as the k-th
+    nearest (within 1e-6) count as found, since their order is arbitrary.
     """
     exact, _ = require_faiss().knn(queries, vectors, k, metric=require_faiss().METRIC_INNER_PRODUCT)
-    effort, most = (max(k, 16), len(vectors)) if hasattr(index, "hnsw") else (1, index.nlist)
+    graph = hasattr(index, "hnsw")
+    effort, most = (max(k, 16), len(vectors)) if graph else (1, index.nlist)
     while True:
-        _set_effort(index, min(effort, most))
+        if graph:
+            index.hnsw.efSearch = min(effort, most)
+        else:
+            index.nprobe = min(effort, most)
         found, _ = search_index(index, queries, k)
         recall = float((found >= exact[:, -1:] - 1e-6).mean())
         if recall >= target or effort >= most:
@@ -86,8 +88,7 @@ def tune_effort(index: Any, vectors: Floats, queries: Floats, k: int, target: fl
 def search_index(index: Any, queries: Floats, k: int) -> tuple[Floats, Integers]:
     """Find the k neighbours of queries [B, D], unit length, most similar first, ties by lowest number.
 
-    Returns:
-        Similarities float32 [B, k] and numbers int64 [B, k]; -inf and 0 where fewer were found.
+    Similarities are float32 [B, k], numbers int64 [B, k]; -inf and 0 where fewer were found.
     """
     similarity, number = index.search(np.ascontiguousarray(queries), k)
     similarity = np.where(number < 0, np.float32(-np.inf), similarity)
@@ -119,13 +120,6 @@ def index_vectors(index: Any) -> Floats:
         index.make_direct_map()
     vectors: Floats = index.reconstruct_n(0, index.ntotal)
     return vectors
-
-
-def _set_effort(index: Any, effort: int) -> None:
-    if hasattr(index, "hnsw"):
-        index.hnsw.efSearch = effort
-    else:
-        index.nprobe = effort
 
 
 @contextmanager

@@ -161,7 +161,9 @@ class MLDecoder(Head):
     def _with_texts(self, new: Self, queries: TextQueries, growth: Growth) -> Self:
         """This head with the queries of another after its own, trained first if training is requested."""
         if growth.training_asked:
-            queries.let_train()
+            text = nn.Parameter(queries.text)
+            del queries.text
+            queries.text = text
             growth.fit(new)
         else:
             new.prepare(growth.train, growth.validation, growth.new_texts, seed=0)

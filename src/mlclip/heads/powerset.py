@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +26,7 @@ DECODES = ("marginals", "winner")
 REDUCTION = 4
 
 
-@dataclass(frozen=True)
-class Unseen:
+class Unseen(NamedTuple):
     """What a head of label sets cannot get entirely right: images whose set is not in training, and those sets."""
 
     images: int
@@ -82,12 +80,12 @@ class PowersetHead(Head):
         """The label sets of the training images become the classes of the softmax; `facts` counts them."""
         sets = np.unique(train.targets, axis=0)
         self._keep(torch.from_numpy(sets.astype(np.float32)))
-        unseen = self.unseen(validation.targets)
+        images, unseen = self.unseen(validation.targets)
         self._facts = {
             "label_sets": len(sets),
             "empty_set_is_one_of_them": not bool(sets.any(axis=1).all()),
-            "validation_images_of_unseen_sets": unseen.images,
-            "validation_unseen_sets": unseen.sets,
+            "validation_images_of_unseen_sets": images,
+            "validation_unseen_sets": unseen,
         }
 
     def caveats(self, targets: npt.NDArray[np.uint8], split: str) -> list[str]:

@@ -51,7 +51,7 @@ def make_prototypes(
             fewer than M images has each of them as a prototype; its other groups are empty.
         grouping: `random` groups of equal size, or `kmeans` (mini-batch k-means, Sculley 2010).
         labels: `averaged` labels of a group's images, or `onehot`: the class that the group was made for.
-        seed: seeds the grouping.
+        seed: of the grouping.
     """
     check_prototypes(per_class, grouping, labels)
     counts = targets.sum(axis=0, dtype=np.int64)

@@ -31,7 +31,6 @@ from mlclip.heads.contexts import Words
 from mlclip.heads.growth import joined_references
 from mlclip.heads.values import Examples, FeatureShapes, LabelTexts
 from mlclip.heads.wording import Wording
-from mlclip.heads.zeroshot import untranslated_fact
 from mlclip.metrics import mean_average_precision
 
 BETAS = tuple(float(2**power) for power in range(9))
@@ -91,21 +90,14 @@ class TipAdapter(Head):
         self._keep(torch.zeros(references, width), torch.zeros(references, classes))
 
     @classmethod
-    def build(
-        cls,
-        classes: int,
-        shapes: FeatureShapes,
-        *,
-        alpha: float | None = None,
-        beta: float | None = None,
-        **options: Any,
-    ) -> Self:
+    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
         """Build for an encoder's feature widths; files of contexts and translations are read here."""
-        return cls(classes, shapes.embedding_width, **Wording.read(**options).config, alpha=alpha, beta=beta)
+        own = {name: options.pop(name) for name in ("alpha", "beta") if name in options}
+        return cls(classes, shapes.embedding_width, **Wording.read(**options).config, **own)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """Embed the labels, and keep the training images."""
-        self._facts = untranslated_fact(self.wording, texts.labels)
+        self._facts = self.wording.facts(texts.labels)
         self.text.copy_(self.wording.embed(texts.labels, texts.encode))
         (embedding,) = train.features[:]
         self._keep(torch.from_numpy(embedding), torch.from_numpy(train.targets.astype(np.float32)))
@@ -142,7 +134,7 @@ class TipAdapter(Head):
         text = torch.cat([self.text, new])
         whole.load_state_dict(self.state_dict() | {"text": text, "references": references, "labels": labels})
         whole.reference_ids = ids
-        whole._facts = self.facts() | untranslated_fact(self.wording, growth.texts.labels)
+        whole._facts = self.facts() | self.wording.facts(growth.texts.labels)
         return whole
 
     def forward(self, embedding: Tensor) -> Tensor:

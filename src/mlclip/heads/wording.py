@@ -53,7 +53,13 @@ class Wording:
                 raise ValueError(f"the context {context!r} asks for {language!r}, which has no translations")
         if len(set(self.contexts)) < len(self.contexts):
             raise ValueError("a context is given twice: give it once, with the weight you want")
-        _check_weights(self.weights, self.contexts)
+        if len(self.weights) != len(self.contexts):
+            counts, listed = f"{len(self.weights)} weights for {len(self.contexts)} contexts", ", ".join(self.contexts)
+            raise ValueError(f"{counts}: give one for each of: {listed}")
+        if not all(0 <= weight <= FULL_WEIGHT for weight in self.weights):
+            raise ValueError(f"weights lie between 0 and {FULL_WEIGHT:g}, not {list(self.weights)}")
+        if not any(self.weights):
+            raise ValueError("all weights are 0: at least one context must count")
 
     @classmethod
     def read(
@@ -116,7 +122,7 @@ class Wording:
         )
         return F.normalize(torch.stack(list(rows)).sum(dim=0), dim=-1)
 
-    def untranslated(self, labels: Sequence[str]) -> dict[str, int]:
+    def facts(self, labels: Sequence[str]) -> dict[str, Any]:
         """How many labels each language has no word for; raises ValueError if a language has no word for any."""
         counts = {
             language: sum(label not in words for label in labels) for language, words in self.translations.items()
@@ -127,7 +133,7 @@ class Wording:
                     f"the translations {language!r} hold none of the labels, such as {labels[0]!r}: "
                     "they map a label, spelt as in the data, to its word"
                 )
-        return counts
+        return {"untranslated_labels": counts} if counts else {}
 
 
 def _contexts(given: str | Path | Sequence[str] | None) -> list[tuple[str, float]]:
@@ -156,16 +162,6 @@ def _check_words(words: Mapping[str, Words]) -> None:
             raise ValueError(f"{language!r} cannot name a language: use a short name without spaces, such as 'de'")
         if not isinstance(translated, Mapping) or not all(isinstance(word, str) for word in translated.values()):
             raise ValueError(f"translations map language to label to word, but {language!r} does not")
-
-
-def _check_weights(weights: Sequence[float], contexts: Sequence[str]) -> None:
-    if len(weights) != len(contexts):
-        listed = ", ".join(contexts)
-        raise ValueError(f"{len(weights)} weights for {len(contexts)} contexts: give one for each of: {listed}")
-    if not all(0 <= weight <= FULL_WEIGHT for weight in weights):
-        raise ValueError(f"weights lie between 0 and {FULL_WEIGHT:g}, not {list(weights)}")
-    if not any(weights):
-        raise ValueError("all weights are 0: at least one context must count")
 
 
 def _numbers(weights: Sequence[float]) -> tuple[float, ...]:

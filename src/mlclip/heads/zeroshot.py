@@ -59,7 +59,7 @@ class ZeroShot(Head):
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """Embed the labels; no image is used."""
-        self._facts = untranslated_fact(self.wording, texts.labels)
+        self._facts = self.wording.facts(texts.labels)
         self.text.copy_(self.wording.embed(texts.labels, texts.encode))
 
     def extended(self, growth: Growth) -> Self:
@@ -67,15 +67,9 @@ class ZeroShot(Head):
         whole = self.rebuilt(classes=len(growth.texts.labels))
         new = self.wording.embed(growth.new_labels, growth.texts.encode)
         whole.load_state_dict({"text": torch.cat([self.text, new])})
-        whole._facts = untranslated_fact(self.wording, growth.texts.labels)
+        whole._facts = self.wording.facts(growth.texts.labels)
         return whole
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to scores float32 [B, N] in [0, 1]."""
         return ((1 + embedding @ self.text.T) / 2).clamp(0, 1)  # rounding can leave the range in the last bit
-
-
-def untranslated_fact(wording: Wording, labels: Sequence[str]) -> dict[str, Any]:
-    """For a head's `facts`: how many labels have no translation; refuse translations that have none of them."""
-    counts = wording.untranslated(labels)
-    return {"untranslated_labels": counts} if counts else {}
