@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
+from mlclip.cli.options import dataset as read_top
 from mlclip.console import console, progress, say
 from mlclip.data import (
     Points,
@@ -157,9 +158,7 @@ def shots(
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
 ) -> None:
     """Keep about k training images per class, for few-shot studies; val and test stay whole."""
-    dataset = read_dataset(*data)
-    dataset = dataset if top is None else dataset.with_classes(dataset.top(top))
-    few = k_shot(dataset, k, seed)
+    few = k_shot(read_top(data, top), k, seed)
     target = out or Path(f"{k}-shot.jsonl")
     write_manifest(few, target)
     _print([f"{len(few):,} images: {few.split_line()}", f"wrote {target}"])

@@ -23,12 +23,7 @@ PREVIEW = PixelSpec(size=40, interpolation="bicubic", resize_mode="longest", fil
 def ask_for_pairs(dataset: Dataset, index: Index, similarities: Vector, answers: Path, tolerance: float) -> None:
     """Ask about images and their most similar ones; every answer is stored at once; `q` stops.
 
-    Args:
-        dataset: R labelled items.
-        index: int [R]: row of the most similar other image.
-        similarities: [R]: how similar it is.
-        answers: CSV file of labelled pairs; pairs in it are not asked about again.
-        tolerance: the most that steady thresholds vary.
+    `index` and `similarities` are those of `nearest`. Pairs in the CSV file `answers` are not asked about again.
     """
     rows, candidates = nearest_pairs(index, similarities)
     paths = [(dataset.items[a].path, dataset.items[b].path) for a, b in rows.tolist()]

@@ -13,12 +13,14 @@ from mlclip.console import console, say
 
 def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")] = None) -> None:
     """List the heads, or describe one head and its options."""
-    from mlclip.heads import HEADS, find_head
+    from mlclip.heads import HEADS, FeatureShapes, find_head
 
     if name is None:
         table = Table("head", "inputs", "outputs", "")
         for head in HEADS.values():
-            table.add_row(head.name, *_signature(head.name), _summary(head))
+            built = head.build(2, FeatureShapes(8, 2, 8, 2, 8))
+            summary = (inspect.getdoc(head) or "").splitlines()[0]
+            table.add_row(head.name, " ".join(built.inputs), " ".join(built.outputs), summary)
         console.print(table)
     else:
         head = find_head(name)
@@ -34,14 +36,3 @@ def recipes() -> None:
     for recipe in RECIPES.values():
         table.add_row(recipe.name, recipe.recipe.head, recipe.source, recipe.note)
     console.print(table)
-
-
-def _summary(head: type) -> str:
-    return (inspect.getdoc(head) or "").splitlines()[0]
-
-
-def _signature(name: str) -> tuple[str, str]:
-    from mlclip.heads import FeatureShapes, build_head
-
-    head = build_head(name, 2, FeatureShapes(8, 2, 8, 2, 8))
-    return " ".join(head.inputs), " ".join(head.outputs)

@@ -74,11 +74,6 @@ def is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def numbers(options: list[str] | None) -> dict[str, float] | None:
     """Read `name=number` options; None where there are none."""
     pairs = [option.partition("=") for option in options or ()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +22,6 @@ from mlclip.cli.options import (
     TopOption,
     dataset,
     feature_cache,
-    given,
     is_given,
     numbers,
     threshold_config,
@@ -81,8 +79,11 @@ def train(
     from mlclip.settings import Recipe
     from mlclip.training.runs import train_run
 
-    settings = given(lr=lr, epochs=epochs, patience=patience, batch_size=batch_size, loss=loss, seed=seed,
-                     alignment_weight=alignment_weight, loss_options=numbers(loss_option))  # fmt: skip
+    settings: dict[str, Any] = {
+        "lr": lr, "epochs": epochs, "patience": patience, "batch_size": batch_size, "loss": loss, "seed": seed,
+        "alignment_weight": alignment_weight, "loss_options": numbers(loss_option),
+    }  # fmt: skip
+    settings = {name: value for name, value in settings.items() if value is not None}
     options = own_options(context.args)
     given_thresholds = is_given(context, "thresholds") or is_given(context, "beta")
     limits = threshold_config(thresholds, beta) if given_thresholds else None
@@ -128,18 +129,13 @@ def _start(recipe: str | None, head: str) -> Recipe:
 
 def own_options(words: list[str]) -> dict[str, Any]:
     """A head's own options, `--max-neighbors 36` or `--max-neighbors=36`, as arguments; values are JSON or text."""
+    from mlclip.tune.space import json_or_text
+
     options: dict[str, Any] = {}
     rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     while rest:
         name = rest.pop(0)
         if not name.startswith("--") or not rest:
             raise typer.BadParameter(f"{name!r}: a head's own options have the form --name value")
-        options[name[2:].replace("-", "_")] = _value(rest.pop(0))
+        options[name[2:].replace("-", "_")] = json_or_text(rest.pop(0))
     return options
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

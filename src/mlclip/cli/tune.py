@@ -15,8 +15,6 @@ from mlclip.errors import TrainError
 if TYPE_CHECKING:
     from mlclip.tune import Search, Trial
 
-TRIALS = "trials.jsonl"
-
 
 def tune(
     run: RunArgument,
@@ -72,7 +70,7 @@ def tune(
     folder = out or run.with_name(f"{run.name}-tuned")
     with progress("trials") as on_trials, progress("encoding images") as on_features:
         tuned = tune_run(
-            loaded, data_set, store, how, study or folder / TRIALS, threshold_config(thresholds, how.beta),
+            loaded, data_set, store, how, study or folder / "trials.jsonl", threshold_config(thresholds, how.beta),
             on_trial=_teller(on_trials, trials), on_features=on_features,
         )  # fmt: skip
     save_run(folder, tuned)

@@ -25,6 +25,9 @@ from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
 from mlclip.training.runs import examples, fit_head, run_cache
 
+TOLERANCE = 1e-6
+"""Scores closer than this are equal, since larger matrix products add up in a different order."""
+
 
 @dataclass(frozen=True)
 class Extension:
@@ -60,17 +63,10 @@ def extend_run(
 ) -> Extension:
     """Add the classes of a dataset that a run does not know.
 
-    Args:
-        run: stays as it is.
-        dataset: images with labels and splits. An image without a new label counts as a negative. Labels that the run
-            knows are not trained again; they only enter the figures.
-        cache: features of the run's encoder.
-        training: settings for the new classes' training. None takes `run_settings`, or no training where the method
-            needs none: text queries, `zeroshot`, `siglip`, neighbours.
-        thresholds: how the new classes' thresholds are chosen; None as the run's were. Classes without a validation
-            image get the median of the old ones.
-        on_features: called with images done and to do while features are computed.
-        on_epoch: called after each epoch.
+    An image without a new label counts as a negative. Labels that the run knows are not trained again; they only enter
+    the figures. Without `training`, the new classes are trained with `run_settings`, or not at all where the method
+    needs no training: text queries, `zeroshot`, `siglip`, neighbours. Without `thresholds`, theirs are chosen as the
+    run's were; classes without a validation image get the median of the old ones.
 
     Raises:
         TrainError: the data has no new class, a class that must be trained has no images, or the method takes no
@@ -89,11 +85,16 @@ def extend_run(
     epochs: list[Epoch] = []
 
     def fit(head: Head) -> None:
-        images, unseen = _new_classes(train, known), _new_classes(validation, known)
+        images, unseen = (replace(part, targets=part.targets[:, known:]) for part in (train, validation))
         epochs.extend(_fit_new(head, images, unseen, replace(texts, labels=added), config, on_epoch))
 
     growth = Growth(train, validation, texts, known, training is not None and training.epochs > 0, fit)
-    head = _extended(run.head, growth, config.seed).eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            head = run.head.extended(growth).eval().requires_grad_(False)
+        except ValueError as error:
+            raise TrainError(str(error)) from error
     scores = predict_scores(head, validation.features)
     change = float(np.abs(scores[:, :known] - predict_scores(run.head, validation.features)).max())
     limits = np.concatenate([run.thresholds, _new_thresholds(run, validation, scores, thresholds)])
@@ -114,10 +115,6 @@ def extend_run(
     )
 
 
-TOLERANCE = 1e-6
-"""Scores closer than this are equal, since larger matrix products add up in a different order."""
-
-
 def _fit_new(
     head: Head,
     train: Examples,
@@ -134,15 +131,6 @@ def _fit_new(
     return fit_head(head, train, validation, texts, config, on_epoch=on_epoch)
 
 
-def _extended(head: Head, growth: Growth, seed: int) -> Head:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return head.extended(growth)
-        except ValueError as error:
-            raise TrainError(str(error)) from error
-
-
 def _new_thresholds(
     run: Run, validation: Examples, scores: npt.NDArray[np.float32], config: ThresholdConfig | None
 ) -> npt.NDArray[np.float32]:
@@ -153,10 +141,6 @@ def _new_thresholds(
     chosen = asdict(config) if config else run.training.get("thresholds") or {}
     found = tune_thresholds(targets, scores, **chosen)
     return np.where(targets.any(axis=0), found, median).astype(np.float32)
-
-
-def _new_classes(part: Examples, known: int) -> Examples:
-    return replace(part, targets=part.targets[:, known:])
 
 
 def run_settings(run: Run) -> TrainConfig:

@@ -11,8 +11,7 @@ import copy
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlclip.data import Dataset
 from mlclip.data.dataset import Progress, quiet
@@ -33,6 +31,7 @@ from mlclip.losses import LOSSES
 from mlclip.settings import TrainConfig
 from mlclip.training.loop import Epoch, run_epochs
 from mlclip.training.pictures import Pixels, augmented, decode_pictures
+from mlclip.training.pretrain import mixed_precision
 
 LONG = 3 * 3600
 """Seconds of fine-tuning on a CPU above which a GPU is recommended."""
@@ -51,14 +50,8 @@ def finetune(
 ) -> tuple[Encoder, list[Epoch]]:
     """Train a copy of an encoder, and a head in place, on the splits `train` and `val`.
 
-    Args:
-        head: its parameters are trained; its label texts are not set here.
-        encoder: provides the initial towers; not changed.
-        dataset: images with labels and splits.
-        config: settings; a loss in `LOSSES` is always averaged over images and classes here.
-        scratch: folder for the decoded pictures, which are deleted afterwards.
-        on_images: called with images decoded and to decode.
-        on_epoch: called after each epoch.
+    The head's label texts are not set here, and the loss is always averaged over images and classes. `scratch` is a
+    folder for the decoded pictures, which are deleted afterwards.
 
     Returns:
         The trained encoder, weights rounded to the float16 that its folder will hold, and the epochs, in order.
@@ -144,7 +137,7 @@ def _loss(
 ) -> Tensor:
     """Mean loss over images [B, 3, S, S] and all N classes, estimated from the drawn classes."""
     columns, weights = draw_classes(targets, towers.head.text_batch, rng)
-    with _mixed_precision(towers.device):
+    with mixed_precision(towers.device):
         image, text = towers.images(images), towers.texts(torch.from_numpy(columns))
     logits = towers.head.pair_logits(image.float(), text.float())
     wanted = torch.from_numpy(targets[:, columns]).float().to(towers.device)
@@ -155,13 +148,10 @@ def _loss(
 def draw_classes(
     targets: npt.NDArray[np.uint8], limit: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Choose the classes whose texts take part in a step with targets [B, N], 0 or 1.
+    """Choose the classes, int64 [M] with weights float32 [M], whose texts take part in a step with targets [B, N].
 
     All classes of the batch's images are included; others are drawn uniformly up to `limit`, and each is weighted for
     its share of those left out, so that the weighted sum of the losses is unbiased.
-
-    Returns:
-        Classes, int64 [M], and their weights, float32 [M].
     """
     present, absent = np.flatnonzero(targets.any(axis=0)), np.flatnonzero(~targets.any(axis=0))
     room = min(len(absent), max(limit - len(present), 1))
@@ -195,13 +185,3 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
-
-
-@contextmanager
-def _mixed_precision(device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        if device.type == "cuda":
-            yield
-        else:  # the flash kernel's bfloat16 backward pass is several times slower on CPUs than plain attention
-            with sdpa_kernel(SDPBackend.MATH):
-                yield

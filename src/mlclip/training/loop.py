@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,21 +45,11 @@ def train_head(
     text: Tensor | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train a head in place and leave it in evaluation mode with its best epoch's weights.
+    """Train a prepared head in place and leave it in evaluation mode with its best epoch's weights; return the epochs.
 
-    Args:
-        head: a prepared head; initialise it with the same seed for repeatable results.
-        train: R images.
-        validation: the images that decide when to stop.
-        config: with `epochs=0` nothing is trained.
-        text: label text embeddings float32 [N, D]; needed with `alignment_weight` > 0.
-        on_epoch: called after each epoch.
-
-    Returns:
-        The epochs, in order.
-
-    Raises:
-        TrainError: no images, no validation labels, or a loss that is not finite.
+    Heads initialised with the same seed give repeatable results. `text`, the label texts' embeddings, float32 [N, D],
+    is needed with `alignment_weight` > 0. Raises TrainError without images or validation labels, or if training
+    diverges.
     """
     if not len(train) or not validation.targets.any():
         raise TrainError("training needs images in `train`, and images with labels in `val`: check the splits")
@@ -70,12 +61,12 @@ def train_head(
         targets = torch.from_numpy(train.targets[rows]).float()
         return _loss(head, alignment, tensors(train.features, rows), targets, config)
 
-    def outputs() -> npt.NDArray[np.float32]:
-        return predict_outputs(head, validation.features)
-
     history: list[Epoch] = []
     if config.epochs and parameters:
-        history = run_epochs(head, parameters, len(train), loss, outputs, validation.targets, config, on_epoch)
+        history = run_epochs(
+            head, parameters, len(train), loss, lambda: predict_outputs(head, validation.features), validation.targets,
+            config, on_epoch,
+        )  # fmt: skip
     head.eval()
     return history
 
@@ -93,16 +84,9 @@ def run_epochs(
 ) -> list[Epoch]:
     """Train until validation mAP stops rising; leave the module with its best epoch's weights.
 
-    Args:
-        module: the module whose weights are kept.
-        parameters: its parameters and those of its loss.
-        images: R, the number of training images.
-        loss: from the rows of a step's images, and a random generator, to a scalar.
-        outputs: current logits or scores [V, N] of the validation images.
-        targets: their labels, 0 or 1, [V, N]; at least one is 1.
-        config: settings of the training.
-        on_epoch: called after each epoch.
-        on_step: called after each step.
+    Parameters are the module's and those of its loss. `loss` maps the rows of a step's images, out of R `images`, and a
+    random generator to a scalar; `outputs` returns the current logits or scores [V, N] of the validation images, whose
+    `targets`, [V, N], are 0 or 1, and 1 at least once.
     """
     optimizer, schedule = _optimizer_and_schedule(parameters, config)
     order, history = np.random.default_rng(config.seed), list[Epoch]()
@@ -142,12 +126,11 @@ def _optimizer_and_schedule(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The configured optimiser and its learning-rate schedule, to step once per epoch."""
     optimizer: torch.optim.Optimizer
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "adam":
-        optimizer = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.Adam(parameters, **common)
     else:
-        optimizer = torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        optimizer = torch.optim.SGD(parameters, **common, momentum=config.momentum)
     if config.schedule == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -98,8 +100,7 @@ def pretrain(
         for batch, (images, captions, positive) in enumerate(loader):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * _schedule((epoch + batch / batches) / config.epochs, config.warmup)
-            # the flash kernel's bfloat16 backward pass is several times slower on CPUs than plain attention
-            with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            with mixed_precision(torch.device("cpu")):
                 image = model.encode_image(jitter(images, model.visual.preprocess_cfg), normalize=True)  # type: ignore
                 text = model.encode_text(tokenizer(captions), normalize=True)  # type: ignore[operator]
             loss = multi_positive_loss(image.float(), text.float(), positive, model.logit_scale.exp())  # type: ignore
@@ -112,6 +113,14 @@ def pretrain(
             losses.append(loss.item())
         on_epoch(epoch + 1, float(np.mean(losses)))
     return model.eval()
+
+
+@contextmanager
+def mixed_precision(device: torch.device) -> Iterator[None]:
+    """Autocast to bfloat16; plain attention on CPUs, where the flash kernel's backward pass is several times slower."""
+    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with torch.autocast(device.type, dtype=torch.bfloat16), attention:
+        yield
 
 
 def _schedule(progress: float, warmup: float) -> float:
@@ -127,7 +136,7 @@ def _optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-6)
 
 
-Sample = tuple["np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", str, frozenset[str], frozenset[str]]
+Sample = tuple[npt.NDArray[np.uint8], str, frozenset[str], frozenset[str]]
 
 
 class _Captioned(Dataset[Sample]):
@@ -179,9 +188,7 @@ def draw_caption(picture: Picture, rng: np.random.Generator) -> tuple[str, froze
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(", ".join(words)), said
 
 
-def random_crop(
-    image: Image.Image, size: int, smallest: float, rng: np.random.Generator
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def random_crop(image: Image.Image, size: int, smallest: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """A random crop of the picture, resized to [S, S, 3] and mirrored half the time."""
     area, aspect = rng.uniform(smallest, 1), math.exp(rng.uniform(-0.3, 0.3))
     width = min(1.0, math.sqrt(area * aspect)) * image.width

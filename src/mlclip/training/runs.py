@@ -30,18 +30,10 @@ def train_run(
     on_features: Progress = quiet,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Run:
-    """Train one head on the splits `train` and `val`.
+    """Train one head on the splits `train` and `val`; the run has validation figures in its metrics.
 
-    Args:
-        dataset: images with labels and splits; its classes become the head's, in their order.
-        encoder: the frozen encoder, or the one that `siglip` fine-tunes.
-        cache: its features cache.
-        recipe: which head, and how.
-        on_features: called with images done and to do while features are computed.
-        on_epoch: called after each epoch.
-
-    Returns:
-        The run, with validation figures in its metrics.
+    The dataset's classes become the head's, in their order. The encoder is frozen, except that `siglip` fine-tunes a
+    copy of it.
     """
     head = untrained_head(recipe, dataset, encoder)
     steps = config = recipe.training or head.defaults
@@ -80,13 +72,9 @@ def fit_head(
     *,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Prepare, train and finish a newly built head in place; see `Head` for its life.
+    """Prepare, train and finish a newly built head in place, see `Head` for its life; return the epochs, if any.
 
-    Returns:
-        The epochs, in order; none where nothing is trained.
-
-    Raises:
-        TrainError: the data does not suit the head, or training fails.
+    Raises TrainError if the data does not suit the head, or if training fails.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():

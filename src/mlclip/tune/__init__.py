@@ -4,10 +4,7 @@
 
     tuned = tune_run(run, dataset, cache, Search("bayes"), Path("runs/neighbors-tuned/trials.jsonl"))
 
-    space                  what may be varied, and how a recipe takes it
-    judge                  how good settings are
-    study                  the trials, kept in a file
-    bayes, grid, ladder    which settings are tried: documents 002, 000 and 001
+The strategies `bayes`, `grid` and `ladder` are those of documents 002, 000 and 001.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from typing import Literal, get_args
 
 from mlclip.checkpoint import Run
 from mlclip.data import Dataset
-from mlclip.data.dataset import Progress
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
 from mlclip.settings import ThresholdConfig, TrainConfig
 from mlclip.training.runs import train_run
@@ -38,11 +35,9 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 @dataclass(frozen=True)
 class Search:
-    """How settings are searched.
+    """How settings are searched, in `trials` at the most.
 
     Attributes:
-        by: `bayes`, `grid` or `ladder`.
-        trials: the most trials.
         figure: what is maximised: `f`, micro F-beta at its best global threshold, or `map`, macro mAP.
         beta: recall counts beta times as much as precision; document 002 searches by F2.
         seed: of the search; trainings keep the run's own seed.
@@ -74,27 +69,17 @@ def tune_run(
     thresholds: ThresholdConfig | None = None,
     *,
     on_trial: Callable[[Trial], None] = lambda trial: None,
-    on_features: Progress = lambda done, total: None,
+    on_features: Progress = quiet,
 ) -> Run:
     """Search for better settings of a run's head, and train it with the best; the test split is not used.
 
-    Args:
-        run: the start of the search; settings that are not varied stay as they are.
-        dataset: what the run was trained on.
-        cache: features cache of the run's encoder.
-        search: how to search.
-        study: file of the trials; an interrupted search resumes from it.
-        thresholds: how the tuned run's thresholds are chosen; by default to maximise the search's F-beta.
-        on_trial: called after each new trial.
-        on_features: called with images done and to do while features are computed.
-
-    Returns:
-        The tuned run; `training["search"]` records the search and its best settings.
+    The dataset is what the run was trained on. Settings that are not varied stay as they are. Trials go to the file
+    `study`, from which an interrupted search resumes. By default thresholds maximise the search's F-beta. In the tuned
+    run, `training["search"]` records the search and its best settings.
 
     Raises:
         TrainError: nothing can be searched, or no settings worked.
         ResultsError: `study` belongs to another search, or cannot be used.
-        DataError: a split is empty.
     """
     base = base_recipe(run)
     recipe = replace(base, thresholds=thresholds or ThresholdConfig(beta=search.beta))

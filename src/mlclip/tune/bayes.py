@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -47,14 +46,17 @@ def propose(space: Space, trials: Sequence[Trial], seed: int) -> Settings:
     """The settings to try next: random in the first ten trials, then proposed by a Gaussian process."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {name: _distribution(values) for name, values in space.items()}
+    # a choice goes in as its position, since optuna's categories are plain values only
+    choices = {name: values.values for name, values in space.items() if isinstance(values, Choice)}
     sampler = optuna.samplers.GPSampler(seed=seed * 1_000_003 + len(trials), n_startup_trials=STARTS)
     process = optuna.create_study(sampler=sampler, direction="maximize")
     for trial in trials:
-        params = {name: _position(space[name], value) for name, value in unfold(trial.settings, space).items()}
+        flat = unfold(trial.settings, space)
+        params = {name: choices[name].index(flat[name]) if name in choices else flat[name] for name in space}
         done = optuna.trial.create_trial(params=params, distributions=distributions, value=trial.score)
         process.add_trial(done)
     asked = process.ask(distributions).params
-    return fold({name: _value(values, asked[name]) for name, values in space.items()})
+    return fold({name: choices[name][asked[name]] if name in choices else asked[name] for name in space})
 
 
 def _distribution(values: Range | Choice) -> BaseDistribution:
@@ -63,12 +65,3 @@ def _distribution(values: Range | Choice) -> BaseDistribution:
     if values.integer:
         return IntDistribution(int(values.low), int(values.high), log=values.log)
     return FloatDistribution(values.low, values.high, log=values.log)
-
-
-def _position(values: Range | Choice, value: Any) -> Any:
-    """A choice as its position, since optuna's categories are plain values only."""
-    return values.values.index(value) if isinstance(values, Choice) else value
-
-
-def _value(values: Range | Choice, position: Any) -> Any:
-    return values.values[position] if isinstance(values, Choice) else position

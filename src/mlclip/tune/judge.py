@@ -42,17 +42,7 @@ class Judgement:
 
 
 class Judge:
-    """Measures settings on the validation split.
-
-    Args:
-        recipe: what the settings are put into.
-        dataset: images with labels and splits.
-        encoder: the frozen encoder.
-        cache: its features cache.
-        figure: `f`: micro F-beta at the global threshold where it is best; `map`: macro mAP.
-        beta: recall counts beta times as much as precision.
-        on_features: called with images done and to do while features are computed.
-    """
+    """Measures settings, put into a recipe, on the validation split; see `Search` for `figure` and `beta`."""
 
     def __init__(
         self,

@@ -11,8 +11,7 @@ from __future__ import annotations
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS, Head
 from mlclip.settings import Recipe
-from mlclip.tune.space import Settings
-from mlclip.tune.study import Study, Trial
+from mlclip.tune.study import Study
 
 START = {"gamma_neg": 4.0, "gamma_pos": 0.0, "shift": 0.05, "alpha1": 1.0, "alpha2": 0.5, "beta1": 1.0}
 ASL_RUNGS: dict[str, tuple[float, ...]] = {"gamma_neg": (4.0, 1.0, 2.0, 3.0, 5.0), "gamma_pos": (0.0, 1.0)}
@@ -27,13 +26,7 @@ def rungs(recipe: Recipe, unlabelled: bool) -> dict[str, tuple[float, ...]]:
     """What is tried, in order; the first value of each rung is where the ladder starts on it.
 
     `asl` has the first two rungs. Any other loss becomes `apl`, of which `bce`, `focal` and `asl` are special cases.
-
-    Args:
-        recipe: what is tuned.
-        unlabelled: some positives are unlabelled: also move `beta1`.
-
-    Raises:
-        TrainError: the head is not trained by one of these losses.
+    Where some positives are `unlabelled`, `beta1` moves too. Raises TrainError for heads without one of these losses.
     """
     head, training = HEADS[recipe.head], recipe.training or HEADS[recipe.head].defaults
     if head.loss is not Head.loss or not training.epochs:
@@ -51,19 +44,9 @@ def climb(study: Study, recipe: Recipe, limit: int, unlabelled: bool) -> None:
     for name, values in order.items():
         trials = []
         for value in values:
-            trial = _once(study, _settings(loss, kept | {name: value}), limit)
-            if trial is None:
+            settings = {"training.loss": loss, "training.loss_options": kept | {name: value}}
+            known = study.known(settings)
+            if known is None and len(study.trials) >= limit:
                 return
-            trials.append((trial.score, value))
+            trials.append(((known or study.measure(settings)).score, value))
         kept[name] = max(trials, key=lambda pair: pair[0])[1]
-
-
-def _once(study: Study, settings: Settings, limit: int) -> Trial | None:
-    known = study.known(settings)
-    if known is None and len(study.trials) >= limit:
-        return None
-    return known or study.measure(settings)
-
-
-def _settings(loss: str, options: Settings) -> Settings:
-    return {"training.loss": loss, "training.loss_options": options}

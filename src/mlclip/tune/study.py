@@ -22,8 +22,6 @@ class Trial:
     """One point of a search.
 
     Attributes:
-        number: from 1.
-        settings: names and values of what is varied.
         score: what the search maximises, in [0, 1]; 0 where the settings cannot work.
         threshold: the global threshold with the best F-beta on validation; None where the settings cannot work.
         seconds: time it took; 0 where the settings had been measured before.
@@ -39,19 +37,10 @@ class Trial:
 
 
 class Study:
-    """Trials so far, and how to make more of them.
+    """Trials so far, in a file, and how to make more of them.
 
-    Args:
-        path: the file of the trials.
-        about: plain JSON values that tell this search from others.
-        judge: measures settings.
-        on_trial: called after each new trial.
-
-    Attributes:
-        trials: in order.
-
-    Raises:
-        ResultsError: the file belongs to another search, or cannot be read or written.
+    `about` has plain JSON values that tell this search from others. Raises ResultsError if the file belongs to another
+    search, or cannot be read or written.
     """
 
     def __init__(
@@ -73,11 +62,7 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """The trial with the highest score; of equals, the first.
-
-        Raises:
-            TrainError: no settings worked.
-        """
+        """The trial with the highest score; of equals, the first. Raises TrainError if no settings worked."""
         best = max(self.trials, key=lambda trial: trial.score)
         if best.error is not None:
             raise TrainError(f"no trial worked; the first said: {self.trials[0].error}")
