@@ -16,8 +16,8 @@ from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.encoders.features import TEXT_KINDS
-from mlclip_export.accelerators import Variant, accelerate
 from mlclip_export.facts import EncoderFacts, HeadFacts
+from mlclip_export.gpu_variants import Variant, accelerate
 from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs, threshold_input
 
 Dims = Sequence[int]

@@ -10,11 +10,11 @@ from typing import Literal
 
 from mlclip.checkpoint import Run
 from mlclip.encoders.clip import Encoder
-from mlclip_export.accelerators import Variant
 from mlclip_export.build import Workshop, build_graphs
 from mlclip_export.checked import CheckedGraph, Graph
 from mlclip_export.configs import ConfigOptions
 from mlclip_export.facts import read_facts
+from mlclip_export.gpu_variants import Variant
 from mlclip_export.layout import Layout
 from mlclip_export.parity import Difference
 from mlclip_export.plan import check_replacements, earlier_graphs, plan_encoders

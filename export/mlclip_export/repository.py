@@ -23,10 +23,10 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
-from mlclip_export.accelerators import Stamp, stamped
 from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import to_text
 from mlclip_export.facts import CONFIG, parameter, read_configs
+from mlclip_export.gpu_variants import Stamp, stamped
 from mlclip_export.tensorrt import Plan
 
 _DIGEST = "content_sha256"

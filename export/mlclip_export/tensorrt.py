@@ -15,7 +15,7 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
-from mlclip_export.accelerators import PLAN, profile
+from mlclip_export.gpu_variants import PLAN, profile
 from mlclip_export.graphs import FILE
 
 

@@ -8,7 +8,7 @@ from mlclip_client.errors import TooLarge, Unreadable
 from mlclip_client.images import load
 from mlclip_client.inputs import InputOptions, Skipped, find_inputs
 from mlclip_client.inputs.folders import find_images
-from mlclip_client.inputs.names import image_suffixes
+from mlclip_client.inputs.formats import image_suffixes
 
 from .input_files import paths_of, touch
 

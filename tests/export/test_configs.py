@@ -12,7 +12,6 @@ from google.protobuf import text_format
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.server.catalog import choose_heads, plan_routes, read_catalog
 from mlclip_export import ConfigOptions, configs
-from mlclip_export.accelerators import Stamp, stamped
 from mlclip_export.configs import (
     encoder_config,
     head_config,
@@ -24,6 +23,7 @@ from mlclip_export.configs import (
 )
 from mlclip_export.ensembles import FirstSteps, combined_config, ensemble_config
 from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, read_facts
+from mlclip_export.gpu_variants import Stamp, stamped
 from tritonclient.grpc import model_config_pb2 as pb
 
 SPEC = PixelSpec(32, "bicubic", "squash")

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from mlclip_client.errors import DownloadFailed, Unreadable
+from mlclip_client.inputs.formats import LOCAL, is_address, local_path, scheme_of
 from mlclip_client.inputs.item import Item, failed_item, item_at
-from mlclip_client.inputs.names import LOCAL, is_address, local_path, scheme_of
 from mlclip_client.wording import shortened
 
 Holds = Literal["path", "bytes", "url"]

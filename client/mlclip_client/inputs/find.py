@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mlclip_client.inputs.archives import read_archive
 from mlclip_client.inputs.folders import images_in, images_in_store
+from mlclip_client.inputs.formats import MANIFESTS
 from mlclip_client.inputs.item import Item, item_at
 from mlclip_client.inputs.manifests import check_manifest, read_list, read_manifest, read_names
-from mlclip_client.inputs.names import MANIFESTS
 from mlclip_client.inputs.skipped import Skipped
 from mlclip_client.inputs.source import Source, sources_of
 

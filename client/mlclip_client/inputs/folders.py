@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mlclip_client.inputs.names import format_of
+from mlclip_client.inputs.formats import format_of
 from mlclip_client.inputs.skipped import Skipped
 from mlclip_client.inputs.stores import list_remote
 

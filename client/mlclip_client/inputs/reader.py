@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from mlclip_client.errors import DownloadFailed, Unreadable
 from mlclip_client.images import check_size, read_file
+from mlclip_client.inputs.formats import scheme_of
 from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.inputs.limits import Limits
-from mlclip_client.inputs.names import scheme_of
 from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.parquet import BytesColumn
 from mlclip_client.inputs.stores import STORES, download

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mlclip_client.inputs.names import format_of
+from mlclip_client.inputs.formats import format_of
 from mlclip_client.wording import counted
 
 _ONE_OF = {"empty lines": "empty line", "folders in archives": "folder in an archive"}

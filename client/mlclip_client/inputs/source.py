@@ -11,7 +11,7 @@ from typing import Literal
 
 import bracex
 
-from mlclip_client.inputs.names import LOCAL, WEB, format_of, local_path, scheme_of
+from mlclip_client.inputs.formats import LOCAL, WEB, format_of, local_path, scheme_of
 from mlclip_client.inputs.stores import kind_at, match_remote
 
 Kind = Literal["stdin", "file", "folder", "archive", "manifest", "list"]

@@ -15,7 +15,7 @@ from typing import IO, cast
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from mlclip_client.inputs.names import is_address
+from mlclip_client.inputs.formats import is_address
 from mlclip_client.inputs.stores import open_remote
 from mlclip_client.wording import reason_of
 
