@@ -32,6 +32,7 @@ def command(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_the_real_client_loads_a_real_server_and_goes_on_where_it_stopped(command, repository, images, tmp_path):
     out = tmp_path / "load"
     words = ["--repository", repository, "--images", images, "--slo-p99-ms", 0, "--out", out, *QUICK]

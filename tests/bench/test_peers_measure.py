@@ -145,6 +145,7 @@ def stuff(tmp_path_factory):
     return prepare(str(write_encoder(folder / "nano")), None, 5, folder / "made")
 
 
+@pytest.mark.slow
 def test_open_clip_the_graph_and_the_server_give_the_same_vectors(tmp_path, images, stuff):
     peers = [replace(PEERS[name], requirements=()) for name in ("open_clip", "mlclip-onnx", "mlclip-triton")]
     lines = measured(tmp_path, images, peers, stuff, rounds=1)

@@ -70,6 +70,7 @@ def test_a_run_leaves_raw_lines_figures_a_picture_and_a_report(bench):
     assert "another batches" in str(other.exception)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_reports_what_it_has_and_goes_on(bench, monkeypatch):
     calls, measure = [], Pool.measure
 
@@ -145,6 +146,7 @@ def test_a_worker_that_was_killed_is_told(encoder, tmp_path):
             pool.measure(Point(case.key, 2), 0)
 
 
+@pytest.mark.slow
 def test_the_same_points_are_asked_of_a_real_server(bench):
     done = bench("--through", "triton", "--heads", "sigmoid,self-attention", "--batch", "3", "--threads", "2")
     assert done.exit_code == 0, (done.output, done.exception)
