@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlclip_client.pixels import to_pixels
@@ -54,7 +55,7 @@ class Served:
 
     def _features(self, encoder, data):
         if (encoder.tag, data) not in self.known:
-            pixels = torch.from_numpy(to_pixels(data, encoder.spec)[None])
+            pixels = torch.from_numpy(np.stack([to_pixels(data, encoder.spec)]))
             embedding, tokens = encoder(pixels)
             features = {"embedding": embedding, "tokens": tokens, "text_embedding": torch.zeros_like(embedding)}
             self.known[encoder.tag, data] = features
