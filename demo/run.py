@@ -1,4 +1,4 @@
-"""The whole way, once: train two heads, export them, serve them with Triton, classify the demo's test images.
+"""The whole pipeline: train two heads, export them, serve them with Triton, classify the demo's test images.
 
 Run by `make demo`. It leaves `runs/` and `model_repository/` where the commands' defaults look for them, and writes
 `demo/labels.parquet` and `demo/predictions.png`.
@@ -95,7 +95,7 @@ def classify(url: str, paths: list[Path]) -> None:
 
 
 def show_labels(test: Dataset, rows: list[dict[str, Any]], count: int = 12) -> None:
-    """Print some images with their true labels and what both heads say."""
+    """Print some images with their true labels and those of both heads."""
     table = Table("image", "labels typed by people", *(f"{name} suggests" for name in HEADS))
     for n in np.linspace(0, len(rows) - 1, count).astype(int):
         suggested = ("\n".join(scored(rows[n]["answers"][name])) for name in HEADS)
@@ -104,7 +104,7 @@ def show_labels(test: Dataset, rows: list[dict[str, Any]], count: int = 12) -> N
 
 
 def scored(answer: dict[str, Any]) -> list[str]:
-    """Selected labels with their scores; of an image without any, the best one in brackets."""
+    """Selected labels with their scores; of an image without any, the best label in brackets."""
     chosen = [f"{name} {score:.2f}" for name, score in zip(answer["labels"], answer["scores"], strict=True)]
     return chosen or [f"({answer['top_labels'][0]} {answer['top_scores'][0]:.2f})"]
 

@@ -20,13 +20,7 @@ RIGHT, WRONG, MISSED = "#1a7f37", "#b35900", "#8c959f"
 
 
 def draw_sheet(items: Sequence[Item], answers: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw a sheet of images, evenly picked, and write it as PNG.
-
-    Args:
-        items: images with their true labels.
-        answers: for each, the selected `labels` with their `scores`.
-        path: the file to write.
-    """
+    """Draw a sheet of images, evenly picked, with the selected `labels` and `scores` of their answers, as PNG."""
     figure, axes = pyplot.subplots(ROWS, COLUMNS, figsize=(COLUMNS * 2.1, ROWS * 2.9), dpi=110)
     for axis, n in zip(axes.flat, np.linspace(0, len(items) - 1, COLUMNS * ROWS).astype(int), strict=True):
         axis.imshow(_on_square(items[n].path))

@@ -1,14 +1,17 @@
-"""An encoder folder with random weights, small enough to be run in any test, and what tests of servers share."""
+"""What all tests share: a small encoder with random weights, pictures on disk, and servers that settle."""
 
 import json
 import tempfile
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mlclip.encoders.clip import load_encoder
-from mlclip.training.pretrain import new_model, save
+from mlclip.encoders.folder import new_model, save
 
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (250, 250, 250)}
 ARCHITECTURE = {
     "model_cfg": {
         "embed_dim": 24,
@@ -33,7 +36,7 @@ def encoder_folder(tmp_path_factory, architecture):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def encoder(encoder_folder):
     return load_encoder(str(encoder_folder))
 
@@ -60,3 +63,20 @@ def temporary_folder(tmp_path_factory, monkeypatch):
     """Keep what a test leaves behind, such as the log of a killed server, among pytest's own temporary files."""
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
     monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """90 pictures whose halves are coloured; labels are the colours. Returns paths and label tuples."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    paths, labels = [], []
+    for n in range(90):
+        left, right = rng.choice(list(COLOURS), size=2)
+        pixels = np.empty((24, 24, 3))
+        pixels[:, :12], pixels[:, 12:] = COLOURS[left], COLOURS[right]
+        noisy = (pixels + rng.normal(scale=8, size=pixels.shape)).clip(0, 255).astype(np.uint8)
+        paths.append(folder / f"{n:03d}.png")
+        Image.fromarray(noisy).save(paths[-1])
+        labels.append(tuple(sorted({str(left), str(right)})))
+    return paths, labels

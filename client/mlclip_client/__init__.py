@@ -1,6 +1,6 @@
 """Send images to an mlclip Triton server and get labels back.
 
-The names below are loaded when first used, so that `mlclip_client.pixels` can be imported without gRPC.
+The names below are loaded on first use, so that `mlclip_client.pixels` can be imported without gRPC.
 """
 
 import importlib

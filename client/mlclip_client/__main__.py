@@ -1,4 +1,4 @@
-"""The command `mlclip-client` from its first moment: light to load, so that Ctrl-C is heeded while the rest loads."""
+"""Entry point of the command `mlclip-client`: light to load, so that Ctrl-C works while the rest loads."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import sys
 
 _FAILED, _CTRL_C = 1, 130
-"""Exit codes: of `tally`, which is not loaded yet, and typer's own, which says nothing."""
+"""Exit codes: `tally.FAILED`, which is not loaded yet, and typer's own after Ctrl-C."""
 
 
 def main() -> None:
-    """Run the command line; who is stopped before there is anything to keep says so in a line."""
-    if sys.stderr is None:  # closed: what it says is for nobody
+    """Run the command line; Ctrl-C before there are rows to keep ends it with one line."""
+    if sys.stderr is None:  # closed: messages go nowhere
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     try:
-        from mlclip_client.cli.classify import main as run
+        from mlclip_client.cli import main as run
 
         run()
     except KeyboardInterrupt:
@@ -28,7 +28,7 @@ def main() -> None:
 def _stop() -> None:
     sys.stderr.write("error: interrupted\n")
     sys.stderr.flush()
-    os._exit(_FAILED)  # where an extension module met Ctrl-C first, the interpreter would end by the signal
+    os._exit(_FAILED)  # if Ctrl-C met an extension module first, the interpreter would end by the signal
 
 
 if __name__ == "__main__":

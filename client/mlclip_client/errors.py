@@ -1,19 +1,20 @@
-"""What can go wrong, as one tree; `kind` is the word that stands before the message in output rows.
+"""Everything that can go wrong, as one tree; `kind` is what rows, logs and `--kind` call an error.
 
     ClientError
-    ├── BadImage            decode       this image cannot be used; the others can
-    │   ├── TooLarge        too large    the file is over `max_bytes`
-    │   ├── Unreadable      read         the file cannot be read: gone, no permission, not a regular file
-    │   └── DownloadFailed  download     the address gives no file: refused, gone, too slow, or asks not to be indexed
+    ├── BadImage            decode       this image cannot be decoded; the others are not affected
+    │   ├── TooLarge        too large    the file is larger than `max_bytes`
+    │   ├── Unreadable      read         the file cannot be read: missing, no permission, not a regular file
+    │   └── DownloadFailed  download     the address gives no file: refused, gone, too slow, or not to be indexed
     ├── UnknownHead         head         a server does not have that head (the message lists what it has)
-    ├── ServerUnavailable   unavailable  nobody answers at the address, the connection broke, or the models are gone
-    ├── DeadlineExceeded    deadline     no answer within `timeout`
-    ├── ServerBusy          busy         the server has no room for another request
+    ├── NoAnswer                         the request was not answered and may be sent again
+    │   ├── ServerUnavailable  unavailable  no server answers, the connection broke, or the models are unloaded
+    │   ├── DeadlineExceeded   deadline     no answer within `timeout`
+    │   └── ServerBusy         busy         the server has no room for another request
     ├── ServerError         server       the server refused, failed, or answered something unexpected
-    └── JobError            job          the folder of a job cannot be used, or the job is stopped
-        └── WrongJob        wrong job    the folder holds no job, or another one than is asked for
+    └── JobError            job          the folder of a job cannot be used, or the job was stopped
+        └── WrongJob        wrong job    the folder holds no job, or a different one
 
-Wrong arguments are `ValueError`, as everywhere in Python.
+Wrong arguments raise `ValueError`, as everywhere in Python.
 """
 
 from __future__ import annotations
@@ -23,14 +24,30 @@ from typing import ClassVar
 import grpc  # type: ignore[import-untyped]
 
 BAD_IMAGE_MARK = "bad image: "
-"""How the server's `preprocess` model begins the message about an image that it cannot decode."""
+"""How the server's `preprocess` model begins its message about an image that it cannot decode."""
 _LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+KINDS: dict[str, type[ClientError]] = {}
+"""Kind -> class."""
 
 
 class ClientError(Exception):
-    """Anything that this package reports on purpose; the message is one line that says what to do."""
+    """Any error that this package raises on purpose; the message is one line that says what to do.
+
+    Attributes:
+        kind: the name of this kind of error in rows.
+        input_fault: the input is at fault; otherwise the server or the connection.
+        retryable: labelling the same input again may succeed.
+        cacheable: the same bytes always fail in this way.
+    """
 
     kind: ClassVar[str] = "error"
+    input_fault: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False
+    cacheable: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -40,24 +57,31 @@ class BadImage(ClientError):
     """This image cannot be decoded."""
 
     kind = "decode"
+    input_fault = True
+    cacheable = True
 
 
 class TooLarge(BadImage):
     """The image file is larger than `max_bytes`."""
 
     kind = "too large"
+    cacheable = False
 
 
 class Unreadable(BadImage):
     """The image file cannot be read."""
 
     kind = "read"
+    retryable = True
+    cacheable = False
 
 
 class DownloadFailed(BadImage):
-    """The file behind an address cannot be fetched, or may not be."""
+    """The file at an address cannot be downloaded, or must not be."""
 
     kind = "download"
+    retryable = True
+    cacheable = False
 
 
 class UnknownHead(ClientError):
@@ -66,19 +90,25 @@ class UnknownHead(ClientError):
     kind = "head"
 
 
-class ServerUnavailable(ClientError):
-    """No server answers, the connection broke while the request was under way, or the server gives its models up."""
+class NoAnswer(ClientError):
+    """The request was not answered; the same request may be sent again."""
+
+    retryable = True
+
+
+class ServerUnavailable(NoAnswer):
+    """No server answers, the connection broke during the request, or the server has unloaded its models."""
 
     kind = "unavailable"
 
 
-class DeadlineExceeded(ClientError):
+class DeadlineExceeded(NoAnswer):
     """The server did not answer in time."""
 
     kind = "deadline"
 
 
-class ServerBusy(ClientError):
+class ServerBusy(NoAnswer):
     """The server has no room for another request now."""
 
     kind = "busy"
@@ -88,28 +118,31 @@ class ServerError(ClientError):
     """The server refused or failed, or its answer is not what its configuration promises."""
 
     kind = "server"
+    retryable = True
 
 
 class JobError(ClientError):
-    """The folder of a job cannot be used as asked, or the job was stopped; what it has done is kept."""
+    """The folder of a job cannot be used as asked, or the job was stopped; finished shards are kept."""
 
     kind = "job"
 
 
 class WrongJob(JobError):
-    """The folder holds no job, something else, or a job in which something else was asked."""
+    """The folder holds no job, something else, or a job with another request."""
 
     kind = "wrong job"
 
 
-def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
-    """Translate what gRPC raised into the tree above.
+RETRYABLE_KINDS = frozenset(kind for kind, each in KINDS.items() if each.retryable)
 
-    Args:
-        error: a finished call's error, with `code()` and `details()`.
-        url: host:port, for the message.
-        timeout: the deadline that the call had, in seconds.
-    """
+
+def error_class(kind: str) -> type[ClientError]:
+    """Give the class of a kind of error; `ClientError` if the kind is unknown."""
+    return KINDS.get(kind, ClientError)
+
+
+def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
+    """Translate the error of a finished call; `timeout` was its deadline, in seconds."""
     code, details = error.code(), error.details() or "no details"
     _, mark, reason = details.partition(BAD_IMAGE_MARK)
     if mark:
@@ -120,6 +153,6 @@ def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
         return ServerBusy(f"{url} has no room for another request: {details}")
     if code in _LOST:
         return ServerUnavailable(f"no server answers at {url}: {details}")
-    if code is grpc.StatusCode.NOT_FOUND:  # of a model that it had just listed: it is about to stop, or loads another
-        return ServerUnavailable(f"{url} has given the model up: {details}")
+    if code is grpc.StatusCode.NOT_FOUND:  # of a model that was just listed: the server is stopping, or loads another
+        return ServerUnavailable(f"{url} has unloaded the model: {details}")
     return ServerError(f"{url} answered {code.name}: {details}")

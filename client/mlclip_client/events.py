@@ -1,4 +1,4 @@
-"""Events of a run: in a log, a JSON object a line; some also on standard error, in words."""
+"""Events of a run: JSON lines in a log file, and for some a notice on standard error."""
 
 from __future__ import annotations
 
@@ -21,25 +21,21 @@ def tell(event: str, level: int = logging.INFO, notice: str = "", **fields: Any)
     Args:
         event: what happened, in words that do not change.
         level: of `logging`.
-        notice: the line that people see on standard error while a command runs; empty: none.
-        fields: what belongs to it.
+        notice: the line on standard error while a command runs; empty: none.
+        fields: details.
     """
     _LOG.log(level, event, extra={"fields": fields, "notice": notice})
 
 
 @contextlib.contextmanager
 def logged(file: Path | None) -> Iterator[None]:
-    """Show notices on standard error, and append events to a file: `time`, `level`, `event` and what belongs to it.
-
-    Args:
-        file: None: only the notices.
-
-    Raises:
-        ValueError: the file cannot be written.
-    """
+    """Show notices on standard error; append events to a file, if given, with `time`, `level`, `event` and details."""
     handlers: list[logging.Handler] = [_Notices()]
     if file is not None:
-        handlers.append(_opened(file))
+        try:
+            handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"--log {file}: {error.strerror}: name a file that can be written") from error
         handlers[-1].setFormatter(_Lines())
     level, propagates = _LOG.level, _LOG.propagate
     for handler in handlers:
@@ -54,13 +50,6 @@ def logged(file: Path | None) -> Iterator[None]:
         for handler in handlers:
             _LOG.removeHandler(handler)
             handler.close()
-
-
-def _opened(file: Path) -> logging.Handler:
-    try:
-        return logging.FileHandler(file, encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"--log {file}: {error.strerror}: name a file that can be written") from error
 
 
 class _Notices(logging.Handler):

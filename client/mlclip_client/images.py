@@ -1,11 +1,10 @@
-"""What may stand for an image, and how it becomes what a request carries."""
+"""What can be given as an image, and how it becomes the content of a request."""
 
 from __future__ import annotations
 
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +12,17 @@ from PIL import Image
 
 from mlclip_client.errors import BadImage, TooLarge, Unreadable
 from mlclip_client.pixels import ImageError, PixelSpec, to_pixels
+from mlclip_client.wording import reason_of
 
+MAX_BYTES = 64 * 2**20
+"""Files over this size are refused unless `max_bytes` says otherwise."""
 ImageLike = bytes | str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 """A file's bytes, a path, a Pillow picture, or uint8 pixels [S, S, 3] of the encoder's own size S."""
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """An image with its text: a title, a caption, what a page says about it.
-
-    Attributes:
-        image: see `ImageLike`.
-        text: None where it has none.
-    """
+    """An image with its text, if it has one: a title, a caption, or words of the page around it."""
 
     image: ImageLike
     text: str | None
@@ -35,22 +32,16 @@ Loaded = bytes | Image.Image | npt.NDArray[np.uint8]
 
 
 def source_of(image: ImageLike) -> str | None:
-    """Give the path of an image that is a file, None for one that lives in memory."""
+    """Give the path of an image that is a file; None for one in memory."""
     return os.fspath(image) if isinstance(image, str | os.PathLike) else None
 
 
 def load(image: ImageLike, max_bytes: int) -> Loaded:
-    """Read the file if the image is a path; hand everything else through.
-
-    Raises:
-        Unreadable: the file is gone, forbidden, or no regular file.
-        TooLarge: file or bytes are over `max_bytes`.
-        ValueError: the argument is nothing that can stand for an image.
-    """
+    """Read the file if the image is a path, see `read_file`; return everything else as it is."""
     if isinstance(image, str | os.PathLike):
-        return _read(Path(image), max_bytes)
+        return read_file(image, max_bytes)
     if isinstance(image, bytes):
-        _check_size(len(image), max_bytes)
+        check_size(len(image), max_bytes)
     elif not isinstance(image, Image.Image | np.ndarray):
         kind = type(image).__name__
         raise ValueError(f"an image is bytes, a path, a Pillow picture or a uint8 array, not {kind}")
@@ -58,13 +49,9 @@ def load(image: ImageLike, max_bytes: int) -> Loaded:
 
 
 def pixels_of(image: Loaded, spec: PixelSpec) -> npt.NDArray[np.uint8]:
-    """Decode and resize on this side.
+    """Decode and resize an image on this machine: uint8 [S, S, 3], as the encoder expects it.
 
-    Returns:
-        uint8 [S, S, 3], as the encoder wants it.
-
-    Raises:
-        BadImage: the image cannot be decoded, or an array has another shape or type.
+    Raises BadImage if the image cannot be decoded, or an array has the wrong shape or type.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.shape != (spec.size, spec.size, 3):
@@ -79,20 +66,22 @@ def pixels_of(image: Loaded, spec: PixelSpec) -> npt.NDArray[np.uint8]:
         raise BadImage(str(error)) from error
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
+def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Read a file; raises TooLarge, or Unreadable if it is gone, forbidden or not a regular file."""
     try:
-        status = path.stat()
+        status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise Unreadable("not a regular file")
-        _check_size(status.st_size, max_bytes)
-        with path.open("rb") as file:
+        check_size(status.st_size, max_bytes)
+        with open(path, "rb") as file:
             data = file.read(status.st_size + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
-    _check_size(len(data), max_bytes)
+        raise Unreadable(reason_of(error)) from error
+    check_size(len(data), max_bytes)
     return data
 
 
-def _check_size(size: int, max_bytes: int) -> None:
+def check_size(size: int, max_bytes: int) -> None:
+    """Refuse a file that is too large; raises TooLarge."""
     if size > max_bytes:
         raise TooLarge(f"{size:,} bytes are over the limit of {max_bytes:,}")

@@ -1,4 +1,4 @@
-"""What the client gives back: plain frozen values, numpy arrays inside."""
+"""What the client returns: plain frozen values with numpy arrays inside."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from mlclip_client.pixels import PixelSpec
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """What the server says about one head.
+    """What the server tells about one head.
 
     Attributes:
-        name: the head's name, as in `heads=`.
         labels: N label names in class order.
         labels_sha256: hash of labels.txt, which tells two label lists apart.
         thresholds: N thresholds; a label is selected where score >= threshold.
-        encoder: tag of the encoder that the head stands on.
-        spec: how the encoder wants its pixels.
         embedding_size: D, the length of the encoder's embedding.
-        version: the served version of the head's ensemble.
-        mlclip_version: the mlclip that exported it.
+        version: of the head's own ensemble.
+        mlclip_version: of the mlclip that exported it.
         explains: whether it can name the reference images behind an answer.
-        reads_text: whether it reads an image's text, if there is one.
+        reads_text: whether it also reads an image's text.
     """
 
     name: str
@@ -47,8 +44,7 @@ class Reference:
     """A reference image behind an answer.
 
     Attributes:
-        id: its name, as the training data had it.
-        labels: its labels.
+        id: its name in the training data.
         weight: its share in the answer; the shares of all references sum to 1.
     """
 
@@ -59,17 +55,15 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What one head says about one image.
+    """One head's answer for one image.
 
     Attributes:
-        head: the head's name.
         labels: N label names in class order.
         scores: float32 [N], in class order.
         selected: bool [N]: score >= the label's threshold, as the server decided.
-        labels_sha256: hash of the label list.
         model: the ensemble that answered.
-        version: of the head: of its own ensemble that takes images the same way, also where a combined one answered.
-        references: the references behind it, heaviest first, if an explanation was asked for and the head has one.
+        version: of the head's own ensemble that takes images the same way, even if a combined ensemble answered.
+        references: those behind the answer, heaviest first, if asked for and if the head has references.
     """
 
     head: str
@@ -96,13 +90,13 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What came of one image: answers, or an error.
+    """Result for one image: answers, or an error.
 
     Attributes:
-        source: the path as it was given, None for images from memory.
+        source: the path as it was given; None for an image from memory.
         answers: head name -> answer; empty when there is an error.
         embedding: float32 [D], the encoder's L2-normalised image embedding, if it was asked for.
-        error: why there are no answers, else None.
+        error: why there are no answers, otherwise None.
     """
 
     source: str | None

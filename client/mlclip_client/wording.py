@@ -1,14 +1,19 @@
-"""Counts in sentences."""
+"""Words for messages: counts, quotes, and what went wrong."""
 
 from __future__ import annotations
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """Give a count with what is counted.
-
-    Args:
-        count: how many.
-        one: what one of them is called.
-        many: what several are called; empty: with an s at its end.
-    """
+    """Give a count with what is counted: `1 input`, `2 inputs`; `many` is the plural unless that ends with an s."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def shortened(text: str, limit: int = 120) -> str:
+    """Cut a quoted text to a number of characters."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def reason_of(error: BaseException) -> str:
+    """Say on one line what an error reports: the system's words, otherwise its message, otherwise its type."""
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    return text[:300] or type(error).__name__

@@ -19,29 +19,34 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def export(
-    head: Annotated[list[str] | None, typer.Option(help="Folder name of a run in --runs; repeatable.")] = None,
-    run: Annotated[list[Path] | None, typer.Option(help="A run folder elsewhere; repeatable.")] = None,
+    head: Annotated[list[str] | None, typer.Option(help="Name of a run folder in --runs; repeatable.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="Path of a run folder; repeatable.")] = None,
     name: Annotated[
-        list[str] | None, typer.Option(help="Name in the repository, one per --head, then per --run.")
+        list[str] | None,
+        typer.Option(help="Name of a head in the repository; one for each --head, then one for each --run."),
     ] = None,
     runs: Annotated[
-        Path, typer.Option(help="Folder of runs; all are exported unless --head or --run names some.")
+        Path, typer.Option(help="Folder of runs. All are exported unless --head or --run is given.")
     ] = Path("runs"),
     out: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
-    format: Annotated[Format, typer.Option(help="`tensorrt` builds plans and needs a GPU on this machine.")] = "onnx",
+    format: Annotated[
+        Format, typer.Option(help="`tensorrt` also builds TensorRT plans, which needs a GPU on this machine.")
+    ] = "onnx",
     accelerator: Annotated[
-        Accelerator, typer.Option(help="Variant that becomes the default config; all are written.")
+        Accelerator, typer.Option(help="Which GPU variant is the default config. All variants are written.")
     ] = "none",
     fp16: Annotated[bool, typer.Option("--fp16", help="Let TensorRT compute in half precision.")] = False,
-    engine_cache: Annotated[str, typer.Option(help="Existing folder on the server for TensorRT engines.")] = "/engines",
-    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Largest batch that Triton builds.")] = 64,
+    engine_cache: Annotated[
+        str, typer.Option(help="Folder on the server for TensorRT engines; it must exist.")
+    ] = "/engines",
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Largest batch that Triton forms.")] = 64,
     tolerance: Annotated[float, typer.Option(min=0, help="Largest accepted difference from torch.")] = 1e-4,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Export trained heads to a Triton model repository.
 
-    Every graph is compared with torch. If one differs by more than --tolerance, nothing is written. Heads that are
-    in the repository already stay there.
+    Every graph is compared with torch. If one differs by more than --tolerance, nothing is written. Heads that
+    are already in the repository stay.
     """
     if fp16 and accelerator == "cuda":
         raise typer.BadParameter("onnxruntime's CUDA accelerator has no half precision: use --accelerator tensorrt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import importlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from mlclip.heads import Head, NeighborSearch
+from mlclip.heads import Head
 from mlclip_export.parity import Case, Difference, differences_of
-from mlclip_export.served import neighbors as neighbors_model
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,12 @@ class PythonHead:
 
 
 def python_head(head: Head) -> PythonHead | None:
-    """Describe the Python model of a head that searches with faiss; None for heads that become graphs."""
-    if not isinstance(head, NeighborSearch) or head.index is None:
+    """The Python model of a head that has one; None for heads that become graphs."""
+    model = head.python_model()
+    if model is None:
         return None
-    labels = io.BytesIO()
-    np.save(labels, head.labels.numpy())
-    files = {"index.faiss": head.index_data.numpy().tobytes(), "labels.npy": labels.getvalue()}
-    settings = ("temperature", "max_difference", "max_neighbors")
-    return PythonHead(neighbors_model, files, {name: str(head.config[name]) for name in settings})
+    script = importlib.import_module(f"mlclip_export.served.{model.script}")
+    return PythonHead(script, model.files, model.parameters)
 
 
 def compare_python(model: str, served: PythonHead, folder: Path, cases: Iterable[Case]) -> list[Difference]:

@@ -16,8 +16,7 @@ from pathlib import Path
 from mlclip_serve import onnxruntime_backend
 from mlclip_serve.embedded import Embedded
 
-_LIBRARY = "libtriton_python.so"
-_UTILS = "triton_python_backend_utils.py"
+_PARTS = ("libtriton_python.so", "triton_python_backend_utils.py")
 
 
 def assemble(embedded: Embedded, folder: Path) -> Path:
@@ -25,7 +24,7 @@ def assemble(embedded: Embedded, folder: Path) -> Path:
     python, onnx = folder / "python", folder / "onnxruntime"
     python.mkdir(parents=True)
     onnx.mkdir()
-    for file in (embedded.python_backend / _LIBRARY, embedded.python_backend / _UTILS, embedded.stub):
+    for file in (*(embedded.python_backend / part for part in _PARTS), embedded.stub):
         shutil.copy2(file, python)
     (python / embedded.stub.name).chmod(0o755)
     shutil.copy2(Path(onnxruntime_backend.__file__), onnx / "model.py")

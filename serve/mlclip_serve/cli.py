@@ -17,7 +17,7 @@ from mlclip_serve.server import Server
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-_Port = typer.Option(min=0, max=65535, help="0 picks a free port and prints it.")
+_Port = typer.Option(min=0, max=65535, help="Port; 0 picks a free one and prints it.")
 
 
 @app.command()
@@ -28,21 +28,23 @@ def serve(
     metrics_port: Annotated[int, _Port] = PORTS["metrics"],
     address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = ADDRESS,
     model_config_name: Annotated[
-        str | None, typer.Option(help="Use configs/<name>.pbtxt of every model that has it.")
+        str | None, typer.Option(help="Use configs/NAME.pbtxt in every model that has that file.")
     ] = None,
-    log_verbose: Annotated[int, typer.Option(min=0, help="Verbosity of Triton's log; above 0 it is shown.")] = 0,
-    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds within which all ensembles must answer.")] = (
+    log_verbose: Annotated[int, typer.Option(min=0, help="Verbosity of Triton's log; above 0 the log is printed.")] = 0,
+    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds in which all ensembles must answer.")] = (
         READY_TIMEOUT
     ),
     ready_file: Annotated[
-        Path | None, typer.Option(help="Write the endpoints and the pid to this file as JSON, once ready.")
+        Path | None, typer.Option(help="When ready, write the endpoints and the process id to this file as JSON.")
     ] = None,
-    docker: Annotated[bool, typer.Option("--docker", help="Print the command for NVIDIA's container.")] = False,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="Print the commands for NVIDIA's container and exit.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Serve a model repository with the embedded Triton, on the CPU, until Ctrl-C or SIGTERM.
+    """Serve a model repository with Triton on the CPU, until Ctrl-C or SIGTERM.
 
-    The exit code is the server's, or 1 if the server cannot be started.
+    The exit code is that of the server, or 1 if the server cannot be started.
     """
     server = Server(
         repository,

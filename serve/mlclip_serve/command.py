@@ -27,8 +27,6 @@ class Settings:
     Attributes:
         repository: absolute path of the model repository.
         grpc_port: 0 picks any free port, also for the other services.
-        http_port: port of the HTTP endpoint.
-        metrics_port: port of the Prometheus metrics.
         address: IPv4 address to listen on.
         model_config_name: variant of the configs to use, `configs/<name>.pbtxt`; None for config.pbtxt.
         log_verbose: Triton's verbosity; above 0 its log is also shown on stderr.
@@ -55,12 +53,8 @@ def server_command(
 ) -> list[str]:
     """Build the command that starts the embedded Triton.
 
-    Args:
-        settings: how to serve.
-        embedded: where its parts are.
-        backends: the folder that `backends.assemble` filled.
-        ports: the actual port by service name, never 0.
-        server_id: the server's name, and the prefix of its shared memory.
+    `backends` is the folder that `assemble` filled, `ports` the actual port by service name, never 0, and `server_id`
+    the server's name, and the prefix of its shared memory.
     """
     command = [
         str(embedded.executable),

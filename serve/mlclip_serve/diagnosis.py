@@ -16,16 +16,9 @@ _KIND = re.compile(r"^(?:(?:Internal|Invalid argument|Not found|Unavailable|Unsu
 
 
 def explain(log: str, address: str, ports: Mapping[str, int]) -> ServeError | None:
-    """Find the cause in a log.
+    """Find the error to raise in tritonserver's log: a port in use, a model that does not load, or its last error.
 
-    Args:
-        log: tritonserver's output.
-        address: the address that it should listen on.
-        ports: its ports by service name.
-
-    Returns:
-        The error to raise: a port in use, a model that does not load, or Triton's last error. None if the log shows
-        no cause.
+    None if the log shows no cause.
     """
     if found := _SOCKET.search(log):
         port = int(found["port"])

@@ -47,8 +47,7 @@ class Embedded:
 def find_embedded(site: Path | None = None) -> Embedded:
     """Locate the embedded server in a site-packages folder, by default that of nvidia-pytriton.
 
-    Raises:
-        InstallationError: a part is missing; the message says what to install.
+    Raises InstallationError if a part is missing; the message says what to install.
     """
     site = site or _site_of_pytriton()
     root = site / "pytriton" / "tritonserver"
@@ -78,11 +77,7 @@ def find_embedded(site: Path | None = None) -> Embedded:
 def find_libpython(bundled: Path) -> Path:
     """Find the folder of the running Python version's shared library.
 
-    Args:
-        bundled: the wheel's own libraries, which include it for some Python versions.
-
-    Raises:
-        InstallationError: there is none; the message names the Debian package.
+    `bundled` holds the wheel's own libraries, which include it for some Python versions.
     """
     version = _python_version()
     for folder in _library_folders():
@@ -99,33 +94,22 @@ def find_libpython(bundled: Path) -> Path:
 def server_environment(embedded: Embedded, interpreter: Path, inherited: Mapping[str, str]) -> dict[str, str]:
     """Build the environment for tritonserver and its Python models.
 
-    Args:
-        embedded: where the server's parts are.
-        interpreter: the folder that `make_interpreter` filled.
-        inherited: the environment to start from.
-
-    Returns:
-        `inherited` with the bundled libraries and libpython first on LD_LIBRARY_PATH, and the interpreter on PATH.
+    It is `inherited` with the bundled libraries and libpython first on LD_LIBRARY_PATH, and the interpreter first on
+    PATH.
     """
-    libraries = [str(embedded.libraries), str(embedded.libpython)]
-    return {
-        **inherited,
-        "LD_LIBRARY_PATH": _join(libraries, inherited.get("LD_LIBRARY_PATH")),
-        "PATH": _join([str(interpreter / "bin")], inherited.get("PATH")),
+    first = {
+        "LD_LIBRARY_PATH": (str(embedded.libraries), str(embedded.libpython)),
+        "PATH": (str(interpreter / "bin"),),
     }
+    paths = {name: os.pathsep.join([*folders, *filter(None, [inherited.get(name)])]) for name, folders in first.items()}
+    return {**inherited, **paths}
 
 
 def make_interpreter(folder: Path) -> Path:
     """Make the virtual environment in which Python models run.
 
     Triton's stub starts an isolated interpreter: it ignores PYTHONPATH and PYTHONHOME and takes the packages of the
-    first `python3` on PATH. This one sees the packages that the launcher sees.
-
-    Args:
-        folder: a new folder, which is returned.
-
-    Raises:
-        InstallationError: numpy, Pillow or onnxruntime is not installed.
+    first `python3` on PATH. This one, in a new folder, sees the packages that the launcher sees.
     """
     venv.create(folder, symlinks=True, with_pip=False)
     site = folder / "lib" / f"python{_python_version()}" / "site-packages"
@@ -134,11 +118,7 @@ def make_interpreter(folder: Path) -> Path:
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> None:
-    """Check the shared memory through which Triton talks to the processes of Python models.
-
-    Raises:
-        InstallationError: `folder` is missing, not writable or nearly full.
-    """
+    """Check the shared memory through which Triton talks to the processes of Python models."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InstallationError(f"{folder} is missing or not writable, Triton's Python models need it")
     free = shutil.disk_usage(folder).free
@@ -180,7 +160,3 @@ def _model_library_folders() -> list[str]:
     paths = sysconfig.get_paths()
     before = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return list(dict.fromkeys([*before, *folders, paths["purelib"], paths["platlib"]]))
-
-
-def _join(folders: list[str], before: str | None) -> str:
-    return os.pathsep.join([*folders, *([before] if before else [])])

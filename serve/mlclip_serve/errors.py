@@ -1,14 +1,4 @@
-"""What can go wrong, as one tree.
-
-ServeError
-├── InstallationError   tritonserver, its stub, libpython or shared memory is missing
-├── RepositoryError     the model repository is missing, empty or incomplete
-│   └── ModelError      a model does not load, or an ensemble fails on a real inference
-├── PortError           a port is taken
-└── StartError          the server ended, or did not become ready in time
-
-Every message is one line that says what to do; `log` names Triton's log if there is one.
-"""
+"""What can go wrong, as one tree; every message is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -26,11 +16,11 @@ class ServeError(Exception):
 
 
 class InstallationError(ServeError):
-    """Something that the embedded Triton needs is not on this machine."""
+    """The embedded Triton, its stub, libpython or shared memory is missing on this machine."""
 
 
 class RepositoryError(ServeError):
-    """The model repository cannot be served as it is."""
+    """The model repository is missing, empty or incomplete."""
 
 
 class ModelError(RepositoryError):
@@ -38,7 +28,7 @@ class ModelError(RepositoryError):
 
 
 class PortError(ServeError):
-    """A chosen port is in use."""
+    """A chosen port is in use, or cannot be listened on."""
 
 
 class StartError(ServeError):

@@ -11,19 +11,11 @@ from mlclip_serve.errors import PortError
 
 
 def choose(address: str, asked: Mapping[str, int]) -> dict[str, int]:
-    """Choose a port for each service.
+    """Choose a port for each service: all different and free at this moment; 0 asks for any free port.
 
     Another program can still take a port before the server does; the caller must be ready to choose again.
 
-    Args:
-        address: the address to listen on.
-        asked: port by service name, `grpc`, `http` and `metrics`; 0 for any free port.
-
-    Returns:
-        Port by service name, all different and free at this moment.
-
-    Raises:
-        PortError: a port is taken, given twice, or not allowed.
+    Raises PortError if a port is taken, given twice, or not allowed.
     """
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as held:
@@ -36,7 +28,9 @@ def choose(address: str, asked: Mapping[str, int]) -> dict[str, int]:
                 probe.bind((address, port))
                 probe.listen()
             except (OSError, OverflowError) as error:
-                raise PortError(_refusal(address, service, port, error)) from None
+                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                    raise taken(address, service, port) from None
+                raise PortError(f"cannot listen on {address} port {port} for {service}: {error}") from None
             ports[service] = probe.getsockname()[1]
     return ports
 
@@ -44,9 +38,3 @@ def choose(address: str, asked: Mapping[str, int]) -> dict[str, int]:
 def taken(address: str, service: str, port: int) -> PortError:
     """Give the error for a port that is in use."""
     return PortError(f"port {port} on {address} is in use: choose another --{service}-port, or 0 for any that is free")
-
-
-def _refusal(address: str, service: str, port: int, error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return str(taken(address, service, port))
-    return f"cannot listen on {address} port {port} for {service}: {error}"

@@ -24,13 +24,9 @@ _HTTP_TIMEOUT = 5.0
 
 
 def answers(address: str, http_port: int, metrics_port: int, server_id: str) -> bool:
-    """Tell whether our server answers on its ports and reports that it is ready.
+    """Tell whether our server answers on its ports, of which it opens that of metrics last, and is ready.
 
-    Args:
-        address: where it listens.
-        http_port: its HTTP port.
-        metrics_port: its metrics port, which it opens last.
-        server_id: the name of our server; another name means that another server has the port.
+    Another name than `server_id` means that another server has the port.
     """
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
         status, metadata = _get(address, http_port, "/v2")
@@ -43,12 +39,7 @@ def answers(address: str, http_port: int, metrics_port: int, server_id: str) -> 
 def infer_ensembles(url: str, deadline: float) -> list[str]:
     """Run one inference on every ensemble; in a repository without ensembles, on every model.
 
-    Args:
-        url: gRPC address and port of the server.
-        deadline: time on the monotonic clock by which all must have answered.
-
-    Returns:
-        The names of the models that answered, sorted.
+    All must have answered by the deadline, a time on the monotonic clock. Gives their names, sorted.
 
     Raises:
         ModelError: one of them fails; the message has its name and Triton's reason.
@@ -66,8 +57,7 @@ def infer_ensembles(url: str, deadline: float) -> list[str]:
 
 
 def _get(address: str, port: int, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, port, timeout=_HTTP_TIMEOUT)
-    with contextlib.closing(connection):
+    with contextlib.closing(http.client.HTTPConnection(address, port, timeout=_HTTP_TIMEOUT)) as connection:
         connection.request("GET", path)
         with connection.getresponse() as response:
             return response.status, response.read()

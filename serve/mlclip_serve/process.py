@@ -34,7 +34,7 @@ class ServerProcess:
         regions: str,
         echo: bool = False,
     ) -> None:
-        """Start the program.
+        """Start the program; raises OSError.
 
         Args:
             command: absolute path of the program, and its arguments.
@@ -42,9 +42,6 @@ class ServerProcess:
             log: file for stdout and stderr; its folder is the working directory.
             regions: prefix of the names of its shared memory, which is removed after its end.
             echo: also show the output on this process's stderr.
-
-        Raises:
-            OSError: the program cannot be started.
         """
         self.exited = threading.Event()
         self._started = threading.Event()

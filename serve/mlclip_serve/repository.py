@@ -15,14 +15,9 @@ _FILES = {"onnxruntime": "model.onnx", "python": "model.py"}
 
 
 def check_repository(repository: Path, config_name: str | None = None) -> list[str]:
-    """Check that a repository is complete enough to be loaded.
+    """Check that a repository is complete enough to be loaded, and give the names of its models, sorted.
 
-    Args:
-        repository: folder with one folder per model.
-        config_name: variant of the configs, `configs/<config_name>.pbtxt`; models without it use config.pbtxt.
-
-    Returns:
-        The names of its models, sorted.
+    Models use `configs/<config_name>.pbtxt` if they have it, otherwise config.pbtxt.
 
     Raises:
         RepositoryError: the repository is missing or incomplete, a config cannot be read, or a model needs a backend

@@ -7,9 +7,9 @@ import shutil
 import tempfile
 import time
 import uuid
+from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import Popen
-from types import TracebackType
 
 from mlclip_serve import ports, probe
 from mlclip_serve.backends import assemble
@@ -27,7 +27,7 @@ _UNLOAD = 30
 """Seconds for unloading the models, after the inferences in flight."""
 
 
-class Server:
+class Server(AbstractContextManager["Server"]):
     """A Triton server on a model repository, best used as a context manager.
 
     ```python
@@ -36,7 +36,6 @@ class Server:
     ```
 
     Attributes:
-        settings: how it serves.
         id: the name that Triton reports, different for each server.
         ensembles: names of the ensembles that have answered a real inference (of all models, if there is no
             ensemble); empty before the start.
@@ -75,9 +74,7 @@ class Server:
     def __enter__(self) -> Server:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -148,11 +145,7 @@ class Server:
         return self._end()
 
     def stop(self) -> int | None:
-        """Stop the server after the inferences in flight.
-
-        Returns:
-            Its exit code as a shell shows it; None if it was never started.
-        """
+        """Stop the server after the inferences in flight; give its exit code, None if it was never started."""
         if self._running is None:
             return None
         self._running.stop(DRAIN + _UNLOAD)

@@ -1,7 +1,7 @@
 """Few-shot multi-label image classification on frozen CLIP.
 
-The way of the data: `data` → `encoders` → `features` → `heads`, `losses`, `train` → `metrics`, `thresholds` →
-`checkpoint`. `MultiLabelClassifier` is all of it behind `fit` and `predict_proba`.
+Data flows through `data` → `encoders` → `heads`, `losses`, `training` → `metrics`, `thresholds` → `checkpoint`.
+`MultiLabelClassifier` wraps all of it in `fit` and `predict_proba`.
 """
 
 from mlclip.checkpoint import Run, load_run, save_run
@@ -11,8 +11,8 @@ from mlclip.encoders.clip import Encoder, load_encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import MlclipError
 from mlclip.heads import HEADS
-from mlclip.settings import TrainConfig
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, train_run
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
+from mlclip.training.runs import evaluate_run, train_run
 
 __all__ = [
     "HEADS",

@@ -1,8 +1,8 @@
-"""Run folders: what training leaves behind and everything later reads.
+"""Run folders: what training writes, and export and evaluation read.
 
-A run is `head.safetensors` (weights), `config.json` (head, encoder, training settings), `labels.txt` (class
-names, one a line: the truth about names and their order), `thresholds.json` and `metrics.json`. A head that trains
-its encoder leaves it in the folder `encoder`.
+A run is `head.safetensors` (weights), `config.json` (head, encoder, training settings), `labels.txt` (class names, one
+per line, in the order of the logits), `thresholds.json` and `metrics.json`; a head that trains its encoder adds the
+folder `encoder`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError
 from mlclip.heads import HEADS, Head
-from mlclip.training.pretrain import save_encoder
 
 FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
 REFERENCES = "references.jsonl"
@@ -32,18 +32,15 @@ OWN_ENCODER = "encoder"
 
 @dataclass(frozen=True)
 class EncoderRef:
-    """Which encoder a head was trained on, and how to get it again.
+    """Which encoder a head was trained on, and how to load it again.
 
     Attributes:
-        name: what `load_encoder` is asked for; for an encoder trained with the run, a folder inside the run's.
-        pretrained: what else it is asked for.
+        name: for `load_encoder`, as is `pretrained`; for an encoder trained with the run, a folder inside the run's.
         tag: the encoder's name in files and in the model repository.
         fingerprint: of its image tower's weights and preprocessing.
-        spec: the pixels it wants.
         own: it was trained with the run, and its folder lies in the run's.
-        text_fingerprint: of its text tower's weights, for heads that use it; None for others, and in run folders of
-            versions that did not note it.
-        source: where a run's own encoder is now: itself, after training, or its folder, once the run was read.
+        text_fingerprint: of its text tower's weights; None for heads that do not use it.
+        source: a run's own encoder: the module after training, its folder once the run was read.
     """
 
     name: str
@@ -57,55 +54,44 @@ class EncoderRef:
 
     @classmethod
     def of(cls, encoder: Encoder, *, own: bool = False, text_tower: bool = False) -> EncoderRef:
-        """Describe a loaded encoder; `own`: it was trained with the run, `text_tower`: the head uses that, too."""
-        words = encoder.text_fingerprint if text_tower else None
-        if own:
-            return cls(OWN_ENCODER, None, encoder.tag, encoder.fingerprint, encoder.spec, True, words, encoder)
-        return cls(encoder.name, encoder.pretrained, encoder.tag, encoder.fingerprint, encoder.spec, False, words)
+        """Describe a loaded encoder; `own`: it was trained with the run, `text_tower`: the head uses its text tower."""
+        name, pretrained = (OWN_ENCODER, None) if own else (encoder.name, encoder.pretrained)
+        texts, source = encoder.text_fingerprint if text_tower else None, encoder if own else None
+        return cls(name, pretrained, encoder.tag, encoder.fingerprint, encoder.spec, own, texts, source)
 
     def fits(self, encoder: Encoder) -> bool:
-        """Whether a loaded encoder gives the features that the head was trained on."""
-        return encoder.fingerprint == self.fingerprint and self._fits_texts(encoder)
+        """Whether a loaded encoder returns the features that the head was trained on."""
+        return not self._difference(encoder)
 
     def load(self) -> Encoder:
-        """Load it.
-
-        Raises:
-            CheckpointError: the encoder of that name has other weights or preprocessing now, or another text tower
-                and the head uses it.
-            EncoderError: it cannot be loaded.
-        """
+        """Load the encoder; raises CheckpointError if its weights or preprocessing have changed."""
         if isinstance(self.source, Encoder):
             return self.source
         encoder = load_encoder(self.name if self.source is None else str(self.source), self.pretrained)
         encoder.tag = self.tag
-        if encoder.fingerprint != self.fingerprint:
+        if difference := self._difference(encoder):
             raise CheckpointError(
-                f"the encoder {self.name!r} is not the one this head was trained on (fingerprint "
-                f"{encoder.fingerprint}, expected {self.fingerprint}): train the head again or restore the encoder"
-            )
-        if not self._fits_texts(encoder):
-            raise CheckpointError(
-                f"the encoder {self.name!r} has another text tower than the one this head was trained on (fingerprint "
-                f"{encoder.text_fingerprint}, expected {self.text_fingerprint}): train the head again or restore it"
+                f"the encoder {self.name!r} {difference}: train the head again or restore the encoder"
             )
         return encoder
 
-    def _fits_texts(self, encoder: Encoder) -> bool:
-        return self.text_fingerprint is None or self.text_fingerprint == encoder.text_fingerprint
+    def _difference(self, encoder: Encoder) -> str:
+        if encoder.fingerprint != self.fingerprint:
+            different, found, expected = "is not the one", encoder.fingerprint, self.fingerprint
+        elif self.text_fingerprint and self.text_fingerprint != encoder.text_fingerprint:
+            different, found = "has another text tower than the one", encoder.text_fingerprint
+            expected = self.text_fingerprint
+        else:
+            return ""
+        return f"{different} this head was trained on (fingerprint {found}, expected {expected})"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained head with all that is needed to use it.
+    """A trained head, in evaluation mode, with all that is needed to use it.
 
-    Attributes:
-        head: the torch module, in evaluation mode.
-        labels: N class names; class n of the logits is `labels[n]`.
-        thresholds: float32 [N]; class n is selected where its score is >= `thresholds[n]`.
-        encoder: which encoder's features it reads.
-        training: settings of the training, for the record.
-        metrics: measured figures, for the record.
+    Class n of its logits is `labels[n]`, selected where its score is >= `thresholds[n]`, float32 [N]. `training` and
+    `metrics` are a record of settings and measured figures.
     """
 
     head: Head
@@ -122,17 +108,17 @@ class Run:
 
 
 def save_run(folder: Path, run: Run) -> None:
-    """Write a run folder.
-
-    Raises:
-        CheckpointError: a label holds a newline, or the folder cannot be written.
-    """
+    """Write a run folder; raises CheckpointError."""
+    encoder = asdict(replace(run.encoder, source=None))
+    del encoder["source"]
     config = {
         "mlclip_version": version("mlclip"),
         "head": {"name": run.head_name, "config": run.head.config},
-        "encoder": _plain(run.encoder),
+        "encoder": encoder,
         "training": run.training,
     }
+    shortest = [float(str(value)) for value in run.thresholds.astype(np.float32)]  # reads back as the same float32
+    own, source = folder / OWN_ENCODER, run.encoder.source
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "labels.txt").write_bytes(labels_file(run.labels))
@@ -140,27 +126,17 @@ def save_run(folder: Path, run: Run) -> None:
         (folder / REFERENCES).unlink(missing_ok=True)
         if run.head.reference_ids:
             (folder / REFERENCES).write_bytes(references_file(run))
-        if run.encoder.own:
-            _save_encoder(folder / OWN_ENCODER, run.encoder)
-        save_thresholds(folder, run.labels, run.thresholds)
+        if run.encoder.own and not (isinstance(source, Path) and source.resolve() == own.resolve()):
+            save_encoder(run.encoder.load(), own)
+        write_json(folder / "thresholds.json", dict(zip(run.labels, shortest, strict=True)))
         write_json(folder / "config.json", config)
         write_json(folder / "metrics.json", run.metrics)
     except OSError as error:
         raise CheckpointError(f"cannot write the run folder {folder}: {error}") from error
 
 
-def save_thresholds(folder: Path, labels: Sequence[str], thresholds: npt.NDArray[np.float32]) -> None:
-    """Write `thresholds.json`: label to threshold, each the shortest decimal that reads back as the same float32."""
-    values = {label: float(str(value)) for label, value in zip(labels, thresholds.astype(np.float32), strict=True)}
-    write_json(folder / "thresholds.json", values)
-
-
 def load_run(folder: Path) -> Run:
-    """Read a run folder.
-
-    Raises:
-        CheckpointError: something is missing, broken, or does not fit together.
-    """
+    """Read a run folder; raises CheckpointError if a file is missing or broken, or files do not fit together."""
     missing = next((name for name in FILES if not (folder / name).is_file()), None)
     if missing:
         raise CheckpointError(f"{folder} is no run folder: {missing} is missing")
@@ -174,7 +150,9 @@ def load_run(folder: Path) -> Run:
         if (folder / REFERENCES).is_file():
             lines = (folder / REFERENCES).read_text(encoding="utf-8").splitlines()
             head.reference_ids = tuple(json.loads(line)["id"] for line in lines)
-        encoder = _encoder_ref(config["encoder"], folder)
+        encoder = EncoderRef(**config["encoder"] | {"spec": PixelSpec(**config["encoder"]["spec"])})
+        if encoder.own:
+            encoder = replace(encoder, source=folder / OWN_ENCODER)
         metrics = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the run folder {folder} is broken: {type(error).__name__}: {error}") from error
@@ -186,46 +164,23 @@ def load_run(folder: Path) -> Run:
 
 
 def labels_file(labels: Sequence[str]) -> bytes:
-    """The bytes of labels.txt: UTF-8, one label a line.
-
-    Raises:
-        CheckpointError: a label is empty, given twice, or holds a newline.
-    """
+    """The bytes of labels.txt: UTF-8, one label per line; empty, repeated and multi-line labels are refused."""
     if len(set(labels)) < len(labels):
         raise CheckpointError("labels.txt: a label is given twice")
     for label in labels:
-        if not label or len(label.splitlines()) > 1 or label.splitlines()[0] != label:
+        if label.splitlines() != [label]:
             raise CheckpointError(f"labels.txt: {label!r} is empty or holds a newline; rename it")
     return "".join(f"{label}\n" for label in labels).encode()
 
 
 def references_file(run: Run) -> bytes:
-    """The bytes of references.jsonl: one object a reference, in the head's order: `id` and `labels`."""
+    """The bytes of references.jsonl: one object per reference, in the head's order, with `id` and `labels`."""
     targets = run.head.reference_targets().numpy() > 0
     lines = (
         json.dumps({"id": name, "labels": [run.labels[n] for n in np.flatnonzero(row)]})
         for name, row in zip(run.head.reference_ids, targets, strict=True)
     )
     return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _plain(encoder: EncoderRef) -> dict[str, Any]:
-    """An encoder's description without its whereabouts, as config.json has it."""
-    plain = asdict(replace(encoder, source=None))
-    del plain["source"]
-    return plain
-
-
-def _encoder_ref(plain: dict[str, Any], folder: Path) -> EncoderRef:
-    reference = EncoderRef(**{**plain, "spec": PixelSpec(**plain["spec"])})
-    return replace(reference, source=folder / OWN_ENCODER) if reference.own else reference
-
-
-def _save_encoder(folder: Path, reference: EncoderRef) -> None:
-    """Write a run's own encoder, where it does not lie there already."""
-    if isinstance(reference.source, Path) and reference.source.resolve() == folder.resolve():
-        return
-    save_encoder(reference.load(), folder)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,4 +1,4 @@
-"""The whole of training behind scikit-learn's verbs."""
+"""Training and prediction with scikit-learn's verbs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.clip import DEFAULT_ENCODER, Encoder, load_encoder
 from mlclip.encoders.features import DEFAULT_CACHE, FeatureCache
 from mlclip.errors import TrainError
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.thresholds import select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, ThresholdConfig, head_features, run_cache, train_run
+from mlclip.training.runs import head_features, run_cache, train_run
 
 
 class MultiLabelClassifier:
@@ -30,11 +30,10 @@ class MultiLabelClassifier:
 
     Args:
         head: a name in `HEADS`.
-        encoder: an encoder's name, or one that is loaded already.
+        encoder: an encoder's name, or a loaded encoder.
         pretrained: tag or file of its weights; see `load_encoder`.
         options: the head's own options, such as `{"groups": 100}`.
-        training: settings of the training; None takes the head's defaults.
-        thresholds: how thresholds are chosen.
+        training: None takes the head's defaults.
         cache: folder of the features cache.
 
     Attributes:
@@ -66,22 +65,13 @@ class MultiLabelClassifier:
         validation: float = 0.2,
         seed: int = 0,
     ) -> MultiLabelClassifier:
-        """Train on image files.
+        """Train on R image files with R lists of label names, and with R texts for heads that read them (`fusion`).
 
-        Args:
-            images: R image files.
-            labels: the labels of each, R lists of names.
-            texts: the text of each, for heads that read one (`fusion`); None where there is none.
-            validation: share of the images that decides when to stop and chooses thresholds, in (0, 1);
-                stratified by label.
-            seed: seeds that choice.
-
-        Raises:
-            TrainError: images, labels and texts differ in number, or training fails.
-            MlclipError: an image cannot be read.
+        A text is None for an image without one. `validation` is the share of the images, in (0, 1), that decides when
+        to stop and chooses thresholds; `seed` seeds its choice, which is stratified by label.
         """
         if len(images) != len(labels):
-            raise TrainError(f"{len(images)} images but {len(labels)} label lists: give one list an image")
+            raise TrainError(f"{len(images)} images but {len(labels)} label lists: give one list per image")
         items = tuple(
             replace(item, labels=tuple(names)) for item, names in zip(_items(images, texts), labels, strict=True)
         )
@@ -121,5 +111,5 @@ def _items(images: Sequence[Path | str], texts: Sequence[str | None] | None) -> 
     if texts is None:
         texts = [None] * len(images)
     if len(texts) != len(images):
-        raise TrainError(f"{len(images)} images but {len(texts)} texts: give one an image, None where there is none")
+        raise TrainError(f"{len(images)} images but {len(texts)} texts: give one per image, None where there is none")
     return tuple(Item(Path(image), text=text) for image, text in zip(images, texts, strict=True))

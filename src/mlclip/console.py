@@ -1,4 +1,4 @@
-"""What people see of the command lines: progress, tables, and errors of one line."""
+"""Output of the command lines: progress bars, tables and one-line errors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlclip.errors import MlclipError
-from mlclip.training.loop import Epoch
 
 console = Console()
 _errors = Console(stderr=True)
@@ -29,29 +29,29 @@ def run_app(app: typer.Typer) -> None:
     except MlclipError as error:
         if debug:
             traceback.print_exc()
-        _errors.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        _errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        _errors.print("stopped; what was finished is kept")
+        _errors.print("stopped; finished work is kept")
         raise SystemExit(130) from None
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr that shows up with its first report of (done, total)."""
+    """A progress bar on stderr that appears with its first report of (done, total)."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal) as bar:
         task = bar.add_task(title, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
 
 
-def epoch_line(epoch: Epoch) -> str:
-    """One epoch in one line; a star marks the best so far."""
-    return f"epoch {epoch.number:3d}  loss {epoch.loss:.4f}  val mAP {epoch.validation_map:.3f}{' *' * epoch.best}"
+def say(line: str) -> None:
+    """Print a line as it is: neither coloured nor wrapped."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
-    """Figures side by side: title of a column to what `Metrics.to_dict` gave."""
+    """Figures side by side: column title to the dict from `Metrics.to_dict`."""
     table = Table("", *columns, title=None)
     for name, get in _FIGURES.items():
         table.add_row(name, *(_figure(get(metrics)) for metrics in columns.values()))
@@ -59,11 +59,11 @@ def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
 
 
 def class_table(metrics: dict[str, Any]) -> Table:
-    """One line a class: images, threshold, precision, recall, F1, average precision."""
+    """One row per class: images, threshold, precision, recall, F1, average precision."""
     table = Table("label", "images", "threshold", "precision", "recall", "F1", "AP")
     for row in metrics["per_class"]:
         figures = (row[key] for key in ("threshold", "precision", "recall", "f1", "average_precision"))
-        table.add_row(_escape(row["label"]), str(row["positives"]), *map(_figure, figures))
+        table.add_row(escape(row["label"]), str(row["positives"]), *map(_figure, figures))
     return table
 
 
@@ -95,7 +95,3 @@ def _figure(value: float | int | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

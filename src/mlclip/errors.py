@@ -2,12 +2,12 @@
 
 ::
 
-    MlclipError             any of the below: catch this one around a whole program
+    MlclipError             any of the below: catch this around a whole program
     ├── DataError           a manifest, labels file, COCO file or image folder cannot be used
-    ├── EncoderError        an encoder is unknown, cannot be loaded, or lacks what was asked of it
+    ├── EncoderError        an encoder is unknown, cannot be loaded, or lacks a requested output
     ├── CacheError          a features cache is broken, incomplete or belongs to something else
     ├── CheckpointError     a run folder cannot be read or written
-    ├── TrainError          training or tuning cannot start or did not come to a result
+    ├── TrainError          training or tuning cannot start or has failed
     ├── ExportError         a model cannot be exported, or its export disagrees with torch
     └── ResultsError        a folder of measured results cannot be used or holds something else
 
@@ -27,7 +27,7 @@ class DataError(MlclipError):
 
 
 class EncoderError(MlclipError):
-    """An encoder is unknown, cannot be loaded, or lacks what was asked of it."""
+    """An encoder is unknown, cannot be loaded, or lacks a requested output."""
 
 
 class CacheError(MlclipError):
@@ -39,7 +39,7 @@ class CheckpointError(MlclipError):
 
 
 class TrainError(MlclipError):
-    """Training or tuning cannot start or did not come to a result."""
+    """Training or tuning cannot start or has failed."""
 
 
 class ExportError(MlclipError):

@@ -1,11 +1,11 @@
-"""Raw results on disk: one JSON object a line, safe against a writer that is killed."""
+"""Results on disk: one JSON object per line, appended under a lock and safe against a writer that is killed."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +15,28 @@ Line = dict[str, Any]
 
 
 def read_lines(path: Path, what: str, key: Callable[[Line], object]) -> list[Line]:
-    """Read all lines; one that a killed writer left half at the end does not count, and no file holds none.
+    """Read all lines; an unfinished last line does not count, and a missing file holds none; raises ResultsError.
 
-    Args:
-        path: the file.
-        what: what a line is, for messages.
-        key: takes from a line what every line must have.
-
-    Raises:
-        ResultsError: the file cannot be read, or a line is broken.
+    `what` names a line in messages; `key` reads what every line must have, and its KeyError, TypeError or ValueError
+    refuses the line.
     """
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}") from error
+        rows = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read: {error.strerror or error}") from error
     lines: list[Line] = []
-    for number, row in enumerate(text.split("\n")[:-1], start=1):
+    for number, row in enumerate(rows[:-1], start=1):
         try:
-            line = json.loads(row)
+            line = json.loads(row.decode())
             key(line)
         except (ValueError, KeyError, TypeError) as error:
-            raise ResultsError(f"{path}:{number}: not a {what} ({error!r}): take the line out") from error
+            raise ResultsError(f"{path}:{number}: not a {what} ({error!r}): delete the line") from error
         lines.append(line)
     return lines
 
 
-def append_line(path: Path, line: Line) -> None:
-    """Write a line to the disk, in place of a half one that a killed writer left; others wait. Makes the folder.
-
-    Raises:
-        ResultsError: the folder is not writable.
-    """
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Append a line, over an unfinished one if there is one; other writers wait. Creates the folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -58,3 +49,9 @@ def append_line(path: Path, line: Line) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise ResultsError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+
+
+def different(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Names whose values differ between a line that was read and one that would be written in its place."""
+    wanted = json.loads(json.dumps(wanted))
+    return [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]

@@ -6,8 +6,8 @@
 * `focal`: Lin et al. 2017, https://arxiv.org/abs/1708.02002: one focus on both sides, no shift, gradient through it
 * `bce`: no focus and no shift
 
-Everything is computed from log-sigmoids, so float32 is exact enough for |logit| up to 100 and no gradient is lost
-to clamping, but for the intended one: negatives with p <= shift are left alone.
+Everything is computed from log-sigmoids, so float32 is precise enough for |logit| up to 100 and no gradient is lost to
+clamping, except as intended: negatives with p <= shift have none.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-Loss = Callable[..., Tensor]
 
 
 def apl(
@@ -41,17 +39,9 @@ def apl(
     y (1-p)^gamma_pos [-log p + (alpha1 - 1)(1-p) + (alpha2 - 1/2)(1-p)^2]
     + (1-y) r^gamma_neg [-log(1-r) + (beta1 - 1) r].
 
-    Args:
-        logits: float [B, N].
-        targets: 0 or 1, [B, N].
-        gamma_neg: focus on hard negatives.
-        gamma_pos: focus on hard positives.
-        shift: p_th, at or below which negatives cost nothing; in [0, 1).
-        alpha1: first coefficient of the positives' series.
-        alpha2: second coefficient of the positives' series.
-        beta1: first coefficient of the negatives' series.
-        detach_focus: treat the focusing weights as constants, as public ASL code does.
-        reduction: `mean` over batch and classes, `sum`, or `none` ([B, N]).
+    Logits are float [B, N], targets 0 or 1, [B, N]. Negatives with p up to `shift`, the paper's p_th in [0, 1), cost
+    nothing. `detach_focus` treats the focusing weights as constants, as public ASL code does. `reduction` is `mean`
+    over batch and classes, `sum`, or `none` ([B, N]).
     """
     not_p, log_p, log_not_p = torch.sigmoid(-logits), F.logsigmoid(logits), F.logsigmoid(-logits)
     residue, log_not_residue = torch.sigmoid(logits), log_not_p
@@ -92,7 +82,7 @@ def bce(logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction=reduction)
 
 
-LOSSES: dict[str, Loss] = {"bce": bce, "focal": focal, "asl": asl, "apl": apl}
+LOSSES: dict[str, Callable[..., Tensor]] = {"bce": bce, "focal": focal, "asl": asl, "apl": apl}
 
 
 def _focus(base: Tensor, gamma: float, detach: bool) -> Tensor:

@@ -1,8 +1,8 @@
-"""How good scores are: the measures of multi-label classification, over all pairs and per class.
+"""Measures of multi-label classification, over all pairs and per class.
 
-Micro counts every pair of image and class alike; macro is the mean of the classes' own figures, over the
-classes with at least one true image (the others are counted in `classes_without_positives`). A precision
-with nothing selected is 0. Average precision and nDCG are scikit-learn's.
+Micro averages count every pair of image and class equally; macro averages are means of the classes' own figures, over
+classes with at least one true image (the others are counted in `classes_without_positives`). The precision of an empty
+selection is 0. Average precision and nDCG are scikit-learn's.
 
 Precision and F2 depend on how common labels are, so `prevalence` stands beside them.
 """
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]
 
-from mlclip.thresholds import select
+from mlclip.thresholds import check_scores, select
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -39,15 +39,8 @@ class Average:
 class ClassMetrics:
     """The figures of one class.
 
-    Attributes:
-        label: the class's name, or its index where no names were given.
-        threshold: the score from which it is selected.
-        positives: true images.
-        selected: images where it was selected.
-        prevalence: share of true images.
-        precision, recall, f1, f2: at the threshold.
-        average_precision: None without a true image.
-        roc_auc: None without a true or without a false image.
+    `label` is the index where no names were given; `positives` and `selected` count images, `prevalence` is the share
+    of positives. Average precision is None without a true image, `roc_auc` also without a false one.
     """
 
     label: str
@@ -68,21 +61,15 @@ class Metrics:
     """All figures of one evaluation; None where a figure is undefined.
 
     Attributes:
-        images: R.
-        classes: N.
         classes_without_positives: left out of every macro average.
-        prevalence: share of true pairs, the precision of blind guessing.
-        micro: over all pairs.
-        macro: mean of the classes.
+        prevalence: share of true pairs, the precision of random guessing.
         mean_average_precision: macro mAP.
         precision_at: k → share of true labels among the k best of an image, mean over all images.
         ndcg_at: k → nDCG of the k best, mean over the images that have a true label.
         mse: mean squared difference of score and target.
-        accuracy: share of pairs decided rightly.
+        accuracy: share of pairs decided correctly.
         subset_accuracy: share of images whose whole label set is right.
-        roc_auc_micro: over all pairs.
         roc_auc_macro: mean of the classes that have one.
-        per_class: one entry a class, in class order.
     """
 
     images: int
@@ -136,22 +123,8 @@ def evaluate(
     precision, recall, f1, f2 = _rates(truth, selected, axis=0)
     average_precision = _average_precision(truth, values)
     roc_auc = _roc_auc(truth, values)
-    per_class = tuple(
-        ClassMetrics(
-            label=names[n],
-            threshold=float(limits[n]),
-            positives=int(truth[:, n].sum()),
-            selected=int(selected[:, n].sum()),
-            prevalence=float(truth[:, n].mean()),
-            precision=float(precision[n]),
-            recall=float(recall[n]),
-            f1=float(f1[n]),
-            f2=float(f2[n]),
-            average_precision=average_precision[n],
-            roc_auc=roc_auc[n],
-        )
-        for n in range(len(names))
-    )
+    columns = (limits, truth.sum(axis=0), selected.sum(axis=0), truth.mean(axis=0), precision, recall, f1, f2)
+    rows = zip(names, *(column.tolist() for column in columns), average_precision, roc_auc, strict=True)
     return Metrics(
         images=truth.shape[0],
         classes=truth.shape[1],
@@ -167,22 +140,14 @@ def evaluate(
         subset_accuracy=float((selected == truth).all(axis=1).mean()),
         roc_auc_micro=_roc_auc(truth.reshape(-1, 1), values.reshape(-1, 1))[0],
         roc_auc_macro=_mean(roc_auc),
-        per_class=per_class,
+        per_class=tuple(ClassMetrics(*row) for row in rows),
     )
 
 
 def mean_average_precision(targets: npt.NDArray[np.generic], scores: Scores) -> float | None:
-    """Macro mAP alone, as early stopping asks for it after every epoch.
+    """Macro mAP alone, for early stopping after every epoch; arguments as for `evaluate`.
 
-    Args:
-        targets: 0 or 1, [R, N].
-        scores: float32 or float64, [R, N].
-
-    Returns:
-        The mean over the classes with a true image; None where no class has one.
-
-    Raises:
-        ValueError: as for `evaluate`.
+    It is the mean over the classes with a true image; None where no class has one.
     """
     truth, values, _, _ = _checked(targets, scores, 0.5, None)
     return _mean(_average_precision(truth, values))
@@ -212,7 +177,7 @@ def _macro(rate: Floats, present: Bools) -> float:
 def _average_precision(truth: Bools, values: Floats) -> list[float | None]:
     """Per column, the mean over its true images of the precision where each is reached; ties are reached together.
 
-    Equal to scikit-learn's `average_precision_score`, but for all columns at once, as every epoch asks for it.
+    Equal to scikit-learn's `average_precision_score`, but for all columns at once, since every epoch needs it.
     """
     order = np.argsort(-values, axis=0, kind="stable")
     ranked = np.take_along_axis(values, order, axis=0)
@@ -266,10 +231,7 @@ def _checked(
 ) -> tuple[Bools, Floats, Floats, Sequence[str]]:
     if targets.ndim != 2 or targets.shape != scores.shape or 0 in targets.shape:
         raise ValueError(f"targets and scores must both be [R, N], not {list(targets.shape)} and {list(scores.shape)}")
-    if scores.dtype not in (np.float32, np.float64):
-        raise ValueError(f"scores must be float32 or float64, not {scores.dtype}: coarse scores tie")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores hold NaN or infinity: look at the head that made them")
+    check_scores(targets, scores)
     if not np.isin(targets, (0, 1)).all():
         raise ValueError("targets must be 0 or 1")
     if np.shape(thresholds) not in ((), (targets.shape[1],)):

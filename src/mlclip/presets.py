@@ -1,8 +1,8 @@
-"""Named recipes: the settings that the four source documents state, one name each.
+"""Named recipes: the settings of the four source documents.
 
-`mlclip train --recipe 000-mld --data DATA` trains by one; what else is given on the command line goes before what
-the recipe says. Where a document is silent, the recipe's `note` says what stands in. Our own defaults, which differ
-where that works better on small data, are what a head has without a recipe.
+`mlclip train --recipe 000-mld --data DATA` trains with one; other options on the command line override the recipe.
+Where a document does not specify a setting, the recipe's `note` says what is used instead. Without a recipe a head has
+our own defaults, which differ where that works better on small data.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS
-from mlclip.settings import UNTRAINED, TrainConfig
-from mlclip.training.runs import Recipe, ThresholdConfig
+from mlclip.settings import UNTRAINED, Recipe, ThresholdConfig, TrainConfig
 
 DOCUMENTS = {
     "000": 'Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods: A Comparative Study"',
@@ -24,18 +23,15 @@ DOCUMENTS = {
     "003": 'Guo, "Multimodal Multilabel Classification by CLIP"',
 }
 F2 = ThresholdConfig("global", beta=2.0)
-"""Document 002 has one threshold for all classes, the one of the best F2 on validation."""
+"""Document 002 has one threshold for all classes, which maximises F2 on validation."""
 
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe and where it comes from.
+    """A recipe with its source.
 
-    Attributes:
-        name: the word behind `--recipe`; it starts with the document's number.
-        section: section or table of the document.
-        recipe: the settings.
-        note: what the document leaves open, and what stands in.
+    `name` is the value of `--recipe` and starts with the document's number; `note` says what the document leaves open,
+    and what is used instead.
     """
 
     name: str
@@ -48,18 +44,9 @@ class NamedRecipe:
         """Document and section."""
         return f"{DOCUMENTS[self.name[:3]]}, {self.section}"
 
-    @property
-    def command(self) -> str:
-        """The command that trains by it."""
-        return f"mlclip train --recipe {self.name} --data DATA"
-
 
 def find_recipe(name: str) -> NamedRecipe:
-    """Find a recipe by its name.
-
-    Raises:
-        TrainError: there is none of that name.
-    """
+    """Find a recipe by its name, or suggest a similar one."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -82,7 +69,7 @@ def _study() -> list[NamedRecipe]:
         NamedRecipe(
             "000-powerset-winner", "III.A and IV.B",
             Recipe("powerset", {"scale": 1.0, "decode": "winner"}, TrainConfig(lr=1e-3, epochs=10, patience=10)),
-            f"labels are read off the most probable set; else as 000-powerset; {silent}",
+            f"labels are those of the most probable set; otherwise as 000-powerset; {silent}",
         ),
         NamedRecipe(
             "000-sigmoid", "III.B and IV.B",
@@ -191,7 +178,7 @@ def _net(
 
 def _multimodal() -> list[NamedRecipe]:
     """Document 003: image and text fused."""
-    note = "the document at hand names the fusion alone; the settings are the defaults of fusion"
+    note = "the document names the fusion only; the settings are the defaults of fusion"
     return [
         NamedRecipe(f"003-fusion-{mode}", "abstract", Recipe("fusion", {"mode": mode}), note)
         for mode in ("concat", "sum", "product", "gated", "attention")

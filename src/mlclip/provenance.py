@@ -1,4 +1,4 @@
-"""Where a figure comes from: commit, machine and versions, to stand beside every raw result."""
+"""Where a figure comes from: commit, machine and versions, stored with every raw result."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ LIBRARIES = ("mlclip", "torch", "onnxruntime", "numpy", "scikit-learn", "open_cl
 
 def provenance() -> dict[str, Any]:
     """Commit (`+` when files other than results differ from it), time, machine and versions, as plain JSON values."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "commit": _commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory_gib()} GiB",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {memory / 2**30:.0f} GiB",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
@@ -30,7 +31,7 @@ def provenance() -> dict[str, Any]:
 
 @cache
 def _commit() -> str:
-    """Of the repository that this file is tracked in; an installed copy has none."""
+    """The commit of the repository that tracks this file; `unknown` for an installed copy."""
 
     def git(*words: str) -> str:
         try:
@@ -51,7 +52,3 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _memory_gib() -> int:
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)

@@ -1,11 +1,13 @@
-"""Settings of a training, as a head's file states them and a run's config.json records them."""
+"""Settings of a training, as heads state them, recipes choose them and a run's config.json records them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from mlclip.losses import LOSSES
+from mlclip.thresholds import Mode
 
 Optimizer = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine"]
@@ -16,17 +18,13 @@ class TrainConfig:
     """Settings of a training.
 
     Attributes:
-        lr: learning rate.
-        epochs: at most so many passes; 0 leaves out gradient steps, for heads that need none.
-        patience: stop after so many epochs without a better validation mAP; the best epoch's weights are kept.
-        batch_size: images a step.
+        epochs: maximum number of passes; 0 means no gradient steps, for heads that need none.
+        patience: epochs without a better validation mAP after which to stop; the best epoch's weights are kept.
         weight_decay: the optimiser's L2 penalty.
-        optimizer: `adam` or `sgd`.
-        momentum: of `sgd`.
+        optimizer: `adam`, or `sgd` with `momentum`.
         schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
-        loss: a name in `LOSSES`; heads with a loss of their own ignore it.
-        loss_options: its keyword arguments.
-        alignment_weight: weight of the alignment loss (`mld` only); 0 leaves it out.
+        loss: a name in `LOSSES`, called with `loss_options`; heads with a loss of their own ignore both.
+        alignment_weight: weight of the alignment loss, for heads with a decoder; 0 means none.
         seed: seeds initial weights, order and dropout.
     """
 
@@ -57,3 +55,25 @@ class TrainConfig:
 
 UNTRAINED = TrainConfig(epochs=0)
 """For heads without gradient steps."""
+
+
+@dataclass(frozen=True)
+class ThresholdConfig:
+    """How thresholds are chosen on the validation split; see `tune_thresholds`."""
+
+    mode: Mode = "per_class"
+    beta: float = 1.0
+    shrink: float = 10.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a run except the data and the encoder.
+
+    `head` is a name in `HEADS`, `options` are the head's own; without `training` the head's defaults apply.
+    """
+
+    head: str = "mld"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainConfig | None = None
+    thresholds: ThresholdConfig = ThresholdConfig()

@@ -8,7 +8,7 @@ import pytest
 import typer
 from mlclip_bench.load.cli import load
 from mlclip_bench.load.define import Closed
-from mlclip_bench.load.store import Store
+from mlclip_bench.load.results import Results
 from mlclip_bench.load.target import Target
 
 from mlclip.console import run_app
@@ -40,7 +40,7 @@ def test_the_real_client_loads_a_real_server_and_goes_on_where_it_stopped(comman
     code, said, _ = command(*words, "--concurrency", "2", "--rates", "10", "--resume")
     assert code == 0 and "concurrency 2: " not in said and "10 images/s: " in said
 
-    closed, opened = Store(out).lines()
+    closed, opened = Results(out).lines()
     assert (closed["mode"], closed["level"], opened["mode"], opened["level"]) == ("closed", 2, "open", 10.0)
     for line in (closed, opened):
         answered = sum(window["answered"] for window in line["windows"])
@@ -66,7 +66,7 @@ def test_the_real_client_loads_a_real_server_and_goes_on_where_it_stopped(comman
     assert (out / "load.md").read_text() == text
 
     code, _, error = command(*words)
-    assert code == 1 and "2 levels: --resume goes on" in error, "asked before a server is started"
+    assert code == 1 and "holds a measurement: --resume continues it" in error, "asked before a server is started"
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_stopping_by_hand_keeps_the_levels_and_writes_the_report(
     monkeypatch.setattr("mlclip_bench.load.run.measure", measure)
     code, said, _ = command("--images", images, "--out", tmp_path)
     assert code == 130
-    assert "--resume goes on from there" in said
-    assert [line["level"] for line in Store(tmp_path).lines()] == [1]
+    assert "--resume continues from there" in said
+    assert [line["level"] for line in Results(tmp_path).lines()] == [1]
     assert "| 1 | 9.0 | 100 |" in (tmp_path / "load.md").read_text()
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from mlclip_bench.load.define import Closed, LoadError, Open
 from mlclip_bench.load.derive import capacity, rows_of
-from mlclip_bench.load.pictures import draw
+from mlclip_bench.load.figures import draw_figures
 from mlclip_bench.load.report import write_report
 from mlclip_bench.load.resources import Usage, cores_and_memory
 from mlclip_bench.load.server_counters import Counters, difference, read_statistics
@@ -117,7 +117,7 @@ def test_a_difference_is_what_happened_in_between():
 
 
 def test_counters_that_went_back_are_refused():
-    with pytest.raises(LoadError, match="head/1 was loaded anew"):
+    with pytest.raises(LoadError, match="head/1 was loaded again"):
         difference({"head/1": Counters(success=5)}, {"head/1": Counters(success=4)})
 
 
@@ -153,8 +153,9 @@ def test_a_picture_is_drawn_of_what_there_is(lines, tmp_path):
     for number, some in enumerate((rows, rows[:2], rows[2:])):
         folder = tmp_path / str(number)
         folder.mkdir()
-        assert [path.name for path in draw(some, 0.2, folder)] == ["load.png", "load.svg"]
+        assert [path.name for path in draw_figures(some, 0.2, folder)] == ["load.png", "load.svg"]
         assert all(path.stat().st_size > 1000 for path in folder.iterdir())
     svg = [(tmp_path / str(number) / "load.svg").read_text() for number in range(3)]
-    assert len({text.count("<path") for text in svg}) == 3
-    assert draw([], None, tmp_path) == []
+    assert [text.count('<g id="axes_') for text in svg] == [4, 2, 2]
+    assert svg[1] != svg[2]
+    assert draw_figures([], None, tmp_path) == []

@@ -1,13 +1,11 @@
 """The search for the highest rate, the sweep around it, and the store that it fills."""
 
-import json
-
 import pytest
 from mlclip_bench.load.define import Closed, LoadError, Open
 from mlclip_bench.load.derive import rows_of
 from mlclip_bench.load.report import say_bracket
+from mlclip_bench.load.results import Results
 from mlclip_bench.load.search import MOST_PROBES, Verdict, bracket, judge, next_rate
-from mlclip_bench.load.store import Store, key_of
 from mlclip_bench.load.sweep import Plan, run_plan
 
 from mlclip.errors import ResultsError
@@ -116,7 +114,7 @@ def measure(make_window, make_line):
 
 def run(plan, folder, measure):
     rows = []
-    run_plan(plan, Store(folder), measure, rows.append)
+    run_plan(plan, Results(folder), measure, rows.append)
     return rows
 
 
@@ -145,7 +143,7 @@ def test_what_was_stopped_is_gone_on_with(measure, tmp_path):
     plan = Plan((1, 4), (10.0, 20.0), TARGET)
     with pytest.raises(KeyboardInterrupt):
         run(plan, tmp_path, stopped)
-    assert [key_of(line) for line in Store(tmp_path).lines()] == [("closed", 1), ("closed", 4), ("open", 10.0)]
+    assert [Results.key(line) for line in Results(tmp_path).lines()] == [("closed", 1), ("closed", 4), ("open", 10.0)]
     first = list(measure.loads)
     rows = run(plan, tmp_path, measure)
     assert rows[0].load == Open(20.0)
@@ -161,32 +159,12 @@ def test_a_server_without_an_answer_ends_the_plan_with_its_reason_and_keeps_the_
 
     with pytest.raises(LoadError, match="no answer at concurrency 1: unavailable: no server answers"):
         run(Plan((1, 2), None, TARGET), tmp_path, silent)
-    assert len(Store(tmp_path).lines()) == 1
+    assert len(Results(tmp_path).lines()) == 1
 
 
-def test_half_a_line_is_forgotten_and_written_over(measure, tmp_path):
-    store = Store(tmp_path)
-    store.append(measure(Closed(1), "sweep"))
-    with store.path.open("a") as file:
-        file.write('{"mode": "closed", "lev')
-    assert len(store.lines()) == 1
-    store.append(measure(Closed(2), "sweep"))
-    assert [line["level"] for line in store.lines()] == [1, 2]
-    assert len([json.loads(row) for row in store.path.read_text().splitlines()]) == 2
-
-
-def test_measured_levels_are_neither_overwritten_nor_mixed(measure, tmp_path):
-    store, line = Store(tmp_path), measure(Closed(1), "sweep")
-    store.check(line["setting"], resume=False)
-    store.append(line)
-    store.check(line["setting"], resume=True)
-    with pytest.raises(ResultsError, match="holds 1 levels: --resume goes on"):
-        store.check(line["setting"], resume=False)
-    with pytest.raises(ResultsError, match="measured with another images, questions: name a new --out"):
-        store.check(line["setting"] | {"images": {"count": 1}, "questions": {}}, resume=True)
-
-
-def test_a_line_that_is_no_level_is_named(tmp_path):
-    (tmp_path / "load.jsonl").write_text('{"mode": "closed"}\n')
-    with pytest.raises(ResultsError, match=r"load.jsonl:1: not a level"):
-        Store(tmp_path).lines()
+def test_levels_of_another_setting_are_refused(measure, tmp_path):
+    results, line = Results(tmp_path), measure(Closed(1), "sweep")
+    results.append(line)
+    results.check(line["setting"])
+    with pytest.raises(ResultsError, match="measured with another images, questions: name another folder"):
+        results.check(line["setting"] | {"images": {"count": 1}, "questions": {}})

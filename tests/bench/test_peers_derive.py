@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from mlclip_bench.peers.derive import derive, derived_from, median_interval
-from mlclip_bench.peers.raw import Raw
+from mlclip_bench.kit.intervals import median
+from mlclip_bench.peers.derive import derive
+from mlclip_bench.peers.derive import derived_from as derived_with
 from mlclip_bench.peers.report import report
-
-from mlclip.errors import ResultsError
+from mlclip_bench.peers.results import Results
 
 IMAGES = 100
 NAMES = ("open_clip", "infinity", "mlclip-triton", "perf-analyzer")
@@ -29,6 +29,10 @@ def setting(names=NAMES):
         "base": "open_clip",
         "provenance": {"machine": "a machine", "python": "3.11", "commit": "abc", "time": "today"},
     }
+
+
+def derived_from(lines):
+    return derived_with(lines[0], lines)
 
 
 def rounds(name, rates):
@@ -64,9 +68,9 @@ def test_the_interval_is_that_of_a_plain_bootstrap():
     for _ in range(4000):
         drawn = sorted(values[rng.integers(len(values))] for _ in values)
         medians.append(drawn[len(drawn) // 2])
-    low, high = median_interval(values)
-    assert low == pytest.approx(np.quantile(medians, 0.025), abs=0.03)
-    assert high == pytest.approx(np.quantile(medians, 0.975), abs=0.03)
+    found = median(values)
+    assert found.low == pytest.approx(np.quantile(medians, 0.025), abs=0.03)
+    assert found.high == pytest.approx(np.quantile(medians, 0.975), abs=0.03)
 
 
 def test_a_scattered_ratio_is_called_unstable():
@@ -139,33 +143,13 @@ def test_vectors_that_differ_are_marked():
 
 
 def test_raw_lines_are_derived_into_a_file_and_left_as_they_are(tmp_path):
-    raw = Raw(tmp_path / "out")
+    results = Results(tmp_path / "out")
     for line in (setting(), *rounds("open_clip", [10, 11, 12])):
-        raw.append(**line)
-    with raw.path.open("a") as file:
+        results.append(line)
+    with results.path.open("a") as file:
         file.write('{"kind": "time", "peer": "open_cl')  # a writer that was killed
-    before = raw.path.read_bytes()
-    derived = derive(raw)
-    assert raw.path.read_bytes() == before
+    before = results.path.read_bytes()
+    derived = derive(results)
+    assert results.path.read_bytes() == before
     assert json.loads((tmp_path / "out" / "peers.json").read_text()) == derived
     assert derived["peers"]["open_clip"]["rounds"] == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("not json\n", "peers.jsonl:1: not a result"),
-        ('{"peer": 1}\n', "peers.jsonl:1: not a result"),
-        ("", "no setting"),
-    ],
-)
-def test_a_broken_raw_file_is_refused_with_its_line(tmp_path, text, message):
-    raw = Raw(tmp_path)
-    raw.path.write_text(text)
-    with pytest.raises(ResultsError, match=message):
-        derive(raw)
-
-
-def test_deriving_before_measuring_says_so(tmp_path):
-    with pytest.raises(ResultsError, match="measure first"):
-        derive(Raw(tmp_path / "nowhere"))

@@ -12,7 +12,7 @@ from mlclip_bench.peers.hugging_face import model_config, processor_config, rena
 from safetensors.numpy import load_file
 
 from mlclip.encoders.clip import load_encoder
-from mlclip.training.pretrain import save
+from mlclip.encoders.folder import save
 
 VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}
@@ -195,7 +195,7 @@ def test_what_has_no_such_format_is_refused(tmp_path):
         write_hugging_face(
             make(tmp_path / "resnet", vision={"image_size": 32, "layers": [1] * 4, "width": 8}), tmp_path
         )
-    with pytest.raises(PeerError, match="pads its pictures"):
+    with pytest.raises(PeerError, match="pads its images"):
         write_hugging_face(make(tmp_path / "padding", resize_mode="longest"), tmp_path)
     with pytest.raises(PeerError, match="visual.extra has no place"):
         dict(renamed({"visual.extra": torch.zeros(1)}))

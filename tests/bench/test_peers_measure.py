@@ -17,13 +17,13 @@ from mlclip_bench.peers import cli, material, measure
 from mlclip_bench.peers.catalogue import PEERS, SCRIPTS
 from mlclip_bench.peers.derive import derived_from
 from mlclip_bench.peers.material import Material, prepare
-from mlclip_bench.peers.measure import Plan, shuffled
-from mlclip_bench.peers.raw import Raw
+from mlclip_bench.peers.measure import Plan
+from mlclip_bench.peers.results import Results
 from PIL import Image
 from typer.testing import CliRunner
 
+from mlclip.encoders.folder import save
 from mlclip.errors import MlclipError
-from mlclip.training.pretrain import save
 
 VECTORS = """
 import json
@@ -77,10 +77,10 @@ def nothing(tmp_path):
 
 def measured(tmp_path, images, peers, stuff, rounds=3):
     """Measure, and give the raw lines."""
-    plan, raw = Plan(tuple(images), rounds=rounds, deadline=300.0), Raw(tmp_path / "out")
-    raw.append("setting", **measure.setting(plan, stuff, peers, 46))
-    measure.measure(plan, {peer: Path(sys.executable) for peer in peers}, stuff, raw)
-    return raw.lines()
+    plan, results = Plan(tuple(images), rounds=rounds, deadline=300.0), Results(tmp_path / "out")
+    results.append(measure.setting(plan, stuff, peers, 46))
+    measure.measure(plan, {peer: Path(sys.executable) for peer in peers}, stuff, results)
+    return results.lines()
 
 
 def test_peers_take_turns_on_the_same_images_in_the_same_order(tmp_path, images, script, nothing):
@@ -106,7 +106,7 @@ def test_one_that_fails_is_told_once_and_the_others_go_on(tmp_path, images, scri
         ("infinity", "load", "OSError: no such model"),
         ("mlclip-onnx", "round 2", "RuntimeError: out of memory"),
     ]
-    derived = derived_from(lines)["peers"]
+    derived = derived_from(lines[0], lines)["peers"]
     assert {name: peer["rounds"] for name, peer in derived.items()} == {"open_clip": 3, "infinity": 0, "mlclip-onnx": 1}
     assert derived["mlclip-onnx"]["ratio"] is not None
 
@@ -118,11 +118,6 @@ def test_a_server_that_does_not_start_fails_those_that_ask_it(tmp_path, images, 
     assert [line["peer"] for line in failed] == ["mlclip-triton"]
     assert failed[0]["error"].startswith("the server did not start: ")
     assert [line["peer"] for line in lines if line["kind"] == "time"] == ["open_clip"]
-
-
-def test_the_order_of_a_round_is_its_seed_s(images):
-    assert shuffled(images, 1) == shuffled(images, 1) != shuffled(images, 2)
-    assert sorted(shuffled(images, 1)) == sorted(images)
 
 
 def write_encoder(folder):
@@ -212,22 +207,21 @@ def test_the_command_writes_raw_lines_figures_and_a_page(tmp_path, images, scrip
     assert (command.out / "peers.jsonl").read_bytes() == raw
     again = command("--images", tmp_path / "images")
     assert isinstance(again.exception, MlclipError)
-    assert "holds a measurement: name another --out" in str(again.exception)
+    assert "holds a measurement: --derive reports it, --out names another folder" in str(again.exception)
 
 
 def test_ctrl_c_keeps_what_is_there(tmp_path, images, script, nothing, monkeypatch):
     command = Command(tmp_path, monkeypatch, nothing, [script("open_clip"), script("mlclip-onnx")])
-    ask = measure.PeerProcess.ask
+    ask, timed = measure.Worker.ask, []
 
-    asked = []
+    def stop_in_round_2(worker, request, seconds):
+        if request["do"] == "run" and "vectors" not in request:
+            timed.append(worker)
+            if len(timed) == 4:
+                raise KeyboardInterrupt
+        return ask(worker, request, seconds)
 
-    def stop_in_round_2(process, request, seconds):
-        asked.append((process.peer.name, request["do"]))
-        if asked.count(("mlclip-onnx", "run")) == 2:
-            raise KeyboardInterrupt
-        return ask(process, request, seconds)
-
-    monkeypatch.setattr(measure.PeerProcess, "ask", stop_in_round_2)
+    monkeypatch.setattr(measure.Worker, "ask", stop_in_round_2)
     done = command("--images", tmp_path / "images", "--rounds", 9)
     assert done.exit_code == 130
     derived = json.loads((command.out / "peers.json").read_text())["peers"]

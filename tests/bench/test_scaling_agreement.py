@@ -3,7 +3,7 @@ import pytest
 from mlclip_bench.cli import app
 from mlclip_bench.scaling.agreement import compare
 from mlclip_bench.scaling.derive import Derived
-from mlclip_bench.scaling.results import Raw
+from mlclip_bench.scaling.results import Results
 from mlclip_bench.scaling.rounds import Point
 from typer.testing import CliRunner
 
@@ -17,21 +17,21 @@ def write(tmp_path):
     """Write a run of one series whose latency is factor * N**slope, with noise of 2 %."""
 
     def make(name, *, factor=1.0, slope=0.5, batch=8, **beyond):
-        raw, noise = Raw(tmp_path / name), np.random.default_rng(len(name))
+        results, noise = Results(tmp_path / name), np.random.default_rng(len(name))
         cases = {str(n): f"head-n{n}" for n in SIZES}
         series = [{"title": "head", "claim": 1.0, "cases": cases}]
-        raw.start({"batches": [batch], "series": series}, {}, resume=False)
+        results.start({"batches": [batch], "series": series}, {}, resume=False)
         for number in range(1, 13):
             for n in SIZES:
                 seconds = 1e-3 * factor * beyond.get(f"n{n}", 1.0) * n**slope * np.exp(0.02 * noise.standard_normal())
-                raw.add_round(Point(f"head-n{n}", batch), number, [float(seconds)])
+                results.add_round(Point(f"head-n{n}", batch), number, [float(seconds)])
         return tmp_path / name
 
     return make
 
 
 def agreement(one, two):
-    return compare(Derived(Raw(one)), Derived(Raw(two)))
+    return compare(Derived(Results(one)), Derived(Results(two)))
 
 
 def test_a_machine_that_was_slower_as_a_whole_does_not_part_two_runs(write):

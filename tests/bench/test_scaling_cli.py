@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from mlclip_bench.cli import app
 from mlclip_bench.scaling import memory
-from mlclip_bench.scaling.build import on_paper, shapes_of
+from mlclip_bench.scaling.build import estimate, shapes_of
 from mlclip_bench.scaling.cases import Case
 from mlclip_bench.scaling.graphs import write_graph
-from mlclip_bench.scaling.pool import Pool, Worker
-from mlclip_bench.scaling.results import Raw
+from mlclip_bench.scaling.pool import Pool
+from mlclip_bench.scaling.results import Results
 from mlclip_bench.scaling.rounds import Point
 from typer.testing import CliRunner
 
@@ -39,7 +39,7 @@ def bench(encoder_folder, tmp_path):
 
 
 def rounds(folder):
-    return Counter((line["case"], line["batch"]) for line in Raw(folder).of("round"))
+    return Counter((line["case"], line["batch"]) for line in Results(folder).of("round"))
 
 
 def test_a_run_leaves_raw_lines_figures_a_picture_and_a_report(bench):
@@ -47,7 +47,7 @@ def test_a_run_leaves_raw_lines_figures_a_picture_and_a_report(bench):
     assert done.exit_code == 0, done.output
     assert {path.name for path in bench.folder.iterdir()} == FILES, "graphs are gone"
     assert rounds(bench.folder) == dict.fromkeys(POINTS, 3)
-    graphs = Raw(bench.folder).of("graph")
+    graphs = Results(bench.folder).of("graph")
     assert {line["case"] for line in graphs} == {case for case, _ in POINTS}
     for line in graphs:
         assert {"parameters", "flops", "file_bytes", "export_seconds", "load_seconds", "difference"} <= line.keys()
@@ -65,7 +65,7 @@ def test_a_run_leaves_raw_lines_figures_a_picture_and_a_report(bench):
     assert (bench.folder / "report.md").read_text() == report
     assert (bench.folder / "results.jsonl").read_bytes() == before, "nothing was measured"
 
-    assert "--resume goes on with it" in str(bench().exception)
+    assert "--resume continues it" in str(bench().exception)
     other = bench("--resume", "--batch", "1,2")
     assert "another batches" in str(other.exception)
 
@@ -89,14 +89,14 @@ def test_a_stopped_run_reports_what_it_has_and_goes_on(bench, monkeypatch):
         file.write('{"kind": "round", "case": "sigm')  # as a killed process leaves it
     assert bench("--resume").exit_code == 0
     assert rounds(bench.folder) == dict.fromkeys(POINTS, 3)
-    assert len(Raw(bench.folder).of("graph")) == len({case for case, _ in POINTS}), "no graph was exported twice"
+    assert len(Results(bench.folder).of("graph")) == len({case for case, _ in POINTS}), "no graph was exported twice"
 
 
 def test_what_does_not_fit_into_memory_is_left_out_with_its_estimate(bench, monkeypatch):
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=60_000))
     done = bench("--heads", "sigmoid")
     assert done.exit_code == 0, done.output
-    left = Raw(bench.folder).of("left")
+    left = Results(bench.folder).of("left")
     assert {line["title"] for line in left} == {"encoder"}
     assert all("GiB beside the others" in line["why"] for line in left)
     assert set(rounds(bench.folder)) == {("sigmoid-n4", 1), ("sigmoid-n4", 3), ("sigmoid-n8", 1), ("sigmoid-n8", 3)}
@@ -106,11 +106,11 @@ def test_what_does_not_fit_into_memory_is_left_out_with_its_estimate(bench, monk
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--classes", "46;80"], "--classes: wants whole numbers"),
-        (["--batch", "0"], "--batch: wants whole numbers"),
-        (["--groups", "all"], "--groups: wants whole numbers"),
+        (["--classes", "46;80"], "--classes: takes whole numbers"),
+        (["--batch", "0"], "--batch: takes whole numbers"),
+        (["--groups", "all"], "--groups: takes whole numbers"),
         (["--heads", "sigmoid,mdl"], "--heads: unknown head 'mdl'"),
-        (["--through", "http"], "--through: wants ort or triton"),
+        (["--through", "http"], "--through: takes ort or triton"),
         (["peers", "--only", "nobody"], "--only: no peer is called nobody"),
     ],
 )
@@ -124,24 +124,24 @@ def test_wrong_words_are_wrong_usage(bench, words, message):
 def test_nothing_to_derive_is_told_in_one_line(bench):
     refused = bench("--derive")
     assert isinstance(refused.exception, ResultsError)
-    assert "holds no run of mlclip-bench" in str(refused.exception) and "\n" not in str(refused.exception)
+    assert "holds no run: measure first" in str(refused.exception) and "\n" not in str(refused.exception)
     assert not bench.folder.exists()
 
 
 def test_a_broken_graph_is_told(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(ResultsError, match="onnxruntime cannot run broken"):
-        Worker("broken", tmp_path / "model.onnx", 1)
+    with Pool(threads=1) as pool, pytest.raises(ResultsError, match="the process of broken: InvalidProtobuf"):
+        pool.load("broken", tmp_path / "model.onnx")
 
 
 def test_a_worker_that_was_killed_is_told(encoder, tmp_path):
     case, shapes = Case("sigmoid", 4), shapes_of(encoder)
-    graph = write_graph(case, on_paper(case, shapes, encoder), shapes, encoder, tmp_path)
-    with Pool({case.key: graph.file}, threads=1) as pool:
-        worker = pool.load(case.key)
+    graph = write_graph(case, estimate(case, shapes, encoder), shapes, encoder, tmp_path)
+    with Pool(threads=1) as pool:
+        pool.load(case.key, graph.file)
         assert len(pool.measure(Point(case.key, 2), 0)) == 1
-        os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(ResultsError, match=r"sigmoid-n4 ended \(signal 9, out of memory\?\)"):
+        os.kill(pool.workers[case.key].pid, signal.SIGKILL)
+        with pytest.raises(ResultsError, match="the process of sigmoid-n4: ended with signal 9, perhaps out of memory"):
             pool.measure(Point(case.key, 2), 0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mlclip_bench.scaling import graphs
-from mlclip_bench.scaling.build import build, example, on_paper, shapes_of
+from mlclip_bench.scaling.build import build, estimate, example, shapes_of
 from mlclip_bench.scaling.cases import CLAIMED_SETS, ENCODER, HEADS_BY_DEFAULT, SELF_ATTENTION, Case, plan
 from mlclip_bench.scaling.label_sets import at_classes, count_sets, shipped_counts, widest
 from mlclip_bench.scaling.reference import SelfAttentionLayer
@@ -31,7 +31,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
 def test_every_kind_of_graph_is_exported_and_equals_torch(case, encoder, tmp_path):
     shapes = shapes_of(encoder)
-    graph = graphs.write_graph(case, on_paper(case, shapes, encoder), shapes, encoder, tmp_path)
+    graph = graphs.write_graph(case, estimate(case, shapes, encoder), shapes, encoder, tmp_path)
     assert graph.difference < 1e-5
     assert graph.file_bytes > 4 * graph.parameters * 0.9 or case.kind == "neighbornet"
     assert graph.flops > 0
@@ -45,17 +45,17 @@ def test_a_graph_that_computes_something_else_is_refused(encoder, tmp_path, monk
     monkeypatch.setattr(graphs, "write_head", lambda head, features, folder: write(other, features, folder))
     case, shapes = Case("sigmoid", 6), shapes_of(encoder)
     with pytest.raises(ExportError, match="differs from torch"):
-        graphs.write_graph(case, on_paper(case, shapes, encoder), shapes, encoder, tmp_path)
+        graphs.write_graph(case, estimate(case, shapes, encoder), shapes, encoder, tmp_path)
 
 
-def test_what_paper_says_is_what_arithmetic_says(encoder):
+def test_an_estimate_is_what_arithmetic_says(encoder):
     shapes = shapes_of(encoder)
-    paper = on_paper(Case("sigmoid", 10), shapes, encoder)
+    found = estimate(Case("sigmoid", 10), shapes, encoder)
     width = shapes.embedding_width
-    assert paper.parameters == 10 * width + 10
-    assert paper.flops == 2 * 10 * width
-    one, four = (on_paper(Case(SELF_ATTENTION, n), shapes, encoder).flops for n in (100, 400))
-    plain, more = (on_paper(Case("mld", n, groups=n), shapes, encoder).flops for n in (100, 400))
+    assert found.parameters == 10 * width + 10
+    assert found.flops == 2 * 10 * width
+    one, four = (estimate(Case(SELF_ATTENTION, n), shapes, encoder).flops for n in (100, 400))
+    plain, more = (estimate(Case("mld", n, groups=n), shapes, encoder).flops for n in (100, 400))
     assert four - 4 * one > more - 4 * plain, "only self-attention grows with the square"
 
 
@@ -78,12 +78,12 @@ def test_the_reference_is_torchs_own_decoder_layer():
 
 
 def test_groups_are_never_more_than_classes_and_powersets_need_counts():
-    series, left = plan((46, 80, 10_000), (8, 100, None), HEADS_BY_DEFAULT, {46: 197, 80: 371}, 1000)
+    series, skipped = plan((46, 80, 10_000), (8, 100, None), HEADS_BY_DEFAULT, {46: 197, 80: 371}, 1000)
     groups = {one.title: [case.groups for case in one.cases] for one in series if one.title.startswith("mld")}
     assert groups == {"mld, K = 8": [8, 8, 8], "mld, K = 100": [46, 80, 100], "mld, K = N": [46, 80, 10_000]}
     rows = {one.title: [case.rows for case in one.cases] for one in series if one.title.startswith("powerset")}
     assert list(rows.values()) == [[197, 371], [CLAIMED_SETS[80]]]
-    assert [(one.title, one.classes) for one in left] == [("powerset", 10_000)]
+    assert [(one.title, one.classes) for one in skipped] == [("powerset", 10_000)]
 
 
 @pytest.mark.parametrize(("head", "message"), [("siglip", "its own encoder"), ("mdl", "unknown head 'mdl'")])

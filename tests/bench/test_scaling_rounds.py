@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from mlclip_bench.scaling.rounds import Point, RetryPolicy, take_turns
+from mlclip_bench.scaling.rounds import Point, Schedule, take_turns
 
 
 class Machine:
@@ -22,18 +22,18 @@ STEADY, JUMPY = Point("steady", 8), Point("jumpy", 8)
 COSTS = {STEADY: [0.1], JUMPY: [0.1, 0.3]}
 
 
-def run(machine, patience, medians=None, points=(STEADY, JUMPY), **more):
+def run(machine, schedule, medians=None, points=(STEADY, JUMPY), **more):
     medians = {point: [] for point in points} if medians is None else medians
     recorded = []
     take_turns(
-        points, machine.measure, medians, patience, lambda: machine.now,
+        points, machine.measure, medians, schedule, lambda: machine.now,
         lambda point, number, calls: recorded.append((point, number)), **more,
     )  # fmt: skip
     return medians, recorded
 
 
 def test_what_is_stable_stops_and_the_rest_goes_on():
-    medians, recorded = run(Machine(COSTS), RetryPolicy(most=20))
+    medians, recorded = run(Machine(COSTS), Schedule(most=20))
     assert len(medians[STEADY]) == 5
     assert len(medians[JUMPY]) == 20
     assert recorded.count((JUMPY, 20)) == 1
@@ -41,37 +41,37 @@ def test_what_is_stable_stops_and_the_rest_goes_on():
 
 def test_all_points_take_a_turn_in_each_round():
     machine = Machine({Point(name, 1): [0.1] for name in "abcdef"})
-    run(machine, RetryPolicy(), points=list(machine.costs))
+    run(machine, Schedule(), points=list(machine.costs))
     rounds = [machine.turns[start : start + 6] for start in range(0, 30, 6)]
     assert all(set(turns) == set(machine.costs) for turns in rounds)
     assert len({tuple(turns) for turns in rounds}) > 1, "the order changes"
 
 
 def test_no_round_starts_that_would_end_too_late_but_the_first_three():
-    medians, _ = run(Machine(COSTS), RetryPolicy(until=1.3))
+    medians, _ = run(Machine(COSTS), Schedule(until=1.3))
     assert [len(rounds) for rounds in medians.values()] == [4, 4], "a fifth one would end after 1.3 s"
-    medians, _ = run(Machine(COSTS), RetryPolicy(until=0.0))
+    medians, _ = run(Machine(COSTS), Schedule(until=0.0))
     assert [len(rounds) for rounds in medians.values()] == [3, 3]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped():
     machine, medians = Machine(COSTS), {STEADY: [], JUMPY: []}
 
-    def interrupt(number, done, total):
-        if (number, done) == (3, 1):
+    def interrupt(title, done, total):
+        if (title, done) == ("round 3", 1):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(machine, RetryPolicy(), medians, on_turn=interrupt)
+        run(machine, Schedule(), medians, on_turn=interrupt)
     assert sorted(len(rounds) for rounds in medians.values()) == [2, 3]
-    _, recorded = run(machine, RetryPolicy(most=6), medians)
+    _, recorded = run(machine, Schedule(most=6), medians)
     assert [number for _, number in recorded][:3] == [3, 4, 4], "the interrupted round is completed first"
     assert [len(rounds) for rounds in medians.values()] == [5, 6]
 
 
 def test_slow_points_take_part_in_every_fourth_round_after_the_third():
     costs = {Point("quick", 1): [0.1, 0.4], Point("slow", 1): [2.0, 3.0]}
-    _, recorded = run(Machine(costs), RetryPolicy(most=12), points=list(costs))
+    _, recorded = run(Machine(costs), Schedule(most=12), points=list(costs))
     assert [number for point, number in recorded if point.case == "quick"] == list(range(1, 13))
     assert [number for point, number in recorded if point.case == "slow"][:6] == [1, 2, 3, 7, 11, 15]
 
@@ -79,5 +79,5 @@ def test_slow_points_take_part_in_every_fourth_round_after_the_third():
 def test_a_slow_point_goes_on_in_its_own_round_after_an_interruption():
     quick, slow = Point("quick", 1), Point("slow", 1)
     machine, medians = Machine({quick: [0.1, 0.4], slow: [2.0, 3.0]}), {quick: [0.1, 0.4] * 4, slow: [2.0, 3.0, 2.0]}
-    _, recorded = run(machine, RetryPolicy(most=10), medians, points=[quick, slow])
+    _, recorded = run(machine, Schedule(most=10), medians, points=[quick, slow])
     assert recorded[:3] == [(slow, 7), (quick, 9), (quick, 10)]

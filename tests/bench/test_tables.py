@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from mlclip_bench.cli import main
 from mlclip_bench.load.define import Closed, Open
-from mlclip_bench.load.store import Store
-from mlclip_bench.readme import TABLES, write_tables
+from mlclip_bench.load.results import Results
+from mlclip_bench.readme_tables import TABLES, write_tables
 
 from mlclip.errors import ResultsError
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-FILES = [ROOT / "README.md", RESULTS / "README.md"]
+FILES = [ROOT / "docs" / "results.md"]
 
 
 def test_the_tables_that_people_read_are_those_of_the_results(tmp_path):
@@ -76,15 +76,15 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch
 
 
 def test_a_level_of_load_says_by_how_much_it_is_not_stable(tmp_path, make_line, make_window):
-    store = Store(tmp_path / "load")
-    store.append(make_line(Closed(2), [make_window([0.1] * 9)] * 3))
+    results = Results(tmp_path / "load")
+    results.append(make_line(Closed(2), [make_window([0.1] * 9)] * 3))
     for rate, windows in {
         5: [[0.1] * 5] * 3,
         6: [[0.1] * 6, [0.12] * 6, [0.15] * 6],
         7: [[0.1] * 7, [0.1] * 7, [0.2] * 14],
         9: [[0.9] * 9] * 3,
     }.items():
-        store.append(make_line(Open(float(rate)), [make_window(window) for window in windows]))
+        results.append(make_line(Open(float(rate)), [make_window(window) for window in windows]))
     rows = [line.split(" | ") for line in TABLES["load"](tmp_path).splitlines() if "|" in line]
     place = rows[0].index("stable")
     assert {row[0].strip("| "): row[place] for row in rows[2:]} == {
@@ -97,9 +97,9 @@ def test_a_level_of_load_says_by_how_much_it_is_not_stable(tmp_path, make_line, 
 
 
 def test_rates_around_the_one_that_holds_are_in_the_table_of_load(tmp_path, make_line, make_window):
-    store = Store(tmp_path / "load")
+    results = Results(tmp_path / "load")
     for rate, seconds in {5: 0.1, 6: 0.15, 7: 0.5, 8: 0.6}.items():
-        store.append(make_line(Open(float(rate)), [make_window([seconds] * rate)] * 3, purpose="search"))
+        results.append(make_line(Open(float(rate)), [make_window([seconds] * rate)] * 3, purpose="search"))
     rows = [line.split(" | ")[0].strip("| ") for line in TABLES["load"](tmp_path).splitlines() if "|" in line]
     assert rows[2:] == ["6 images/s come", "7 images/s come"]
 

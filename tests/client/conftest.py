@@ -1,8 +1,6 @@
 """A small model repository after the contract, made by hand, and the real server on it."""
 
 import contextlib
-import hashlib
-import io
 import json
 import os
 import random
@@ -17,14 +15,17 @@ from pathlib import Path
 
 import mlclip_client.pixels
 import numpy as np
-import onnx
 import pytest
 from google.protobuf import text_format
-from mlclip_client.cli.classify import app
-from onnx import TensorProto, helper, numpy_helper
+from mlclip_client.cli import app
+from mlclip_serve import Server
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
 from typer.testing import CliRunner
+
+from ..models import same, write_config, write_ensemble, write_onnx
+from .input_files import encoded
+from .scripted import digest_of
 
 SIZE = 8
 LABELS = {
@@ -94,79 +95,33 @@ def expected_scores(pixels, head):
     return 1 / (1 + np.exp(-(features @ weights.matrix + weights.bias)))
 
 
-def value(name, type_, *dims):
-    return helper.make_tensor_value_info(name, type_, ["batch", *dims])
-
-
-def constant(name, array):
-    return numpy_helper.from_array(np.asarray(array), name)
-
-
-def write_onnx(path, nodes, inputs, outputs, constants):
-    graph = helper.make_graph(nodes, path.parent.parent.name, inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True)
-    onnx.save(model, path)
-
-
-def encoder_onnx(path):
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["float", "full"], ["unit"]),
-        helper.make_node("ReduceMean", ["unit", "axes"], ["embedding"], keepdims=0),
-        helper.make_node("Identity", ["embedding"], ["embedding_out"]),
-        helper.make_node("Reshape", ["unit", "shape"], ["tokens"]),
-    ]
-    floats = [("embedding", (3,)), ("tokens", (SIZE * SIZE, 3)), ("embedding_out", (3,))]
-    constants = [
-        constant("full", np.float32(255)),
-        constant("axes", np.int64([1, 2])),
-        constant("shape", np.int64([0, SIZE * SIZE, 3])),
-    ]
-    inputs = [value("pixels", TensorProto.UINT8, SIZE, SIZE, 3)]
-    write_onnx(path, nodes, inputs, [value(name, TensorProto.FLOAT, *dims) for name, dims in floats], constants)
-
-
-def head_onnx(path, name):
-    weights, feature = WEIGHTS[name], FEATURES[name]
-    dims = (3,) if feature == "embedding" else (SIZE * SIZE, 3)
-    nodes = [
-        helper.make_node("Flatten", [feature], ["flat"]),
-        helper.make_node("Gemm", ["flat", "matrix", "bias"], ["logits"]),
-    ]
-    write_onnx(
-        path,
-        nodes,
-        [value(feature, TensorProto.FLOAT, *dims)],
-        [value("logits", TensorProto.FLOAT, len(LABELS[name]))],
-        [constant("matrix", weights.matrix), constant("bias", weights.bias)],
-    )
-
-
-def threshold_onnx(path, name):
-    count = len(LABELS[name])
-    top = min(count, 32)
-    nodes = [
-        helper.make_node("Sigmoid", ["logits"], ["scores"]),
-        helper.make_node("GreaterOrEqual", ["scores", "thresholds"], ["selected"]),
-        helper.make_node("TopK", ["scores", "k"], ["top_score", "order"]),
-        helper.make_node("Cast", ["order"], ["top_index"], to=TensorProto.INT32),
-    ]
-    outputs = [
-        value("scores", TensorProto.FLOAT, count),
-        value("selected", TensorProto.BOOL, count),
-        value("top_index", TensorProto.INT32, top),
-        value("top_score", TensorProto.FLOAT, top),
-    ]
-    constants = [constant("thresholds", WEIGHTS[name].thresholds), constant("k", np.int64([top]))]
-    write_onnx(path, nodes, [value("logits", TensorProto.FLOAT, count)], outputs, constants)
-
-
+ENCODER = f"""
+(uint8[batch, {SIZE}, {SIZE}, 3] pixels)
+=> (float[batch, 3] embedding, float[batch, {SIZE * SIZE}, 3] tokens, float[batch, 3] embedding_out) {{
+    floats = Cast<to = 1>(pixels)
+    unit = Div(floats, full)
+    embedding = ReduceMean<keepdims = 0>(unit, axes)
+    embedding_out = Identity(embedding)
+    tokens = Reshape(unit, shape)
+}}"""
+ENCODER_WEIGHTS = {"full": np.float32(255), "axes": np.int64([1, 2]), "shape": np.int64([0, SIZE * SIZE, 3])}
+HEAD = """
+(float[batch, {dims}] {feature}) => (float[batch, {count}] logits) {{
+    flat = Flatten({feature})
+    logits = Gemm(flat, matrix, bias)
+}}"""
+THRESHOLD = """
+(float[batch, {count}] logits)
+=> (float[batch, {count}] scores, bool[batch, {count}] selected, int32[batch, {top}] top_index,
+    float[batch, {top}] top_score) {{
+    scores = Sigmoid(logits)
+    selected = GreaterOrEqual(scores, thresholds)
+    top_score, order = TopK(scores, k)
+    top_index = Cast<to = 6>(order)
+}}"""
 IMAGE = ("image", pb.TYPE_STRING, [1])
 PIXELS = ("pixels", pb.TYPE_UINT8, [SIZE, SIZE, 3])
 EMBEDDING_OUT = ("embedding_out", pb.TYPE_FP32, [3])
-ENCODED = [("embedding", pb.TYPE_FP32, [3]), ("tokens", pb.TYPE_FP32, [SIZE * SIZE, 3]), EMBEDDING_OUT]
 
 
 def threshold_outputs(name):
@@ -178,17 +133,6 @@ def threshold_outputs(name):
         ("top_index", pb.TYPE_INT32, [top]),
         ("top_score", pb.TYPE_FP32, [top]),
     ]
-
-
-def write_config(root, name, inputs, outputs, parameters=None, **fields):
-    config = pb.ModelConfig(name=name, max_batch_size=8, **fields)
-    for target, tensors in ((config.input, inputs), (config.output, outputs)):
-        for tensor, type_, dims in tensors:
-            target.add(name=tensor, data_type=type_, dims=dims)
-    for key, text in (parameters or {}).items():
-        config.parameters[key].string_value = text
-    (root / name / "1").mkdir(parents=True, exist_ok=True)
-    (root / name / "config.pbtxt").write_text(text_format.MessageToString(config, as_utf8=True))
 
 
 def encoder_facts():
@@ -208,54 +152,46 @@ def head_facts(name):
         "mlclip_kind": "ensemble",
         "head": name,
         "labels": json.dumps(labels),
-        "labels_sha256": hashlib.sha256("".join(f"{label}\n" for label in labels).encode()).hexdigest(),
+        "labels_sha256": digest_of(labels),
         "thresholds": json.dumps([float(value) for value in WEIGHTS[name].thresholds]),
     }
 
 
-def write_ensemble(root, name, heads, from_bytes, parameters):
+def write_heads(folder, heads, parameters):
     """Write an ensemble for some heads; a combined one prefixes its outputs with the head's name."""
-    combined = parameters["mlclip_kind"] == "combined"
-    scheduling = pb.ModelEnsembling()
-
-    def step(model, inputs, outputs):
-        scheduling.step.add(model_name=model, model_version=-1, input_map=inputs, output_map=outputs)
-
-    if from_bytes:
-        step("preprocess", {"image": "image"}, {"pixels": "pixels"})
-    used = sorted({FEATURES[head] for head in heads} | {"embedding_out"})
-    step("encoder_tiny", {"pixels": "pixels"}, {tensor: tensor for tensor in used})
+    combined, from_bytes = parameters["mlclip_kind"] == "combined", folder.name.endswith("_bytes")
+    steps = [("preprocess", same("image"), same("pixels"))] if from_bytes else []
+    features = {FEATURES[head] for head in heads}
+    steps.append(("encoder_tiny", same("pixels"), same(*sorted(features | {"embedding_out"}))))
     outputs = [EMBEDDING_OUT]
     for head in heads:
-        prefix = f"{head}_" if combined else ""
-        step(f"head_{head}", {FEATURES[head]: FEATURES[head]}, {"logits": f"{head}_logits"})
+        logits, prefix = f"{head}_logits", f"{head}_" if combined else ""
+        steps.append((f"head_{head}", same(FEATURES[head]), {"logits": logits}))
         mapped = {tensor: prefix + tensor for tensor, _, _ in threshold_outputs(head)}
-        step(f"threshold_{head}", {"logits": f"{head}_logits"}, mapped)
+        steps.append((f"threshold_{head}", {"logits": logits}, mapped))
         outputs += [(prefix + tensor, type_, dims) for tensor, type_, dims in threshold_outputs(head)]
-    inputs = [IMAGE if from_bytes else PIXELS]
-    write_config(root, name, inputs, outputs, parameters, platform="ensemble", ensemble_scheduling=scheduling)
+    write_ensemble(folder, [IMAGE if from_bytes else PIXELS], outputs, steps, parameters)
 
 
 def write_repository(root):
     """Write the whole repository: two heads, one encoder, four models a head, two combined ensembles."""
-    write_config(root, "preprocess", [IMAGE], [PIXELS], {"image_size": str(SIZE)}, backend="python")
+    write_config(root / "preprocess", [IMAGE], [PIXELS], {"image_size": str(SIZE)}, backend="python")
     (root / "preprocess/1/model.py").write_text(PREPROCESS)
     shutil.copy(mlclip_client.pixels.__file__, root / "preprocess/1/pixels.py")
-    onnx_model = {"backend": "onnxruntime", "dynamic_batching": pb.ModelDynamicBatching()}
-    encoder_onnx(root / "encoder_tiny/1/model.onnx")
-    write_config(root, "encoder_tiny", [PIXELS], ENCODED, **onnx_model)
-    for head in LABELS:
-        logits = ("logits", pb.TYPE_FP32, [len(LABELS[head])])
-        feature = next(tensor for tensor in ENCODED if tensor[0] == FEATURES[head])
-        head_onnx(root / f"head_{head}/1/model.onnx", head)
-        write_config(root, f"head_{head}", [feature], [logits], **onnx_model)
-        threshold_onnx(root / f"threshold_{head}/1/model.onnx", head)
-        write_config(root, f"threshold_{head}", [logits], threshold_outputs(head), **onnx_model)
+    batched = {"dynamic_batching": pb.ModelDynamicBatching()}
+    write_onnx(root / "encoder_tiny", ENCODER, ENCODER_WEIGHTS, **batched)
+    for head, weights in WEIGHTS.items():
+        count, dims = len(LABELS[head]), "3" if FEATURES[head] == "embedding" else f"{SIZE * SIZE}, 3"
+        graph = HEAD.format(dims=dims, feature=FEATURES[head], count=count)
+        write_onnx(root / f"head_{head}", graph, {"matrix": weights.matrix, "bias": weights.bias}, **batched)
+        top = min(count, 32)
+        constants = {"thresholds": weights.thresholds, "k": np.int64([top])}
+        write_onnx(root / f"threshold_{head}", THRESHOLD.format(count=count, top=top), constants, **batched)
         for suffix in ("", "_bytes"):
-            write_ensemble(root, head + suffix, [head], bool(suffix), head_facts(head))
+            write_heads(root / (head + suffix), [head], head_facts(head))
     combined = encoder_facts() | {"mlclip_kind": "combined", "heads": json.dumps(list(LABELS))}
     for suffix in ("", "_bytes"):
-        write_ensemble(root, f"heads_tiny{suffix}", list(LABELS), bool(suffix), combined)
+        write_heads(root / f"heads_tiny{suffix}", list(LABELS), combined)
 
 
 @dataclass(frozen=True)
@@ -321,8 +257,6 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(tiny):
     """The real server; tests that kill one use `start_server`."""
-    from mlclip_serve import Server
-
     with Server(tiny.root, ready_timeout=600) as running:
         yield running
 
@@ -342,16 +276,31 @@ def lasting_port():
     return found
 
 
-@pytest.fixture
-def mortal_server(tiny, lasting_port):
-    """A server of the test's own, to be killed."""
-    from mlclip_serve import Server
+def end(running):
+    """Kill a server and the processes of its Python models, which a killed server leaves; its port is released."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.process.wait()
 
-    with Server(tiny.root, grpc_port=lasting_port(), ready_timeout=600) as running:
-        yield running
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)  # a killed server leaves the processes of its Python models
-    shutil.rmtree(running.log.parent, ignore_errors=True)
+
+@pytest.fixture
+def serve(lasting_port):
+    """Start servers that are killed at the end; `end` ends one earlier."""
+    with contextlib.ExitStack() as stack:
+
+        def started(root, port=None):
+            running = stack.enter_context(Server(root, grpc_port=port or lasting_port(), ready_timeout=600))
+            stack.callback(shutil.rmtree, running.log.parent, ignore_errors=True)
+            stack.callback(end, running)
+            return running
+
+        yield started
+
+
+@pytest.fixture
+def mortal_server(tiny, serve):
+    """A server of the test's own, to be killed."""
+    return serve(tiny.root)
 
 
 @dataclass(frozen=True)
@@ -391,9 +340,7 @@ def noise_file(number, kind="PNG"):
     draw = np.random.default_rng(number)
     tint = draw.integers(0, 200, 3)
     pixels = tint + draw.integers(0, 56, (9 + number % 5, 11 + number % 7, 3))
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels.astype(np.uint8)), kind)
 
 
 @pytest.fixture(scope="session")
@@ -411,6 +358,17 @@ def folder(tmp_path, files):
         name = f"{number:02}.{('png', 'jpg')[number % 2]}"
         (root / name if number < 20 else root / "sub" / name).write_bytes(data)
     return root
+
+
+@pytest.fixture
+def job(tmp_path):
+    return tmp_path / "job"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""A Ray cluster in a process of its own, told what to do by lines.
+"""A Ray cluster in its own process, which reads orders from stdin.
 
-`add` gives a node with one core, `remove NODE` lets it leave, `kill NODE` ends all of it at once. Its first node has no
-cores and holds no work. All of it listens on 127.0.0.1.
+`add` adds a node with one core, `remove NODE` removes it, `kill NODE` kills all its processes. The first node has no
+cores and does no work. All nodes listen on 127.0.0.1.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ NODE = {"object_store_memory": 80 * 2**20, "node_ip_address": "127.0.0.1"}
 
 
 def kill(node):
-    """Kill a node's processes and its workers, which would go on for a moment else."""
+    """Kill a node's processes and its workers, which would otherwise live on for a moment."""
     daemon = psutil.Process(node.all_processes["raylet"][0].process.pid)
     workers = daemon.children(recursive=True)
     for process in (daemon, *workers):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import os
 import signal
 import socket
@@ -10,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import mlclip_client
 import numpy as np
 import pytest
 import tritonclient.grpc
@@ -25,6 +25,8 @@ from mlclip_client import (
 )
 from mlclip_client.pixels import to_pixels
 from PIL import Image
+
+from .input_files import encoded
 
 BOTH = ("color", "grid")
 
@@ -55,10 +57,8 @@ def test_labels_and_scores_are_those_of_numpy(server, tiny, files, heads, via):
 
 
 def test_a_clear_image_gets_its_label(server):
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), (0, 255, 0)).save(buffer, "PNG")
     with Client(server.grpc_url, heads=("color",)) as client:
-        answer = client.classify(buffer.getvalue()).answers["color"]
+        answer = client.classify(encoded(Image.new("RGB", (40, 30), (0, 255, 0)))).answers["color"]
     assert [label for label, _ in answer.chosen()] == ["green"]
     assert [label for label, _ in answer.top(2)] == ["green", "bright"]
     assert answer.top(1)[0][1] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-6)
@@ -179,11 +179,10 @@ def test_many_threads_may_share_a_client(server, tiny, files):
 
 
 def test_large_image_passes(server, tiny):
-    buffer = io.BytesIO()
-    Image.new("RGB", (1500, 1500), (9, 200, 77)).save(buffer, "BMP")
-    assert buffer.tell() > 4 * 2**20, "over gRPC's own default limit"
+    data = encoded(Image.new("RGB", (1500, 1500), (9, 200, 77)), "BMP")
+    assert len(data) > 4 * 2**20, "over gRPC's own default limit"
     with Client(server.grpc_url, heads=BOTH) as client:
-        assert_right(client.classify(buffer.getvalue()), buffer.getvalue(), tiny, BOTH)
+        assert_right(client.classify(data), data, tiny, BOTH)
 
 
 def test_deadline_ends_a_request_that_the_server_holds(server, gate, files):
@@ -224,89 +223,64 @@ def test_a_server_that_is_far_away_is_reached_at_the_first_try(server, tiny, fil
         way.join(60)
 
 
-def test_requests_under_way_are_bounded(server, files, monkeypatch):
-    limit, rounds = 4, 5
-    together, lock = threading.Barrier(limit, timeout=60), threading.Lock()
-    now, most, taken = 0, 0, 0
+class Watched:
+    """Counts the requests of a client that are under way, and the images that it has taken."""
 
-    def images():
-        nonlocal taken
-        for data in files[: limit * rounds]:
-            taken += 1
-            yield data
+    def __init__(self, client, images, monkeypatch, together=1):
+        self.now, self.most, self.taken = 0, 0, 0
+        self.lock, self.barrier = threading.Lock(), threading.Barrier(together, timeout=60)
+        self.images, transport = images, client.transport.endpoints[0].transport
+        self.call = transport.call
+        monkeypatch.setattr(transport, "call", self.counted)
 
+    def __iter__(self):
+        for image in self.images:
+            self.taken += 1
+            yield image
+
+    async def counted(self, rpc, request):
+        with self.lock:
+            self.now, self.most = self.now + 1, max(self.most, self.now + 1)
+        self.barrier.wait()
+        try:
+            return await self.call(rpc, request)
+        finally:
+            with self.lock:
+                self.now -= 1
+
+
+def test_requests_under_way_and_images_in_memory_are_bounded(server, files, monkeypatch):
     with Client(server.grpc_url, heads=BOTH) as client:
-        way = client.transport.endpoints[0].transport
-        real = way.call
-
-        async def counted(rpc, request):
-            nonlocal now, most
-            if rpc != "ModelInfer":
-                return await real(rpc, request)
-            with lock:
-                now, most = now + 1, max(most, now + 1)
-            together.wait()
-            try:
-                return await real(rpc, request)
-            finally:
-                with lock:
-                    now -= 1
-
-        monkeypatch.setattr(way, "call", counted)
-        for given, prediction in enumerate(client.classify_many(images(), concurrency=limit)):
+        client.asked_heads()
+        watched = Watched(client, files, monkeypatch, together=4)
+        for given, prediction in enumerate(client.classify_many(watched, concurrency=4)):
             assert prediction.error is None
-            assert taken - given <= 2 * limit, "images are read no further ahead than twice the limit"
-    assert (most, taken) == (limit, limit * rounds)
+            assert watched.taken - given <= 2 * 4
+    assert (watched.most, watched.taken) == (4, len(files))
 
 
-def test_async_requests_under_way_are_bounded(server, files, monkeypatch):
-    limit, now, most, taken = 4, 0, 0, 0
-
-    def images():
-        nonlocal taken
-        for data in files:
-            taken += 1
-            yield data
-
+def test_asyncio_bounds_them_as_well(server, files, monkeypatch):
     async def ask():
-        nonlocal now, most
         async with AsyncClient(server.grpc_url, heads=BOTH) as client:
             await client.asked_heads()
-            way = client.transport.endpoints[0].transport
-            real = way.call
-
-            async def counted(rpc, request):
-                nonlocal now, most
-                now, most = now + 1, max(most, now + 1)
-                try:
-                    return await real(rpc, request)
-                finally:
-                    now -= 1
-
-            monkeypatch.setattr(way, "call", counted)
-            given = 0
-            async for prediction in client.classify_many(images(), concurrency=limit):
+            watched, given = Watched(client, files, monkeypatch), 0
+            async for prediction in client.classify_many(watched, concurrency=4):
                 assert prediction.error is None
-                assert taken - given <= 2 * limit
+                assert watched.taken - given <= 2 * 4
                 given += 1
+            return watched
 
-    asyncio.run(ask())
-    assert (most, taken) == (limit, len(files))
+    watched = asyncio.run(ask())
+    assert (watched.most, watched.taken) == (4, len(files))
 
 
-def test_giving_up_in_the_middle_stops_the_work(server, files):
-    taken = []
-
-    def images():
-        for data in files:
-            taken.append(data)
-            yield data
-
+def test_giving_up_in_the_middle_stops_the_work(server, files, monkeypatch):
     with Client(server.grpc_url, heads=("color",)) as client:
-        predictions = client.classify_many(images(), concurrency=2)
+        watched = Watched(client, files, monkeypatch)
+        predictions = client.classify_many(watched, concurrency=2)
         next(predictions)
         predictions.close()
-    assert len(taken) <= 4
+    assert watched.taken <= 4
 
 
 def test_killed_server_is_an_error_not_a_hang(mortal_server, gate, files):
@@ -320,6 +294,7 @@ def test_killed_server_is_an_error_not_a_hang(mortal_server, gate, files):
     assert {type(prediction.error) for prediction in rest} == {ServerUnavailable}
 
 
+@pytest.mark.slow
 def test_killed_server_is_an_error_for_asyncio_too(mortal_server, gate):
     async def ask():
         async with AsyncClient(mortal_server.grpc_url, heads=("color",), timeout=300) as client:
@@ -330,3 +305,8 @@ def test_killed_server_is_an_error_for_asyncio_too(mortal_server, gate):
                 await asyncio.wait_for(asked, 60)
 
     asyncio.run(ask())
+
+
+def test_every_public_name_exists():
+    assert all(getattr(mlclip_client, name).__name__ == name for name in mlclip_client.__all__)
+    assert not hasattr(mlclip_client, "nothing_of_this_name")

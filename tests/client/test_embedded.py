@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import onnx
-import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
 from mlclip_client import Client
@@ -16,9 +15,7 @@ from mlclip_client.local.repository import Batcher, EnsemblePlan, Repository
 from mlclip_client.pixels import to_pixels
 from tritonclient.grpc import model_config_pb2 as pb
 
-
-def rows(file):
-    return pq.read_table(file).to_pylist()
+from .input_files import rows_of
 
 
 @pytest.fixture
@@ -48,7 +45,7 @@ def test_rows_are_those_of_a_server(run, server, tiny, folder, tmp_path, assert_
     }
     assert [result.exit_code for result in results.values()] == [3, 3], results["here"].stderr
     assert "40 inputs: 37 labelled, 3 with an error (3 decode)" in results["here"].stderr
-    found, wanted = (rows(tmp_path / f"{name}.parquet") for name in ("here", "triton"))
+    found, wanted = (rows_of(tmp_path / f"{name}.parquet") for name in ("here", "triton"))
     for row, other in zip(found, wanted, strict=True):
         for values, others in zip(taken(row), taken(other), strict=True):
             np.testing.assert_allclose(values, others, rtol=0, atol=1e-5)
@@ -70,7 +67,7 @@ def test_any_image_gets_the_answer_of_the_models_and_a_bad_one_an_error(tiny, fi
             models.classify(b"")
 
 
-def test_those_who_wait_are_worked_for_together_and_each_gets_its_own():
+def test_requests_that_wait_go_into_one_batch_and_each_gets_its_own_result():
     class Told:
         """A lock that tells how often it was let go."""
 
@@ -98,12 +95,12 @@ def test_those_who_wait_are_worked_for_together_and_each_gets_its_own():
 
     def ask(thing):
         try:
-            results[thing] = together.ask(thing)
+            results[thing] = batcher.ask(thing)
         except ServerError as error:
             results[thing] = str(error)
 
-    together = Batcher(work, most=3)
-    told = together._adding = Told()
+    batcher = Batcher(work, max_batch=3)
+    told = batcher._adding = Told()
     first = threading.Thread(target=ask, args=(0,))
     first.start()
     assert entered.wait(60)
@@ -190,13 +187,13 @@ def test_a_model_that_cannot_be_loaded_stops_a_job_and_one_that_fails_is_an_erro
     result = run(*arguments)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: the model 'encoder_tiny' of {copy} cannot be loaded: ")
-    assert "what is done is kept" in result.stderr
+    assert "finished shards are kept" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     shutil.copy(copy / "head_grid/1/model.onnx", copy / "head_color/1/model.onnx")  # it wants tokens
     (copy / "encoder_tiny/1/model.onnx").write_bytes(whole)
     assert run(*arguments).exit_code == 1
-    assert {row["error_kind"] for row in rows(tmp_path / "job/labels")} == {"server"}
-    assert "the model 'head_color' of" in rows(tmp_path / "job/labels")[0]["error"]
+    assert {row["error_kind"] for row in rows_of(tmp_path / "job/labels")} == {"server"}
+    assert "the model 'head_color' of" in rows_of(tmp_path / "job/labels")[0]["error"]
 
 
 def test_a_job_begun_with_a_server_goes_on_without_one(run, server, tiny, folder, tmp_path, assert_same_rows):
@@ -208,11 +205,11 @@ def test_a_job_begun_with_a_server_goes_on_without_one(run, server, tiny, folder
     (job / "labels/000002.parquet").unlink()
     (job / "findings.sqlite").unlink()
     assert run("classify", "--job", job, "--embedded", tiny.root).exit_code == 3
-    assert_same_rows(rows(job / "labels"), rows(wanted))
+    assert_same_rows(rows_of(job / "labels"), rows_of(wanted))
     (folder / "05.jpg").write_bytes((folder / "07.jpg").read_bytes())
     (job / "findings.sqlite").unlink()
     result = run("retry-failed", job, "--kind", "decode", "--embedded", tiny.root, "--threads", 1)
-    assert (result.exit_code, rows(job / "labels")[5]["error"]) == (0, None), result.stderr
+    assert (result.exit_code, rows_of(job / "labels")[5]["error"]) == (0, None), result.stderr
 
 
 def test_a_job_begun_without_a_server_goes_on_with_one(run, server, tiny, folder, tmp_path):

@@ -1,85 +1,65 @@
-"""From command-line paths to images: order, links, what is left alone."""
+"""Image files: which are found in folders, in what order, what is left alone; and how a file is read."""
 
 import os
+from pathlib import Path
 
 import pytest
 from mlclip_client.errors import TooLarge, Unreadable
 from mlclip_client.images import load
-from mlclip_client.inputs.folders import Walk, find_images, image_suffixes
+from mlclip_client.inputs import InputOptions, Skipped, find_inputs
+from mlclip_client.inputs.folders import find_images
+from mlclip_client.inputs.names import image_suffixes
+
+from .input_files import paths_of, touch
 
 
-def touch(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
+def test_folders_are_searched_below_in_sorted_order(here):
+    touch(here, "b.png", "a/2.JPG", "a/1.jpeg", "a/deep/0.webp", "c.gif", "c/x.tiff", "x.jpg/y.png")
+    assert paths_of(".") == ["a/1.jpeg", "a/2.JPG", "a/deep/0.webp", "b.png", "c/x.tiff", "c.gif", "x.jpg/y.png"]
 
 
-def found(root, *paths):
-    walk = Walk()
-    images = [str(path.relative_to(root)) for path in find_images(paths or [root], walk)]
-    return images, walk
+def test_other_files_are_left_alone_and_counted(here):
+    touch(here, "a.png", "notes.txt", "sub/clip.mpg", "sub/figure.eps", "no_suffix", ".png")
+    skipped = Skipped()
+    assert paths_of(".", skipped=skipped) == ["a.png"]
+    assert (skipped.left_alone, skipped.unreadable) == (5, [])
 
 
-def test_folders_are_searched_below_in_sorted_order(tmp_path):
-    touch(tmp_path, "b.png", "a/2.JPG", "a/1.jpeg", "a/deep/0.webp", "c.gif", "c/x.tiff")
-    assert found(tmp_path)[0] == ["a/1.jpeg", "a/2.JPG", "a/deep/0.webp", "b.png", "c/x.tiff", "c.gif"]
+def test_circles_of_links_end_and_each_folder_is_read_once(here):
+    touch(here, "a/1.png", "b/2.png")
+    (here / "a/up").symlink_to(here)
+    (here / "b/self").symlink_to(here / "b")
+    (here / "c").symlink_to(here / "b")
+    assert paths_of(".", "a", "c") == ["a/1.png", "b/2.png"]
+    assert [str(path) for path in find_images([Path("b/2.png"), Path("gone"), Path("a"), Path("c")])] == [
+        "b/2.png",
+        "gone",
+        "a/1.png",
+        "a/up/b/2.png",
+    ]
 
 
-def test_other_files_are_left_alone_and_counted(tmp_path):
-    touch(tmp_path, "a.png", "notes.txt", "sub/clip.mpg", "sub/figure.eps", "no_suffix")
-    images, walk = found(tmp_path)
-    assert (images, walk.left_alone, walk.unreadable) == (["a.png"], 4, [])
-
-
-def test_named_file_is_always_taken_whatever_its_suffix(tmp_path):
-    touch(tmp_path, "download", "a.png")
-    assert found(tmp_path, tmp_path / "download", tmp_path / "a.png")[0] == ["download", "a.png"]
-
-
-def test_folder_with_the_name_of_an_image_is_a_folder(tmp_path):
-    touch(tmp_path, "x.jpg/y.png")
-    assert found(tmp_path)[0] == ["x.jpg/y.png"]
-
-
-def test_circles_of_links_end_and_each_folder_is_read_once(tmp_path):
-    touch(tmp_path, "a/1.png", "b/2.png")
-    (tmp_path / "a/up").symlink_to(tmp_path)
-    (tmp_path / "b/self").symlink_to(tmp_path / "b")
-    (tmp_path / "c").symlink_to(tmp_path / "b")
-    assert found(tmp_path)[0] == ["a/1.png", "b/2.png"]
-
-
-def test_links_to_files_are_followed_and_dead_ones_become_rows(tmp_path):
-    touch(tmp_path, "a/1.png")
-    (tmp_path / "link.png").symlink_to(tmp_path / "a/1.png")
-    (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere")
-    assert found(tmp_path)[0] == ["a/1.png", "dead.png", "link.png"]
-    with pytest.raises(Unreadable, match="No such file"):
-        load(tmp_path / "dead.png", 100)
-
-
-def test_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
-    touch(tmp_path, "a/1.png", "b/2.png")
+def test_folder_that_cannot_be_listed_is_reported(here, monkeypatch):
+    touch(here, "a/1.png", "b/2.png")
     real = os.scandir
 
     def scandir(path):
-        if path == tmp_path / "a":
+        if path == Path("a"):
             raise PermissionError(13, "Permission denied")
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    images, walk = found(tmp_path)
-    assert images == ["b/2.png"]
-    assert walk.unreadable == [f"{tmp_path / 'a'}: Permission denied"]
+    skipped = Skipped()
+    assert paths_of(".", skipped=skipped) == ["b/2.png"]
+    assert skipped.unreadable == ["a: Permission denied"]
 
 
-def test_files_are_found_while_they_are_used_not_before(tmp_path):
-    touch(tmp_path, "a/1.png", "b/2.png")
-    images = find_images([tmp_path], Walk())
-    assert next(images).name == "1.png"
-    touch(tmp_path, "b/3.png")
-    assert [path.name for path in images] == ["2.png", "3.png"]
+def test_files_are_found_while_they_are_used_not_before(here):
+    touch(here, "a/1.png", "b/2.png")
+    items = find_inputs(["."], InputOptions(), Skipped())
+    assert next(items).path == "a/1.png"
+    touch(here, "b/3.png")
+    assert [item.path for item in items] == ["b/2.png", "b/3.png"]
 
 
 def test_suffixes_are_those_that_can_be_decoded():
@@ -103,11 +83,7 @@ def test_size_limit_holds_for_files_and_bytes(tmp_path):
     assert load(bytes(100), 100) == bytes(100)
 
 
-def test_nul_in_a_name_is_an_error_of_that_image():
-    with pytest.raises(Unreadable, match="null"):
-        load("a\0b", 100)
-
-
-def test_what_is_no_image_argument_is_refused():
-    with pytest.raises(ValueError, match="not int"):
-        load(7, 100)
+@pytest.mark.parametrize(("image", "error", "message"), [("a\0b", Unreadable, "null"), (7, ValueError, "not int")])
+def test_what_cannot_be_an_image_is_refused(image, error, message):
+    with pytest.raises(error, match=message):
+        load(image, 100)

@@ -1,17 +1,16 @@
 """What a crawl really holds, from file to row through the real server: the right label or the right error."""
 
-import io
 import os
 import struct
-import tarfile
 import zlib
 from functools import cache
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from mlclip_client.output.rows import printable
 from PIL import Image
+
+from .input_files import encoded, rows_of
 
 COLOR = ("--head", "color", "--scores")
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
@@ -32,12 +31,6 @@ NAMES = [
 ]
 
 
-def encode(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 @cache
 def bomb(side):
     """A PNG of that many black pixels a side, one bit each, packed row by row: whole it would fill memory."""
@@ -51,18 +44,18 @@ def bomb(side):
 
 def contents():
     """Name -> bytes, and the kind of error that they must end with, None where they have labels."""
-    png, jpeg = encode(RGB, "PNG"), encode(RGB, "JPEG")
+    png, jpeg = encoded(RGB, "PNG"), encoded(RGB, "JPEG")
     gray = Image.fromarray(np.random.default_rng(1).integers(0, 65536, (9, 12), dtype=np.uint16))
     frames = [RGB, RGB.rotate(180), RGB.rotate(90)]
     return {
-        "animated.gif": (encode(RGB, "GIF", save_all=True, append_images=frames), None),
-        "animated.webp": (encode(RGB, "WEBP", save_all=True, append_images=frames), None),
-        "cmyk.jpg": (encode(RGB.convert("CMYK"), "JPEG"), None),
-        "gray16.png": (encode(gray, "PNG"), None),
-        "palette.png": (encode(RGB.convert("P"), "PNG", transparency=0), None),
+        "animated.gif": (encoded(RGB, "GIF", save_all=True, append_images=frames), None),
+        "animated.webp": (encoded(RGB, "WEBP", save_all=True, append_images=frames), None),
+        "cmyk.jpg": (encoded(RGB.convert("CMYK"), "JPEG"), None),
+        "gray16.png": (encoded(gray, "PNG"), None),
+        "palette.png": (encoded(RGB.convert("P"), "PNG", transparency=0), None),
         "misnamed.jpg": (png, None),
-        "one.bmp": (encode(Image.new("RGB", (1, 1), (9, 200, 9)), "BMP"), None),
-        "strip.png": (encode(Image.new("RGB", (3000, 1), (200, 9, 9)), "PNG"), None),
+        "one.bmp": (encoded(Image.new("RGB", (1, 1), (9, 200, 9)), "BMP"), None),
+        "strip.png": (encoded(Image.new("RGB", (3000, 1), (200, 9, 9)), "PNG"), None),
         "empty.png": (b"", "decode"),
         "page.jpg": (b"<!doctype html><title>404</title>", "decode"),
         "zeros.tiff": (bytes(3000), "decode"),
@@ -86,13 +79,13 @@ def hostile(tmp_path):
         wanted[str(root / name)] = (data, kind)
     for number, name in enumerate(NAMES):
         path = os.path.join(os.fsencode(root), name)
-        data = encode(RGB.rotate(7 * number), "PNG")
+        data = encoded(RGB.rotate(7 * number), "PNG")
         with open(path, "wb") as file:
             file.write(data)
         wanted[os.fsdecode(path)] = (data, None)
     (root / "folder.jpg").mkdir()
-    (root / "folder.jpg" / "inside.png").write_bytes(encode(RGB, "PNG"))
-    wanted[str(root / "folder.jpg" / "inside.png")] = (encode(RGB, "PNG"), None)
+    (root / "folder.jpg" / "inside.png").write_bytes(encoded(RGB, "PNG"))
+    wanted[str(root / "folder.jpg" / "inside.png")] = (encoded(RGB, "PNG"), None)
     (root / "circle").symlink_to(root)
     (root / "once more").symlink_to(root / "folder.jpg")
     (root / "self.png").symlink_to(root / "self.png")
@@ -125,7 +118,7 @@ def test_every_file_of_a_crawl_ends_as_its_label_or_its_error(run, server, tiny,
     asked = ["classify", root, *COLOR, "--out", out, "--url", server.grpc_url, "--via", via, "--max-bytes", 500_000]
     result = run(*asked, *job)
     assert result.exit_code == 3, result.output
-    check(pq.read_table(out).to_pylist(), wanted, tiny)
+    check(rows_of(out), wanted, tiny)
 
 
 def test_the_same_files_one_by_one_on_stdin(run, server, tiny, hostile, tmp_path):
@@ -136,45 +129,4 @@ def test_the_same_files_one_by_one_on_stdin(run, server, tiny, hostile, tmp_path
     asked = ["classify", "-", "--null", *COLOR, "--out", out, "--url", server.grpc_url, "--max-bytes", 500_000]
     result = run(*asked, input=names)
     assert result.exit_code == 3, result.output
-    check(pq.read_table(out).to_pylist(), wanted, tiny)
-
-
-def test_members_of_a_hostile_tar_touch_nothing_outside_it(run, server, tiny, tmp_path):
-    png, archive = encode(RGB, "PNG"), tmp_path / "crawl.tar"
-    outside = tmp_path / "outside.png"
-    outside.write_bytes(encode(RGB.rotate(90), "PNG"))
-    with tarfile.open(archive, "w") as tar:
-
-        def add(name, data=png, **fields):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            for field, value in fields.items():
-                setattr(member, field, value)
-            tar.addfile(member, io.BytesIO(data))
-
-        add("../../climbs.png")
-        add("/etc/passwd.png")
-        add("fine/x.png")
-        add("fine/x.png", encode(RGB.rotate(180), "PNG"))
-        add("notes.txt", b"left alone")
-        add("broken.png", png[:50])
-        add("link.png", b"", type=tarfile.SYMTYPE, linkname=str(outside))
-        add("hard.png", b"", type=tarfile.LNKTYPE, linkname="../outside.png")
-        add("device.png", b"", type=tarfile.CHRTYPE)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    out = tmp_path / "labels.parquet"
-    result = run("classify", archive, *COLOR, "--out", out, "--url", server.grpc_url)
-    assert result.exit_code == 3, result.output
-    found = pq.read_table(out).to_pylist()
-    kinds = [(row["path"].removeprefix(f"{archive}/"), row["error_kind"]) for row in found]
-    labelled = [name for name, kind in kinds if kind is None]
-    assert [name.lstrip("./") for name in labelled[:3]] == ["climbs.png", "etc/passwd.png", "fine/x.png"]
-    assert len(labelled) == 4, "of two members with one name, both are inputs"
-    assert {name: kind for name, kind in kinds if kind} == {
-        "broken.png": "decode",
-        "link.png": "read",
-        "hard.png": "read",
-        "device.png": "read",
-    }
-    out.unlink()
-    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    check(rows_of(out), wanted, tiny)

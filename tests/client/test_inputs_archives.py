@@ -10,9 +10,11 @@ import tracemalloc
 import pyarrow as pa
 import pytest
 from mlclip_client.errors import TooLarge, Unreadable
-from mlclip_client.inputs import InputOptions, Item, Limits, Reader, Skipped, find_inputs
+from mlclip_client.inputs import InputOptions, Limits, Reader, Skipped, find_inputs
 from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.streams import Forward
+
+from .input_files import add_member, contents, items_of, problem, written
 
 MEMBERS = [
     ("0001.jpg", b"first"),
@@ -24,19 +26,11 @@ MEMBERS = [
 ]
 
 
-def add(tar, name, data=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    tar.addfile(info, io.BytesIO(data))
-
-
 def tar_of(members, mode="w"):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:
         for name, data in members:
-            add(tar, name, data)
+            add_member(tar, name, data)
     return buffer.getvalue()
 
 
@@ -44,15 +38,6 @@ def packed(data, suffix):
     if suffix == ".tar.zst":
         return pa.Codec("zstd").compress(data, asbytes=True)
     return data
-
-
-def written(path, data):
-    path.write_bytes(data)
-    return str(path)
-
-
-def items_of(path, found=None):
-    return list(find_inputs([str(path)], InputOptions(), found or Skipped()))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +53,14 @@ def items_of(path, found=None):
 )
 def test_archives_of_every_kind_give_the_same_items_and_bytes(tmp_path, suffix, mode):
     archive = written(tmp_path / f"shard{suffix}", packed(tar_of(MEMBERS, mode), suffix))
-    found = Skipped()
-    items = items_of(archive, found)
-    assert [(item.path, item.part, item.text, item.problem) for item in items] == [
+    skipped = Skipped()
+    items = items_of(archive, skipped=skipped)
+    assert [(item.path, item.member, item.text, problem(item)) for item in items] == [
         (f"{archive}/0001.jpg", "0001.jpg", "a cat", ""),
         (f"{archive}/0002.png", "0002.png", "a dog", ""),
         (f"{archive}/sub/0003.webp", "sub/0003.webp", None, ""),
     ]
-    assert found.left_alone == 1
+    assert skipped.left_alone == 1
     with Reader() as reader:
         assert [reader.read(item) for item in items] == [b"first", b"second", b"third" * 300]
         assert reader.read(items[0]) == b"first"
@@ -83,45 +68,42 @@ def test_archives_of_every_kind_give_the_same_items_and_bytes(tmp_path, suffix, 
 
 def test_compression_is_told_by_the_first_bytes_not_by_the_name(tmp_path):
     archive = written(tmp_path / "misnamed.tar", tar_of(MEMBERS, "w:gz"))
-    with Reader() as reader:
-        assert reader.read(items_of(archive)[1]) == b"second"
+    assert contents([items_of(archive)[1]]) == [b"second"]
 
 
 def test_members_that_climb_out_are_labels_and_nothing_else(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "evil.png").write_bytes(b"outside")
-    names = ("../evil.png", "/etc/evil.png", "a/../../evil.png", "two\nlines.png", "-rf.png", " .png")
-    archive = written(tmp_path / "in" / "a.tar", tar_of([(name, name.encode()) for name in names]))
+    names = ("../evil.png", "/etc/evil.png", "a/../../evil.png", "two\nlines.png", "-rf.png", " .png", "-rf.png")
+    archive = written(tmp_path / "in" / "a.tar", tar_of([(name, b"%d" % n) for n, name in enumerate(names)]))
     before = sorted(tmp_path.rglob("*"))
     items = items_of(archive)
     assert [item.path for item in items] == [f"{archive}/{name}" for name in names]
-    with Reader() as reader:
-        assert [reader.read(item) for item in items] == [name.encode() for name in names]
+    assert contents(items) == [b"%d" % n for n in range(7)], "of two members with one name, both are inputs"
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_names_that_are_no_utf8_survive(tmp_path):
     archive = written(tmp_path / "a.tar", tar_of([(os.fsdecode(b"\xff\xfe.png"), b"data")]))
     (item,) = items_of(archive)
-    assert os.fsencode(item.part) == b"\xff\xfe.png"
-    with Reader() as reader:
-        assert reader.read(item) == b"data"
+    assert os.fsencode(item.member) == b"\xff\xfe.png"
+    assert contents([item]) == [b"data"]
 
 
-def test_links_devices_and_sparse_members_are_errors_and_folders_are_passed_by(tmp_path):
+def test_links_devices_and_sparse_members_are_errors_and_folders_are_skipped(tmp_path):
     path = tmp_path / "a.tar"
     (tmp_path / "secret.png").write_bytes(b"secret")
     with tarfile.open(path, "w") as tar:
-        add(tar, "folder.png", type=tarfile.DIRTYPE)
-        add(tar, "soft.png", type=tarfile.SYMTYPE, linkname=str(tmp_path / "secret.png"))
-        add(tar, "hard.png", type=tarfile.LNKTYPE, linkname="soft.png")
-        add(tar, "null.png", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
-        add(tar, "pipe.png", type=tarfile.FIFOTYPE)
-        add(tar, "sparse.png", b"0\n", pax_headers={"GNU.sparse.map": "0,2", "GNU.sparse.size": "2"})
-        add(tar, "whole.png", b"data")
-    found = Skipped()
-    items = {item.part: item.problem for item in items_of(path, found)}
-    assert items == {
+        add_member(tar, "folder.png", type=tarfile.DIRTYPE)
+        add_member(tar, "soft.png", type=tarfile.SYMTYPE, linkname=str(tmp_path / "secret.png"))
+        add_member(tar, "hard.png", type=tarfile.LNKTYPE, linkname="soft.png")
+        add_member(tar, "null.png", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
+        add_member(tar, "pipe.png", type=tarfile.FIFOTYPE)
+        add_member(tar, "sparse.png", b"0\n", pax_headers={"GNU.sparse.map": "0,2", "GNU.sparse.size": "2"})
+        add_member(tar, "whole.png", b"data")
+    skipped = Skipped()
+    items = {item.member: item for item in items_of(path, skipped=skipped)}
+    assert {name: problem(item) for name, item in items.items()} == {
         "soft.png": "read: a link inside an archive is not followed",
         "hard.png": "read: a link inside an archive is not followed",
         "null.png": "read: not a regular file",
@@ -129,9 +111,9 @@ def test_links_devices_and_sparse_members_are_errors_and_folders_are_passed_by(t
         "sparse.png": "read: a sparse file inside an archive is not read",
         "whole.png": "",
     }
-    assert found.skipped == {"folders in archives": 1}
+    assert skipped.skipped == {"folders in archives": 1}
     with Reader() as reader, pytest.raises(Unreadable, match="^a link inside an archive is not followed$"):
-        reader.read(Item("x", problem=items["soft.png"]))
+        reader.read(items["soft.png"])
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.zst"])
@@ -143,17 +125,16 @@ def test_truncated_archive_gives_its_whole_members_and_one_error(tmp_path, suffi
     archive = written(tmp_path / f"cut{suffix}", data[: len(data) * 6 // 10])
     *whole, last = items_of(archive)
     assert 10 <= len(whole) <= 12
-    assert [item.part for item in whole] == [f"{number}.jpg" for number in range(len(whole))]
+    assert [item.member for item in whole] == [f"{number}.jpg" for number in range(len(whole))]
     assert (last.path, last.kind) == (archive, "file")
-    assert last.problem.startswith("read: the archive is damaged: ")
-    with Reader() as reader:
-        assert [reader.read(item) for item in whole] == [data for _, data in members[: len(whole)]]
+    assert problem(last).startswith("read: the archive is damaged: ")
+    assert contents(whole) == [data for _, data in members[: len(whole)]]
 
 
 def test_member_that_lacks_its_last_byte_is_not_whole(tmp_path):
     data = tar_of([("a.jpg", bytes(512)), ("b.jpg", b"x" * 512)])
     archive = written(tmp_path / "a.tar", data[: 3 * 512 + 511])
-    assert [item.problem for item in items_of(archive)] == [
+    assert [problem(item) for item in items_of(archive)] == [
         "",
         "read: the archive is damaged: it ends in the middle of b.jpg",
     ]
@@ -163,8 +144,8 @@ def test_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path):
     data = bytearray(tar_of([("a.jpg", bytes(10)), ("b.jpg", bytes(10)), ("c.jpg", bytes(10))]))
     data[1024 + 20] ^= 0xFF
     items = items_of(written(tmp_path / "a.tar", bytes(data)))
-    assert [item.part for item in items] == ["a.jpg", ""]
-    assert items[1].problem == "read: the archive is damaged: no header at byte 1,024"
+    assert [item.member for item in items] == ["a.jpg", ""]
+    assert problem(items[1]) == "read: the archive is damaged: no header at byte 1,024"
 
 
 def header(name, size_field, kind=b"0"):
@@ -194,7 +175,7 @@ def test_hostile_archives_are_one_error_and_take_no_memory(tmp_path, block):
     (item,) = items_of(archive)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert item.problem.startswith("read: the archive is damaged: ")
+    assert problem(item).startswith("read: the archive is damaged: ")
     assert peak < 16 * 2**20
 
 
@@ -202,7 +183,7 @@ def test_archive_that_cannot_be_opened_is_one_error(tmp_path, monkeypatch):
     archive = written(tmp_path / "a.tar", tar_of(MEMBERS))
     items = find_inputs([archive], InputOptions(), Skipped())
     os.unlink(archive)
-    assert [item.problem for item in items] == ["read: No such file or directory"]
+    assert [problem(item) for item in items] == ["read: No such file or directory"]
 
 
 def test_members_over_the_limit_are_refused_without_reading(tmp_path):
@@ -221,17 +202,16 @@ def test_archive_that_shrank_since_is_an_error_of_its_members(tmp_path):
 
 def test_sample_with_endless_members_comes_out_in_parts(tmp_path):
     archive = written(tmp_path / "a.tar", tar_of([(f"same.{number}.jpg", b"x") for number in range(300)]))
-    found = find_inputs([archive], InputOptions(), Skipped())
-    assert [item.part for item in found] == [f"same.{number}.jpg" for number in range(300)]
+    assert [item.member for item in items_of(archive)] == [f"same.{number}.jpg" for number in range(300)]
 
 
 def test_text_files_without_an_image_are_left_alone_and_counted(tmp_path):
-    found = Skipped()
+    skipped = Skipped()
     archive = written(
         tmp_path / "a.tar", tar_of([("README.txt", b"hello"), ("a.jpg", b"x"), ("b.json", b'{"text": 1}')])
     )
-    (item,) = items_of(archive, found)
-    assert (item.text, found.left_alone) == (None, 2)
+    (item,) = items_of(archive, skipped=skipped)
+    assert (item.text, skipped.left_alone) == (None, 2)
 
 
 @pytest.mark.parametrize("name", ["{}.jpg", "same.{}.jpg"])
@@ -271,15 +251,15 @@ def test_what_is_in_use_is_not_closed_and_what_is_not_makes_room():
         def close(self):
             self.closed = True
 
-    shelf, used, *others = OpenFiles(2), Thing(), Thing(), Thing(), Thing(), Thing()
-    with shelf.taken("used", lambda: used) as first:
+    files, used, *others = OpenFiles(2), Thing(), Thing(), Thing(), Thing(), Thing()
+    with files.taken("used", lambda: used) as first:
         for number, other in enumerate(others):
-            with shelf.taken(number, lambda other=other: other) as thing:
+            with files.taken(number, lambda other=other: other) as thing:
                 assert thing is other
-        with shelf.taken("used", Thing) as again:
+        with files.taken("used", Thing) as again:
             assert again is first
         assert [thing.closed for thing in (used, *others)] == [False, True, True, False, False]
-    shelf.close()
+    files.close()
     assert all(thing.closed for thing in (used, *others))
 
 

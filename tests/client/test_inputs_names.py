@@ -10,26 +10,9 @@ from collections import Counter
 import fsspec
 import pytest
 from mlclip_client.errors import DownloadFailed, TooLarge, Unreadable
-from mlclip_client.inputs import InputOptions, Item, Limits, Reader, Skipped, decode_path, encode_path, find_inputs
+from mlclip_client.inputs import InputOptions, Item, Limits, Reader, Skipped, find_inputs
 
-OPTIONS = InputOptions()
-
-
-def touch(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-
-
-def paths_of(*names, found=None):
-    return [item.path for item in find_inputs([str(name) for name in names], OPTIONS, found or Skipped())]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from .input_files import add_member, items_of, paths_of, touch
 
 
 @pytest.fixture
@@ -43,37 +26,31 @@ def memory():
 
 def test_names_are_taken_in_their_order_and_named_files_always(here):
     touch(here, "b/2.png", "b/1.jpg", "b/notes.md", "download", "z.png")
-    found = Skipped()
-    assert paths_of("z.png", "b", "download", "./z.png", found=found) == [
+    skipped = Skipped()
+    assert paths_of("z.png", "b", "download", "./z.png", skipped=skipped) == [
         "z.png",
         "b/1.jpg",
         "b/2.png",
         "download",
         "z.png",
     ]
-    assert (found.left_alone, str(found)) == (1, "1 other file left alone")
+    assert (skipped.left_alone, str(skipped)) == (1, "1 other file left alone")
 
 
 def test_what_was_passed_by_is_said_in_words_and_nothing_is_nothing():
     assert str(Skipped()) == ""
-    found = Skipped(left_alone=1200)
-    found.skipped.update({"empty lines": 1, "folders in archives": 2})
-    assert str(found) == "1,200 other files left alone; 1 empty line skipped; 2 folders in archives skipped"
-    found = Skipped(skipped=Counter({"empty lines": 2, "folders in archives": 1}))
-    assert str(found) == "2 empty lines skipped; 1 folder in an archive skipped"
+    skipped = Skipped(left_alone=1200)
+    skipped.skipped.update({"empty lines": 1, "folders in archives": 2})
+    assert str(skipped) == "1,200 other files left alone; 1 empty line skipped; 2 folders in archives skipped"
+    skipped = Skipped(skipped=Counter({"empty lines": 2, "folders in archives": 1}))
+    assert str(skipped) == "2 empty lines skipped; 1 folder in an archive skipped"
 
 
 def test_archives_and_manifests_in_folders_are_left_alone_and_said(here):
     touch(here, "d/a.png", "d/a.tar.gz", "d/B.PARQUET", "d/notes.md")
-    found = Skipped()
-    assert paths_of("d", found=found) == ["d/a.png"]
-    assert str(found) == ("3 other files left alone; 2 of them archives or manifests: name them to have them read")
-
-
-def test_each_real_folder_is_read_once_over_all_names(here):
-    touch(here, "a/b/1.png", "a/2.png")
-    (here / "a/b/up").symlink_to(here / "a")
-    assert paths_of("a", "a/b", "a") == ["a/2.png", "a/b/1.png"]
+    skipped = Skipped()
+    assert paths_of("d", skipped=skipped) == ["d/a.png"]
+    assert str(skipped) == ("3 other files left alone; 2 of them archives or manifests: name them to have them read")
 
 
 def test_patterns_and_braces_stand_for_what_exists(here):
@@ -92,8 +69,7 @@ def test_file_with_the_name_of_a_pattern_is_that_file(here):
 def test_shards_with_braces_are_read_one_after_the_other(here):
     for number in (8, 9, 10):
         with tarfile.open(here / f"s-{number:03}.tar", "w") as tar:
-            info = tarfile.TarInfo(f"{number}.jpg")
-            tar.addfile(info, io.BytesIO())
+            add_member(tar, f"{number}.jpg")
     assert paths_of("s-{008..010}.tar") == ["s-008.tar/8.jpg", "s-009.tar/9.jpg", "s-010.tar/10.jpg"]
 
 
@@ -118,7 +94,7 @@ def test_shards_with_braces_are_read_one_after_the_other(here):
 def test_what_stands_for_nothing_is_refused_before_anything_starts(here, memory, name, message):
     touch(here, "a1.jpg", "a3.jpg")
     with pytest.raises(ValueError, match=message) as caught:
-        find_inputs(["a1.jpg", name], OPTIONS, Skipped())
+        items_of("a1.jpg", name)
     assert "\n" not in str(caught.value)
 
 
@@ -126,39 +102,16 @@ def test_missing_package_is_named_with_its_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(fsspec.registry, "s3", raising=False) if "s3" in fsspec.registry else None
     with pytest.raises(ValueError, match="^s3:// needs a package: pip install s3fs$"):
-        find_inputs(["s3://bucket/a.jpg"], OPTIONS, Skipped())
+        items_of("s3://bucket/a.jpg")
     with Reader() as reader, pytest.raises(DownloadFailed, match="pip install s3fs"):
         reader.read(Item("s3://bucket/a.jpg", "remote", "s3://bucket/a.jpg"))
-
-
-def stdin_pipe(monkeypatch):
-    reading, writing = os.pipe()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(reading, "rb")))
-    return os.fdopen(writing, "wb", buffering=0)
-
-
-@pytest.mark.parametrize("nul", [False, True])
-def test_items_of_stdin_come_out_as_soon_as_their_line_came_in(here, monkeypatch, nul):
-    end = b"\0" if nul else b"\n"
-    with stdin_pipe(monkeypatch) as pipe, sys.stdin:
-        items = find_inputs(["-"], InputOptions(nul=nul), Skipped())
-        for name in ("a.jpg", "sub/b.jpg", "https://x.org/c.jpg"):
-            pipe.write(name.encode() + end)  # nothing more: an item that waits for the next line never comes
-            got = []
-            taker = threading.Thread(target=lambda: got.append(next(items)), daemon=True)  # noqa: B023
-            taker.start()
-            taker.join(20)
-            assert [item.path for item in got] == [name]
-        pipe.write(b"last.jpg")
-        pipe.close()
-        assert [item.path for item in items] == ["last.jpg"]
 
 
 @pytest.mark.parametrize(
     ("options", "names", "message"),
     [
         (InputOptions(column="x"), ["sub", "a1.jpg"], r"^--column x: no manifest is named \(\.parquet, "),
-        (InputOptions(nul=True), ["sub"], "^--null: neither a list"),
+        (InputOptions(null=True), ["sub"], "^--null: neither a list"),
     ],
 )
 def test_options_about_files_that_nobody_named_are_refused(here, options, names, message):
@@ -173,7 +126,7 @@ def test_options_about_files_that_nobody_named_are_refused(here, options, names,
 
 def test_stdin_is_named_once(here):
     with pytest.raises(ValueError, match="named twice"):
-        find_inputs(["-", "-"], OPTIONS, Skipped())
+        items_of("-", "-")
 
 
 HOSTILE = [
@@ -193,13 +146,12 @@ def test_hostile_file_names_are_found_read_and_kept(here):
         (here / "d").mkdir(exist_ok=True)
         with open(b"d/" + name, "wb") as file:
             file.write(name)
-    items = list(find_inputs(["d"], OPTIONS, Skipped()))
-    assert sorted(encode_path(item.path) for item in items) == sorted(b"d/" + name for name in HOSTILE)
+    items = items_of("d")
+    assert sorted(os.fsencode(item.path) for item in items) == sorted(b"d/" + name for name in HOSTILE)
     with Reader() as reader:
         for item in items:
-            assert b"d/" + reader.read(item) == encode_path(item.path)
-            assert decode_path(encode_path(item.path)) == item.path
-            assert list(find_inputs([item.path], OPTIONS, Skipped())) == [item]
+            assert b"d/" + reader.read(item) == os.fsencode(item.path)
+            assert items_of(item.path) == [item]
 
 
 def test_special_files_and_links_to_themselves_are_errors_of_theirs(here):
@@ -208,9 +160,11 @@ def test_special_files_and_links_to_themselves_are_errors_of_theirs(here):
     (here / "self.jpg").symlink_to("self.jpg")
     (here / "dead.jpg").symlink_to("nowhere")
     touch(here, "x.jpg/y.png")
-    items = list(find_inputs([".", "pipe.jpg", "pipe.csv"], OPTIONS, Skipped()))
+    (here / "link.jpg").symlink_to("x.jpg/y.png")
+    items = items_of(".", "pipe.jpg", "pipe.csv")
     assert [item.path for item in items] == [
         "dead.jpg",
+        "link.jpg",
         "pipe.jpg",
         "self.jpg",
         "x.jpg/y.png",
@@ -262,18 +216,16 @@ def test_stores_have_files_folders_patterns_and_archives(memory):
         memory.pipe(f"/bucket/{name}", name.encode())
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        info = tarfile.TarInfo("m.jpg")
-        info.size = 6
-        tar.addfile(info, io.BytesIO(b"member"))
+        add_member(tar, "m.jpg", b"member")
     memory.pipe("/bucket/a.tar.gz", buffer.getvalue())
-    found = Skipped()
+    skipped = Skipped()
     names = [
         "memory://bucket/b",
         "memory://bucket/*.jpg",
         "memory://bucket/a.tar.gz",
         "memory://bucket/{c.jpg,b/1.png}",
     ]
-    items = list(find_inputs(names, OPTIONS, found))
+    items = items_of(*names, skipped=skipped)
     assert [item.path.removeprefix("memory://bucket/").removeprefix("memory:///bucket/") for item in items] == [
         "b/1.png",
         "b/2.jpg",
@@ -283,7 +235,7 @@ def test_stores_have_files_folders_patterns_and_archives(memory):
         "c.jpg",
         "b/1.png",
     ]
-    assert found.left_alone == 1
+    assert skipped.left_alone == 1
     with Reader() as reader:
         wanted = [b"b/1.png", b"b/2.jpg", b"b/sub/0.jpg", b"c.jpg", b"member", b"c.jpg", b"b/1.png"]
         assert [reader.read(item) for item in items] == wanted
@@ -308,8 +260,8 @@ def test_stores_that_never_answer_are_given_up(monkeypatch):
     import mlclip_client.inputs.reader as module
 
     released = threading.Event()
-    monkeypatch.setattr(module, "_download", lambda address, limit: released.wait(60))
-    with Reader(Limits(seconds=0.05)) as reader:
+    monkeypatch.setattr(module, "download", lambda address, limit: released.wait(60))
+    with Reader(Limits(download_seconds=0.05)) as reader:
         with pytest.raises(DownloadFailed, match=r"not whole within 0\.05 s"):
             reader.read(Item("memory://a.jpg", "remote", "memory://a.jpg"))
         released.set()
@@ -321,7 +273,7 @@ def test_stores_that_never_answer_are_given_up(monkeypatch):
         {"max_bytes": 0},
         {"connections": 0},
         {"per_host": 0},
-        {"seconds": 0},
+        {"download_seconds": 0},
         {"redirects": -1},
         {"user_agent": "a\r\nb"},
     ],

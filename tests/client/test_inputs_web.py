@@ -18,8 +18,7 @@ from mlclip_client.inputs import Item, Limits, Reader
 from mlclip_client.inputs.web import addresses
 from mlclip_client.inputs.web.addresses import CheckedNetwork, Deadline, is_closed_literal, is_public
 from mlclip_client.inputs.web.fetch import Web
-from mlclip_client.inputs.web.politeness import refusal
-from mlclip_client.inputs.web.slots import Slots
+from mlclip_client.inputs.web.politeness import Slots, refusal
 
 
 class Site:
@@ -63,6 +62,18 @@ class Site:
         self.pages[path] = answer
         return f"{self.url}{path}"
 
+    def endless(self, path, start, part):
+        def answer(handler):
+            handler.wfile.write(start)
+            try:
+                while not self.released.is_set():
+                    handler.wfile.write(part)
+            except OSError:
+                handler.close_connection = True
+
+        self.pages[path] = answer
+        return f"{self.url}{path}"
+
     def close(self):
         self.released.set()
         self.server.shutdown()
@@ -72,9 +83,8 @@ class Site:
 
 @pytest.fixture
 def site():
-    running = Site()
-    yield running
-    running.close()
+    with closing(Site()) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -120,33 +130,15 @@ def test_size_limit_holds_to_the_byte(site):
 
 
 def test_endless_answers_end_at_the_limit(site):
-    def endless(handler):
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        try:
-            while not site.released.is_set():
-                handler.wfile.write(b"10000\r\n" + bytes(65536) + b"\r\n")
-        except OSError:
-            handler.close_connection = True
-
-    site.pages["/a.jpg"] = endless
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    url = site.endless("/a.jpg", start, b"10000\r\n" + bytes(65536) + b"\r\n")
     with pytest.raises(TooLarge, match="over the limit of 1,000,000 bytes"):
-        fetch(f"{site.url}/a.jpg", max_bytes=1_000_000)
+        fetch(url, max_bytes=1_000_000)
 
 
 def test_endless_headers_are_an_error(site):
-    def endless(handler):
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        try:
-            while not site.released.is_set():
-                handler.wfile.write(b"X-More: and more\r\n" * 1000)
-        except OSError:
-            handler.close_connection = True
-
-    site.pages["/a.jpg"] = endless
     with pytest.raises(DownloadFailed):
-        fetch(f"{site.url}/a.jpg")
+        fetch(site.endless("/a.jpg", b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n" * 1000))
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX-", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfive!"])
@@ -159,7 +151,7 @@ def test_sites_that_fall_silent_are_given_up(site, start):
 
     site.pages["/a.jpg"] = silent
     with pytest.raises(DownloadFailed, match=r"^not whole within 0\.2 s$"):
-        fetch(f"{site.url}/a.jpg", seconds=0.2)
+        fetch(f"{site.url}/a.jpg", download_seconds=0.2)
     assert len(site.asked) <= 1  # none where connecting took all of the time
     site.released.set()
 
@@ -196,18 +188,6 @@ def test_redirects_are_followed_up_to_a_number(site):
         fetch(f"{site.url}/circle")
 
 
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("http:///x", "not an address: http:///x names no host"),
-        ("ftp://x.test/a.jpg", "only http and https are fetched, not ftp://x.test/a.jpg"),
-    ],
-)
-def test_what_is_wrong_with_an_address_is_said(address, reason):
-    with pytest.raises(DownloadFailed, match=f"^{reason}$"):
-        fetch(address)
-
-
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://x/", "http://x:0/"])
 def test_redirects_lead_to_http_only(site, target):
     url = site.page("/a.jpg", 302, b"", Location=target)
@@ -216,19 +196,20 @@ def test_redirects_lead_to_http_only(site, target):
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "reason"),
     [
-        "http://",
-        "http:///a.jpg",
-        "http://127.0.0.1:99999/",
-        "http://0177.0.0.1/",
-        "http://[::1/",
-        "http://a\nb/",
-        "http://ex\udcffample.org/",
+        ("http://", "address"),
+        ("http:///x", "^not an address: http:///x names no host$"),
+        ("http://127.0.0.1:99999/", "address"),
+        ("http://0177.0.0.1/", "address"),
+        ("http://[::1/", "address"),
+        ("http://a\nb/", "address"),
+        ("http://ex\udcffample.org/", "address"),
+        ("ftp://x.test/a.jpg", "^only http and https are fetched, not ftp://x.test/a.jpg$"),
     ],
 )
-def test_what_is_no_address_is_an_error_of_that_item(url):
-    with pytest.raises(DownloadFailed, match="address|only http"):
+def test_what_is_no_address_is_an_error_of_that_item(url, reason):
+    with pytest.raises(DownloadFailed, match=reason):
         fetch(url)
 
 
@@ -259,14 +240,12 @@ def test_addresses_that_are_public(address):
 )
 def test_private_hosts_are_refused_however_they_are_written(site, host):
     site.page("/a.jpg")
-    with pytest.raises(DownloadFailed, match="no address of the public internet; --private allows it"):
+    with pytest.raises(
+        DownloadFailed, match="is not an address of the public internet; --private allows it$"
+    ) as refused:
         fetch(f"http://{host}:{site.port}/a.jpg", private=False)
+    assert str(refused.value).count("127.0.0.1") <= 1
     assert site.asked == []
-
-
-def test_a_number_is_named_once(site):
-    with pytest.raises(DownloadFailed, match=r"^127\.0\.0\.1 is no address of the public internet; "):
-        fetch(site.page("/a.jpg"), private=False)
 
 
 def test_every_redirect_is_checked_as_the_first_address_was(site, monkeypatch):
@@ -274,7 +253,9 @@ def test_every_redirect_is_checked_as_the_first_address_was(site, monkeypatch):
     hosts = {"start.test": ["127.0.0.1"], "inner.test": ["10.0.0.1"]}
     url = site.page("/a.jpg", 302, b"", Location="http://inner.test/secret")
     client = web(lambda host, port: hosts[host])
-    with pytest.raises(DownloadFailed, match=r"inner\.test is 10\.0\.0\.1, which is no address of the public internet"):
+    with pytest.raises(
+        DownloadFailed, match=r"inner\.test is 10\.0\.0\.1, which is not an address of the public internet"
+    ):
         client.fetch(url.replace("127.0.0.1", "start.test"))
     assert [path for path, _ in site.asked] == ["/a.jpg"]
     client.close()
@@ -326,7 +307,7 @@ def test_names_that_do_not_exist_are_final_and_lookups_have_the_deadline(monkeyp
     with pytest.raises(DownloadFailed, match="gone.test could not be resolved: Name or service not known"):
         backend.connect_tcp("gone.test", 80)
     released = threading.Event()
-    client = web(lambda host, port: released.wait(60), seconds=0.05)
+    client = web(lambda host, port: released.wait(60), download_seconds=0.05)
     with pytest.raises(DownloadFailed, match=r"not whole within 0\.05 s"):
         client.fetch("http://slow.test/a.jpg")
     released.set()
@@ -356,11 +337,11 @@ def test_hosts_written_as_numbers():
 
 
 @pytest.mark.parametrize("value", ["noai", "noindex, nofollow", "all, NoImageAI", "none", "mlclip-client: noindex"])
-def test_sites_that_ask_not_to_be_indexed_are_heeded(site, value):
+def test_sites_that_ask_not_to_be_indexed_are_respected(site, value):
     url = site.page("/a.jpg", X_Robots_Tag=["googlebot: nofollow", value])
     with pytest.raises(DownloadFailed, match=r"^the site asks not to be indexed \(X-Robots-Tag: no\w+\)$"):
         fetch(url)
-    assert fetch(url, robots=False) == b"image"
+    assert fetch(url, ignore_robots=True) == b"image"
 
 
 @pytest.mark.parametrize(
@@ -432,7 +413,7 @@ def test_nobody_listens():
 
 
 def test_closing_ends_waits_for_another_try(site, monkeypatch):
-    client = web(lambda host, port: ["127.0.0.1"], private=True, seconds=600)
+    client = web(lambda host, port: ["127.0.0.1"], private=True, download_seconds=600)
     busy = site.page("/a.jpg", 503, b"", Retry_After="25")
 
     def close_while_it_waits(seconds):
@@ -476,7 +457,7 @@ def test_time_starts_when_there_is_a_slot_and_covers_redirects(site):
             waits.append(seconds)
             return super().one(host, seconds)
 
-    client = web(lambda host, port: ["127.0.0.1"], private=True, seconds=25)
+    client = web(lambda host, port: ["127.0.0.1"], private=True, download_seconds=25)
     client._slots = Recording(1, 1)
     site.page("/a.jpg", body=b"end")
     for _ in range(2):

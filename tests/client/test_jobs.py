@@ -1,28 +1,23 @@
-"""Jobs: killed, shared, gone on with, retried; always one row an input."""
+"""Jobs: killed, shared, resumed, retried; always one row per input."""
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.inputs.item import Item
+from mlclip_client.errors import DownloadFailed
+from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.rows import printable
+from mlclip_client.output.rows import printable, read_classes
 
-
-def rows(file):
-    return pq.read_table(file).to_pylist()
-
-
-@pytest.fixture
-def job(tmp_path):
-    return tmp_path / "job"
+from .input_files import rows_of
 
 
 @pytest.fixture
@@ -39,8 +34,11 @@ def test_a_job_gives_the_rows_of_a_stream_in_shards_and_in_one_file(
     assert f"{job}: 40 of 40 inputs have a row; written to {tmp_path / 'merged.parquet'}" in result.stderr
     run("classify", folder, "--head", "color", "--out", tmp_path / "stream.parquet", "--url", server.grpc_url)
     assert [pq.read_metadata(file).num_rows for file in sorted((job / "labels").iterdir())] == [8] * 5
-    assert rows(tmp_path / "merged.parquet") == rows(job / "labels")
-    assert_same_rows(rows(job / "labels"), rows(tmp_path / "stream.parquet"))
+    assert not list(job.rglob(".*")), "no temporary file is left"
+    assert rows_of(tmp_path / "merged.parquet") == rows_of(job / "labels")
+    files = [tmp_path / "merged.parquet", tmp_path / "stream.parquet", *(job / "labels").iterdir()]
+    assert [list(read_classes(pq.read_schema(file))) for file in files] == [["color"]] * 7
+    assert_same_rows(rows_of(job / "labels"), rows_of(tmp_path / "stream.parquet"))
 
 
 def test_a_job_as_json_lines_has_null_where_there_is_no_embedding(run, begin, folder, job, tmp_path):
@@ -56,7 +54,7 @@ def test_a_job_as_json_lines_has_the_shortest_numbers_that_give_each_float32_bac
     found, digits = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()], []
     json.loads(json.dumps(found), parse_float=digits.append)
     assert len(digits) > 40 * 9 and digits == [str(np.float32(number)) for number in digits]
-    for row, wanted in zip(found, rows(job / "labels"), strict=True):
+    for row, wanted in zip(found, rows_of(job / "labels"), strict=True):
         for name in ("scores", "top_scores", "all_scores"):
             numbers, exact = (np.float32(each["answers"]["color"][name]) for each in (row, wanted))
             assert numbers.tolist() == exact.tolist()
@@ -64,6 +62,7 @@ def test_a_job_as_json_lines_has_the_shortest_numbers_that_give_each_float32_bac
         assert np.float32(row["seconds"]) == wanted["seconds"]
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(start, begin, gate, folder, job, server, tmp_path):
     (folder / "sub/22_more.png").write_bytes(gate.image)  # the 24th: read when two shards of 8 are written
     first = start(*begin, "--concurrency", 1)
@@ -72,38 +71,37 @@ def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_happened(start, begin, 
     first.finish()
     gate.open()
     assert sorted(os.listdir(job / "labels")) == ["000000.parquet", "000001.parquet"]
-    done = rows(job / "labels")
+    done = rows_of(job / "labels")
     again = start("classify", "--job", job, "--url", server.grpc_url, "--out", tmp_path / "all.parquet")
     gate.await_request()
     gate.open()
     code, _, stderr = again.finish()
     assert code == 3, stderr
-    assert "25 inputs: 24 labelled, 1 with an error (1 decode)" in stderr, "what was done is not done again"
-    found = rows(tmp_path / "all.parquet")
+    assert "25 inputs: 24 labelled, 1 with an error (1 decode)" in stderr, "finished shards are not labelled again"
+    found = rows_of(tmp_path / "all.parquet")
     assert found[:16] == done
     assert [row["path"] for row in found] == sorted(str(path) for path in folder.rglob("*.*"))
     assert [row["error_kind"] for row in found] == [None] * 23 + ["decode"] + [None] * 17
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_started_again_costs_no_row(
-    start, tiny, mortal_server, gate, folder, job, tmp_path
+    start, tiny, serve, mortal_server, gate, folder, job, tmp_path
 ):
-    from mlclip_serve import Server
-
     (folder / "20.png").write_bytes(gate.image)
     port = int(mortal_server.grpc_url.rpartition(":")[2])
     arguments = ["classify", folder, "--head", "color", "--job", job, "--url", mortal_server.grpc_url]
     process = start(*arguments, "--concurrency", 2, "--retry-seconds", 300, "--timeout", 300, "--log", tmp_path / "log")
     gate.await_request()
     os.killpg(mortal_server.pid, signal.SIGKILL)
-    mortal_server.process.wait()  # and gives its port back
-    for _ in range(2):  # before the start, which asks the models too; the model that dies may still go through once
+    mortal_server.process.wait()  # and releases its port
+    for _ in range(2):  # before the start, which asks the models, too; the model that dies may still read it once
         gate.open()
-    with Server(tiny.root, grpc_port=port, ready_timeout=600):
-        code, _, stderr = process.finish()
+    serve(tiny.root, port)
+    code, _, stderr = process.finish()
     gate.await_request()
     assert code == 3, stderr
-    assert [row["error_kind"] for row in rows(job / "labels")] == [None] * 20 + ["decode"] + [None] * 20
+    assert [row["error_kind"] for row in rows_of(job / "labels")] == [None] * 20 + ["decode"] + [None] * 20
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     told = {event["event"] for event in events}
     assert told == {"started", "planned", "endpoint away", "endpoint back", "input failed", "shard written", "ended"}
@@ -111,7 +109,8 @@ def test_a_server_that_is_killed_and_started_again_costs_no_row(
     assert (events[-1]["event"], events[-1]["exit_code"], events[-1]["errors"]) == ("ended", 3, {"decode": 1})
 
 
-def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
+@pytest.mark.slow
+def test_without_retry_seconds_a_job_stops_when_the_server_dies_and_nothing_is_lost(
     run, start, mortal_server, server, gate, folder, job, tmp_path
 ):
     (folder / "20.png").write_bytes(gate.image)
@@ -121,11 +120,11 @@ def test_without_patience_a_job_stops_when_the_server_goes_and_nothing_is_lost(
     os.killpg(mortal_server.pid, signal.SIGKILL)
     code, _, stderr = process.finish()
     assert code == 1
-    assert "error: no server answers at" in stderr and "the same command goes on" in stderr
+    assert "error: no server answers at" in stderr and "repeat the same command to go on" in stderr
     assert run("status", job).stdout.startswith("16 of 41 inputs have a row; 2 of 6 shards\n")
     (folder / "20.png").write_bytes(b"no image")
     assert run("classify", "--job", job, "--url", server.grpc_url).exit_code == 3
-    assert len(rows(job / "labels")) == 41
+    assert len(rows_of(job / "labels")) == 41
 
 
 def test_two_workers_share_a_job_and_no_shard_is_done_twice(run, start, begin, gate, folder, job, server, tmp_path):
@@ -145,16 +144,16 @@ def test_two_workers_share_a_job_and_no_shard_is_done_twice(run, start, begin, g
     code, _, stderr = first.finish()
     assert code == 3, stderr
     assert f"{40 - 8 * len(theirs)} inputs: " in stderr
-    assert [row["path"] for row in rows(job / "labels")] == sorted(str(path) for path in folder.rglob("*.*"))
+    assert [row["path"] for row in rows_of(job / "labels")] == sorted(str(path) for path in folder.rglob("*.*"))
 
 
-def test_only_what_failed_is_retried_and_takes_its_place(run, begin, folder, job, server):
+def test_only_errors_are_retried_and_their_rows_replaced(run, begin, folder, job, server):
     wanted = (folder / "03.jpg").read_bytes()
     (folder / "03.jpg").unlink()
     (folder / "03.jpg").symlink_to(folder / "not there yet")
     (folder / "05.jpg").write_bytes(b"no image")
     assert run(*begin).exit_code == 3
-    before = rows(job / "labels")
+    before = rows_of(job / "labels")
     assert [before[3]["error_kind"], before[5]["error_kind"]] == ["read", "decode"]
     (folder / "not there yet").write_bytes(wanted)
     others = {file.name: file.stat().st_mtime_ns for file in (job / "labels").iterdir()}
@@ -162,7 +161,7 @@ def test_only_what_failed_is_retried_and_takes_its_place(run, begin, folder, job
     assert result.exit_code == 3
     assert "1 input: 1 labelled" in result.stderr
     assert "40 of 40 inputs have a row, 1 of them an error (1 decode)" in result.stderr
-    after = rows(job / "labels")
+    after = rows_of(job / "labels")
     assert after[3]["error_kind"] is None and after[3]["answers"]["color"]["top_labels"]
     assert after[:3] + after[4:] == before[:3] + before[4:]
     changed = {file.name for file in (job / "labels").iterdir() if file.stat().st_mtime_ns != others[file.name]}
@@ -181,7 +180,7 @@ def test_a_job_begun_with_relative_names_goes_on_from_any_folder(run, folder, se
     monkeypatch.chdir("/")
     run("classify", *again)
     assert run("retry-failed", tmp_path / "job", "--url", server.grpc_url).exit_code == 0
-    found = rows(tmp_path / "job" / "labels")
+    found = rows_of(tmp_path / "job" / "labels")
     assert len(found) == 40 and {row["error_kind"] for row in found} == {None}
     assert found[3]["path"] == "sub/../03.jpg"
 
@@ -196,7 +195,7 @@ def test_a_job_goes_on_with_the_options_it_was_begun_with(run, begin, folder, jo
     assert run("classify", "--job", job).exit_code == 3
     assert run("retry-failed", job, "--kind", "too large").exit_code == 3
     assert run("retry-failed", job, "--kind", "too large", "--max-bytes", 10000).exit_code == 0
-    found = rows(job / "labels")
+    found = rows_of(job / "labels")
     assert [row["error_kind"] for row in found] == [None] * 40
     assert np.isfinite([row["embedding"] for row in found]).all()
     remembered = json.loads((job / "job.json").read_text())["options"]
@@ -232,7 +231,7 @@ def test_options_that_would_be_ignored_are_wrong_usage(run, arguments, message, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_job_refuses_another_model_and_another_question(run, begin, folder, job, server, monkeypatch):
+def test_a_job_refuses_another_model_and_another_request(run, begin, folder, job, server, monkeypatch):
     here = os.getcwd()
     assert run(*begin).exit_code == 0
     other = run("classify", folder / "sub", "--head", "color", "--job", job, "--url", server.grpc_url)
@@ -255,15 +254,15 @@ def test_a_job_refuses_another_model_and_another_question(run, begin, folder, jo
     assert not (job / "labels" / "000001.parquet").exists()
 
 
-def test_a_job_that_is_plainly_broken_stops_with_its_last_error_and_can_go_on(run, tmp_path, job, server):
+def test_a_job_in_which_nothing_works_stops_with_its_last_error_and_can_go_on(run, tmp_path, job, server):
     (tmp_path / "list.txt").write_text("".join(f"gone/{number}.png\n" for number in range(50)))
     begin = ["classify", tmp_path / "list.txt", "--head", "color", "--job", job, "--url", server.grpc_url]
     result = run(*begin, "--shard-rows", 8, "--max-failures", 20)
     assert result.exit_code == 1
     assert "stopped after 20 errors in a row, the last one read: " in result.stderr
-    assert len(rows(job / "labels")) == 16
+    assert len(rows_of(job / "labels")) == 16
     assert run("classify", "--job", job, "--url", server.grpc_url, "--max-failures", 0).exit_code == 3
-    found = rows(job / "labels")
+    found = rows_of(job / "labels")
     assert [row["path"] for row in found] == [f"{tmp_path}/gone/{number}.png" for number in range(50)]
     assert {row["error_kind"] for row in found} == {"read"}
 
@@ -276,12 +275,12 @@ def test_the_same_bytes_are_asked_for_once_even_by_the_next_worker(run, begin, f
     assert "10 took the answer of the same bytes" in result.stderr
     (job / "labels" / "000004.parquet").unlink()
     assert "8 took the answer of the same bytes" in run("classify", "--job", job, "--url", server.grpc_url).stderr
-    found = rows(job / "labels")
+    found = rows_of(job / "labels")
     assert {json.dumps(row["answers"]) for row in found[10:20]} == {json.dumps(found[0]["answers"])}
     assert len({row["sha256"] for row in found}) == 30
 
 
-def test_status_is_for_people_and_for_programs(run, begin, job):
+def test_status_is_text_or_json(run, begin, job):
     for command in ("status", "retry-failed"):
         missing = run(command, job)
         no_job = f"error: {job} holds no job: classify PATHS --job {job} begins one\n"
@@ -302,15 +301,21 @@ def test_a_folder_that_is_no_job_is_left_alone(run, begin, job):
     assert os.listdir(job) == ["letters.txt"]
 
 
-def test_a_plan_keeps_every_name(tmp_path):
+def test_a_plan_keeps_every_name_and_error(tmp_path):
     names = ["a b", "line\nbreak", os.fsdecode(b"caf\xe9"), "\ud800", "-x", "ü.png"]
-    items = [Item(name, "file", f"/{name}", size=number, text=name, problem="") for number, name in enumerate(names)]
+    items = [Item(name, "file", f"/{name}", size=number, text=name) for number, name in enumerate(names)]
+    items[1] = replace(items[1], kind="cell", cell=Cell(names[2], 7))
+    known = Item("/list.csv:3", place="/list.csv:3", error=DownloadFailed("no address"))
     counted = []
-    assert write_plan(iter(items), tmp_path / "plan", 4, counted.append) == 6
+    assert write_plan([*items, known], tmp_path / "plan", 4, counted.append) == 7
     plan = Plan(tmp_path / "plan")
-    assert (plan.shards, plan.count, counted, plan.rows(1)) == (2, 6, [4, 6], 2)
-    assert [*plan.items(0), *plan.items(1)] == items
+    assert (plan.shards, plan.count, counted, plan.rows(1)) == (2, 7, [4, 7], 3)
+    *others, last = [*plan.items(0), *plan.items(1)]
     plan.close()
+    assert others == items
+    for item in (last, pickle.loads(pickle.dumps(known))):
+        assert (type(item.error), str(item.error)) == (DownloadFailed, "no address")
+        assert replace(item, error=known.error) == known
     assert printable(names[2]) == "caf\\xe9" and printable("\ud800") == "\\ud800"
 
 
@@ -330,9 +335,3 @@ def test_a_claim_ends_with_its_process(tmp_path):
         holder.kill()
     assert claims.take(3) and claims.take(5)
     claims.close()
-
-
-def test_no_temporary_file_is_left(run, begin, job):
-    run(*begin)
-    left = [path for path in Path(job).rglob("*") if path.name.startswith(".")]
-    assert left == []

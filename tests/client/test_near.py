@@ -39,11 +39,11 @@ def test_blocks_find_what_a_plain_loop_finds(monkeypatch, block, cosine):
     found = first_alike(embeddings, cosine).tolist()
     assert found == plain_loop(embeddings, cosine)
     assert (found == list(range(300))) is (cosine > 1)
-    assert found[7] == 7 and found[200] == 200, "what has no embedding resembles nothing"
+    assert found[7] == 7 and found[200] == 200, "rows without an embedding resemble nothing"
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_the_command_lists_who_resembles_whom(run, tmp_path, parts):
+def test_the_command_lists_each_picture_with_the_one_it_resembles(run, tmp_path, parts):
     embeddings = np.float32([[1, 0], [0, 1], [0.999, 0.0447], [np.nan, np.nan], [0, 1], [-1, 0]])
     table = pa.table(
         {"path": list("abcdef"), "embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), 2)},
@@ -60,7 +60,7 @@ def test_the_command_lists_who_resembles_whom(run, tmp_path, parts):
 
 
 @pytest.mark.parametrize("name", ["nofile", "notes.md", ""])
-def test_what_is_no_parquet_is_wrong_usage_and_says_what_to_name(run, tmp_path, name):
+def test_anything_but_parquet_is_wrong_usage_and_the_message_says_what_to_name(run, tmp_path, name):
     (tmp_path / "notes.md").write_text("no Parquet")
     result = run("duplicates", tmp_path / name)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
@@ -73,10 +73,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(run, tmp_path
     assert (result.exit_code, result.stderr) == (2, line)
 
 
-def test_rows_without_embeddings_are_refused_in_a_line(run, tmp_path):
+def test_rows_without_embeddings_are_refused(run, tmp_path):
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "x.parquet")
     result = run("duplicates", tmp_path / "x.parquet")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        f"error: {tmp_path / 'x.parquet'} has no embeddings: classify with --embeddings\n",
-    )
+    line = f"error: {tmp_path / 'x.parquet'} has no embeddings: classify with --embeddings\n"
+    assert (result.exit_code, result.stderr) == (2, line)

@@ -10,14 +10,10 @@ import pytest
 from mlclip_client.pixels import ImageError, PixelSpec, decode, formats, to_pixels
 from PIL import Image
 
+from .input_files import encoded
+
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 SPEC = PixelSpec(8)
-
-
-def file_of(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def halves(left, right, mode="RGB", size=(8, 8)):
@@ -30,44 +26,34 @@ def color(data, x=0, y=0, spec=SPEC):
     return tuple(to_pixels(data, spec)[y, x])
 
 
-def test_alpha_is_composited_on_white():
-    data = file_of(halves((255, 0, 0, 0), (255, 0, 0, 128), "RGBA"))
-    assert color(data, 0) == WHITE
-    assert color(data, 7) == (255, 127, 127)
-
-
-def test_transparent_color_key_is_white():
-    data = file_of(halves(RED, BLUE), transparency=RED)
-    assert (color(data, 0), color(data, 7)) == (WHITE, BLUE)
-
-
-def test_palette():
-    data = file_of(halves(RED, BLUE).convert("P", palette=Image.Palette.ADAPTIVE))
-    assert (color(data, 0), color(data, 7)) == (RED, BLUE)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_palette_with_transparency_is_white_there(kind):
+def with_palette(kind="PNG", **options):
     image = Image.new("P", (8, 8), 0)
     image.putpalette([*RED, *BLUE])
     image.paste(1, (4, 0, 8, 8))
-    data = file_of(image, kind, transparency=0)
-    assert (color(data, 0), color(data, 7)) == (WHITE, BLUE)
+    return encoded(image, kind, **options)
 
 
-def test_palette_with_partial_transparency():
-    image = Image.new("P", (8, 8), 0)
-    image.putpalette([*RED, *BLUE])
-    image.paste(1, (4, 0, 8, 8))
-    data = file_of(image, transparency=bytes([128, 255]))
-    assert (color(data, 0), color(data, 7)) == ((255, 127, 127), BLUE)
+@pytest.mark.parametrize(
+    ("data", "left", "right"),
+    [
+        (encoded(halves((255, 0, 0, 0), (255, 0, 0, 128), "RGBA")), WHITE, (255, 127, 127)),
+        (encoded(halves(RED, BLUE), transparency=RED), WHITE, BLUE),
+        (encoded(halves(RED, BLUE).convert("P", palette=Image.Palette.ADAPTIVE)), RED, BLUE),
+        (with_palette(transparency=0), WHITE, BLUE),
+        (with_palette("GIF", transparency=0), WHITE, BLUE),
+        (with_palette(transparency=bytes([128, 255])), (255, 127, 127), BLUE),
+    ],
+    ids=["alpha", "transparent color", "palette", "transparent PNG palette", "transparent GIF palette", "partly"],
+)
+def test_transparency_is_composited_on_white(data, left, right):
+    assert (color(data, 0), color(data, 7)) == (left, right)
 
 
 def test_cmyk_equals_pillows_conversion():
     image = halves((0, 255, 255, 0), (255, 255, 0, 0), "CMYK")
-    data = file_of(image, "TIFF")
+    data = encoded(image, "TIFF")
     assert (color(data, 0), color(data, 7)) == (RED, BLUE)
-    jpeg = file_of(image, "JPEG", quality=100, subsampling=0)
+    jpeg = encoded(image, "JPEG", quality=100, subsampling=0)
     with Image.open(io.BytesIO(jpeg)) as opened:
         assert np.array_equal(to_pixels(jpeg, SPEC), np.asarray(opened.convert("RGB")))
 
@@ -89,7 +75,7 @@ def test_exif_orientation_is_applied(orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = file_of(Image.fromarray(np.ascontiguousarray(undo(upright))), "PNG", exif=exif)
+    data = encoded(Image.fromarray(np.ascontiguousarray(undo(upright))), "PNG", exif=exif)
     assert np.array_equal(to_pixels(data, SPEC), upright)
     with Image.open(io.BytesIO(data)) as opened:
         assert np.array_equal(to_pixels(opened, SPEC), upright), "a picture opened by the caller"
@@ -98,26 +84,19 @@ def test_exif_orientation_is_applied(orientation):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_does_not_cost_the_picture():
-    data = file_of(halves(RED, BLUE), exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    data = encoded(halves(RED, BLUE), exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     assert (color(data, 0), color(data, 7)) == (RED, BLUE)
 
 
-def test_grayscale():
-    assert color(file_of(Image.new("L", (8, 8), 77))) == (77, 77, 77)
-
-
-def test_one_bit():
-    assert color(file_of(Image.new("1", (8, 8), 1))) == WHITE
-
-
-def test_gray_with_alpha_is_composited_on_white():
-    assert color(file_of(Image.new("LA", (8, 8), (0, 128)))) == (127, 127, 127)
+@pytest.mark.parametrize(("mode", "value", "gray"), [("L", 77, 77), ("1", 1, 255), ("LA", (0, 128), 127)])
+def test_gray_becomes_rgb_and_its_alpha_is_composited_on_white(mode, value, gray):
+    assert color(encoded(Image.new(mode, (8, 8), value))) == (gray,) * 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_gray_keeps_its_high_byte(kind):
     values = np.array([[0x00FF, 0x0100, 0x7FFF, 0xFFFF]] * 4, np.uint16)
-    pixels = to_pixels(file_of(Image.fromarray(values), kind), PixelSpec(4))
+    pixels = to_pixels(encoded(Image.fromarray(values), kind), PixelSpec(4))
     assert pixels[0, :, 0].tolist() == [0, 1, 127, 255]
 
 
@@ -134,7 +113,7 @@ def test_16_bit_rgb_keeps_its_high_byte():
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 def test_one_pixel_fills_the_square(mode):
-    pixels = to_pixels(file_of(Image.new("RGB", (1, 1), RED)), PixelSpec(8, resize_mode=mode))
+    pixels = to_pixels(encoded(Image.new("RGB", (1, 1), RED)), PixelSpec(8, resize_mode=mode))
     assert (pixels == RED).all()
 
 
@@ -142,7 +121,7 @@ def test_first_frame_of_an_animation_counts():
     frames = [Image.new("P", (8, 8), index) for index in (1, 2)]
     for frame in frames:
         frame.putpalette([*WHITE, *RED, *BLUE])
-    data = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.n_frames == 2
     assert color(data) == RED
@@ -186,8 +165,8 @@ def test_longer_strip_keeps_its_middle():
         (b"", "the file is empty"),
         (b"no image at all\n" * 40, "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "not an image"),
-        (file_of(Image.effect_noise((64, 64), 90), "JPEG")[:-500], "the image is broken: .*truncated"),
-        (file_of(Image.effect_noise((64, 64), 90))[:-1500], "the image is broken: .*truncated"),
+        (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:-500], "the image is broken: .*truncated"),
+        (encoded(Image.effect_noise((64, 64), 90))[:-1500], "the image is broken: .*truncated"),
         (b"\x89PNG\r\n\x1a\n", "not an image|broken"),
     ],
 )
@@ -197,7 +176,7 @@ def test_what_is_no_image_says_so(data, reason):
 
 
 def test_truncated_picture_of_the_caller_says_so():
-    data = file_of(Image.effect_noise((64, 64), 90), "JPEG")[:-500]
+    data = encoded(Image.effect_noise((64, 64), 90), "JPEG")[:-500]
     with Image.open(io.BytesIO(data)) as opened, pytest.raises(ImageError, match="truncated"):
         to_pixels(opened, SPEC)
 
@@ -205,11 +184,11 @@ def test_truncated_picture_of_the_caller_says_so():
 @pytest.mark.parametrize("action", ["error", "ignore"])
 def test_too_many_pixels_are_refused_whatever_warnings_do(action, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
-    data = file_of(Image.new("L", (10, 10)))
+    data = encoded(Image.new("L", (10, 10)))
     with warnings.catch_warnings(), pytest.raises(ImageError, match="the image is too large"):
         warnings.simplefilter(action)
         decode(data)
-    assert to_pixels(file_of(Image.new("L", (9, 11))), SPEC).shape == (8, 8, 3)
+    assert to_pixels(encoded(Image.new("L", (9, 11))), SPEC).shape == (8, 8, 3)
 
 
 def test_ghostscript_is_never_called():

@@ -11,6 +11,8 @@ from mlclip_client.pixels import PixelSpec, to_pixels
 from open_clip.transform import image_transform
 from PIL import Image
 
+from .input_files import encoded
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -35,13 +37,7 @@ def picture(width, height, seed=0):
 
 @functools.cache
 def picture_file(width, height, seed, kind):
-    return file_of(picture(width, height, seed), kind, **({"compress_level": 1} if kind == "PNG" else {}))
-
-
-def file_of(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+    return encoded(picture(width, height, seed), kind, **({"compress_level": 1} if kind == "PNG" else {}))
 
 
 def open_clip_pixels(data, spec):
@@ -58,11 +54,6 @@ def open_clip_pixels(data, spec):
         return (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def random_sizes(count):
-    draw = random.Random(20)
-    return [(draw.randint(1, 300), draw.randint(1, 300)) for _ in range(count)]
-
-
 def open_clip_can(width, height, spec):
     """open_clip's `longest` mode rounds a thin side to zero pixels and fails."""
     return spec.resize_mode != "longest" or round(min(width, height) * spec.size / max(width, height)) >= 1
@@ -72,8 +63,9 @@ def open_clip_can(width, height, spec):
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("mode", MODES)
 def test_200_random_sizes(mode, interpolation, kind):
-    compared = 0
-    for number, (width, height) in enumerate(random_sizes(200)):
+    compared, sizes = 0, random.Random(20)
+    for number in range(200):
+        width, height = sizes.randint(1, 300), sizes.randint(1, 300)
         spec = PixelSpec(random.Random(number).choice((31, 64, 96, 224)), interpolation, mode)
         if max(width, height) > 64 * min(width, height) or not open_clip_can(width, height, spec):
             continue
@@ -89,14 +81,14 @@ def test_200_random_sizes(mode, interpolation, kind):
 )
 @pytest.mark.parametrize("target", [63, 64, 65])
 def test_odd_crops(size, target, mode):
-    data = file_of(picture(*size), "PNG")
+    data = encoded(picture(*size), "PNG")
     spec = PixelSpec(target, "bicubic", mode, fill=0)
     assert np.array_equal(to_pixels(data, spec), open_clip_pixels(data, spec))
 
 
 @pytest.mark.parametrize("fill", [0, 127, 255])
 def test_padding_takes_the_fill_value(fill):
-    data = file_of(picture(90, 41), "PNG")
+    data = encoded(picture(90, 41), "PNG")
     spec = PixelSpec(64, "bicubic", "longest", fill)
     result = to_pixels(data, spec)
     assert np.array_equal(result, open_clip_pixels(data, spec))
@@ -104,5 +96,5 @@ def test_padding_takes_the_fill_value(fill):
 
 
 def test_progressive_and_subsampled_jpeg():
-    data = file_of(picture(150, 101), "JPEG", progressive=True, quality=60, subsampling=2)
+    data = encoded(picture(150, 101), "JPEG", progressive=True, quality=60, subsampling=2)
     assert np.array_equal(to_pixels(data, PixelSpec(64)), open_clip_pixels(data, PixelSpec(64)))

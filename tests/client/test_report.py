@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import hashlib
 import io
 import json
 import re
@@ -14,34 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlclip_client.errors import Unreadable
+from mlclip_client.output.rows import HeadClasses
 from mlclip_client.report import write_report
 from mlclip_client.report.answers import HeadCollector
 from mlclip_client.report.columns import read_columns
 from mlclip_client.report.neighbours import nearest
-from mlclip_client.report.pictures import Pictures
-from mlclip_client.report.thumbnails import PER_PACK, local_reader, make_packs
+from mlclip_client.report.pictures import PER_PACK, Pictures, make_packs
 from PIL import Image
+
+from .input_files import add_member, answer_of, encoded
 
 CLASSES = ("bird", "cat", "dog", "fish")
 THRESHOLD = 0.5
-LABELS_TXT = "".join(f"{name}\n" for name in CLASSES).encode()
-LABELS_SHA = hashlib.sha256(LABELS_TXT).hexdigest()
+MLD = {"labels": CLASSES, "thresholds": [THRESHOLD] * 4, "labels_sha256": "ab" * 32, "version": "4"}
 
 
 def answer(scores, top_k=2, whole=True, **more):
-    values = np.array(scores, np.float32)
-    best = np.argsort(-values, kind="stable")
-    chosen = [index for index in best if values[index] >= THRESHOLD]
-    said = {
-        "labels": [CLASSES[index] for index in chosen],
-        "scores": [float(values[index]) for index in chosen],
-        "top_labels": [CLASSES[index] for index in best[:top_k]],
-        "top_scores": [float(values[index]) for index in best[:top_k]],
-        "labels_sha256": LABELS_SHA,
-        "model": "mld_bytes",
-        "version": "4",
-    }
-    return said | ({"all_scores": values.tolist()} if whole else {}) | more
+    return answer_of(scores, MLD, top_k, whole) | more
 
 
 def row(path, scores=None, error=None, **more):
@@ -50,18 +38,17 @@ def row(path, scores=None, error=None, **more):
     return {"path": path, "error_kind": kind, "error": message, "answers": answers} | more
 
 
-def write(path, rows):
+def write(path, rows, **heads):
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(each) + "\n" for each in rows))
     else:
-        pq.write_table(pa.Table.from_struct_array(pa.array(rows)), path)
+        table = pa.Table.from_struct_array(pa.array(rows))
+        pq.write_table(table.replace_schema_metadata({"mlclip_heads": json.dumps(heads)}), path)
     return path
 
 
 def picture(color="red", size=(40, 30)):
-    file = io.BytesIO()
-    Image.new("RGB", size, color).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", size, color))
 
 
 def entries(head, image):
@@ -95,39 +82,39 @@ def test_rows_become_columns(tmp_path, name):
     np.testing.assert_array_equal(columns.seconds, [0.5, np.nan, 0.25])
     head = columns.heads["mld"]
     assert head.answered.tolist() == [True, False, True]
-    assert head.sources == {("mld_bytes", "4", LABELS_SHA): 2}
+    assert head.sources == {("mld_bytes", "4", "ab" * 32): 2}
     assert not columns.more
 
 
-def test_scores_of_all_classes_get_their_names_from_the_rows(tmp_path):
-    scores = [0.1, 0.9, 0.7, 0.2], [0.4, 0.3, 0.1, 0.2], [0.1, 0.2, 0.3, 0.8]
-    head = read_columns(write(tmp_path / "x.jsonl", [row(str(n), s) for n, s in enumerate(scores)]), 9).heads["mld"]
-    assert head.classes == CLASSES
-    assert (head.complete, head.floor) == (True, 0)
+def test_scores_of_all_classes_get_their_names_from_the_metadata(tmp_path):
+    scores = [0.1, 0.9, 0.7, 0.2], [0.4, 0.4, 0.1, 0.2], [1, 1, 1, 1]
+    rows = [row(str(number), values) for number, values in enumerate(scores)]
+    head = read_columns(write(tmp_path / "x.parquet", rows, mld=MLD), 9).heads["mld"]
+    assert (head.classes, head.thresholds) == (CLASSES, [THRESHOLD] * 4)
+    assert (head.complete, head.floor, head.notes) == (True, 0, ())
     for image, values in enumerate(scores):
         found = entries(head, image)
-        assert [name for name, _, _ in found] == [CLASSES[index] for index in np.argsort(-np.array(values))]
+        assert [name for name, _, _ in found] == [CLASSES[n] for n in np.argsort(-np.array(values), kind="stable")]
         assert [score for _, score, _ in found] == pytest.approx(sorted(values, reverse=True), abs=1e-5)
         assert [is_in for _, _, is_in in found] == [score >= THRESHOLD for score in sorted(values, reverse=True)]
 
 
-def test_classes_that_no_row_names_get_their_name_from_labels_txt(tmp_path):
-    source = write(tmp_path / "x.parquet", [row("a", [0.1, 0.9, 0.7, 0.2])])
-    assert read_columns(source, 9).heads["mld"].classes == ("class 0", "cat", "dog", "class 3")
-    (tmp_path / "labels.txt").write_bytes(LABELS_TXT)
-    assert read_columns(source, 9, [tmp_path / "labels.txt"]).heads["mld"].classes == CLASSES
-    (tmp_path / "other.txt").write_bytes(LABELS_TXT + b"more\n")
-    assert read_columns(source, 9, [tmp_path / "other.txt"]).heads["mld"].classes[0] == "class 0"
-
-
-@pytest.mark.parametrize("top_k", [0, 2])
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_equal_scores_do_not_give_a_class_the_wrong_name(tmp_path, top_k, order):
-    said = [answer([1, 1, 1, 0], top_k), answer([0.9, 0.2, 0.7, 0.6], top_k), answer([0.1, 0.9, 0.2, 0.3], top_k)]
-    rows = [row(str(number)) | {"answers": {"mld": said[number]}} for number in (*order, 2)]
-    head = read_columns(write(tmp_path / "x.jsonl", rows), 9).heads["mld"]
-    assert head.classes[:3] == CLASSES[:3]
-    assert set(head.classes) <= {*CLASSES, "class 3"}
+@pytest.mark.parametrize(
+    ("name", "heads", "notes"),
+    [
+        ("x.jsonl", {}, ["the file does not name the classes"]),
+        ("x.parquet", {}, ["the file does not name the classes"]),
+        ("x.parquet", {"mld": MLD | {"labels_sha256": "other"}}, ["not every answer"]),
+        ("x.parquet", {"mld": MLD | {"version": "3"}}, None),
+    ],
+)
+def test_scores_without_names_are_left_out_and_the_report_says_so(tmp_path, name, heads, notes):
+    head = read_columns(write(tmp_path / name, [row("a", [0.1, 0.9, 0.7, 0.2])], **heads), 9).heads["mld"]
+    assert head.thresholds is None
+    assert head.complete is (notes is None)
+    assert [label for label, _, _ in entries(head, 0)][:2] == ["cat", "dog"]
+    assert len(entries(head, 0)) == (2 if notes else 4)
+    assert all(note in text for note, text in zip(notes or [], head.notes, strict=True))
 
 
 def test_without_all_scores_only_listed_and_selected_labels_are_known(tmp_path):
@@ -139,12 +126,11 @@ def test_without_all_scores_only_listed_and_selected_labels_are_known(tmp_path):
 
 def test_only_the_highest_scores_are_kept_when_there_are_many():
     draw = np.random.default_rng(0).random((50, 40)).astype(np.float32)
-    said = {"all_scores": draw.tolist(), "labels_sha256": ["x"] * 50}
-    collector = HeadCollector(max_entries=300)
+    collector = HeadCollector(HeadClasses([str(number) for number in range(40)], [0.5] * 40, "x", "1"), 300)
     for first in (0, 25):
-        part = pa.array([{name: value[first + n] for name, value in said.items()} for n in range(25)])
-        collector.add(part, first)
-    head = collector.finish(50, {})
+        part = [{"all_scores": scores, "labels_sha256": "x"} for scores in draw[first : first + 25].tolist()]
+        collector.add(pa.array(part), first)
+    head = collector.finish(50)
     assert head.complete
     assert 0 < len(head.scores) <= 600
     assert head.floor > 0.5
@@ -152,22 +138,12 @@ def test_only_the_highest_scores_are_kept_when_there_are_many():
     assert above <= len(head.scores), "no score above the floor is missing"
 
 
-def test_mixed_label_lists_are_said_and_their_scores_not_mixed(tmp_path):
+def test_mixed_label_lists_are_named_and_their_scores_not_mixed(tmp_path):
     rows = [row("a", [0.1, 0.9, 0.7, 0.2]), row("b", [0.1, 0.9, 0.7, 0.2])]
     rows[1]["answers"]["mld"] |= {"labels_sha256": "other", "version": "5"}
-    head = read_columns(write(tmp_path / "x.jsonl", rows), 9).heads["mld"]
+    head = read_columns(write(tmp_path / "x.parquet", rows, mld=MLD), 9).heads["mld"]
     assert not head.complete
     assert any("2 different label lists" in note for note in head.notes)
-
-
-def test_older_rows_with_the_kind_in_the_message_are_read(tmp_path):
-    rows = [
-        {"path": "a", "error": "too large: 9 bytes", "answers": None},
-        {"path": "b", "error": "odd: x", "answers": None},
-    ]
-    columns = read_columns(write(tmp_path / "x.jsonl", rows), 9)
-    assert list(zip(columns.kinds, columns.messages, strict=True)) == [("too large", "9 bytes"), ("error", "odd: x")]
-    assert (columns.hashes, columns.sizes, columns.embeddings, columns.heads) == (None, None, None, {})
 
 
 @pytest.mark.parametrize("kind", ["parts", "job"])
@@ -188,8 +164,8 @@ def test_a_folder_of_parts_is_read_in_the_order_of_names(tmp_path, kind):
 def test_references_are_kept_heaviest_first(tmp_path):
     named = [{"id": "r1", "labels": ["cat"], "weight": 0.2}, {"id": "r2", "labels": [], "weight": 0.8}]
     rows = [row("a"), row("b") | {"answers": {"knn": answer([0.1, 0.9, 0.7, 0.2], references=named)}}]
-    found = read_columns(write(tmp_path / "x.parquet", rows), 9).references["knn"]
-    assert (found.ids, found.labels) == (("r1", "r2"), (("cat",), ()))
+    found = read_columns(write(tmp_path / "x.parquet", rows), 9).heads["knn"].references
+    assert found.labels == {"r1": ("cat",), "r2": ()}
     assert (found.starts.tolist(), found.which.tolist()) == ([0, 0, 2], [1, 0])
     np.testing.assert_allclose(found.weights, [0.8, 0.2])
 
@@ -229,11 +205,8 @@ def test_neighbours_equal_a_plain_loop():
 
 
 def test_few_rows_have_fewer_neighbours():
-    assert nearest(np.eye(3, dtype=np.float32), 5)[0].tolist() == [
-        [1, 2, -1, -1, -1],
-        [0, 2, -1, -1, -1],
-        [0, 1, -1, -1, -1],
-    ]
+    none = [-1] * 3
+    assert nearest(np.eye(3, dtype=np.float32), 5)[0].tolist() == [[1, 2, *none], [0, 2, *none], [0, 1, *none]]
     assert nearest(np.ones((1, 2), np.float32), 5)[0].tolist() == [[-1] * 5]
 
 
@@ -242,7 +215,7 @@ def test_thumbnails_come_in_packs_and_broken_images_have_none(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     names = ["wide.png", "broken.png", None, "gone.png"] + ["wide.png"] * PER_PACK
     done = []
-    packs = list(make_packs(names, local_reader(tmp_path), lambda *counts: done.append(counts)))
+    packs = list(make_packs(names, Pictures(tmp_path), lambda *counts: done.append(counts)))
     assert [len(pack) for pack in packs] == [PER_PACK, 4]
     assert packs[0][1:4] == [None] * 3
     assert Image.open(io.BytesIO(base64.b64decode(packs[0][0]))).size == (160, 80)
@@ -251,7 +224,7 @@ def test_thumbnails_come_in_packs_and_broken_images_have_none(tmp_path):
 
 def test_names_that_are_no_utf8_are_found_again(tmp_path):
     (tmp_path / b"caf\xe9.png".decode("utf-8", "surrogateescape")).write_bytes(picture())
-    assert local_reader(tmp_path)("caf\\xe9.png") == picture()
+    assert Pictures(tmp_path)("caf\\xe9.png") == picture()
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
@@ -259,9 +232,7 @@ def test_members_of_archives_have_pictures(tmp_path, suffix):
     names = ["a.png", "deep/b c.png", "../climbs.png"]
     with tarfile.open(tmp_path / f"x{suffix}", "w:gz" if suffix.endswith("gz") else "w") as tar:
         for number, name in enumerate(names):
-            member = tarfile.TarInfo(name)
-            member.size = len(picture()) + number
-            tar.addfile(member, io.BytesIO(picture() + bytes(number)))
+            add_member(tar, name, picture() + bytes(number))
     (tmp_path / "plain.png").write_bytes(picture())
     with closing(Pictures(tmp_path)) as read:
         assert [read(f"x{suffix}/{name}") for name in names] == [picture() + bytes(number) for number in range(3)]
@@ -349,20 +320,17 @@ def test_nothing_from_rows_stands_in_the_page_as_markup(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("gone.parquet", None, "there is no such file or folder"),
-        ("x.csv", b"path\n", "a report is made of a .parquet or .jsonl file"),
-        ("x.parquet", b"nothing", "not a Parquet file"),
+        ("gone.parquet", None, "no such file or folder"),
+        ("x.csv", b"path\n", "a report needs a .parquet or .jsonl file"),
+        ("x.parquet", b"nothing", "not a readable Parquet file"),
         ("x.jsonl", b"", "there is no row in it"),
         ("x.jsonl", b"{\n", "x.jsonl:1: not JSON"),
         ("x.jsonl", b"[]\n", "x.jsonl:1: not a JSON object"),
-        ("x.jsonl", b"\xff\n", "not UTF-8"),
+        ("x.jsonl", b"\xff\n", "x.jsonl:1: not JSON"),
         ("x.jsonl", b'{"path": 1}\n{"path": "a"}\n', "lines 1 to 2: not the client's rows"),
         ("x.jsonl", b'{"path": "\\ud800"}\n', "not the client's rows"),
-        (
-            "x.jsonl",
-            b'{"path": "a", "answers": {"h": {"labels": ["a", "b"], "scores": [0.5]}}}\n',
-            "head h: a row has not one score a label",
-        ),
+        ("x.jsonl", b'{"answers": {"h": {"labels": ["a"]}}}\n', "head h: a row does not have one score per label"),
+        ("x.jsonl", b'{"bytes": []}\n', "column bytes: not the client's"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_code_2(run, tmp_path, name, content, reason):
@@ -375,18 +343,20 @@ def test_bad_input_is_one_clear_line_and_code_2(run, tmp_path, name, content, re
     assert not (tmp_path / "r.html").exists()
 
 
-@pytest.mark.parametrize("out", ["r.txt", "no/such/r.html", "folder.html"])
-def test_impossible_page_names_are_refused(run, tmp_path, out):
+@pytest.mark.parametrize(
+    ("out", "images", "reason"),
+    [
+        ("r.txt", ".", "r.txt: the report is an .html file"),
+        ("no/such/r.html", ".", "r.html: the report is an .html file"),
+        ("folder.html", ".", "folder.html: the report is an .html file"),
+        ("r.html", "gone", "gone: no such folder\n"),
+    ],
+)
+def test_impossible_pages_and_folders_are_wrong_usage(run, tmp_path, out, images, reason):
     (tmp_path / "folder.html").mkdir()
-    done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / out)
-    assert (done.exit_code, "the report is an .html file" in done.stderr) == (2, True)
-
-
-def test_a_folder_of_images_that_is_not_there_is_wrong_usage(run, tmp_path):
-    gone = tmp_path / "gone"
-    done = run("report", write(tmp_path / "x.jsonl", ROWS), "--out", tmp_path / "r.html", "--images", gone)
-    assert (done.exit_code, done.stderr) == (2, f"error: --images {gone}: there is no such folder\n")
-    assert not (tmp_path / "r.html").exists()
+    source = write(tmp_path / "x.jsonl", ROWS)
+    done = run("report", source, "--out", tmp_path / out, "--images", tmp_path / images)
+    assert (done.exit_code, reason in done.stderr, (tmp_path / out).is_file()) == (2, True, False)
 
 
 def test_command_says_why_images_have_no_picture(run, tmp_path):
@@ -398,11 +368,10 @@ def test_command_says_why_images_have_no_picture(run, tmp_path):
     rows += [row("https://x.org/a.png"), row("s3://b/a.png", error=bad), row("late.png", error=late)]
     done = run("report", write(tmp_path / "x.jsonl", rows), "--out", tmp_path / "r.html", "--images", tmp_path)
     assert done.stderr.splitlines()[1:] == [
-        "1 without a picture, since they could not be read when they were classified, either",
-        "2 without a picture, since they could not be read; if paths start elsewhere, name the folder with --images",
-        "1 without a picture, since they came from memory",
-        "2 without a picture, since they are at addresses, and a report fetches nothing; in the page, web addresses "
-        "are links",
+        "1 without a picture, because they could not be read when they were classified, either",
+        "2 without a picture, because they could not be read; if paths start elsewhere, name the folder with --images",
+        "1 without a picture, because they came from memory",
+        "2 without a picture, because they are at addresses and a report fetches nothing; the page links web addresses",
     ]
 
 

@@ -12,6 +12,8 @@ import pytest
 from mlclip_client.report import write_report
 from PIL import Image
 
+from .input_files import answer_of, encoded
+
 CHROMIUM = shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="the report's page is tested with playwright")
 pytestmark = pytest.mark.skipif(
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 CLASSES = ("bird", "cat", "dog", "fish", "owl", "yak")
 THRESHOLDS = np.float32([0.5, 0.3, 0.5, 0.6, 0.4, 0.2])
+HEAD = {"labels": CLASSES, "thresholds": THRESHOLDS.tolist(), "labels_sha256": "ab" * 32, "version": "4"}
 HOSTILE = (
     "<img src=x onerror=window.hit=1>.png",
     "</script><script>window.hit=1</script>.png",
@@ -30,54 +33,45 @@ HOSTILE = (
 )
 
 
-def answer(scores, top_k=6, whole=True, **more):
-    best = np.argsort(-scores, kind="stable")
-    chosen = [index for index in best if scores[index] >= THRESHOLDS[index]]
-    said = {
-        "labels": [CLASSES[index] for index in chosen],
-        "scores": scores[chosen].tolist(),
-        "top_labels": [CLASSES[index] for index in best[:top_k]],
-        "top_scores": scores[best[:top_k]].tolist(),
-        "labels_sha256": "ab" * 32,
-        "model": "mld_bytes",
-        "version": "4",
-    }
-    return said | ({"all_scores": scores.tolist()} if whole else {}) | more
+def answer(scores, top_k=6, whole=True):
+    return answer_of(scores, HEAD, top_k, whole)
 
 
-def png(number):
-    file = io.BytesIO()
-    Image.new("RGB", (20 + number % 5, 20), (number * 7 % 256, number * 31 % 256, number % 256)).save(file, "PNG")
-    return file.getvalue()
+def png(color, size):
+    return encoded(Image.new("RGB", size, color))
+
+
+def numbered(number):
+    return png((number * 7 % 256, number * 31 % 256, number % 256), (20 + number % 5, 20))
 
 
 class Case:
     """A folder with images, their rows and their report."""
 
-    def __init__(self, folder, names, **options):
+    def __init__(self, folder, names, named=True, **options):
         self.folder = folder
         self.names = names
+        self.named = named
         self.scores = np.random.default_rng(5).random((len(names), len(CLASSES))).astype(np.float32) ** 2
         self.rows = [
-            {
-                "path": name,
-                "error_kind": None,
-                "error": None,
-                "answers": {"mld": answer(self.scores[number], **options)},
-            }
-            for number, name in enumerate(names)
+            {"path": name, "error_kind": None, "error": None, "answers": {"mld": answer(scores, **options)}}
+            for name, scores in zip(names, self.scores, strict=True)
         ]
         self.page = folder / "report.html"
 
     def images(self):
         (self.folder / "images").mkdir()
         for number, name in enumerate(self.names):
-            (self.folder / "images" / name).write_bytes(png(number))
-            self.rows[number]["sha256"] = hashlib.sha256(png(number)).hexdigest()
+            (self.folder / "images" / name).write_bytes(numbered(number))
+            self.rows[number]["sha256"] = hashlib.sha256(numbered(number)).hexdigest()
         return self
 
     def write(self, **options):
-        pq.write_table(pa.Table.from_struct_array(pa.array(self.rows)), self.folder / "labels.parquet")
+        table = pa.Table.from_struct_array(pa.array(self.rows))
+        if self.named:
+            heads = {name: HEAD for row in self.rows for name in row["answers"] or ()}
+            table = table.replace_schema_metadata({"mlclip_heads": json.dumps(heads)})
+        pq.write_table(table, self.folder / "labels.parquet")
         write_report(self.folder / "labels.parquet", self.page, images=self.folder / "images", **options)
         return self
 
@@ -121,6 +115,11 @@ def case(tmp_path_factory):
     return Case(tmp_path_factory.mktemp("case"), [f"{number:03}.png" for number in range(60)]).images().write()
 
 
+@pytest.fixture
+def page(case, visit):
+    return visit(case.page)
+
+
 BROKEN_WORDS = """tab => {
   const broken = [];
   const walker = document.createTreeWalker(document.getElementById(`view-${tab}`), NodeFilter.SHOW_TEXT);
@@ -156,26 +155,17 @@ def option(page, name):
     return page.locator("#label-list li", has_text=name)
 
 
-def test_numbers_are_those_of_the_rows(case, visit):
-    page = visit(case.page)
+def test_pictures_and_numbers_are_those_of_the_rows(case, page):
+    page.wait_for_function("() => document.querySelector('.cell img')?.naturalWidth === 20")
     none = int((~case.selected().any(axis=1)).sum())
     assert page.inner_text("#summary") == f"60 images · {60 - none} with a label · {none} without · 0 errors"
     total = int(case.selected().sum())
-    assert page.inner_text("#effect").startswith(f"{total} labels selected, {total / 60:.2f} an image; {none} images")
+    assert page.inner_text("#effect").startswith(f"{total} labels selected, {total / 60:.2f} per image; {none} images")
     for place, name in enumerate(CLASSES):
         assert option(page, name).locator(".count").inner_text() == str(case.selected()[:, place].sum())
 
 
-def test_thumbnails_are_shown(case, visit):
-    page = visit(case.page)
-    image = page.locator(".cell img").first
-    image.wait_for()
-    page.wait_for_function("() => document.querySelector('.cell img').naturalWidth > 0")
-    assert image.evaluate("image => image.naturalWidth") == 20
-
-
-def test_labels_filter_by_mouse_and_by_keys(case, visit):
-    page = visit(case.page)
+def test_labels_filter_by_mouse_and_by_keys(case, page):
     chosen = case.selected()
     option(page, "cat").click()
     wait_found(page, chosen[:, 1].sum())
@@ -203,8 +193,7 @@ def test_another_filter_starts_at_the_top_and_another_threshold_does_not(case, v
     page.wait_for_function("() => document.getElementById('gallery').scrollTop === 0")
 
 
-def test_path_search_and_kinds_filter(case, visit):
-    page = visit(case.page)
+def test_path_search_and_kinds_filter(case, page):
     page.keyboard.press("/")
     page.keyboard.type("01")
     wait_found(page, sum("01" in name for name in case.names))
@@ -213,8 +202,7 @@ def test_path_search_and_kinds_filter(case, visit):
     wait_found(page, (~case.selected().any(axis=1)).sum())
 
 
-def test_slider_shows_what_another_threshold_selects(case, visit):
-    page = visit(case.page)
+def test_slider_shows_what_another_threshold_selects(case, page):
     option(page, "dog").click()
     own = case.selected()
     for threshold in (0.05, 0.4, 0.925):
@@ -237,16 +225,20 @@ def test_slider_says_how_many_images_may_hide_labels(tmp_path, visit):
     wait_text(page, "hidden-note", f"In {hiding} images, labels beyond the 2 best may pass too")
 
 
-def test_own_threshold_is_bracketed_by_the_scores(case, visit):
-    page = visit(case.page)
+def test_own_threshold_is_that_of_the_head(case, page):
+    option(page, "fish").click()
+    wait_text(page, "histogram-note", "Its own threshold: 0.6000.")
+
+
+def test_own_threshold_is_between_the_scores_if_the_file_does_not_have_it(tmp_path, visit):
+    page = visit(Case(tmp_path, [f"{number}" for number in range(60)], named=False).write().page)
     option(page, "fish").click()
     wait_text(page, "histogram-note", "fish")
     low, high = (float(word.strip(".")) for word in page.inner_text("#histogram-note").split() if word.startswith("0."))
     assert low < THRESHOLDS[3] <= high
 
 
-def test_order_by_score_of_the_chosen_label(case, visit):
-    page = visit(case.page)
+def test_order_by_score_of_the_chosen_label(case, page):
     option(page, "owl").click()
     page.select_option("#sort", "low")
     rows = np.flatnonzero(case.selected()[:, 4])
@@ -255,8 +247,7 @@ def test_order_by_score_of_the_chosen_label(case, visit):
     assert [int(page.get_attribute(f"#cell-{place}", "data-row")) for place in range(3)] == wanted
 
 
-def test_all_by_keyboard(case, visit):
-    page = visit(case.page)
+def test_all_by_keyboard(case, page):
     page.focus("#gallery")
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowDown"):
         page.keyboard.press(key)
@@ -285,24 +276,6 @@ def test_all_by_keyboard(case, visit):
     assert page.get_attribute("#gallery", "aria-activedescendant") == "cell-59"
 
 
-def test_detail_shows_the_image_itself(tmp_path, visit):
-    case = Case(tmp_path, ["big one.png"])
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (700, 500), "teal").save(tmp_path / "images" / "big one.png")
-    page = visit(case.write().page)
-    page.click(".cell")
-    page.wait_for_function("() => document.getElementById('detail-picture').naturalWidth === 700")
-    scores = sorted(case.scores[0].tolist(), reverse=True)
-    shown = [float(text) for text in texts(page.locator("#detail-labels .soft"))]
-    assert shown == pytest.approx(scores, abs=1e-4)
-
-
-def blue(size):
-    file = io.BytesIO()
-    Image.new("RGB", size, (0, 0, 255)).save(file, "PNG")
-    return file.getvalue()
-
-
 def blue_size(page):
     """Width and height of what is blue in the large view, on the screen."""
     page.locator("#detail-picture").evaluate("image => image.decode()")
@@ -312,21 +285,23 @@ def blue_size(page):
     return right - left, bottom - top
 
 
-def test_a_small_image_is_shown_as_large_as_it_is(tmp_path, visit):
-    case = Case(tmp_path, ["one.png"])
+def test_detail_shows_scores_and_the_image_itself_at_its_own_size(tmp_path, visit):
+    case = Case(tmp_path, ["one image.png"])
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "one.png").write_bytes(blue((200, 170)))
+    (tmp_path / "images" / "one image.png").write_bytes(png((0, 0, 255), (200, 170)))
     page = visit(case.write().page)
     page.click(".cell")
     page.wait_for_function("() => document.getElementById('detail-picture').naturalWidth === 200")
     assert blue_size(page) == (200, 170)
     assert page.inner_text("#detail-missing") == ""
+    scores = [float(text) for text in texts(page.locator("#detail-labels .soft"))]
+    assert scores == pytest.approx(sorted(case.scores[0].tolist(), reverse=True), abs=1e-4)
 
 
 def test_a_thumbnail_is_shown_as_one_where_the_image_is_out_of_reach(tmp_path, visit):
-    page = visit(Case(tmp_path, ["one.png"]).write(read=lambda path: blue((700, 500))).page)
+    page = visit(Case(tmp_path, ["one.png"]).write(read=lambda path: png((0, 0, 255), (700, 500))).page)
     page.click(".cell")
-    wait_text(page, "detail-missing", "Thumbnail: the image itself is not where this page can load it.")
+    wait_text(page, "detail-missing", "Thumbnail: this page cannot load the image itself.")
     assert blue_size(page) == (160, 114)
 
 
@@ -340,9 +315,8 @@ def test_addresses_are_links_that_the_page_never_follows(tmp_path, visit):
     for place, name in enumerate(case.names):
         page.click(f"#cell-{place}")
         assert page.inner_text("#detail-path") == name
-        links = page.locator("#detail a").evaluate_all(
-            "all => all.map(each => [each.getAttribute('href'), each.target, each.rel])"
-        )
+        links = "all => all.map(each => [each.getAttribute('href'), each.target, each.rel])"
+        links = page.locator("#detail a").evaluate_all(links)
         assert links == ([[name, "_blank", "noopener noreferrer"]] * 2 if name in web else [])
         because = "it could not be read" if name == "d.png" else "a report fetches nothing from addresses"
         wait_text(page, "detail-missing", because)
@@ -376,17 +350,15 @@ def save(page, target, format_, which):
         page.click("#export-save")
     assert download.value.suggested_filename == f"corrected.{format_}"
     download.value.save_as(target)
-    assert (
-        page.inner_text("#export-command")
-        == f"mlclip data read corrected.{format_} --images {target.parent / 'images'}"
-    )
+    command = f"mlclip data read corrected.{format_} --images {target.parent / 'images'}"
+    assert page.inner_text("#export-command") == command
 
 
 def held_out(folder):
     """Labelled images for validation and test, which corrections join as training data."""
     rows = []
     for number, split in enumerate(("val", "test")):
-        (folder / "images" / f"{split}.png").write_bytes(png(100 + number))
+        (folder / "images" / f"{split}.png").write_bytes(numbered(100 + number))
         rows.append({"path": f"{split}.png", "labels": [*CLASSES, "zebra crossing"], "split": split})
     manifest = folder / "known.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -430,8 +402,7 @@ def test_corrections_belong_to_a_list_of_labels(tmp_path, visit):
         wait_text(page, "checked-count", count)
 
 
-def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, visit):
-    page = visit(case.page)
+def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, page):
     wanted = correct(page, case)
     again = page.context.new_page()
     page.close()
@@ -449,8 +420,7 @@ def test_corrections_survive_a_closed_tab_and_can_be_forgotten(case, visit):
     assert again.evaluate("() => localStorage.length") == 0
 
 
-def test_agreement_with_what_was_checked_follows_the_slider(case, visit):
-    page = visit(case.page)
+def test_agreement_with_what_was_checked_follows_the_slider(case, page):
     said = correct(page, case)
     for threshold in (0.2, 0.7):
         page.locator("#slider").fill(str(threshold))
@@ -510,18 +480,14 @@ def test_errors_are_counted_and_lead_to_their_images(tmp_path, visit):
     page = visit(case.write().page)
     assert page.inner_text("#summary").endswith("5 errors")
     page.click("#tab-errors")
-    assert texts(page.locator("#view-errors table").first.locator("tbody tr")) == [
-        "3\tdecode",
-        "2\tdeadline",
-    ]
+    assert texts(page.locator("#view-errors table").first.locator("tbody tr")) == ["3\tdecode", "2\tdeadline"]
     page.click("#view-errors >> text=deadline: because of 4")
     wait_text(page, "found", "1 of 9 images with the error “deadline”")
     assert page.get_attribute(".cell", "data-row") == "4"
     assert page.inner_text(".cell .said") == "deadline"
 
 
-def test_heat_map_filters_by_both_labels(case, visit):
-    page = visit(case.page)
+def test_heat_map_filters_by_both_labels(case, page):
     page.click("#tab-labels")
     names = texts(page.locator(".heat tbody th"))
     chosen = case.selected()
@@ -552,24 +518,15 @@ def test_heads_are_looked_at_one_by_one(tmp_path, visit):
 def test_references_neighbours_and_copies_explain_an_image(tmp_path, visit):
     case = Case(tmp_path, [f"{number}.png" for number in range(6)]).images()
     Image.new("RGB", (9, 9)).save(tmp_path / "images" / "train.png")
-    named = [
-        {"id": "train.png", "labels": ["cat", "owl"], "weight": 0.75},
-        {"id": "gone.png", "labels": [], "weight": 0.25},
-    ]
+    named = [{"id": "train.png", "labels": ["cat", "owl"], "weight": 0.75}, {"id": "gone.png", "weight": 0.25}]
     for number, row in enumerate(case.rows):
         row |= {"sha256": "same" if number in (1, 4) else f"{number}", "embedding": [np.cos(number), np.sin(number)]}
         row["answers"]["mld"]["references"] = named
     page = visit(case.write().page)
     page.click("#cell-1")
     strips = page.locator("#detail-related .strip")
-    assert texts(strips.nth(0).locator("p")) == [
-        "75.0 %",
-        "cat, owl",
-        "train.png",
-        "25.0 %",
-        "no label",
-        "gone.png",
-    ]
+    wanted = ["75.0 %", "cat, owl", "train.png", "25.0 %", "no label", "gone.png"]
+    assert texts(strips.nth(0).locator("p")) == wanted
     strips.nth(0).locator("img").wait_for()
     similar = sorted((other for other in range(6) if other != 1), key=lambda other: -np.cos(other - 1))
     assert texts(strips.nth(1).locator("p:last-child")) == [f"{other}.png" for other in similar]
@@ -592,27 +549,22 @@ def test_pictures_beside_the_page_are_loaded_when_they_come_into_sight(tmp_path,
     page.focus("#gallery")
     page.keyboard.press("End")
     page.locator("#cell-259 img").wait_for()
-    assert (
-        page.locator("#cell-259 img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 20 + 259 % 5
-    )
+    width = page.locator("#cell-259 img").evaluate("image => image.decode().then(() => image.naturalWidth)")
+    assert width == 20 + 259 % 5
     assert 1 <= len(loaded) <= 3, "only the packs in sight"
 
 
 def test_fifty_thousand_rows_keep_the_page_small(tmp_path, visit):
-    draw = np.random.default_rng(0)
-    scores = draw.random((50_000, 3)).astype(np.float32)
+    picked = np.random.default_rng(0).integers(0, 2, 50_000)
     names = [f"shard-{number // 1000:03}/{number:08}.jpg" for number in range(50_000)]
-    columns = {"labels": [["cat"], []], "scores": [[0.9], []]}
-    picked = (scores[:, 0] < 0.5).astype(int)
-    said = {name: [values[index] for index in picked] for name, values in columns.items()}
-    said |= {"top_labels": [["cat", "dog", "owl"]] * 50_000, "top_scores": [[0.9, 0.5, 0.25], [0.4, 0.3, 0.2]]}
-    said["top_scores"] = [said["top_scores"][index] for index in picked]
-    answers = pa.StructArray.from_arrays(
-        [pa.StructArray.from_arrays(list(map(pa.array, said.values())), list(said))], ["mld"]
-    )
-    pq.write_table(pa.table({"path": names, "answers": answers}), tmp_path / "labels.parquet")
-    none = {"read": lambda path: b""}
-    assert write_report(tmp_path / "labels.parquet", tmp_path / "report.html", **none).rows == 50_000
+    best = {"top_labels": ["cat", "dog", "owl"]}
+    two = [
+        {"mld": {"labels": ["cat"], "scores": [0.9], "top_scores": [0.9, 0.5, 0.25]} | best},
+        {"mld": {"labels": [], "scores": [], "top_scores": [0.4, 0.3, 0.2]} | best},
+    ]
+    pq.write_table(pa.table({"path": names, "answers": pa.array(two).take(picked)}), tmp_path / "labels.parquet")
+    written = write_report(tmp_path / "labels.parquet", tmp_path / "report.html", read=lambda path: b"")
+    assert written.rows == 50_000
     page = visit(tmp_path / "report.html")
     nodes = "() => document.getElementsByTagName('*').length"
     most = page.evaluate(nodes)
@@ -638,7 +590,7 @@ def test_fifty_thousand_rows_keep_the_page_small(tmp_path, visit):
 
 def test_rows_without_any_answer_make_a_page_too(tmp_path, visit):
     source = tmp_path / "x.jsonl"
-    source.write_text('{"path": "a", "error": "decode: broken", "answers": null}\n{"path": null}\n')
+    source.write_text('{"path": "a", "error_kind": "decode", "error": "broken"}\n{"path": null}\n')
     write_report(source, tmp_path / "report.html")
     page = visit(tmp_path / "report.html")
     assert page.inner_text("#summary") == "2 images · 1 error"
@@ -695,20 +647,13 @@ def test_text_stands_out_from_its_ground(case, visit, scheme):
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     pairs = [(text, ground) for text in ("ink", "soft", "warn", "ok", "accent") for ground in ("ground", "panel")]
-    for text, ground in [
-        *pairs,
-        ("soft", "fill"),
-        ("ink", "fill"),
-        ("accent", "tint"),
-        ("ink", "heat"),
-        ("on-accent", "accent"),
-    ]:
+    pairs += [("soft", "fill"), ("ink", "fill"), ("accent", "tint"), ("ink", "heat"), ("on-accent", "accent")]
+    for text, ground in pairs:
         low, high = sorted((light(text), light(ground)))
         assert (high + 0.05) / (low + 0.05) >= 4.5, f"{text} on {ground}"
 
 
-def test_everything_that_can_be_used_has_a_name(case, visit):
-    page = visit(case.page)
+def test_everything_that_can_be_used_has_a_name(case, page):
     page.click("#cell-0")
     bare = page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, [role=listbox], [role=img], dialog")]

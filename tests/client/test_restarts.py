@@ -1,11 +1,8 @@
 """Real servers that stop, come back, and come back with other models: no row is lost, and none bears a wrong name."""
 
 import asyncio
-import contextlib
-import hashlib
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,31 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
 from mlclip_client import AsyncClient, Client
-from mlclip_serve import Server
 from tritonclient.grpc import model_config_pb2 as pb
 
+from .conftest import end
+from .scripted import rename
+
+pytestmark = pytest.mark.slow
 BOTH = ("--head", "color", "--head", "grid")
 CRIMSON = ("crimson", "green", "blue", "bright")
-
-
-@pytest.fixture
-def serve(lasting_port):
-    """Start servers that are killed at the end; `stop` ends one earlier."""
-    with contextlib.ExitStack() as stack:
-
-        def started(root, port=None):
-            running = stack.enter_context(Server(root, grpc_port=port or lasting_port(), ready_timeout=600))
-            stack.callback(shutil.rmtree, running.log.parent, ignore_errors=True)
-            stack.callback(end, running)
-            return running
-
-        yield started
-
-
-def end(running):
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)
-    running.process.wait()
 
 
 def port_of(running):
@@ -56,18 +36,13 @@ def other(tiny, tmp_path):
         for model in models:
             (root / model / "1").rename(root / model / version)
         for model in ("color", "color_bytes") * (labels is not None):
-            rename(root / model / "config.pbtxt", labels)
+            file = root / model / "config.pbtxt"
+            config = text_format.Parse(file.read_text(), pb.ModelConfig())
+            rename(config, labels)
+            file.write_text(text_format.MessageToString(config))
         return root
 
     return written
-
-
-def rename(file, labels):
-    config = text_format.Parse(file.read_text(), pb.ModelConfig())
-    config.parameters["labels"].string_value = json.dumps(labels)
-    digest = hashlib.sha256("".join(f"{label}\n" for label in labels).encode()).hexdigest()
-    config.parameters["labels_sha256"].string_value = digest
-    file.write_text(text_format.MessageToString(config))
 
 
 def test_a_server_that_stops_politely_and_comes_back_costs_a_stream_no_row(start, tiny, serve, gate, folder, tmp_path):

@@ -1,6 +1,5 @@
-"""Many inputs and many deaths. MLCLIP_SOAK=100000 runs the same at the size of a night's work; the default is CI's."""
+"""Many inputs and many kills. MLCLIP_SOAK=100000 runs the same overnight with more inputs; the default is CI's."""
 
-import io
 import json
 import os
 import random
@@ -14,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from .input_files import add_member, encoded, rows_of
+
+pytestmark = pytest.mark.slow
 COUNT = int(os.environ.get("MLCLIP_SOAK", "1000"))
 CLIENT_DEATHS, SERVER_DEATHS = 5, 2
 SHARD = max(20, COUNT // 100)
 PEAK = """
 import sys
-from mlclip_client.cli.classify import main
+from mlclip_client.cli import main
 try:
     main()
 except SystemExit as end:
@@ -32,9 +34,7 @@ sys.exit(code)
 
 def small_image(number):
     pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "BMP")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels), "BMP")
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,8 @@ def classify(*arguments, **options):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
-def rows(file):
-    return pq.read_table(file).to_pylist()
-
-
 def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_path, assert_same_rows, lasting_port):
-    """Clients and servers die by SIGKILL whenever a random number of shards more has been written."""
+    """Clients and servers are killed each time a random number of further shards has been written."""
     from mlclip_serve import Server
 
     draw, job, fifo = random.Random(0), tmp_path / "job", tmp_path / "events"
@@ -102,7 +98,7 @@ def test_deaths_of_client_and_server_change_no_row(tiny, server, pictures, tmp_p
     calm = classify(*asked, "--out", tmp_path / "calm.parquet", "--url", server.grpc_url)
     assert calm.wait() == 0, calm.stderr.read()
     calm.stderr.close()
-    found, wanted = rows(job / "labels"), rows(tmp_path / "calm.parquet")
+    found, wanted = rows_of(job / "labels"), rows_of(tmp_path / "calm.parquet")
     assert len(found) == len(wanted) == COUNT
     assert len({row["path"] for row in found}) == COUNT
     assert_same_rows(found, wanted)
@@ -116,7 +112,7 @@ def peak_kib(*arguments):
 
 
 def test_memory_does_not_grow_with_the_number_of_inputs(server, pictures, tmp_path):
-    """Ten times MLCLIP_SOAK manifest lines against a thousand: they name a hundred files again and again."""
+    """Ten times MLCLIP_SOAK manifest lines against a thousand; they repeat the names of a hundred files."""
     peaks = []
     for count in (1000, 10 * COUNT):
         manifest = tmp_path / f"{count}.csv"
@@ -130,15 +126,12 @@ def test_memory_does_not_grow_with_the_number_of_inputs(server, pictures, tmp_pa
 
 
 def test_a_tar_is_read_member_by_member(server, tmp_path):
-    """Half of MLCLIP_SOAK members, which together are larger than what memory may grow by."""
+    """Half of MLCLIP_SOAK members, which together are larger than the allowed growth of memory."""
     archive, count = tmp_path / "many.tar", COUNT // 2
     padding = 200_000_000 // count
     with tarfile.open(archive, "w") as tar:
         for number in range(count):
-            data = small_image(number) + bytes(padding)
-            member = tarfile.TarInfo(f"{number:06}.bmp")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+            add_member(tar, f"{number:06}.bmp", small_image(number) + bytes(padding))
     few = tmp_path / "few.tar"
     with tarfile.open(archive) as tar, tarfile.open(few, "w") as other:
         for member in list(tar)[:50]:
@@ -151,6 +144,6 @@ def test_a_tar_is_read_member_by_member(server, tmp_path):
         assert set(tmp_path.rglob("*")) - before <= {out}, "nothing is unpacked"
     assert archive.stat().st_size > 200_000_000
     assert peaks[1] - peaks[0] < 64 * 1024, "KiB; a window of 32 MiB is kept, and each request's own bytes"
-    found = rows(tmp_path / "labels.parquet")
+    found = rows_of(tmp_path / "labels.parquet")
     assert [row["path"] for row in found] == [f"{archive}/{number:06}.bmp" for number in range(count)]
     assert {row["error_kind"] for row in found} == {None}

@@ -6,33 +6,10 @@ import pytest
 from mlclip_client import Captioned
 from mlclip_client.inputs.item import Item
 from mlclip_client.inputs.texts import Texts
-from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
-from mlclip_client.session import Options, Session
 from tritonclient.grpc import model_config_pb2 as pb
-from tritonclient.grpc import service_pb2
 
-
-class Recording:
-    """A transport that answers from configurations and keeps what it was sent; it answers no image."""
-
-    drops = 0
-
-    def __init__(self, configs):
-        self.configs, self.sent = configs, []
-
-    async def work(self, function):
-        return function()
-
-    async def call(self, rpc, request):
-        if rpc == "RepositoryIndex":
-            models = [{"name": name, "version": "1", "state": "READY"} for name in self.configs]
-            return service_pb2.RepositoryIndexResponse(models=models)
-        if rpc == "ModelConfig":
-            return service_pb2.ModelConfigResponse(config=self.configs[request.name])
-        names = [tensor.name for tensor in request.inputs]
-        self.sent.append(dict(zip(names, request.raw_input_contents, strict=True)))
-        return service_pb2.ModelInferResponse(model_name=request.model_name, model_version="2")
+from .scripted import Scripted, session
 
 
 def sent(tiny, heads, item):
@@ -41,8 +18,8 @@ def sent(tiny, heads, item):
     for name in ("grid", "grid_bytes", "heads_tiny", "heads_tiny_bytes"):
         text = pb.ModelInput(name="text", data_type=pb.TYPE_STRING, dims=[1], optional=True)
         configs[name].input.insert(0, text)
-    transport = Recording(configs)
-    finish(Session(Options(heads, "bytes", False, False, 1000), EndpointPool({"here:1": transport})).attempt(item))
+    transport = Scripted(configs)
+    finish(session(transport, heads).attempt(item))
     return transport.sent[0]
 
 
@@ -88,7 +65,7 @@ def test_paths_start_from_the_files_folder(tmp_path, monkeypatch, name, content)
     [
         ("t.txt", "", "texts come as .csv or .jsonl"),
         ("t.csv", "path,title\na,b\n", "the first line must name the columns `path` and `text`"),
-        ("t.csv", 'path,text\na,"b\n', "t.csv: broken CSV after line 1"),
+        ("t.csv", 'path,text\na,"b\n', "t.csv:2: broken CSV in line 2: unexpected end"),
         ("t.csv", "text,path\nb\n", "t.csv:2: no path"),
         ("t.csv", "path,text\na,Bär\nb,Bär, groß\n", "t.csv:3: more values than columns: quote what holds a comma"),
         ("t.jsonl", "[" * 100_000, "t.jsonl:1: not JSON"),

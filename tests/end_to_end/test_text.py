@@ -17,9 +17,9 @@ from mlclip_serve import Server
 
 from mlclip import load_encoder
 from mlclip.checkpoint import EncoderRef, Run
+from mlclip.encoders.folder import save
 from mlclip.heads import FeatureShapes, build_head
 from mlclip.heads.base import first_output, to_scores
-from mlclip.training.pretrain import save
 
 LABELS = ("animal", "building", "flower")
 TEXTS = [

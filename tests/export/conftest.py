@@ -13,8 +13,8 @@ from mlclip_export import build, export_runs, graphs, text_graph
 
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.folder import save
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.training.pretrain import save
 
 VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}

@@ -1,24 +1,103 @@
-"""Small real pieces for the library's tests: pictures on disk."""
+"""What the library's tests share: pictures on disk, their data set, and comparisons of heads with graphs and runs."""
+
+import sys
 
 import numpy as np
+import onnxruntime
 import pytest
-from PIL import Image
+import torch
+from mlclip_client.pixels import PixelSpec
+from mlclip_export.graphs import FILE, write_head
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (250, 250, 250)}
+from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
+from mlclip.cli import main
+from mlclip.data import Dataset, Item, assign_splits
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.features import FeatureCache
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """90 pictures whose halves are coloured; labels are the colours. Returns paths and label tuples."""
-    folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    paths, labels = [], []
-    for n in range(90):
-        left, right = rng.choice(list(COLOURS), size=2)
-        pixels = np.empty((24, 24, 3))
-        pixels[:, :12], pixels[:, 12:] = COLOURS[left], COLOURS[right]
-        noisy = (pixels + rng.normal(scale=8, size=pixels.shape)).clip(0, 255).astype(np.uint8)
-        paths.append(folder / f"{n:03d}.png")
-        Image.fromarray(noisy).save(paths[-1])
-        labels.append(tuple(sorted({str(left), str(right)})))
-    return paths, labels
+def dataset(pictures):
+    """The pictures with their labels, split."""
+    items = tuple(Item(path, names) for path, names in zip(*pictures, strict=True))
+    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
+
+
+@pytest.fixture(scope="session")
+def cache(encoder, tmp_path_factory):
+    return FeatureCache(encoder, tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture
+def counted(encoder, monkeypatch):
+    """The encoder, the sizes of the batches of images that it has seen, and the texts."""
+    images, texts, forward, encode = [], [], Encoder.forward, Encoder.encode_text
+    monkeypatch.setattr(Encoder, "forward", lambda self, pixels: images.append(len(pixels)) or forward(self, pixels))
+    monkeypatch.setattr(Encoder, "encode_text", lambda self, given: texts.extend(given) or encode(self, given))
+    return encoder, images, texts
+
+
+@pytest.fixture
+def mlclip(monkeypatch, capsys):
+    """Run `mlclip` in this process; gives the exit code and what it said on stdout and on stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["mlclip", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        return leaving.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def graph_equals(tmp_path):
+    """Compare each output of a head's graph with the head's own, on inputs made for several batch sizes."""
+
+    def check(head, inputs, atol=1e-5):
+        write_head(head, inputs(2), tmp_path)
+        session = onnxruntime.InferenceSession(tmp_path / FILE, providers=["CPUExecutionProvider"])
+        for given in map(inputs, (1, 3, 8)):
+            feeds = {name: tensor.numpy() for name, tensor in zip(head.inputs, given, strict=True)}
+            with torch.no_grad():
+                expected = head(*given)
+            expected = (expected,) if isinstance(expected, torch.Tensor) else expected
+            for one, other in zip(session.run(list(head.outputs), feeds), expected, strict=True):
+                assert one.dtype == other.numpy().dtype
+                np.testing.assert_allclose(one, other, rtol=0, atol=atol)
+        return session
+
+    return check
+
+
+@pytest.fixture
+def reloaded(tmp_path):
+    """Write a head's run folder and read the head back; what the head keeps is the same."""
+
+    def again(head):
+        labels = tuple("abcdefghijkl"[: head.config["classes"]])
+        encoder = EncoderRef("mlclip-tiny", None, "mlclip-tiny", "0", PixelSpec(32))
+        save_run(tmp_path / "run", Run(head, labels, np.full(len(labels), 0.5, np.float32), encoder))
+        read = load_run(tmp_path / "run").head
+        assert (read.outputs, read.reference_ids, read.config) == (head.outputs, head.reference_ids, head.config)
+        return read
+
+    return again
+
+
+@pytest.fixture
+def largest_tensor():
+    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            self.elements = max(self.elements, *(tensor.untyped_storage().nbytes() // 4 for tensor in tensors), 0)
+            return result
+
+    return Largest()

@@ -13,10 +13,8 @@ from mlclip.audit.doubts import MISSING, WRONG, by_label, find_doubts
 from mlclip.audit.folds import Opinions, assign_folds, calibrated, opinions
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, read_dataset, write_manifest
-from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
-from mlclip.settings import TrainConfig
-from mlclip.training.runs import Recipe
+from mlclip.settings import Recipe, TrainConfig
 
 CLASSES = ("blue", "green", "red", "white")
 HEADS = (Recipe("sigmoid", {}, TrainConfig(lr=0.02, epochs=30)), Recipe("neighbors", {"max_neighbors": 8}))
@@ -25,11 +23,6 @@ HEADS = (Recipe("sigmoid", {}, TrainConfig(lr=0.02, epochs=30)), Recipe("neighbo
 @pytest.fixture
 def dataset(pictures):
     return Dataset(tuple(Item(path, names) for path, names in zip(*pictures, strict=True)), CLASSES)
-
-
-@pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
 
 
 def with_errors(dataset, removed, added, seed=0):
@@ -116,12 +109,12 @@ def test_classes_that_all_or_no_image_has_do_not_disturb():
     assert {doubt.label for doubt in doubts} >= {0, 3}
 
 
-def decided(path, decisions):
-    """Fill in the column that a person fills in: the first lines' decisions."""
+def decided(path, *changes):
+    """Fill in the first lines, as a person does: a decision each, or several columns."""
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    for line, decision in zip(lines, decisions, strict=False):
-        line["decision"] = decision
+    for line, change in zip(lines, changes, strict=False):
+        line.update(change if isinstance(change, dict) else {"decision": change})
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, lines[0].keys())
         writer.writeheader()
@@ -134,7 +127,7 @@ def test_a_list_goes_out_and_decisions_come_back(dataset, encoder, cache, tmp_pa
     found = audit(noisy, encoder, cache, HEADS[:1], folds=3)
     sheet = tmp_path / "lists" / "audit.csv"
     write_sheet(sheet, noisy, found.doubts[:20], found.suggested)
-    lines = decided(sheet, ["keep"])
+    lines = decided(sheet, "keep")
     assert len(lines) == 20
     assert all((sheet.parent / line["path"]).samefile(dataset.items[d.row].path)
                for line, d in zip(lines, found.doubts, strict=False))  # fmt: skip
@@ -147,7 +140,7 @@ def test_a_list_goes_out_and_decisions_come_back(dataset, encoder, cache, tmp_pa
     assert same.dataset == noisy
     right = [("add" if line["kind"] == MISSING else "remove") if (d.row, d.label) in planted else "keep"
              for line, d in zip(lines, found.doubts, strict=False)]  # fmt: skip
-    decided(sheet, right)
+    decided(sheet, *right)
     corrected = apply_sheet(sheet, noisy)
     assert corrected.added + corrected.removed == sum(decision != "keep" for decision in right) > 8
     truth = dataset.targets()
@@ -158,7 +151,7 @@ def test_a_list_goes_out_and_decisions_come_back(dataset, encoder, cache, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"decision": "delete"}, "audit.csv:2: the decision is keep, add, remove or nothing, not 'delete'"),
+        ({"decision": "delete"}, "audit.csv:2: the decision is keep, add, remove or empty, not 'delete'"),
         ({"decision": "add", "label": "violet"}, "audit.csv:2: the data has no label 'violet'"),
         ({"decision": "add", "path": "x.png"}, "audit.csv:2: the data has no image x.png"),
     ],
@@ -167,18 +160,14 @@ def test_decisions_that_make_no_sense_are_named_by_line(change, message, dataset
     heard = Opinions(np.full((1, 90, 4), 0.5), np.ones((1, 90, 4), dtype=bool))
     doubts = find_doubts(dataset.targets(), Opinions(1 - dataset.targets()[None] * 0.98 - 0.01, heard.selected))
     write_sheet(tmp_path / "audit.csv", dataset, doubts[:3], heard.selected[0])
-    lines = decided(tmp_path / "audit.csv", [])
-    with (tmp_path / "audit.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, lines[0].keys())
-        writer.writeheader()
-        writer.writerows([lines[0] | change, *lines[1:]])
+    decided(tmp_path / "audit.csv", change)
     with pytest.raises(DataError, match=message):
         apply_sheet(tmp_path / "audit.csv", dataset)
 
 
 def test_what_is_no_list_is_refused(dataset, tmp_path):
     (tmp_path / "a.csv").write_text("path,label\nx,y\n")
-    with pytest.raises(DataError, match="it needs the columns decision, label, path"):
+    with pytest.raises(DataError, match="must name the columns path, label and decision"):
         apply_sheet(tmp_path / "a.csv", dataset)
     with pytest.raises(DataError, match="cannot be read"):
         apply_sheet(tmp_path / "none.csv", dataset)
@@ -211,7 +200,7 @@ def test_the_command_lists_and_applies(dataset, encoder_folder, tmp_path):
     command += ["--cache", str(tmp_path / "features"), "--heads", "neighbors", "--folds", "3", "--limit", "6"]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "audit.csv")], catch_exceptions=False)
     assert result.exit_code == 0 and f"the labels of {len(noisy.labelled())} images" in result.output
-    lines = decided(tmp_path / "audit.csv", ["add", "remove"])
+    lines = decided(tmp_path / "audit.csv", "add", "remove")
     assert len(lines) == 6 and [line["kind"] for line in lines[:2]] == [MISSING, WRONG]
     more = ["--apply", str(tmp_path / "audit.csv"), "--out", str(tmp_path / "out.jsonl")]
     result = CliRunner().invoke(app, [*command, *more], catch_exceptions=False)

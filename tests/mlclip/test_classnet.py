@@ -3,34 +3,23 @@
 import math
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_client.pixels import PixelSpec
-from mlclip_export.graphs import FILE, write_head
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
-from mlclip.encoders.features import Features, Rows
-from mlclip.heads import Examples, FeatureShapes, build_head
+from mlclip.heads import FeatureShapes, build_head
 from mlclip.heads.prototypes import make_prototypes
 from mlclip.settings import TrainConfig
 from mlclip.training.loop import train_head
 
+from .made import examples_of, scores_of, unit_rows
+
 WIDTH, CLASSES = 8, 5
 
 
-def unit_vectors(count, seed):
-    vectors = np.random.default_rng(seed).normal(size=(count, WIDTH))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def examples(count=40, seed=0, targets=None, classes=CLASSES):
+def examples(count=40, seed=0, targets=None):
     if targets is None:
-        targets = (np.random.default_rng(seed + 100).random((count, classes)) < 0.3).astype(np.uint8)
-    rows = Rows(unit_vectors(count, seed), np.arange(count))
-    return Examples(Features((rows,)), targets, tuple(f"{r}.png" for r in range(count)))
+        targets = (np.random.default_rng(seed + 100).random((count, CLASSES)) < 0.3).astype(np.uint8)
+    return examples_of(unit_rows(count, seed), targets)
 
 
 def prepared(train=None, **options):
@@ -55,14 +44,10 @@ def expected_scores(references, targets, queries, temperature):
     return scores
 
 
-def scores_of(head, queries):
-    return head(torch.from_numpy(queries)).detach().numpy()
-
-
 @pytest.mark.parametrize("count", [40, 700])  # 700 images: several chunks a class
-@pytest.mark.parametrize("temperature", [1.0, 30.0])
+@pytest.mark.parametrize("temperature", [0, 1.0, 30.0])  # at 0 the score is the mean similarity
 def test_scores_equal_an_independent_float64_computation(count, temperature):
-    train, queries = examples(count), unit_vectors(6, 2)
+    train, queries = examples(count), unit_rows(6, 2)
     expected = expected_scores(train.features[:][0], train.targets, queries, temperature)
     head = prepared(train, temperature=temperature)
     np.testing.assert_allclose(scores_of(head, queries), expected, rtol=0, atol=1e-5)
@@ -79,7 +64,7 @@ def test_large_classes_take_several_chunks_and_small_ones_are_filled_up():
 
 @pytest.mark.parametrize("grouping", ["random", "kmeans"])
 def test_prototypes_belong_to_the_class_they_were_made_for(grouping):
-    train, queries = examples(), unit_vectors(6, 2)
+    train, queries = examples(), unit_rows(6, 2)
     made = make_prototypes(train.features[:][0], train.targets, 4, grouping=grouping, seed=0)
     own = np.repeat(np.eye(CLASSES), 4, axis=0)
     head = prepared(train, prototypes=4, grouping=grouping, temperature=7.0)
@@ -87,16 +72,9 @@ def test_prototypes_belong_to_the_class_they_were_made_for(grouping):
     np.testing.assert_allclose(scores_of(head, queries), expected, rtol=0, atol=1e-6)
 
 
-def test_at_temperature_0_the_score_is_the_mean_similarity():
-    train, queries = examples(), unit_vectors(6, 2)
-    similar = queries @ train.features[:][0].T
-    means = np.stack([similar[:, train.targets[:, n] > 0].mean(axis=1) for n in range(CLASSES)], axis=1)
-    np.testing.assert_allclose(scores_of(prepared(temperature=0), queries), (means + 1) / 2, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("temperature", [1e6, 1e30])
 def test_towards_infinity_the_score_is_the_highest_similarity(temperature):
-    train, queries = examples(700), unit_vectors(6, 2)
+    train, queries = examples(700), unit_rows(6, 2)
     similar = queries @ train.features[:][0].T
     highest = np.stack([similar[:, train.targets[:, n] > 0].max(axis=1) for n in range(CLASSES)], axis=1)
     scores = scores_of(prepared(train, temperature=temperature), queries)
@@ -108,7 +86,7 @@ def test_a_class_without_references_scores_0_and_gets_no_gradient():
     train.targets[:, 2] = 0
     for options in ({}, {"prototypes": 4, "grouping": "kmeans"}):
         head = prepared(train, fine_tune=True, **options)
-        scores = head(torch.from_numpy(unit_vectors(6, 2)))
+        scores = head(torch.from_numpy(unit_rows(6, 2)))
         assert (scores[:, 2] == 0).all()
         assert (np.delete(scores.detach().numpy(), 2, axis=1) > 0).all()
         scores.sum().backward()
@@ -120,7 +98,7 @@ def test_each_class_is_stabilised_by_its_own_maximum():
     references = np.zeros((4, WIDTH), dtype=np.float32)
     references[:2, 0], references[2, 0], references[3, 1] = 1, -1, 1
     targets = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.uint8)
-    train = Examples(Features((Rows(references, np.arange(4)),)), targets, tuple("abcd"))
+    train = examples_of(references, targets)
     query = np.zeros((1, WIDTH), dtype=np.float32)
     query[0, 0] = 1
     np.testing.assert_allclose(scores_of(prepared(train, temperature=500.0), query), [[1, 0.5]], rtol=0, atol=1e-6)
@@ -128,8 +106,8 @@ def test_each_class_is_stabilised_by_its_own_maximum():
 
 def test_empty_clusters_are_left_out():
     """Twelve copies of one picture fill one of three clusters; zero vectors would pull its score to one half."""
-    copies = np.tile(unit_vectors(1, 0), (12, 1))
-    train = Examples(Features((Rows(copies, np.arange(12)),)), np.ones((12, 1), np.uint8), tuple("abcdefghijkl"))
+    copies = np.tile(unit_rows(1, 0), (12, 1))
+    train = examples_of(copies, np.ones((12, 1), np.uint8))
     head = prepared(train, prototypes=3, grouping="kmeans", temperature=0)
     assert len(head.references) == 1
     np.testing.assert_allclose(scores_of(head, copies[:1]), [[1]], rtol=0, atol=1e-6)
@@ -137,7 +115,7 @@ def test_empty_clusters_are_left_out():
 
 def test_gradients_flow_to_the_references_alone_and_equal_finite_differences():
     head = prepared(prototypes=3, fine_tune=True, temperature=6.0).double()
-    queries, targets = torch.from_numpy(unit_vectors(6, 7)).double(), torch.from_numpy(examples(6, 7).targets).double()
+    queries, targets = torch.from_numpy(unit_rows(6, 7)).double(), torch.from_numpy(examples(6, 7).targets).double()
     assert [name for name, _ in head.named_parameters()] == ["references"]
 
     def error(references):
@@ -153,7 +131,7 @@ def test_gradients_flow_to_the_references_alone_and_equal_finite_differences():
 
 
 def test_the_loss_is_the_mean_squared_error_of_the_uncut_scores():
-    head, queries = prepared(fine_tune=True, temperature=0.01), unit_vectors(6, 2)
+    head, queries = prepared(fine_tune=True, temperature=0.01), unit_rows(6, 2)
     with torch.no_grad():
         head.references.mul_(60)  # similarities leave [-1, 1], as they may after fine-tuning
     expected = expected_scores(head.references.detach(), examples().targets, queries, 0.01)
@@ -173,53 +151,24 @@ def test_fine_tuning_lowers_the_error_and_moves_the_references_alone():
     assert {name for name, value in head.state_dict().items() if not torch.equal(value, before[name])} == {"references"}
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        sizes = [leaf.untyped_storage().nbytes() // 4 for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        return result
-
-
-def test_no_tensor_grows_with_references_times_classes_times_batch():
+def test_no_tensor_grows_with_references_times_classes_times_batch(largest_tensor):
     references, classes, batch = 2000, 159, 32
     targets = (np.random.default_rng(0).random((references, classes)) < 0.0116).astype(np.uint8)
     head = prepared(examples(references, targets=targets), fine_tune=True, temperature=5.0)
-    queries, truth = torch.from_numpy(unit_vectors(batch, 1)), torch.zeros(batch, classes)
-    with LargestTensor() as largest:
+    queries, truth = torch.from_numpy(unit_rows(batch, 1)), torch.zeros(batch, classes)
+    with largest_tensor as largest:
         head.loss([queries], truth).backward()
         head(queries)
     assert references * batch <= largest.elements < references * classes * batch / 20
 
 
-@pytest.mark.parametrize("options", [{}, {"prototypes": 3, "fine_tune": True}])
-def test_the_graph_equals_the_module_at_any_batch(options, tmp_path):
-    head = prepared(examples(300), temperature=20.0, **options)
-    write_head(head, [torch.from_numpy(unit_vectors(2, 0))], tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / FILE, providers=["CPUExecutionProvider"])
-    for batch in (1, 3, 8):
-        queries = unit_vectors(batch, batch)
-        (scores,) = session.run(["scores"], {"embedding": queries})
-        np.testing.assert_allclose(scores, scores_of(head, queries), rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("options", [{}, {"prototypes": 3, "grouping": "kmeans", "fine_tune": True}])
-def test_a_run_folder_gives_the_same_head_back(options, tmp_path):
-    head, queries = prepared(examples(300), temperature=3.0, **options), unit_vectors(4, 2)
-    reference = EncoderRef("mlclip-tiny", None, "mlclip-tiny", "0", PixelSpec(32))
-    save_run(tmp_path, Run(head, tuple("abcde"), np.full(CLASSES, 0.5, np.float32), reference))
-    again = load_run(tmp_path).head
-    assert again.config == head.config
-    np.testing.assert_array_equal(scores_of(again, queries), scores_of(head, queries))
+def test_its_graph_and_its_run_folder_give_the_same_scores(options, graph_equals, reloaded):
+    head, queries = prepared(examples(300), temperature=20.0, **options), unit_rows(4, 2)
+    graph_equals(head, lambda n: [torch.from_numpy(unit_rows(n, n))])
+    np.testing.assert_array_equal(scores_of(reloaded(head), queries), scores_of(head, queries))
 
 
-def test_what_does_not_fit_is_refused():
-    for temperature in (-1, math.inf):
-        with pytest.raises(ValueError, match="temperature must be at least 0 and finite"):
-            prepared(temperature=temperature)
+def test_images_without_labels_are_refused():
     with pytest.raises(ValueError, match="no image has a label"):
         prepared(examples(targets=np.zeros((40, CLASSES), np.uint8)))

@@ -213,10 +213,8 @@ def test_labels_with_too_few_training_images_go_everywhere_and_then_images_witho
     assert prepared.dataset.classes == ("a",)
     assert names(prepared.dataset) == ["0", "1", "2", "3", "4", "9", "10"]
     assert all(item.labels == ("a",) for item in prepared.dataset.items)
-    rare = [
-        (change.what, change.reason, change.images) for change in prepared.changes if change.action == "label dropped"
-    ]
-    assert rare == [("b", "fewer than 3 training images", 5), ("c", "fewer than 3 training images", 5)]
+    rare = [change for change in prepared.changes if change.action == "label dropped"]
+    assert [(c.what, c.reason, c.images) for c in rare] == [(x, "fewer than 3 training images", 5) for x in "bc"]
     bare = [change for change in prepared.changes if change.reason == "only rare labels"]
     assert [(change.what, change.labels) for change in bare] == [
         ("5.jpg", ("c",)), ("6.jpg", ("b",)), ("7.jpg", ("b", "c")), ("8.jpg", ("c",)), ("11.jpg", ("b",)),

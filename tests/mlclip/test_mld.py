@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip.heads import FeatureShapes, build_head
 from mlclip.heads.decoder import _few_queries
 from mlclip.heads.mld import MLDecoder
 
@@ -92,10 +91,6 @@ def test_logits_equal_an_independent_float64_computation(classes, groups, layers
     np.testing.assert_allclose(single, expected, rtol=0, atol=2e-5)
 
 
-def test_more_groups_than_classes_are_clamped():
-    assert random_head(classes=7, groups=100).config["groups"] == 7
-
-
 @pytest.mark.parametrize(("classes", "groups"), [(46, 45), (46, 40), (1000, 999), (10, 8), (80, 8), (46, 8)])
 def test_no_group_is_left_without_a_class(classes, groups):
     head = random_head(classes=classes, groups=groups)
@@ -104,7 +99,8 @@ def test_no_group_is_left_without_a_class(classes, groups):
     assert used.all()
 
 
-def test_plain_layout_is_kept_where_no_group_is_dead():
+def test_groups_are_clamped_to_the_classes_and_the_plain_layout_is_kept_where_no_group_is_dead():
+    assert random_head(classes=7, groups=100).config["groups"] == 7
     assert random_head(classes=46, groups=8).readout.index is None
     assert random_head(classes=46, groups=45).readout.index is not None
 
@@ -138,13 +134,6 @@ def test_few_queries_are_projected_instead_of_many_tokens():
     assert few == [True, True, True, False, False]
 
 
-def test_pooled_attention_ignores_the_query():
-    """With one key the softmax is 1, so every group attends to the same thing: the public variant's blind spot."""
-    layer = random_head(classes=9, groups=3, memory="pooled").layers[0]
-    attended = layer._attend(torch.randn(1, 3, WIDTH), torch.randn(1, 1, WIDTH))
-    torch.testing.assert_close(attended[0, 0], attended[0, 2])
-
-
 def test_text_queries_score_each_class_from_its_own_text():
     head = random_head(classes=4, queries="text", text_width=6)
     text = torch.randn(4, 6)
@@ -159,15 +148,6 @@ def test_training_mode_draws_dropout_anew_for_each_image():
     head = random_head(classes=4).train()
     same = torch.randn(1, TOKENS, WIDTH).expand(6, -1, -1)
     assert len({tuple(row.tolist()) for row in head(same)}) == 6
-
-
-def test_an_option_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="3 attention heads do not divide"):
-        MLDecoder(classes=4, width=WIDTH, attention_heads=3)
-    with pytest.raises(ValueError, match="memory must be one of tokens, pooled"):
-        MLDecoder(classes=4, width=WIDTH, memory="all")
-    with pytest.raises(ValueError, match="gives no tokens"):
-        build_head("mld", 4, FeatureShapes(embedding_width=8, token_count=0, token_width=0))
 
 
 def test_config_builds_the_same_head_again():

@@ -1,18 +1,14 @@
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_export.graphs import FILE, write_head
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from mlclip.checkpoint import EncoderRef, Run, load_run, save_run
-from mlclip.encoders.features import Features, Rows
-from mlclip.heads.base import Examples, FeatureShapes, LabelTexts
-from mlclip.heads.growth import Growth
+from mlclip.heads import FeatureShapes, Growth, LabelTexts
 from mlclip.heads.knn1 import NearestNeighbor
-from mlclip.heads.neighbors import NeighborSearch, largest, neighbor_weights
+from mlclip.heads.neighbors import NeighborSearch, neighbor_weights
+
+from .made import examples_of
 
 R, D, N = 300, 16, 12
 
@@ -23,11 +19,9 @@ def clustered(seed, count):
     return (centres[rng.integers(20, size=count)] + rng.normal(scale=0.3, size=(count, D))).astype(np.float32)
 
 
-def examples(seed, count, classes=N):
-    targets = (np.random.default_rng(seed).random((count, classes)) < 0.3).astype(np.uint8)
-    return Examples(
-        Features((Rows(clustered(seed, count), np.arange(count)),)), targets, tuple(f"{n}.png" for n in range(count))
-    )
+def examples(seed, count):
+    targets = (np.random.default_rng(seed).random((count, N)) < 0.3).astype(np.uint8)
+    return examples_of(clustered(seed, count), targets)
 
 
 def prepared(kind=NeighborSearch, train=None, **options):
@@ -97,21 +91,11 @@ def test_equal_references_count_by_lowest_index():
     train = examples(1, R)
     store = train.features.tables[0].store.copy()
     store[[7, 20, 21, 250, 299]] = store[100]
-    train = replace(train, features=Features((Rows(store, np.arange(R)),)))
+    train = examples_of(store, train.targets)
     query = torch.from_numpy(store[[100]])
     assert prepared(train=train, max_neighbors=3)(query)[1].tolist() == [[7, 20, 21]]
     assert prepared(NearestNeighbor, train=train)(query)[1].tolist() == [[7]]
     assert prepared(train=train, max_neighbors=8)(query)[1][0, :6].tolist() == [7, 20, 21, 100, 250, 299]
-
-
-def test_largest_breaks_ties_as_onnx_does():
-    draw = torch.Generator().manual_seed(0)
-    values = torch.randint(-3, 4, (50, 400), generator=draw) / 4
-    found, index = largest(values, 30)
-    for row in range(50):
-        order = sorted(range(400), key=lambda n, row=row: (-values[row, n].item(), n))[:30]
-        assert index[row].tolist() == order
-        assert found[row].tolist() == values[row, order].tolist()
 
 
 def test_a_neighbor_exactly_max_difference_away_counts():
@@ -123,72 +107,27 @@ def test_a_neighbor_exactly_max_difference_away_counts():
     assert nearly.tolist() == [[1.0, 0.0, 0.0]]
 
 
-@pytest.mark.parametrize("index", [None, "hnsw", "ivf"])
-def test_a_reference_is_left_out_of_its_own_query_by_its_id(index):
-    train = examples(1, R)
-    head = prepared(train=train, index=index, max_neighbors=10, temperature=20.0)
-    queries = torch.from_numpy(train.features[slice(None)][0])
-    scores, found, weight = head.leave_one_out(queries, train.ids)
-    assert (head(queries)[1][:, 0] == torch.arange(R)).all(), "each finds itself first"
-    assert not ((found == torch.arange(R)[:, None]) & (weight > 0)).any()
-    for row in (0, 17, 299):
-        others = [n for n in range(R) if n != row]
-        without = head.with_references(
-            [train.ids[n] for n in others], head.reference_features()[others], head.labels[others]
-        )
-        np.testing.assert_allclose(scores[row], without(queries[[row]])[0][0], atol=1e-6)
-    strangers = head.leave_one_out(queries[:5], ["new.png"] * 5)
-    for one, other in zip(strangers, head(queries[:5]), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_the_only_reference_left_out_scores_nothing():
-    head = prepared(train=examples(1, 1))
-    queries = torch.from_numpy(clustered(1, 1))
-    assert head(queries)[0].any()
-    scores, _, weight = head.leave_one_out(queries, ["0.png"])
-    assert not scores.any() and not weight.any()
-
-
-def test_the_onnx_graph_computes_what_torch_does_ties_included(tmp_path):
+def test_the_onnx_graph_computes_what_torch_does_ties_included(graph_equals):
     train = examples(1, R)
     store = train.features.tables[0].store.copy()
     store[150:] = np.repeat(store[150::10], 10, axis=0)
-    head = prepared(train=replace(train, features=Features((Rows(store, np.arange(R)),))))
-    write_head(head, [torch.from_numpy(clustered(4, 2))], tmp_path)
-    session = onnxruntime.InferenceSession(str(tmp_path / FILE), providers=["CPUExecutionProvider"])
-    repeated = torch.from_numpy(store[[222]])
-    for size in (1, 3, 8):
-        queries = torch.cat([torch.from_numpy(clustered(size, size)), repeated])
-        found = session.run(list(head.outputs), {"embedding": queries.numpy()})
-        for one, other in zip(found, head(queries), strict=True):
-            assert one.dtype == other.numpy().dtype
-            np.testing.assert_allclose(one, other, atol=1e-5)
-        assert found[1][-1, 0] == 220, "the first of ten equal ones"
+    head = prepared(train=examples_of(store, train.targets))
+    session = graph_equals(head, lambda n: [torch.from_numpy(np.concatenate([clustered(n, n), store[[222]]]))])
+    _, index, _ = session.run(list(head.outputs), {"embedding": store[[222]]})
+    assert index[0, 0] == 220, "the first of ten equal ones"
 
 
-class LargestTensor(TorchDispatchMode):
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        output = function(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else (output,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return output
-
-
-def test_nothing_grows_with_images_times_references_times_labels():
+def test_nothing_grows_with_images_times_references_times_labels(largest_tensor):
     head = prepared(max_neighbors=10)
-    with LargestTensor() as mode:
+    with largest_tensor as largest:
         head(torch.from_numpy(clustered(3, 32)))
-    assert mode.elements == 32 * R
+    assert largest.elements == 32 * R
 
 
 def test_new_classes_come_with_the_references_that_have_them():
     store = clustered(1, R)
     store /= np.linalg.norm(store, axis=1, keepdims=True)
-    train = replace(examples(1, R), features=Features((Rows(store, np.arange(R)),)))
+    train = examples_of(store, examples(1, R).targets)
     head = NeighborSearch(10, D, max_neighbors=5)
     head.prepare(replace(train, targets=train.targets[:, :10]), examples(2, 40), None, 0)
     old = head.with_references(head.reference_ids[:200], head.features[:200], head.labels[:200])
@@ -210,21 +149,6 @@ def fail(head):
     raise AssertionError("nothing is to be trained")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_neighbors": 0}, "max_neighbors must be a whole number of at least 1, not 0"),
-        ({"max_neighbors": 2.5}, "whole number"),
-        ({"temperature": -1}, "must not be below 0"),
-        ({"max_difference": -0.1}, "must not be below 0"),
-        ({"index": "tree"}, "index must be one of hnsw, ivf, not 'tree'"),
-    ],
-)
-def test_options_out_of_range_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        NeighborSearch(N, D, **options)
-
-
 def test_no_training_image_is_refused():
     with pytest.raises(ValueError, match="at least one training image"):
         prepared(train=examples(1, 0))
@@ -236,12 +160,9 @@ def test_no_training_image_is_refused():
      (NeighborSearch, {"index": "ivf", "temperature": 20})],
     ids=str,
 )  # fmt: skip
-def test_a_run_reads_back_with_its_references(kind, options, encoder, tmp_path):
+def test_a_run_reads_back_with_its_references(kind, options, reloaded):
     head, queries = prepared(kind, **options), torch.from_numpy(clustered(3, 9))
-    run = Run(head, tuple("abcdefghijkl"), np.full(N, 0.5, np.float32), EncoderRef.of(encoder))
-    save_run(tmp_path / "run", run)
-    again = load_run(tmp_path / "run").head
-    assert again.config == head.config and again.reference_ids == head.reference_ids
+    again = reloaded(head)
     assert torch.equal(again.reference_features(), head.reference_features())
     for one, other in zip(again(queries), head(queries), strict=True):
         assert torch.equal(one, other)

@@ -4,21 +4,19 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_export.graphs import FILE, write_head
 from typer.testing import CliRunner
 
-from mlclip.checkpoint import load_run, save_run
+from mlclip.checkpoint import save_run
 from mlclip.cli import app
-from mlclip.data import Dataset, Item, assign_splits, write_manifest
-from mlclip.encoders.features import FeatureCache, Features, Rows
-from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
+from mlclip.data import Dataset, Item, write_manifest
+from mlclip.heads import HEADS, FeatureShapes, LabelTexts, build_head
 from mlclip.heads.powerset import PowersetHead, Unseen
-from mlclip.settings import TrainConfig
-from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, evaluate_run, train_run
+from mlclip.settings import Recipe
+from mlclip.training.runs import train_run
+
+from .made import examples_of
 
 WIDTH = 8
 SETS = [(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 0)]
@@ -28,7 +26,7 @@ TEXTS = LabelTexts(("a", "b", "c"), lambda texts: torch.zeros(len(texts), WIDTH)
 def examples(targets):
     targets = np.array(targets, dtype=np.uint8)
     table = np.random.default_rng(0).normal(size=(len(targets), WIDTH)).astype(np.float32)
-    return Examples(Features((Rows(table, np.arange(len(targets))),)), targets, tuple(map(str, range(len(targets)))))
+    return examples_of(table, targets)
 
 
 def random_head(seed=0, **options):
@@ -70,11 +68,6 @@ def test_the_winner_gives_the_labels_of_the_most_probable_set():
     assert head(torch.from_numpy(images)).tolist() == [list(members) for members in expected]
 
 
-def test_marginals_of_a_certain_softmax_are_the_winner():
-    marginals, winner, images = random_head(scale=1e4), random_head(scale=1e4, decode="winner"), torch.randn(30, WIDTH)
-    torch.testing.assert_close(marginals(images), winner(images))
-
-
 def test_every_different_set_of_training_is_a_class_the_empty_one_too():
     head = random_head()
     assert head.members.int().tolist() == [list(members) for members in SETS]
@@ -111,41 +104,12 @@ def test_a_set_that_the_head_does_not_know_has_no_index():
         random_head().index(torch.tensor([[1.0, 1.0, 1.0]]))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"), [({"decode": "best"}, "marginals, winner"), ({"ratio": 1.5}, "between 0 and 1")]
-)
-def test_an_option_that_does_not_fit_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        build_head("powerset", 3, FeatureShapes(WIDTH, 0, 0), **options)
-
-
 @pytest.mark.parametrize("decode", ["marginals", "winner"])
-def test_onnx_equals_torch(decode, tmp_path):
-    head = random_head(decode=decode)
-    write_head(head, [torch.randn(2, WIDTH)], tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / FILE)
-    for batch in (1, 3, 8):
-        images = torch.randn(batch, WIDTH)
-        (scores,) = session.run(["scores"], {"embedding": images.numpy()})
-        np.testing.assert_allclose(scores, head(images).detach().numpy(), rtol=0, atol=1e-6)
+def test_onnx_equals_torch(decode, graph_equals):
+    graph_equals(random_head(decode=decode), lambda n: [torch.randn(n, WIDTH)], atol=1e-6)
 
 
-def test_a_trained_run_tells_colours_apart_and_reads_back(pictures, encoder, tmp_path):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    dataset = assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
-    cache = FeatureCache(encoder, tmp_path / "features")
-    run = train_run(dataset, encoder, cache, Recipe("powerset", {}, TrainConfig(lr=5e-3, epochs=30)))
-    assert evaluate_run(run, dataset, cache).mean_average_precision > 0.9, "chance is about 0.45"
-    save_run(tmp_path / "run", run)
-    again = load_run(tmp_path / "run")
-    rows = Features((cache.rows(paths),))
-    assert np.array_equal(predict_scores(again.head, rows), predict_scores(run.head, rows))
-    assert again.head.unseen(dataset.split("train").targets()) == Unseen(0, 0)
-    assert again.head.config == run.head.config
-
-
-def test_eval_says_how_many_label_sets_the_run_never_saw(pictures, encoder, tmp_path):
+def test_eval_says_how_many_label_sets_the_run_never_saw(pictures, encoder, cache, tmp_path):
     splits = ("train", "train", "val", "test")
     pairs = list(zip(*pictures, strict=True))
     items = [
@@ -157,7 +121,6 @@ def test_eval_says_how_many_label_sets_the_run_never_saw(pictures, encoder, tmp_
     test = [item.labels for item in items if item.split == "test"]
     new = [names for names in test if names not in known]
     assert 1 < len(set(new)) < len(set(test)) and len(new) < len(test)
-    cache = FeatureCache(encoder, tmp_path / "features")
     words = ["--data", str(tmp_path / "data.jsonl"), "--cache", str(cache.root)]
     for head in ("powerset", "knn1"):
         training = replace(HEADS[head].defaults, epochs=min(1, HEADS[head].defaults.epochs))

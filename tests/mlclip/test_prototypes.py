@@ -100,11 +100,11 @@ def test_there_are_no_more_groups_than_images_of_the_largest_class():
 
 def test_an_option_that_does_not_fit_is_refused():
     embedding, targets = images(8, 2)
-    with pytest.raises(ValueError, match="unknown grouping 'mean': choose one of random, kmeans"):
+    with pytest.raises(ValueError, match="grouping must be one of random, kmeans, not 'mean'"):
         make_prototypes(embedding, targets, 2, grouping="mean")
-    with pytest.raises(ValueError, match="unknown labels 'soft': choose one of averaged, onehot"):
+    with pytest.raises(ValueError, match="labels must be one of averaged, onehot, not 'soft'"):
         make_prototypes(embedding, targets, 2, labels="soft")
-    with pytest.raises(ValueError, match="at least 1 a class, not 0"):
+    with pytest.raises(ValueError, match="at least 1 per class, not 0"):
         make_prototypes(embedding, targets, 0)
     with pytest.raises(ValueError, match="no image has a label"):
         make_prototypes(embedding, np.zeros_like(targets), 2)

@@ -6,21 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.encoders.text_tower import has_clip_tokens, read_text
 from mlclip.errors import CacheError, EncoderError
 
 TEXTS = ["a red ball", "two cats!!~ on grass", "long " * 40, "Été & co"]
-
-
-@pytest.fixture
-def counted(encoder, monkeypatch):
-    """An encoder that counts the texts it has seen."""
-    seen = []
-    encode = Encoder.encode_text
-    monkeypatch.setattr(Encoder, "encode_text", lambda self, texts: seen.extend(texts) or encode(self, texts))
-    return encoder, seen
 
 
 def test_tokens_lead_to_the_embedding_and_end_with_the_text(encoder):
@@ -63,8 +54,8 @@ def test_text_towers_with_layers_of_their_own(text, architecture, tmp_path):
     assert not tokens[:, 5:].any() and tokens[:, :5].abs().amax(dim=2).min() > 0
 
 
-def test_a_text_tower_without_tokens_says_so(encoder, tmp_path):
-    encoder.text_token_count = 0
+def test_a_text_tower_without_tokens_says_so(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "text_token_count", 0)
     with pytest.raises(EncoderError, match="gives no tokens: use its embedding only"):
         encoder.encode_text_tokens(["a"])
     with pytest.raises(CacheError, match="gives no text tokens"):
@@ -89,7 +80,7 @@ def test_a_missing_text_is_a_row_of_zeros(encoder, tmp_path):
 
 
 def test_every_text_is_encoded_once(counted, tmp_path):
-    encoder, seen = counted
+    encoder, _, seen = counted
     FeatureCache(encoder, tmp_path).text_rows([*TEXTS, *TEXTS])
     FeatureCache(encoder, tmp_path).text_rows([*TEXTS, "new"])
     assert seen == [*TEXTS, "new"]

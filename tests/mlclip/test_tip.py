@@ -3,30 +3,20 @@
 import math
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_export.graphs import FILE, write_head
 
-from mlclip.checkpoint import load_run, save_run
-from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders.features import FeatureCache, Features, Rows
-from mlclip.heads import Examples, FeatureShapes, LabelTexts, build_head
+from mlclip.heads import FeatureShapes, LabelTexts, build_head
 from mlclip.heads.tip import BETAS, SHARES, calibrate, search
 from mlclip.metrics import mean_average_precision
-from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, evaluate_run, train_run
+
+from .made import examples_of, unit_rows
 
 WIDTH, CLASSES = 6, 3
 LABELS = ("dog", "playing card", "tree")
 
 
-def unit_rows(count, seed):
-    rows = np.random.default_rng(seed).normal(size=(count, WIDTH))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-TEXT = torch.from_numpy(unit_rows(CLASSES, seed=9))
+TEXT = torch.from_numpy(unit_rows(CLASSES, 9, WIDTH))
 TEXTS = LabelTexts(
     LABELS, lambda texts: torch.stack([TEXT[n] for n, label in enumerate(LABELS) for t in texts if label in t])
 )
@@ -34,10 +24,9 @@ TEXTS = LabelTexts(
 
 def examples(count, seed):
     """Images whose labels depend on their embeddings, but not by way of the texts alone."""
-    embedding = unit_rows(count, seed)
+    embedding = unit_rows(count, seed, WIDTH)
     targets = (embedding[:, :CLASSES] + 0.3 * embedding @ TEXT.numpy().T > 0.2).astype(np.uint8)
-    names = tuple(f"{seed}-{n}" for n in range(count))
-    return Examples(Features((Rows(embedding, np.arange(count)),)), targets, names)
+    return examples_of(embedding, targets, f"{seed}-")
 
 
 def fitted(**options):
@@ -57,7 +46,7 @@ def z_of(image, references, labels, alpha, beta):
 
 
 def test_logits_equal_a_float64_computation():
-    head, train, images = fitted(alpha=2.5, beta=5.5), examples(40, 1), unit_rows(4, seed=3)
+    head, train, images = fitted(alpha=2.5, beta=5.5), examples(40, 1), unit_rows(4, 3, WIDTH)
     references = train.features[:][0].astype(np.float64)
     a, b = head.slope.item(), head.intercept.item()
     expected = [
@@ -67,7 +56,7 @@ def test_logits_equal_a_float64_computation():
 
 
 def test_alpha_0_is_calibrated_zero_shot():
-    head, images = fitted(alpha=0), torch.from_numpy(unit_rows(5, seed=3))
+    head, images = fitted(alpha=0), torch.from_numpy(unit_rows(5, 3, WIDTH))
     zero_shot = build_head("zeroshot", CLASSES, FeatureShapes(WIDTH, 0, 0))
     zero_shot.prepare(None, None, TEXTS, seed=0)
     cosine = 2 * zero_shot(images) - 1
@@ -143,31 +132,5 @@ def test_calibration_keeps_the_order_and_stays_finite(kind):
         assert 1 / (1 + math.exp(-intercept)) == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.parametrize("options", [{"alpha": -1}, {"beta": -1}, {"alpha": float("inf")}])
-def test_a_number_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match="must be 0 or above"):
-        build_head("tip", CLASSES, FeatureShapes(WIDTH, 0, 0), **options)
-
-
-def test_onnx_equals_torch(tmp_path):
-    head = fitted()
-    write_head(head, [torch.from_numpy(unit_rows(2, seed=0))], tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / FILE)
-    for batch in (1, 3, 8):
-        images = unit_rows(batch, seed=batch)
-        (logits,) = session.run(["logits"], {"embedding": images})
-        np.testing.assert_allclose(logits, head(torch.from_numpy(images)).numpy(), rtol=0, atol=1e-5)
-
-
-def test_a_run_beats_zero_shot_and_reads_back(pictures, encoder, tmp_path):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    dataset = assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
-    cache = FeatureCache(encoder, tmp_path / "features")
-    zero_shot, run = (train_run(dataset, encoder, cache, Recipe(name)) for name in ("zeroshot", "tip"))
-    quality = [evaluate_run(each, dataset, cache).mean_average_precision for each in (zero_shot, run)]
-    assert quality[1] > max(0.9, quality[0] + 0.1), "the encoder's weights are random: its texts know nothing"
-    save_run(tmp_path / "run", run)
-    again, rows = load_run(tmp_path / "run"), Features((cache.rows(paths),))
-    assert np.array_equal(predict_scores(again.head, rows), predict_scores(run.head, rows))
-    assert again.head.reference_ids == run.head.reference_ids
+def test_onnx_equals_torch(graph_equals):
+    graph_equals(fitted(), lambda n: [torch.from_numpy(unit_rows(n, n, WIDTH))])

@@ -12,14 +12,13 @@ from typer.testing import CliRunner
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.cli import app
-from mlclip.data import Dataset, Item, assign_splits, write_manifest
-from mlclip.encoders.features import FeatureCache
-from mlclip.errors import TrainError
+from mlclip.data import write_manifest
+from mlclip.errors import ResultsError, TrainError
 from mlclip.heads import HEADS, Choice, Head, Range
 from mlclip.metrics import mean_average_precision
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, ThresholdConfig, evaluate_run, head_features, train_run, untrained_head
+from mlclip.training.runs import evaluate_run, head_features, train_run, untrained_head
 from mlclip.tune import Search, Study, Trial, tune_run
 from mlclip.tune.bayes import optimise, propose, settled
 from mlclip.tune.grid import try_all
@@ -28,18 +27,6 @@ from mlclip.tune.ladder import climb, rungs
 from mlclip.tune.space import apply, fold, parse_range, space_of, unfold
 
 QUICK = TrainConfig(lr=0.02, epochs=8)
-
-
-@pytest.fixture
-def dataset(pictures):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    return assign_splits(Dataset(items, ("blue", "green", "red", "white")), (0.6, 0.2, 0.2), seed=0)
-
-
-@pytest.fixture
-def cache(encoder, tmp_path):
-    return FeatureCache(encoder, tmp_path / "features")
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def study_of(score, path, about=None, calls=None):
             calls.append(settings)
         return Judgement(score(settings), 0.5)
 
-    return Study(path, about or {}, judge)
+    return Study(path, {"search": "any"} | (about or {}), judge)
 
 
 def test_bayes_finds_the_top_of_a_hill_and_stops_there(tmp_path):
@@ -212,10 +199,10 @@ def test_what_cannot_be_varied_is_refused(text):
 
 def test_a_search_is_told_from_others(tmp_path):
     study_of(lambda s: 0.5, tmp_path / "t.jsonl", {"seed": 0, "head": "mld"}).measure({"a": 1})
-    with pytest.raises(TrainError, match=r"holds another search \(seed differ\)"):
+    with pytest.raises(ResultsError, match=r"holds another search \(seed differ\)"):
         study_of(lambda s: 0.5, tmp_path / "t.jsonl", {"seed": 1, "head": "mld"})
-    (tmp_path / "no.jsonl").write_text("{}\nno\n")
-    with pytest.raises(TrainError, match="no.jsonl cannot be used as the trials of a search"):
+    (tmp_path / "no.jsonl").write_text('{"search": "any"}\n{"number": 1}\n')
+    with pytest.raises(ResultsError, match="no.jsonl:2: not a line of a search .*delete the line"):
         study_of(lambda s: 0.5, tmp_path / "no.jsonl")
 
 

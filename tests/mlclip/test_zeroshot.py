@@ -4,29 +4,28 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from mlclip_export.graphs import FILE, write_head
 
-from mlclip.checkpoint import load_run, save_run
-from mlclip.data import Dataset, Item, assign_splits, read_dataset
+from mlclip.data import read_dataset
 from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import FeatureCache, Features
 from mlclip.errors import DataError, TrainError
 from mlclip.heads import FeatureShapes, LabelTexts, build_head
 from mlclip.metrics import mean_average_precision
+from mlclip.settings import Recipe
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, train_run
+from mlclip.training.runs import train_run
+
+from .made import unit_rows
 
 DEMO = Path(__file__).parents[2] / "demo" / "data" / "manifest.jsonl"
 LABELS = ("blue", "green", "red", "white")
 CONTEXTS, WEIGHTS = ["a {} picture", "{}"], [100, 25]
 
 
-def unit_rows(count, width, seed=0):
-    rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(rows, dim=-1)
+def images_for(encoder, count, seed=0):
+    return torch.from_numpy(unit_rows(count, seed, encoder.embedding_width))
 
 
 def prepared(encoder, labels=LABELS, **options):
@@ -35,15 +34,8 @@ def prepared(encoder, labels=LABELS, **options):
     return head.eval()
 
 
-@pytest.fixture
-def dataset(pictures):
-    paths, labels = pictures
-    items = tuple(Item(path, names) for path, names in zip(paths, labels, strict=True))
-    return assign_splits(Dataset(items, LABELS), (0.6, 0.2, 0.2), seed=0)
-
-
 def test_scores_equal_a_float64_computation(encoder):
-    head, images = prepared(encoder, contexts=CONTEXTS, weights=WEIGHTS), unit_rows(3, encoder.embedding_width)
+    head, images = prepared(encoder, contexts=CONTEXTS, weights=WEIGHTS), images_for(encoder, 3)
     expected = np.zeros((3, 4))
     for n, label in enumerate(LABELS):
         text = np.zeros(encoder.embedding_width)
@@ -54,13 +46,6 @@ def test_scores_equal_a_float64_computation(encoder):
             cosine = sum(a * b for a, b in zip(image, text, strict=True)) / np.linalg.norm(text)
             expected[i, n] = (cosine + 1) / 2
     np.testing.assert_allclose(head(images).numpy(), expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("weight", [0.5, 100])
-def test_one_context_of_any_weight_is_the_plain_cosine(weight, encoder):
-    images, texts = unit_rows(3, encoder.embedding_width), encoder.encode_text([f"a {label}" for label in LABELS])
-    scores = prepared(encoder, contexts="a {}", weights=[weight])(images)
-    torch.testing.assert_close(2 * scores - 1, images @ texts.T)
 
 
 def test_scores_stay_in_range_at_both_ends(encoder):
@@ -95,22 +80,6 @@ def test_the_shipped_encoder_knows_labels_by_their_words(tmp_path):
     assert quality > 4 * targets.mean(), "chance is the prevalence"
 
 
-def test_a_run_needs_its_files_no_longer(dataset, encoder, tmp_path):
-    contexts, german = tmp_path / "contexts.txt", tmp_path / "de.json"
-    contexts.write_text("a {} picture\t40\n[de] ein {} Bild\n")
-    german.write_text(json.dumps({"blue": "blau", "red": "rot", "green": "grün", "white": "weiß"}))
-    cache = FeatureCache(encoder, tmp_path / "features")
-    options = {"contexts": str(contexts), "translations": str(german), "keep_labels": True}
-    run = train_run(dataset, encoder, cache, Recipe("zeroshot", options))
-    assert run.training["epochs_run"] == 0
-    save_run(tmp_path / "run", run)
-    contexts.unlink(), german.unlink()
-    again, rows = load_run(tmp_path / "run"), Features((cache.rows([item.path for item in dataset.items]),))
-    assert np.array_equal(predict_scores(again.head, rows), predict_scores(run.head, rows))
-    assert again.head.config["contexts"] == ["[labels] a {} picture", "[de] a {} picture", "[de] ein {} Bild"]
-    assert again.head.wording == run.head.wording
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -120,16 +89,10 @@ def test_a_run_needs_its_files_no_longer(dataset, encoder, tmp_path):
         ({"context": "a {}"}, TrainError, "unexpected keyword argument 'context'"),
     ],
 )
-def test_what_cannot_work_says_why(options, error, message, dataset, encoder, tmp_path):
+def test_what_cannot_work_says_why(options, error, message, dataset, encoder, cache):
     with pytest.raises(error, match=message):
-        train_run(dataset, encoder, FeatureCache(encoder, tmp_path), Recipe("zeroshot", options))
+        train_run(dataset, encoder, cache, Recipe("zeroshot", options))
 
 
-def test_onnx_equals_torch(encoder, tmp_path):
-    head = prepared(encoder, contexts=CONTEXTS)
-    write_head(head, [unit_rows(2, encoder.embedding_width)], tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / FILE)
-    for batch in (1, 3, 8):
-        images = unit_rows(batch, encoder.embedding_width, seed=batch)
-        (scores,) = session.run(["scores"], {"embedding": images.numpy()})
-        np.testing.assert_allclose(scores, head(images).numpy(), rtol=0, atol=1e-6)
+def test_onnx_equals_torch(encoder, graph_equals):
+    graph_equals(prepared(encoder, contexts=CONTEXTS), lambda n: [images_for(encoder, n, n)], atol=1e-6)

@@ -1,7 +1,5 @@
 """Finding the embedded server's parts."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

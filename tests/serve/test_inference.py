@@ -1,7 +1,5 @@
 """The CPU backend inside a real Triton."""
 
-from __future__ import annotations
-
 import io
 import queue
 from pathlib import Path
@@ -123,11 +121,3 @@ def test_bad_image_fails_alone_and_the_server_goes_on(client):
     sound = np.array([[png(pixels(1)[0])]], dtype=np.object_)
     answer = client.infer("demo_bytes", [tensor("image", sound, "BYTES")], client_timeout=DEADLINE)
     assert answer.as_numpy("scores").shape == (1, 7)
-
-
-def test_ignored_accelerator_is_logged(server):
-    assert "encoder: accelerator 'tensorrt' ignored" in server.log.read_text()
-
-
-def test_ready_server_names_its_ensembles(server):
-    assert server.ensembles == ["demo", "demo_bytes"]

@@ -1,7 +1,5 @@
 """The command `mlclip-serve`, as a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -31,18 +29,15 @@ def launched(repository, ready_file, *arguments):
     command = [*COMMAND, str(repository), *FREE_PORTS, f"--ready-file={ready_file}", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
         try:
-            greeting = list(iter_until(launcher.stdout, "Ctrl-C"))
+            greeting = []
+            for line in launcher.stdout:
+                greeting.append(line.rstrip())
+                if line.startswith("Ctrl-C"):
+                    break
             assert greeting, launcher.stderr.read()
             yield launcher, greeting
         finally:
             launcher.kill()
-
-
-def iter_until(lines, last):
-    for line in lines:
-        yield line.rstrip()
-        if line.startswith(last):
-            return
 
 
 def test_greeting_and_ready_file_name_the_endpoints_until_an_interrupt(tiny_repository, tmp_path):
@@ -81,6 +76,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_as_soon_as_it_is_ready_is_not_announced(tiny_repository, tmp_path):
     command = [sys.executable, "-c", STOPPED_AT_THE_LAST_MOMENT]
     done = run(tiny_repository, *FREE_PORTS, "--ready-file", tmp_path / "ready", command=command)

@@ -1,7 +1,5 @@
 """The backend's own logic, without Triton."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from mlclip_serve import onnxruntime_backend as backend

@@ -1,12 +1,11 @@
 """What is noticed about a repository before Triton is started."""
 
-from __future__ import annotations
-
 import pytest
 from mlclip_serve import RepositoryError
 from mlclip_serve.repository import check_repository
 
-from .conftest import EMBEDDING_OUT, PIXELS, write_config, write_ensemble
+from ..models import write_config, write_ensemble
+from .conftest import EMBEDDING_OUT, PIXELS
 
 
 def test_complete_repository_passes(repository):
@@ -27,7 +26,7 @@ def test_unreadable_config_is_named_with_its_line(tiny_repository):
 
 
 def test_ensemble_without_its_model_is_named(tiny_repository):
-    write_ensemble(tiny_repository / "lost", [PIXELS], [EMBEDDING_OUT], {"gone": ["pixels", "->", "embedding_out"]})
+    write_ensemble(tiny_repository / "lost", [PIXELS], [EMBEDDING_OUT], [("gone", {}, {})])
     with pytest.raises(RepositoryError, match="ensemble 'lost' needs the model 'gone'"):
         check_repository(tiny_repository)
 
@@ -53,7 +52,7 @@ def test_specific_version_counts_where_the_config_says_so(tiny_repository):
 
 
 def test_backend_that_is_not_embedded_points_to_the_container(tiny_repository):
-    write_config(tiny_repository / "plan", [PIXELS], [EMBEDDING_OUT], "tensorrt")
+    write_config(tiny_repository / "plan", [PIXELS], [EMBEDDING_OUT], backend="tensorrt")
     with pytest.raises(RepositoryError, match="'plan' needs the backend 'tensorrt'.* --docker"):
         check_repository(tiny_repository)
 

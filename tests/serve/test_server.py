@@ -1,7 +1,5 @@
 """Starting and stopping from Python, and every way in which it can fail."""
 
-from __future__ import annotations
-
 import http.client
 import signal
 import socket
@@ -12,7 +10,8 @@ from pathlib import Path
 import pytest
 from mlclip_serve import ModelError, PortError, RepositoryError, Server, StartError, ports, probe
 
-from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, await_end, hang_models, members, write_config, write_ensemble
+from ..models import same, write_config, write_ensemble
+from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, await_end, hang_models, members
 
 LISTEN = "0A"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
@@ -99,6 +98,7 @@ def test_taken_port_is_named(tiny_repository, taken_port, service):
         Server(tiny_repository, **{f"{service}_port": taken_port}).start()
 
 
+@pytest.mark.slow
 def test_ports_lost_to_another_program_are_replaced(tiny_repository, taken_port, monkeypatch):
     """One after another: the first three starts find a port taken, the fourth succeeds."""
     chosen, lost = [], ["grpc", "http", "metrics"]
@@ -125,32 +125,18 @@ def test_address_that_is_not_ours_is_refused():
         ports.choose("203.0.113.1", {"grpc": 0})
 
 
-OUT_OF_ORDER = """
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        raise RuntimeError("out of order")
-"""
-DEAD = """
+OUT_OF_ORDER, DEAD, SLEEPER = (
+    f"""
 import os
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        os._exit(1)
-"""
-SLEEPER = """
 import threading
-import time
-from pathlib import Path
 
 
 class TritonPythonModel:
     def execute(self, requests):
-        threading.Event().wait()
+        {body}
 """
+    for body in ('raise RuntimeError("out of order")', "os._exit(1)", "threading.Event().wait()")
+)
 
 
 def assert_nothing_left(server):
@@ -162,9 +148,10 @@ def assert_nothing_left(server):
 
 def add_sick_ensemble(root, code):
     """An ensemble whose only model loads well and answers nothing."""
-    sick = write_config(root / "sick_model", [PIXELS], [EMBEDDING_OUT], "python")
+    sick = write_config(root / "sick_model", [PIXELS], [EMBEDDING_OUT], backend="python")
     (sick / "1" / "model.py").write_text(code)
-    write_ensemble(root / "sick", [PIXELS], [EMBEDDING_OUT], {"sick_model": ["pixels", "->", "embedding_out"]})
+    step = ("sick_model", same("pixels"), same("embedding_out"))
+    write_ensemble(root / "sick", [PIXELS], [EMBEDDING_OUT], [step])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What no encoder at all would reach. A head has to beat both clearly."""
+"""What methods without an encoder reach. A head has to beat both clearly."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Floor = Callable[[Dataset, Dataset], npt.NDArray[np.float32]]
 
 
 def frequency_scores(train: Dataset, asked: Dataset) -> npt.NDArray[np.float32]:
-    """Score every picture alike, each class by its share of the training pictures: guessing without looking.
+    """Score every image alike, each class by its share of the training images: guessing without looking.
 
     Returns:
-        float32 [R, N] for the R pictures of `asked`.
+        float32 [R, N] for the R images of `asked`.
     """
     share = train.targets().mean(axis=0, dtype=np.float64).astype(np.float32)
     return np.tile(share, (len(asked), 1))
 
 
 def pixel_scores(train: Dataset, asked: Dataset) -> npt.NDArray[np.float32]:
-    """Score by the labels of the 10 nearest training pictures, Euclidean on 24 x 24 RGB pixels.
+    """Score by the labels of the 10 nearest training images, Euclidean on 24 x 24 RGB pixels.
 
     Returns:
-        float32 [R, N] for the R pictures of `asked`: neighbours' labels, weighted by exp(-5 distance / mean distance),
+        float32 [R, N] for the R images of `asked`: neighbours' labels, weighted by exp(-5 distance / mean distance),
         the best of the weightings that were tried.
     """
     known, rows = _pixels(train.items), _pixels(asked.items)
@@ -50,7 +50,7 @@ FLOORS: Mapping[str, Floor] = {CHANCE: frequency_scores, "raw pixels": pixel_sco
 def _nearest(
     rows: npt.NDArray[np.float32], known: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Positions and distances of the nearest known pictures, [B, 10] or as many as there are."""
+    """Positions and distances of the nearest known images, [B, 10] or fewer if there are fewer."""
     squares = (rows**2).sum(1)[:, None] + (known**2).sum(1)[None] - 2 * rows @ known.T
     nearest = np.argsort(squares, axis=1, kind="stable")[:, :NEIGHBOURS]
     return nearest, np.sqrt(np.maximum(np.take_along_axis(squares, nearest, axis=1), 0))

@@ -1,61 +1,56 @@
-"""A comparison in words: `report.md`, and `summary.md` for a README."""
+"""The reports of a comparison: `report.md`, and `summary.md` for a README."""
 
 from __future__ import annotations
 
-from mlclip.errors import ResultsError
-from mlclip_bench.heads.derived import Derived, Shots, is_floor
-from mlclip_bench.heads.figures import DECISIONS, RANKING, SHORT
-from mlclip_bench.heads.results import Results
-from mlclip_bench.heads.statistics import RESAMPLES, Comparison
+from pathlib import Path
+
+from mlclip_bench.heads.comparison import Comparison
+from mlclip_bench.heads.derive import Derived, Shots, is_floor
+from mlclip_bench.heads.metrics import DECISIONS, RANKING, SUMMARY
 from mlclip_bench.heads.tables import (
-    FIGURE_WORDS,
+    COMPARED_AS,
     MARK,
     costs_table,
     differences_table,
-    figures_table,
     gap,
+    metrics_table,
     shots_table,
 )
+from mlclip_bench.kit.files import write_text
+from mlclip_bench.kit.intervals import RESAMPLES
+from mlclip_bench.kit.markdown import bullets, document
 
-MAP, F1 = FIGURE_WORDS
+MAP, F1 = COMPARED_AS
 SUBJECTS = {"heads": "Methods", "losses": "Losses", "alignment": "The alignment loss"}
-NO_NOTE = "Whether the encoder has seen these pictures before is not stated here (`--note` states it)."
+NO_NOTE = "Whether the encoder has seen these images before is not stated here (`--note` states it)."
 NO_INTERVAL = "No interval is stated: the test scores of these runs are not here."
 DIFFERENCES = """\
-Points below the highest figure, with 95 % intervals that hold for all pairs of methods at once: where one holds 0, the
-two cannot be told apart here."""
-COSTS = "Means over seeds, on cached features, thresholds included; encoding and testing are not."
+Points below the highest value, with 95 % intervals that hold for all pairs of methods at once. Where an interval
+contains 0, the two methods cannot be told apart here."""
+COSTS = "Means over seeds, on cached features, with thresholds but without encoding and testing."
 CURVES = """\
-All pairs of picture and label. The dot is where the thresholds stand: not on the curve, since they differ by label."""
+All pairs of image and label. The dot shows the thresholds: it is not on the curve, since they differ by label."""
 SHOTS = f"""\
-Of every label about k training pictures are kept, and about k validation pictures, since who has so few has no more to
-validate with; each seed draws others, the same for every method. Test pictures are all there. {MARK} marks what cannot
-be told apart from the highest of its column."""
+For every label, about k training images and about k validation images are kept: with few labelled images there are few
+to validate with. Each seed draws other images, the same for every method. All test images are kept. {MARK} marks what
+cannot be told apart from the highest of its column."""
 READING = f"""\
-* {MARK} Cannot be told apart from the highest: in mAP, or in micro F1 where thresholds are at work.
-* Intervals: {RESAMPLES:,} resamples of the test pictures, the same for all methods, and of the seeds. They say what
-  other test pictures of this kind and other seeds would change, not other training pictures. Three seeds are few.
-* mAP and macro figures are means over labels, rare ones count like frequent ones; micro figures count pairs.
+* {MARK} Cannot be told apart from the highest: in mAP, or in micro F1 where thresholds matter.
+* Intervals: {RESAMPLES:,} resamples of the test images, the same for all methods, and of the seeds. They show what
+  other test images of this kind and other seeds would change, not other training images. Three seeds are few.
+* mAP and macro metrics are means over labels, so rare labels count like frequent ones; micro metrics count pairs.
 * Precision, F1, F2 and mAP depend on prevalence: they will differ where labels are rarer or more common.
-* MSE takes scores as they are; cosines are no probabilities, so compare it within a method."""
+* MSE uses scores as they are; cosines are not probabilities, so compare it within a method only."""
 FLOOR_WORDS = {
-    "label frequency": "* `label frequency` scores every picture alike, by how common each label is in training.",
-    "raw pixels": "* `raw pixels` takes the labels of the ten nearest training pictures, 24 x 24 RGB, no encoder.",
+    "label frequency": "`label frequency` scores every image alike, by how common each label is in training.",
+    "raw pixels": "`raw pixels` takes the labels of the ten nearest training images, 24 x 24 RGB, without an encoder.",
 }
 
 
-def write_report(results: Results, derived: Derived) -> None:
-    """Write both files beside the raw lines; pictures are linked by the names `draw` gives them.
-
-    Raises:
-        ResultsError: the folder is not writable.
-    """
-    files = {"report.md": report(derived, results.folder.resolve().name), "summary.md": summary(derived)}
-    try:
-        for name, text in files.items():
-            (results.folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"{results.folder}: cannot be written: {error.strerror or error}") from error
+def write_report(derived: Derived, folder: Path) -> None:
+    """Write both files; figures are linked by the names that `draw_figures` gives them."""
+    write_text(folder / "report.md", report(derived, folder.resolve().name))
+    write_text(folder / "summary.md", summary(derived))
 
 
 def report(derived: Derived, title: str) -> str:
@@ -66,37 +61,37 @@ def report(derived: Derived, title: str) -> str:
     if None in derived.runs:
         blocks += _main_part(derived)
     if set(derived.runs) - {None}:
-        blocks += ["## Few pictures a label", SHOTS, "![Test mAP against training pictures a label](shots.png)"]
-        blocks += [shots_table(derived, figure) for figure in FIGURE_WORDS]
+        blocks += ["## Few images per label", SHOTS, "![Test mAP against training images per label](shots.png)"]
+        blocks += [shots_table(derived, metric) for metric in COMPARED_AS]
     floors = dict.fromkeys(name for methods in derived.runs.values() for name in methods if is_floor(name))
-    blocks += ["## How to read this", "\n".join([READING, *(FLOOR_WORDS[name] for name in floors)]), *_origin(derived)]
-    return "\n\n".join(blocks) + "\n"
+    floor_notes = bullets(FLOOR_WORDS[name] for name in floors)
+    blocks += ["## How to read this", "\n".join(filter(None, (READING, floor_notes))), *_origin(derived)]
+    return document(*blocks)
 
 
 def summary(derived: Derived) -> str:
-    """The text of `summary.md`: what was measured, one table, the verdict."""
+    """The text of `summary.md`: what was measured, one table, the verdicts."""
     shots = list(derived.runs)[-1]  # all images, or the most that were measured
-    blocks = [_measured(derived), figures_table(derived, shots, SHORT, MAP), _verdicts(derived, shots)]
-    return "\n\n".join(blocks) + "\n"
+    return document(_measured(derived), metrics_table(derived, shots, SUMMARY, MAP), _verdicts(derived, shots))
 
 
-def verdict(name: str, figure: Comparison) -> str:
-    """One sentence that names a best method only where it is apart from every other."""
-    word, leading = FIGURE_WORDS[name], figure.leading
+def verdict(name: str, compared: Comparison) -> str:
+    """One sentence that names a best method only if it differs from every other."""
+    word, leading = COMPARED_AS[name][1], compared.leading
 
     def told(m: int) -> str:
-        return f"{figure.methods[m]} ({100 * figure.estimates[m]:.1f})"
+        return f"{compared.methods[m]} ({100 * compared.estimates[m]:.1f})"
 
-    if len(figure.methods) == 1:
-        return f"* **{word}**: only {told(0)} was measured."
+    if len(compared.methods) == 1:
+        return f"**{word}**: only {told(0)} was measured."
     if len(leading) > 1:
-        listed = ", ".join(told(figure.methods.index(method)) for method in leading)
-        behind = [method for method in figure.methods if method not in leading]
+        listed = ", ".join(told(compared.methods.index(method)) for method in leading)
+        behind = [method for method in compared.methods if method not in leading]
         rest = f" Behind: {', '.join(behind)}." if behind else ""
-        return f"* **{word}**: no method is best; {listed} cannot be told apart.{rest}"
-    best, second = sorted(range(len(figure.methods)), key=lambda m: -figure.estimates[m])[:2]
+        return f"**{word}**: no method is best; {listed} cannot be told apart.{rest}"
+    best, second = sorted(range(len(compared.methods)), key=lambda m: -compared.estimates[m])[:2]
     return (
-        f"* **{word}**: {told(best)} is ahead of all others; of {told(second)} by {gap(figure, best, second)} points."
+        f"**{word}**: {told(best)} is ahead of all others; of {told(second)} by {gap(compared, best, second)} points."
     )
 
 
@@ -104,15 +99,14 @@ def _measured(derived: Derived) -> str:
     setting = derived.setting
     data, images = setting["data"], setting["data"]["images"]
     labels = f"{data['classes']:,} labels{', the most frequent in training' if data['top'] else ''}"
-    pictures = ", ".join(
+    counts = ", ".join(
         f"{images.get(split, 0):,} {use}"
         for split, use in (("train", "to train"), ("val", "to validate"), ("test", "to test"))
     )
     seeds = max(len(lines) for methods in derived.runs.values() for lines in methods.values())
     return (
-        f"{labels}; pictures: {pictures}; encoder `{setting['encoder']['tag']}`. Figures are percent on the test "
-        f"pictures, mean ± standard deviation over {seeds} seed{'s' * (seeds > 1)}; a method without randomness runs "
-        "once."
+        f"{labels}; images: {counts}; encoder `{setting['encoder']['tag']}`. Values are percent on the test images, "
+        f"mean ± standard deviation over {seeds} seed{'s' * (seeds > 1)}; a method without randomness runs once."
     )
 
 
@@ -120,18 +114,18 @@ def _protocol(derived: Derived) -> str:
     test, data = derived.setting["test"], derived.setting["data"]
     missing = test["classes_without_positives"]
     return (
-        "Validation pictures decide when training stops and where each label's threshold stands (best F1). "
-        f"Prevalence, the share of true pairs of picture and label, is {100 * test['prevalence']:.1f} %: what blind "
-        f"guessing reaches in precision and mAP. Training holds {data['label_sets']:,} sets of labels; "
-        f"{data['unseen_sets']:,} test pictures have a set that it does not hold."
-        + (f" Labels on no test picture, left out of macro figures: {missing:,}." if missing else "")
+        "Validation images decide when training stops and what the threshold of each label is (best F1). "
+        f"Prevalence, the share of true pairs of image and label, is {100 * test['prevalence']:.1f} %: what blind "
+        f"guessing reaches in precision and mAP. Training contains {data['label_sets']:,} sets of labels; "
+        f"{data['unseen_sets']:,} test images have another set."
+        + (f" Labels without a test image, left out of macro metrics: {missing:,}." if missing else "")
     )
 
 
 def _main_part(derived: Derived) -> list[str]:
     blocks = ["## Result", _verdicts(derived, None), "![Test mAP and micro F1 of every method](methods.png)"]
-    blocks += ["### How well scores rank", figures_table(derived, None, RANKING, MAP)]
-    blocks += ["### What is selected at the thresholds", figures_table(derived, None, DECISIONS, F1)]
+    blocks += ["### How well scores rank", metrics_table(derived, None, RANKING, MAP)]
+    blocks += ["### What is selected at the thresholds", metrics_table(derived, None, DECISIONS, F1)]
     differences = differences_table(derived)
     if differences:
         blocks += ["### Differences", DIFFERENCES, differences]
@@ -143,12 +137,11 @@ def _main_part(derived: Derived) -> list[str]:
 
 
 def _verdicts(derived: Derived, shots: Shots) -> str:
-    told = [verdict(name, figure) for name, figure in derived.comparisons[shots].items()]
-    return "\n".join(told) or NO_INTERVAL
+    return bullets(verdict(name, compared) for name, compared in derived.comparisons[shots].items()) or NO_INTERVAL
 
 
 def _facts(derived: Derived) -> list[str]:
-    """What heads say of how they were made, numbers and words only, first seed."""
+    """What heads say about how they were made: numbers and words of the first seed."""
     rows = []
     for name, runs in derived.runs[None].items():
         facts = {key: value for key, value in runs[0].get("head", {}).items() if isinstance(value, (int, float, str))}
@@ -156,16 +149,16 @@ def _facts(derived: Derived) -> list[str]:
             f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, '.4g')}"
             for key, value in facts.items()
         )
-        rows += [f"* {name}, first seed: {', '.join(words)}"] if facts else []
-    return ["\n".join(rows)] if rows else []
+        rows += [f"{name}, first seed: {', '.join(words)}"] if facts else []
+    return [bullets(rows)]
 
 
 def _support(derived: Derived) -> str:
     counts = sorted(count for count in derived.setting["test"]["per_class"]["positives"] if count)
     few = sum(count < 10 for count in counts)
     return (
-        f"A label is on {counts[0]} to {counts[-1]:,} test pictures, half of them on {counts[len(counts) // 2]} or "
-        f"more. Labels on fewer than ten: {few} of {len(counts)}; the figure of such a label is mostly luck."
+        f"A label has {counts[0]} to {counts[-1]:,} test images, half of the labels {counts[len(counts) // 2]} or "
+        f"more. Labels with fewer than ten: {few} of {len(counts)}; their values are mostly luck."
     )
 
 
@@ -179,9 +172,8 @@ def _origin(derived: Derived) -> list[str]:
     days = sorted({line["time"][:10] for line in lines})
     versions = ", ".join(f"{name} {number}" for name, number in setting["versions"].items())
     failed = {line["variant"]: line["error"] for line in derived.failures}
-    blocks = ["\n".join(f"* Not measured: {name}: {error}" for name, error in failed.items())] if failed else []
     return [
-        *blocks,
+        bullets(f"Not measured: {name}: {error}" for name, error in failed.items()),
         f"Commit {told('commit')}; {told('machine')}; {' to '.join(dict.fromkeys((days[0], days[-1])))}; {versions}. "
         f"Encoder {setting['encoder']['fingerprint']}, data {', '.join(setting['data']['sources'])} "
         f"({setting['data']['digest'][:16]}). Raw lines: `results.jsonl`; intervals and curves: `statistics.json`.",

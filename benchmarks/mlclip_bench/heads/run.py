@@ -1,7 +1,7 @@
-"""Measure what a study has not measured yet: train, score the test pictures, write one raw line a run.
+"""Measure what a study has not measured yet: train, score the test images, write one raw line per run.
 
-Variants take turns within a seed, so a study that was stopped is balanced. A line is measured anew only where the
-recipe behind its name has changed, or where it says that the run failed.
+Variants take turns within a seed, so an interrupted study is balanced. A run is repeated only if the recipe behind its
+name has changed, or if it failed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from mlclip.heads import HEADS
 from mlclip.json_lines import Line
 from mlclip.metrics import evaluate
 from mlclip.provenance import provenance
+from mlclip.settings import Recipe, ThresholdConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
-from mlclip.training.runs import Recipe, ThresholdConfig, examples, head_features, run_cache, train_run, untrained_head
+from mlclip.training.runs import examples, head_features, run_cache, train_run, untrained_head
 from mlclip_bench.heads.floors import FLOORS, Floor
-from mlclip_bench.heads.results import Results, TestScores, key_of
+from mlclip_bench.heads.results import Results, TestScores
 from mlclip_bench.heads.studies import WITHOUT_TEXTS, few_shot
 
 Scores = npt.NDArray[np.float32]
@@ -42,9 +43,9 @@ class Task:
     Attributes:
         variant: its name in the study, or in FLOORS.
         recipe: what to train, with its seed; None for a floor.
-        shots: training images a class; None for all.
+        shots: training images per class; None for all.
         seed: of the training and of the sample.
-        texts: whether test pictures keep their texts.
+        texts: whether test images keep their texts.
     """
 
     variant: str
@@ -54,7 +55,7 @@ class Task:
     texts: bool = True
 
     def describe(self) -> Line:
-        """The task as its raw line carries it, plain JSON values."""
+        """The task as its raw line stores it, plain JSON values."""
         recipe: dict[str, Any] = {"thresholds": asdict(self.recipe.thresholds if self.recipe else ThresholdConfig())}
         if self.recipe is not None and self.recipe.training is not None:
             recipe |= {
@@ -70,7 +71,7 @@ class Task:
 
 
 def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None] = (None,)) -> list[Task]:
-    """All runs of a study: floors, then variants, in turn within each number of shots and each seed."""
+    """All runs of a study: floors, then variants, within each number of shots and each seed."""
     tasks = []
     for seed in range(seeds):
         for k in shots:
@@ -83,7 +84,7 @@ def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None]
 
 
 def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Sequence[str], top: int | None) -> Line:
-    """What all lines of a folder share: the study, facts and digests of the data, and the encoder's fingerprint."""
+    """What all lines of a folder have in common: the study, facts about the data, and the encoder."""
     return {
         "study": study,
         "data": {
@@ -100,7 +101,7 @@ def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Seque
 
 
 def warm(dataset: Dataset, store: FeatureCache, tasks: Sequence[Task], on_features: Callable[[int, int], None]) -> None:
-    """Fill the features cache with all that the tasks will read, so that no clock counts it."""
+    """Fill the features cache with all that the tasks will read, outside of any clock."""
     seen: set[tuple[str, ...]] = set()
     for recipe in {task.variant: task.recipe for task in tasks if task.recipe}.values():
         try:
@@ -108,18 +109,18 @@ def warm(dataset: Dataset, store: FeatureCache, tasks: Sequence[Task], on_featur
             if head.inputs not in seen:
                 examples(head, dataset, store, on_progress=on_features)
         except MlclipError:
-            continue  # this head will fail in its turn, and say so
+            continue  # this head will fail in its turn, with a line
         seen.add(head.inputs)
 
 
 def missing(tasks: Sequence[Task], lines: Sequence[Line]) -> list[Task]:
     """The tasks that have no line, or one that failed or came from another recipe.
 
-    Left out, too, is a method that takes no gradient step and gave the same scores under two seeds: it has no
-    randomness, and a third seed would tell nothing.
+    A method that takes no gradient step and gave the same scores under two seeds has no randomness: further seeds are
+    left out.
     """
     absent = object()
-    done = {key_of(line): line["recipe"] for line in lines if "error" not in line}
+    done = {Results.key(line): line["recipe"] for line in lines if "error" not in line}
     return [
         task
         for task in tasks
@@ -138,7 +139,7 @@ def measure_missing(
     on_task: Callable[[Task], None] = lambda task: None,
     on_epoch: Callable[[Task, Epoch], None] = lambda task, epoch: None,
 ) -> Iterator[Line]:
-    """Measure what is not there yet.
+    """Measure the tasks that `missing` gives, one after the other.
 
     A run that fails with one of mlclip's errors becomes a line with `error`, and the next one follows.
 
@@ -147,9 +148,9 @@ def measure_missing(
         results: where lines and scores go.
         dataset: images with labels and splits.
         store: the encoder's features cache.
-        setting: as `setting_of` gives it.
+        setting: from `setting_of`.
         on_task: called before a run.
-        on_epoch: called after each epoch of a training.
+        on_epoch: called after each epoch.
 
     Yields:
         Every line, as soon as it is on disk.
@@ -159,7 +160,7 @@ def measure_missing(
     """
     results.check(setting)
     results.save_targets(dataset.split("test").targets())
-    lines = results.lines()
+    lines = results.latest()
     for task in tasks:
         if not missing([task], lines):
             continue
@@ -171,7 +172,7 @@ def measure_missing(
             line |= measured
         except MlclipError as error:
             line["error"] = str(error)
-        lines.append(results.append(line, outcome))
+        lines.append(results.add_run(line, outcome))
         yield lines[-1]
 
 
@@ -196,7 +197,7 @@ def _unseeded(line: Line) -> tuple[str, int | None, Line]:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What training left: how to score pictures, thresholds, figures on validation, and what else is known."""
+    """What training gives: how to score images, thresholds, metrics on validation, and other facts."""
 
     score: Callable[[Dataset], Scores]
     thresholds: Scores
@@ -250,7 +251,7 @@ def _fit_head(recipe: Recipe, part: Dataset, store: FeatureCache, on_epoch: Call
 
 
 def _columns(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Figures with the per-class table as columns, in the order of the line's `labels`."""
+    """Metrics with the per-class table as columns, in the order of the line's `labels`."""
     names = ("positives", "selected", "precision", "recall", "average_precision", "roc_auc")
     columns = {name: [_short(row[name]) for row in metrics["per_class"]] for name in names}
     return metrics | {"per_class": columns}
@@ -261,7 +262,7 @@ def _short(value: float | None) -> float | None:
 
 
 def _data_digest(dataset: Dataset) -> str:
-    """Of all that a comparison takes from the data: files by content where it is known, labels, texts and splits."""
+    """Digest of all that a comparison takes from the data: files (by content if known), labels, texts, splits."""
     digest = hashlib.sha256(json.dumps(dataset.classes).encode())
     for item in dataset.items:
         row = [item.sha256 or item.path.name, sorted(item.labels), item.text, item.split]
@@ -270,7 +271,7 @@ def _data_digest(dataset: Dataset) -> str:
 
 
 def _label_sets(dataset: Dataset) -> dict[str, int]:
-    """How many distinct sets of labels training holds, and how many test pictures have another one."""
+    """Number of distinct sets of labels in training, and of test images with another one."""
     known, asked = ([frozenset(item.labels) for item in dataset.split(name).items] for name in ("train", "test"))
     held = set(known)
     return {"label_sets": len(held), "unseen_sets": sum(labels not in held for labels in asked)}

@@ -1,4 +1,4 @@
-"""What a study compares: names of variants, each with its recipe. Nothing is measured here."""
+"""What a study compares: variants with their recipes. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from mlclip.data import Dataset, k_shot
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS
-from mlclip.training.runs import Recipe
+from mlclip.settings import Recipe
 
 LEFT_OUT = ("siglip",)
-"""Not in `heads` unless it is named: it trains the encoder, so no features cache serves it."""
+"""Only part of `heads` if named: it trains the encoder, so it cannot use cached features."""
 
 WITHOUT_TEXTS = ("fusion, no texts",)
-"""Variants that are trained with texts and asked without any, as for pictures whose titles nobody knows."""
+"""Variants that are trained with texts and tested without, as for images without known titles."""
 
 LOSS_SETTINGS: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "bce": ("bce", {}),
@@ -25,8 +25,8 @@ LOSS_SETTINGS: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "apl, α₁ 1.3": ("apl", {"gamma_neg": 4, "gamma_pos": 0, "shift": 0.05, "alpha1": 1.3}),
     "apl, γ⁻ 3, α₁ 2.5": ("apl", {"gamma_neg": 3, "gamma_pos": 0, "shift": 0.05, "alpha1": 2.5}),
 }
-"""Settings of Huang et al. 2023, https://arxiv.org/abs/2304.05361: those of its tables for MS-COCO, NUS-WIDE and text
-classification. With its default coefficients `apl` is `asl`, so it is not measured twice."""
+"""Settings of Huang et al. 2023, https://arxiv.org/abs/2304.05361, from its tables for MS-COCO, NUS-WIDE and text
+classification. With its default coefficients `apl` equals `asl`, so it is not measured twice."""
 
 
 def _loss(head: str, loss: str, options: Mapping[str, Any]) -> Recipe:
@@ -57,13 +57,13 @@ def variants_of(study: str, heads: Sequence[str] | None = None) -> dict[str, Rec
         heads: keep the variants of these heads; None keeps all but those of `LEFT_OUT`.
 
     Raises:
-        TrainError: no such study or head, or nothing is left.
+        TrainError: no such study or head, or no variant is left.
     """
     if study not in STUDIES:
         raise TrainError(f"unknown study {study!r}: choose one of {', '.join(STUDIES)}")
     unknown = [name for name in heads or () if name not in HEADS]
     if unknown:
-        raise TrainError(f"unknown head {unknown[0]!r}: choose of {', '.join(HEADS)}")
+        raise TrainError(f"unknown head {unknown[0]!r}: choose from {', '.join(HEADS)}")
     kept = {
         name: recipe
         for name, recipe in STUDIES[study].items()
@@ -75,10 +75,10 @@ def variants_of(study: str, heads: Sequence[str] | None = None) -> dict[str, Rec
 
 
 def few_shot(dataset: Dataset, k: int, seed: int) -> Dataset:
-    """Keep about k training and about k validation images a class; test stays whole.
+    """Keep about k training and about k validation images per class, and all test images.
 
-    Validation decides when training stops and where thresholds stand. Who has k labelled images a class has no
-    large validation split either, so it is cut in the same way.
+    Validation decides when training stops and what thresholds are. With k labelled images per class there is no large
+    validation split either, so it is cut in the same way.
     """
     return _exchanged(k_shot(_exchanged(k_shot(dataset, k, seed)), k, seed))
 

@@ -1,5 +1,12 @@
-"""A served model repository under load, through the real client: define, run, store raw, derive, draw.
+"""A served model repository under load, through the real client.
 
-`define` says what is measured, `generate` sends, `run` measures one level, `store` keeps raw lines, `derive` and
-`search` compute from them, `tables`, `pictures` and `report` show it, `cli` is the command `mlclip-bench load`.
+::
+
+    define            what is measured: levels of load, their length, the images
+    generate, windows sending, and what comes back in windows of time
+    target, server_counters, resources   the server, what it counts, and what it uses
+    run, sweep, search                   one level; all levels; the highest rate that holds the target
+    results           raw lines
+    derive            from raw lines to values per level
+    tables, figures, report              CSV, figure and report
 """

@@ -1,4 +1,4 @@
-"""What is measured: levels of load, how long each is measured, what is asked and with which images."""
+"""What is measured: levels of load, how long each takes, the questions and the images."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlclip_client.inputs.folders import Walk, find_images
+from mlclip_client.inputs.folders import find_images
 from mlclip_client.pixels import ImageError, decode
 from mlclip_client.server.catalog import Via
 
 from mlclip.errors import MlclipError
 
 MOST_IMAGES = 512
-"""So many images are kept in memory and sent again and again, in an order drawn anew each round."""
+"""Images that are kept in memory and sent again and again, in a new random order each round."""
 
 
 class LoadError(MlclipError):
-    """The server, its heads or the images cannot be used for a measurement of load."""
+    """The server, its heads or the images cannot be used to measure load."""
 
 
 @dataclass(frozen=True)
 class Closed:
-    """So many askers, each of which sends its next image when the answer to the last one is there."""
+    """Clients that each send the next image when they have the answer to the last one."""
 
     concurrency: int
 
@@ -35,7 +35,7 @@ class Closed:
 
 @dataclass(frozen=True)
 class Open:
-    """Images that come at random moments, so many a second, whether or not the server keeps up."""
+    """Images that arrive at random moments, `rate` per second, whether or not the server keeps up."""
 
     rate: float
 
@@ -51,11 +51,11 @@ class Pace:
     """How long a level is measured.
 
     Attributes:
-        window: seconds that a window lasts at least.
-        requests: images that a window of the closed loop holds at least.
-        arrivals: images that a window of the open loop holds at least: its 99th percentile decides.
+        window: seconds per window, at least.
+        requests: images per window of the closed loop, at least.
+        arrivals: images per window of the open loop, at least: its 99th percentile decides.
         warmup: seconds under load before the first window.
-        windows: a level that is not stable after so many is given up as unstable.
+        windows: after this many, a level counts as unstable.
     """
 
     window: float = 5.0
@@ -65,24 +65,19 @@ class Pace:
     windows: int = 10
 
     def seconds(self, load: Open) -> float:
-        """How long a window lasts where the rate is given."""
+        """Length of a window of the open loop."""
         return max(self.window, self.arrivals / load.rate)
 
 
 @dataclass(frozen=True)
 class Images:
-    """What is sent.
-
-    Attributes:
-        files: the bytes of each.
-        rejected: how many files cannot be decoded and are left out.
-    """
+    """What is sent: the bytes of image files, and how many others were rejected as not decodable."""
 
     files: tuple[bytes, ...]
     rejected: int = 0
 
     def describe(self) -> dict[str, Any]:
-        """Count, mean size and digest, as plain JSON values."""
+        """Count, mean size and digest as plain JSON values."""
         digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in self.files))
         size = sum(map(len, self.files))
         return {"count": len(self.files), "mean_bytes": size // len(self.files), "sha256": digest.hexdigest()}
@@ -91,21 +86,17 @@ class Images:
 def read_images(
     paths: Sequence[Path], seed: int, most: int = MOST_IMAGES, on_image: Callable[[int, int], None] | None = None
 ) -> Images:
-    """Read images into memory, at most `most` of them, chosen at random.
+    """Read images below some paths into memory, at most `most` of them, chosen at random.
 
-    Args:
-        paths: files and folders.
-        seed: of the choice.
-        most: how many.
-        on_image: told (done, total).
+    `on_image` is called with the number of images read and their total.
 
     Raises:
-        LoadError: a path does not exist, or none holds an image that can be decoded.
+        LoadError: a path does not exist, or no image can be decoded.
     """
     for path in paths:
         if not path.exists():
             raise LoadError(f"no such file or folder: {path}; name images with --images")
-    found = sorted(find_images(paths, Walk()))
+    found = sorted(find_images(paths))
     chosen = random.Random(seed).sample(found, min(most, len(found)))
     files = []
     for done, path in enumerate(chosen, start=1):
@@ -127,11 +118,9 @@ class Questions:
     """What is asked of the server.
 
     Attributes:
-        heads: names of the heads.
-        via: who decodes the images.
         timeout: deadline of each request, in seconds.
-        target: seconds that 99 of 100 answers may take; None: no target.
-        seed: of arrivals and of the images' order.
+        target: seconds that 99 of 100 answers may take; None for no target.
+        seed: of the arrivals and of the order of images.
     """
 
     heads: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""From raw lines to figures: one row a level."""
+"""From raw lines to values: one row per level."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ _LATE_SHARE, _LATE_SECONDS, _BUSY = 0.1, 0.002, 0.9
 
 @dataclass(frozen=True)
 class Row:
-    """What a level showed, over its last three windows.
+    """What a level showed over its last three windows.
 
     Attributes:
-        load: how much.
         purpose: `sweep` or `search`.
-        stable: whether the three agreed.
-        windows: how many it took.
-        last: the three.
-        total: the three as one.
+        stable: whether the three windows agree.
+        windows: how many windows it took.
+        last: the three windows; `total` is the three merged.
         unanswered: requests under way at the end.
         models: `name/version` -> what Triton counted.
         ensembles: name -> steps.
@@ -62,12 +60,12 @@ class Row:
 
     @property
     def lag(self) -> float:
-        """By how many seconds the generator was late in the mean."""
+        """Mean lateness of the generator, in seconds."""
         return self.total.lag_sum / self.total.wakes if self.total.wakes else 0.0
 
     @property
     def generator_bound(self) -> bool:
-        """Whether the generator held things up: its process filled a core, or its lateness is a tenth of latency."""
+        """Whether the generator was the bottleneck: its process filled a core, or it was late by a tenth of latency."""
         late = self.mean is not None and self.lag > max(_LATE_SECONDS, _LATE_SHARE * self.mean)
         return late or (self.resources.get("client_cores") or 0.0) >= _BUSY
 
@@ -87,23 +85,23 @@ class Row:
 
 
 def rows_of(lines: Iterable[Line]) -> list[Row]:
-    """Derive all rows: concurrencies upwards, then rates upwards."""
+    """Derive all rows: concurrencies, then rates, each ascending."""
     rows = [_row(line) for line in lines]
     return sorted(rows, key=lambda row: (isinstance(row.load, Open), row.level))
 
 
 def closed_rows(rows: Iterable[Row]) -> list[Row]:
-    """Those of the closed loop."""
+    """The rows of the closed loop."""
     return [row for row in rows if isinstance(row.load, Closed)]
 
 
 def open_rows(rows: Iterable[Row]) -> list[Row]:
-    """Those of the open loop."""
+    """The rows of the open loop."""
     return [row for row in rows if isinstance(row.load, Open)]
 
 
 def capacity(rows: Iterable[Row]) -> float | None:
-    """The highest throughput of the closed loop, in images a second; None where it was not measured."""
+    """Highest throughput of the closed loop, in images per second; None where it was not measured."""
     return max((row.total.throughput for row in closed_rows(rows) if row.total.answered), default=None)
 
 

@@ -1,10 +1,10 @@
-"""Send load: askers that wait for their answers (closed loop), or images that come when they come (open loop).
+"""Send load: clients that wait for their answers (closed loop), or images that arrive at random (open loop).
 
-In the open loop a request's latency counts from the moment at which it should have been sent. A generator or a
-server that falls behind therefore shows as latency; it cannot hide behind requests that were never sent in time.
+In the open loop, a request's latency counts from the moment at which it should have been sent. A generator or server
+that falls behind therefore shows as latency; requests that were not sent in time cannot hide it.
 
-Arrivals are a Poisson process given the number of images in each window: so many moments, each anywhere in the
-window with equal chance. Windows then differ by what the server does, not by how many images happened to come.
+Arrivals are a Poisson process, conditional on the number of images per window: that many moments, uniform over the
+window. Windows then differ by what the server does, not by how many images happened to arrive.
 """
 
 from __future__ import annotations
@@ -23,23 +23,17 @@ from mlclip_bench.load.define import Closed, Load, Open, Pace
 from mlclip_bench.load.windows import Histogram, Window, is_settled
 
 Ask = Callable[[bytes], Awaitable[str | None]]
-"""Asks for one image's labels; gives None for an answer, or the kind of the error."""
+"""Asks for the labels of one image; gives None for an answer, or the kind of the error."""
 Request = Callable[[float], Coroutine[Any, Any, None]]
 T = TypeVar("T")
 _TICK = 0.05
-_PATIENCE = 10
-"""A window that waits for answers ends after so many times its length at the latest."""
+_LONGEST = 10
+"""A window that waits for answers ends after this many times its length at the latest."""
 
 
 @dataclass(frozen=True)
 class Measured(Generic[T]):
-    """What a level gave.
-
-    Attributes:
-        windows: in order.
-        observed: what `observe` gave before the first window and after each one.
-        unanswered: requests under way when the last window ended.
-    """
+    """Windows in order, what `observe` gave before the first and after each, and requests under way at the end."""
 
     windows: tuple[Window, ...]
     observed: tuple[T, ...]
@@ -57,19 +51,19 @@ async def generate(
     target: float | None = None,
     on_window: Callable[[Window], None] | None = None,
 ) -> Measured[T]:
-    """Put load on a server until three windows are stable or there is no more use in it.
+    """Put load on a server until more windows would change nothing, or there are `pace.windows`.
 
-    Requests under way at the end are awaited, and not counted.
+    Requests under way at the end are awaited but not counted.
 
     Args:
-        load: how much.
+        load: concurrency or rate.
         ask: sends one image.
-        images: files' bytes; sent round after round, each in an order of its own.
-        pace: how long windows are and how many there may be.
-        seed: of the images' order and of the arrivals.
-        observe: reads the server's own counters, at every window's edge.
+        images: bytes of the files; sent round after round, each in its own order.
+        pace: length and number of windows.
+        seed: of the order and the arrivals.
+        observe: called at the edge of every window.
         target: see `is_settled`.
-        on_window: told of every window.
+        on_window: called with every window.
     """
     tally, random = _Tally(), np.random.default_rng([seed, *_words(load)])
     feed = _shuffled(images, random)
@@ -102,7 +96,7 @@ async def generate(
 
 
 def poisson_moments(rate: float, seconds: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Moments of a Poisson process on [0, seconds), given that as many come as are expected (at least one).
+    """Moments of a Poisson process on [0, seconds), given that as many arrive as are expected (at least one).
 
     Returns:
         float64 [R], sorted.
@@ -111,7 +105,7 @@ def poisson_moments(rate: float, seconds: float, random: np.random.Generator) ->
 
 
 class _Tally:
-    """Counts what comes back, and gives it out window by window."""
+    """Counts what comes back, window by window."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -148,14 +142,14 @@ class _Tally:
             self._enough.set()
 
     async def window(self, load: Load, pace: Pace) -> None:
-        """Wait until the window that began with the last cut is over."""
+        """Wait until the present window is over."""
         seconds = pace.window if isinstance(load, Closed) else pace.seconds(load)
         self._wanted = pace.requests if isinstance(load, Closed) else 0
         await asyncio.sleep(max(0.0, self._since + seconds - self._loop.time()))
         if self._came < self._wanted:
             self._enough.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._enough.wait(), seconds * (_PATIENCE - 1))
+                await asyncio.wait_for(self._enough.wait(), seconds * (_LONGEST - 1))
 
     def cut(self) -> Window:
         """End the window here and begin the next."""
@@ -189,7 +183,7 @@ async def _arrive(
 
 
 async def _tick(tally: _Tally) -> None:
-    """Notice how late the event loop wakes up: what an answer waits before an asker sees it."""
+    """Measure how late the event loop wakes up: answers wait that long before they are seen."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _TICK

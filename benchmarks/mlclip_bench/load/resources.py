@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 _GAUGE = re.compile(r"^(nv_cpu_utilization|nv_cpu_memory_used_bytes)(?:\{[^}]*\})? (\S+)", re.MULTILINE)
-_PATIENCE = 5.0
+_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,11 @@ class Usage:
 
     Attributes:
         time: seconds, monotonic.
-        server_cpu: seconds of CPU that the server's processes have used; None where they are not on this machine.
-        server_rss: resident bytes of the same, memory that they share counted once each.
-        client_cpu: seconds of CPU of this process.
-        client_rss: its resident bytes.
-        machine_cpu: seconds of CPU that all programs of the machine have used.
-        host_cpu: share of the server's machine that is busy, as Triton's metrics say; None without metrics.
+        server_cpu: CPU seconds of the server's processes; None where they are not on this machine.
+        server_rss: their resident bytes; shared memory counts once per process.
+        client_cpu: CPU seconds of this process; `client_rss`: its resident bytes.
+        machine_cpu: CPU seconds of all programs on this machine.
+        host_cpu: how busy the server's machine is, from Triton's metrics; None without metrics.
         host_memory: bytes in use there.
     """
 
@@ -44,7 +43,7 @@ def read_usage(pid: int | None, metrics: str | None) -> Usage:
     """Read everything that can be read.
 
     Args:
-        pid: the server's process, whose children are counted too; None for a server that we have not started.
+        pid: the server's process, whose children count too; None for a server that we have not started.
         metrics: host:port of Triton's metrics, or None.
     """
     server = None if pid is None else _tree(pid)
@@ -64,11 +63,11 @@ def read_usage(pid: int | None, metrics: str | None) -> Usage:
 
 
 def cores_and_memory(readings: Sequence[Usage]) -> dict[str, float | None]:
-    """What was used between the first and the last of some readings, as plain JSON values.
+    """What was used between the first and the last reading, as plain JSON values.
 
     Returns:
-        `server_cores`, `client_cores`, `other_cores` (of other programs on this machine): CPU seconds a second;
-        `server_rss`, `client_rss`: the largest reading in bytes; `host_cpu`, `host_memory`: means.
+        `server_cores`, `client_cores`, `other_cores` (of other programs on this machine): CPU seconds per second.
+        `server_rss`, `client_rss`: the largest reading in bytes. `host_cpu`, `host_memory`: means.
     """
     first, last = readings[0], readings[-1]
     seconds = max(last.time - first.time, 1e-9)
@@ -89,7 +88,7 @@ def cores_and_memory(readings: Sequence[Usage]) -> dict[str, float | None]:
 
 
 def _tree(pid: int) -> tuple[float, int] | None:
-    """CPU seconds and resident bytes of a process and all below it."""
+    """CPU seconds and resident bytes of a process and its descendants."""
     cpu, rss = 0.0, 0
     try:
         root = psutil.Process(pid)
@@ -106,7 +105,7 @@ def _tree(pid: int) -> tuple[float, int] | None:
 
 def _gauges(metrics: str) -> dict[str, float]:
     host, _, port = metrics.removeprefix("http://").partition("/")[0].partition(":")
-    connection = http.client.HTTPConnection(host, int(port or 8002), timeout=_PATIENCE)
+    connection = http.client.HTTPConnection(host, int(port or 8002), timeout=_TIMEOUT)
     with contextlib.closing(connection):
         try:
             connection.request("GET", "/metrics")

@@ -1,4 +1,4 @@
-"""Measure one level of load and say everything about it in one line of plain JSON values."""
+"""Measure one level of load; all about it becomes one raw line."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class Reading:
-    """The server's own counters and what it uses, at one moment."""
+    """The server's own counters and what it uses at one moment."""
 
     statistics: Statistics
     usage: Usage
 
 
 def setting_of(target: Target, questions: Questions, images: Images, pace: Pace) -> Line:
-    """What must be the same for levels to stand in one table, as plain JSON values."""
+    """What must be equal for levels in one table, as plain JSON values."""
     settings = asdict(replace(questions, target=None))
     del settings["target"]
     return {
@@ -55,19 +55,16 @@ def measure(
     purpose: str,
     on_window: Callable[[Window], None] | None = None,
 ) -> Line:
-    """Put one level of load on a server.
+    """Put one level of load on a server and return the raw line.
 
     Args:
-        load: how much.
+        load: concurrency or rate.
         target: the server.
         questions: what is asked.
         images: what is sent.
         pace: how long.
         purpose: `sweep`, or `search` for a probe on the way to the highest rate.
-        on_window: told of every window.
-
-    Returns:
-        A line for the store.
+        on_window: called with every window.
 
     Raises:
         LoadError: the server's statistics cannot be read.
@@ -124,7 +121,7 @@ async def _measure(
         return Reading(read_statistics(reply), usage)
 
     try:
-        await observe()  # connects: during the first window that would take long
+        await observe()  # connects, which would take long during the first window
         return await generate(
             load, ask, images.files, pace, questions.seed, observe, target=questions.target, on_window=on_window
         )

@@ -25,12 +25,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Bracket:
-    """Between which rates the highest one lies that holds.
+    """The rates around the highest one that holds the target.
 
     Attributes:
-        low: the highest rate that held; None where none did.
-        high: the lowest rate above it that did not; None where all held.
-        contradictions: rates below `low` that did not hold.
+        low: the highest rate that held it; None if none did.
+        high: the lowest rate above that did not; None if all did.
+        contradictions: rates below `low` that did not.
     """
 
     low: Row | None
@@ -39,9 +39,9 @@ class Bracket:
 
 
 def judge(row: Row, target: float) -> Verdict:
-    """Say whether a rate holds: in each of the last three windows, as `windows.holds` says.
+    """Judge a rate by `windows.holds` in each of the last three windows.
 
-    That throughput and latency agree between windows is not asked for: one that is now 40 ms and now 60 holds 200.
+    Throughput and latency need not agree between windows: a latency between 40 and 60 ms holds 200.
 
     Args:
         row: of the open loop.
@@ -69,16 +69,16 @@ def bracket(rows: Sequence[Row], target: float) -> Bracket:
 
 
 def next_rate(rows: Sequence[Row], target: float, start: float) -> float | None:
-    """Give the rate to try next, or None where the answer is known well enough.
+    """The rate to try next, or None when the answer is known well enough.
 
     Args:
         rows: all levels of the open loop so far.
         target: in seconds.
-        start: the rate to begin with.
+        start: the first rate.
 
     Returns:
-        Between the bracket's rates; above all, where all held; below all, where none did. None once the two are
-        within 5 %, after ten probes, and where even a fiftieth of `start` does not hold.
+        A rate between those of the bracket; above all if all held the target; below all if none did. None once the two
+        are within 5 %, after ten probes, or if even a fiftieth of `start` fails.
     """
     if sum(row.purpose == "search" for row in rows) >= MOST_PROBES:
         return None

@@ -1,7 +1,7 @@
-"""What Triton counts of its models: cumulative counters, and what they grew by between two readings.
+"""What Triton counts about its models: cumulative counters, and their growth between two readings.
 
-Counters of an ensemble hold its own waiting and the sum of its steps' computing; how long images wait for a step
-stands with the step. See Triton's statistics extension,
+Counters of an ensemble hold its own waiting and the sum of its steps' computing; the waiting for a step is counted
+with the step. See Triton's statistics extension,
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md.
 """
 
@@ -16,18 +16,10 @@ from mlclip_bench.load.define import LoadError
 
 @dataclass(frozen=True)
 class Counters:
-    """Of one version of one model; times are sums in nanoseconds.
+    """Counters of one version of one model.
 
-    Attributes:
-        inferences: images that ran.
-        executions: batches in which they ran.
-        success: requests that ended well.
-        success_ns: their time on the server.
-        failures: requests that did not.
-        queue_ns: waiting.
-        input_ns: gathering the inputs.
-        infer_ns: computing.
-        output_ns: handing out the outputs.
+    An inference is an image, an execution a batch; `success` and `failures` count requests. Times are sums over
+    successful requests, in nanoseconds.
     """
 
     inferences: int = 0
@@ -42,11 +34,11 @@ class Counters:
 
     @property
     def batch(self) -> float:
-        """Mean number of images in a batch."""
+        """Mean number of images per batch."""
         return self.inferences / self.executions if self.executions else 0.0
 
     def mean_us(self, field: str) -> float:
-        """One of the times in microseconds a request."""
+        """One of the times in microseconds per request."""
         return float(getattr(self, field)) / self.success / 1000 if self.success else 0.0
 
 
@@ -74,22 +66,22 @@ def read_statistics(reply: Any) -> dict[str, Counters]:
 
 
 def difference(before: Statistics, after: Statistics) -> dict[str, Counters]:
-    """What each model has done between two readings; models that did nothing are left out.
+    """What each model did between two readings; idle models are left out.
 
     Raises:
-        LoadError: a counter went back, so this is not the server, or not the model, of before.
+        LoadError: a counter decreased, so the server or the model is not the same as before.
     """
     grown = {}
     for name, now in after.items():
         earlier = before.get(name, Counters())
         growth = Counters(**{f.name: getattr(now, f.name) - getattr(earlier, f.name) for f in fields(Counters)})
         if min(asdict(growth).values()) < 0:
-            raise LoadError(f"model {name} was loaded anew during the measurement; measure again")
+            raise LoadError(f"model {name} was loaded again during the measurement; measure again")
         if growth.success or growth.failures or growth.inferences:
             grown[name] = growth
     return grown
 
 
 def ensemble_steps(config: Any) -> tuple[str, ...]:
-    """Names of the models that an ensemble's config strings together; none where it is a model of its own."""
+    """Names of the models in an ensemble's config; empty for other models."""
     return tuple(step.model_name for step in config.ensemble_scheduling.step)

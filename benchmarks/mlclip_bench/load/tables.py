@@ -1,17 +1,18 @@
-"""Tables with the columns of perf_analyzer's CSV, so that its figures and ours can be laid side by side.
+"""CSV tables with the columns of perf_analyzer, so that both can be compared.
 
-Microseconds, as there. Two things differ: our client does not time its own sending and receiving, which are inside
-`Network+Server Send/Recv` while `Client Send` and `Client Recv` are 0, and latencies of the open loop count from the
-intended moment. Two columns follow perf_analyzer's, which leaves out levels that are not stable.
+Times are in microseconds, as there. Two things differ. Our client does not time its own sending and receiving: they
+are part of `Network+Server Send/Recv`, while `Client Send` and `Client Recv` are 0. Latencies of the open loop count
+from the intended moment. Two columns are ours; perf_analyzer leaves out levels that are not stable.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlclip.errors import ResultsError
+from mlclip_bench.kit.files import write_text
 from mlclip_bench.load.derive import PERCENTILES, Row, closed_rows, open_rows
 from mlclip_bench.load.server_counters import Counters
 
@@ -34,11 +35,7 @@ def columns(mode: str) -> list[str]:
 
 
 def write_tables(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write `load.csv` (closed loop), `load.rates.csv` (open loop), and `load.models.csv` (the models behind both).
-
-    Raises:
-        ResultsError: the folder is not writable.
-    """
+    """Write `load.csv` (closed loop), `load.rates.csv` (open loop), and `load.models.csv` (the models behind both)."""
     tables = {}
     if closed := closed_rows(rows):
         tables["load.csv"] = [columns("closed"), *map(level_cells, closed)]
@@ -48,17 +45,11 @@ def write_tables(rows: Sequence[Row], folder: Path) -> list[Path]:
     if models:
         header = ["Model", *LEVEL.values(), "Inferences/Second", *TIMES, "Batch"]
         tables["load.models.csv"] = [header, *models]
-    try:
-        for name, table in tables.items():
-            with (folder / name).open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerows(table)
-    except OSError as error:
-        raise ResultsError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    return [folder / name for name in tables]
+    return [write_text(folder / name, _csv(table)) for name, table in tables.items()]
 
 
 def level_cells(row: Row) -> list[str]:
-    """A level in the columns of `columns`; of several ensembles that were asked one after the other, the sums."""
+    """A level in the columns of `columns`; for several ensembles, asked one after the other, the sums."""
     asked = row.asked().values()
     parts = [sum(_parts(counters)[n] for counters in asked) for n in range(4)]
     latencies = [_us(row.percentile(percent)) for percent in PERCENTILES]
@@ -74,7 +65,7 @@ def level_cells(row: Row) -> list[str]:
 
 
 def model_cells(row: Row) -> list[list[str]]:
-    """The models behind a level: what is neither waiting nor computing stands under network, as in perf_analyzer."""
+    """The models behind a level; what is neither waiting nor computing counts as network, as in perf_analyzer."""
     images = sum(counters.success for counters in row.asked().values()) / max(1, len(row.asked()))
     level = [f"{row.level:g}", ""] if row in closed_rows([row]) else ["", f"{row.level:g}"]
     table = []
@@ -85,6 +76,12 @@ def model_cells(row: Row) -> list[list[str]]:
         throughput = f"{share * row.total.throughput:g}"
         table.append([name.replace("/", "_v"), *level, throughput, *_times(rest, parts), f"{counters.batch:.2f}"])
     return table
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _parts(counters: Counters) -> tuple[float, ...]:

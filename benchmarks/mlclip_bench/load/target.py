@@ -1,4 +1,4 @@
-"""The server under load: one that we start on a model repository, or one that runs already."""
+"""The server under load: one that we start on a model repository, or one that is running already."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ class Target:
     """A server that answers.
 
     Attributes:
-        name: of the repository's folder, or the address.
-        url: host:port of its gRPC endpoint.
+        name: the folder of the repository, or the address.
+        url: host:port of its gRPC endpoint; `metrics` is that of its metrics, or None.
         pid: its process; None where we have not started it.
-        metrics: host:port of its metrics, or None.
-        heads: names of the heads that it serves.
-        ensembles: name of each ensemble -> the models that it strings together.
+        heads: names of the served heads.
+        ensembles: name of each ensemble -> its models.
         contents: name of each ensemble -> digest of everything behind it.
     """
 
@@ -44,11 +43,7 @@ class Target:
     contents: dict[str, str]
 
     def choose(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
-        """Give the heads to ask: those that are wanted, or all.
-
-        Raises:
-            LoadError: one is not served.
-        """
+        """The heads to ask: the wanted ones, or all; raises LoadError if one is not served."""
         served = ", ".join(self.heads) or "none"
         missing = [name for name in wanted or () if name not in self.heads]
         if missing or not self.heads:
@@ -58,11 +53,7 @@ class Target:
 
 @contextmanager
 def started(repository: Path) -> Iterator[Target]:
-    """Serve a repository on this machine, on free ports, for the time of the context.
-
-    Raises:
-        LoadError: it cannot be served.
-    """
+    """Serve a repository on this machine, on free ports, inside the context; raises LoadError if that fails."""
     server = Server(repository, ready_timeout=_START)
     try:
         server.start()
@@ -77,11 +68,7 @@ def started(repository: Path) -> Iterator[Target]:
 
 @contextmanager
 def running(url: str, metrics: str | None) -> Iterator[Target]:
-    """Take a server that somebody else has started.
-
-    Raises:
-        LoadError: nobody answers there, or not a server of this kind.
-    """
+    """Use a server that is running already; raises LoadError if none answers."""
     yield _look(url, url, None, metrics)
 
 

@@ -2,7 +2,7 @@
 
 The rule is perf_analyzer's: of the last three windows, the largest throughput and the largest mean latency are at
 most 10 % above the smallest (https://github.com/triton-inference-server/perf_analyzer, docs/cli.md,
-`--stability-percentage`). Answers belong to the window in which they come, whenever they were asked for.
+`--stability-percentage`). An answer counts in the window in which it arrives, whenever its image was sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STEP = math.log(1.01)
 
 
 class Histogram:
-    """Latencies in bins that grow by 1 %, so that any percentile is known to half a percent.
+    """Latencies in bins that grow by 1 %, so that every percentile is known to half a percent.
 
     Args:
         counts: bin -> how many; bin b stands for 1.01**b microseconds.
@@ -37,7 +37,7 @@ class Histogram:
         return self.counts.total()
 
     def percentile(self, percent: float) -> float | None:
-        """The latency in seconds that stands at perf_analyzer's rank, p / 100 (n - 1) rounded; None of nothing."""
+        """Latency in seconds at perf_analyzer's rank, p / 100 (n - 1) rounded; None without latencies."""
         rank = int(percent / 100 * (self.total() - 1) + 0.5)
         for number in sorted(self.counts):
             rank -= self.counts[number]
@@ -51,12 +51,10 @@ class Window:
     """What came back within one window.
 
     Attributes:
-        seconds: how long it lasted.
-        latency_sum: of its answers, in seconds.
-        histogram: of the same latencies.
-        errors: kind -> how many requests ended with it.
-        lag_sum: by how many seconds the generator was late, summed over its wake-ups.
-        wakes: how many those were.
+        seconds: its length.
+        latency_sum: of its answers, in seconds; `histogram` has the same latencies.
+        errors: kind -> number of requests that ended with it.
+        lag_sum: lateness of the generator in seconds, summed over its `wakes`.
     """
 
     seconds: float
@@ -68,17 +66,17 @@ class Window:
 
     @property
     def answered(self) -> int:
-        """How many answers came."""
+        """Number of answers."""
         return self.histogram.total()
 
     @property
     def throughput(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return self.answered / self.seconds
 
     @property
     def mean_latency(self) -> float | None:
-        """In seconds; None where no answer came."""
+        """In seconds; None without answers."""
         return self.latency_sum / self.answered if self.answered else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,13 +123,13 @@ def merge(windows: Iterable[Window]) -> Window:
 
 
 def is_stable(windows: Sequence[Window]) -> bool:
-    """Tell whether the last three windows agree in throughput and in mean latency."""
+    """Whether the last three windows agree in throughput and in mean latency."""
     found = spreads(windows)
     return found is not None and max(found) <= 1 + TOLERANCE
 
 
 def spreads(windows: Sequence[Window]) -> tuple[float, float] | None:
-    """Give largest over smallest throughput, and mean latency, of the last three windows; None of fewer answered."""
+    """Largest over smallest throughput and mean latency of the last three windows; None if one has no answers."""
     last = windows[-CONSECUTIVE:]
     latencies = [window.mean_latency for window in last]
     known = [latency for latency in latencies if latency is not None]
@@ -142,11 +140,11 @@ def spreads(windows: Sequence[Window]) -> tuple[float, float] | None:
 
 
 def holds(window: Window, rate: float, target: float) -> bool:
-    """Tell whether a window of the open loop holds a target: in time, without an error, and keeping up.
+    """Whether a window of the open loop holds a target: in time, without errors, and keeping up.
 
     Args:
         window: what came back.
-        rate: images a second that came; answers may be 10 % fewer, since some are still under way at the end.
+        rate: images per second that arrived; answers may be 10 % fewer, as some are still under way at the end.
         target: seconds that 99 of 100 answers may take.
     """
     high = window.histogram.percentile(99)
@@ -155,15 +153,15 @@ def holds(window: Window, rate: float, target: float) -> bool:
 
 
 def is_settled(windows: Sequence[Window], rate: float | None = None, target: float | None = None) -> bool:
-    """Tell whether more windows would change nothing.
+    """Whether more windows would change nothing.
 
-    That is so when the last three are stable, when all three hold the target or none does, or when nothing but
-    errors comes.
+    That is the case when the last three are stable, when all three hold the target or none does, or when only errors
+    come back.
 
     Args:
         windows: so far.
-        rate: images a second that come; None in the closed loop.
-        target: see `holds`; None where there is none.
+        rate: images per second that arrive; None in the closed loop.
+        target: see `holds`; None without a target.
     """
     if windows and not windows[-1].answered and windows[-1].errors:
         return True

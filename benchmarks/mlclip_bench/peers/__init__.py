@@ -1,6 +1,11 @@
-"""Peers: the same images through what people would use instead of mlclip, interleaved, as ratios.
+"""The same images through mlclip and through what people would use instead, in turns; the results are ratios.
 
-`catalogue` says who, `environments` and `material` get them ready, `measure` stores raw lines, `derive` and
-`report` turn them into figures and a page. Each peer is one script in `scripts/`, run by the interpreter of an
-environment of its own.
+::
+
+    catalogue                  the peers: what is installed for each, and its script in `scripts/`
+    environments, material     interpreters, weights in every format, a model repository
+    hugging_face               the same weights in Hugging Face's format
+    measure, agreement         rounds in which all peers take turns; whether their vectors agree
+    results                    raw lines
+    derive, report             from raw lines to ratios and a report
 """

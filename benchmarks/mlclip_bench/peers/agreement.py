@@ -1,8 +1,7 @@
-"""Do two programs give the same vectors? Three figures, since one can be fooled.
+"""Whether two programs give the same vectors: three values, since one can be misleading.
 
-Vectors of a network with random weights all lie close together, so that a plain cosine is near 1 whatever the
-images. Cosines of what is left when the base's mean is taken off are not, and tell a wrong picture or a wrong
-activation at once.
+Vectors of a network with random weights all lie close together, so a plain cosine is near 1 for any two images.
+Cosines after subtraction of the base's mean are not, and show a wrong image or a wrong activation at once.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 FLOOR = 0.95
-"""Lowest centred cosine that still counts as the same vectors: other libraries resize pictures a little otherwise."""
+"""Lowest centred cosine that still counts as the same vectors: libraries resize images slightly differently."""
 
 
 def compare(vectors: Floats, base: Floats) -> dict[str, float | bool]:
@@ -23,9 +22,9 @@ def compare(vectors: Floats, base: Floats) -> dict[str, float | bool]:
         base: float32 [n, D].
 
     Returns:
-        `cosine`: the lowest over images. `centred_cosine`: the lowest, with the mean of the base's unit vectors
-        taken off both. `own`: the share of images whose nearest base vector is their own (or the same as their
-        own, where two files show one picture). `agree`: `centred_cosine` is at least FLOOR.
+        `cosine`: the lowest over images. `centred_cosine`: the lowest after the mean of the base's unit vectors is
+        subtracted from both. `own`: the share of images whose nearest base vector is their own (or equal to it, if
+        two files show one image). `agree`: `centred_cosine` is at least FLOOR.
 
     Raises:
         ValueError: shapes differ.

@@ -1,4 +1,4 @@
-"""Who is measured: for each peer what it is, what is installed for it, and the script that drives it.
+"""The peers: what each is, what is installed for it, and the script that drives it.
 
 Versions are pinned, and torch is the same for all, so that two runs measure the same programs.
 """
@@ -15,7 +15,7 @@ TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 
 
 class PeerError(MlclipError):
-    """A peer cannot be installed, loaded or used; the message is one line, often the peer's own."""
+    """A peer cannot be installed or measured; the message is one line, often the peer's own."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,8 @@ class Peer:
     """Something that turns image files into vectors or labels.
 
     Attributes:
-        name: short name, also of its environment's folder.
-        title: what it is, for people.
-        script: the file with its `load(settings)`; see `scripts/speak.py`.
+        name: short name, also of the folder of its environment.
+        script: the file with its `load(settings)`; see `scripts/embed.py`.
         requirements: what pip installs into an environment of its own; empty: it runs in this one.
         served: it asks the model server, which is started for it.
         vectors: it gives vectors, which are compared with the others'.
@@ -40,7 +39,7 @@ class Peer:
 
 
 BASE = "open_clip"
-"""The peer that all others are stated in multiples of."""
+"""The peer to which all others are compared as ratios."""
 CLIENT = "mlclip-triton"
 
 PEERS: dict[str, Peer] = {
@@ -93,11 +92,7 @@ PEERS: dict[str, Peer] = {
 
 
 def choose(names: str | None) -> tuple[Peer, ...]:
-    """Give the peers of a comma-separated list, in the order of PEERS; all for None.
-
-    Raises:
-        PeerError: a name is unknown.
-    """
+    """The peers of a comma-separated list, or all, in the order of PEERS; raises PeerError for an unknown name."""
     wanted = set(PEERS) if names is None else {name.strip() for name in names.split(",")}
     unknown = sorted(wanted - set(PEERS))
     if unknown:

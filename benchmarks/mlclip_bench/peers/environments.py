@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, built once and used again while its requirements stay the same."""
+"""A virtual environment per peer, built once and used again until its requirements change."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlclip_bench.peers.catalogue import Peer, PeerError
 
 DEFAULT_ENVS = Path.home() / ".cache" / "mlclip" / "peers"
 STAMP = "mlclip-requirements.txt"
-"""Written into an environment last, so that one that was left half built is built anew."""
+"""Written into an environment last, so that an incomplete one is built again."""
 
 
 def interpreter(peer: Peer, envs: Path) -> Path:
-    """Give the Python that runs a peer; builds its environment where there is none with these requirements.
+    """The Python of a peer; builds its environment if there is none with these requirements.
 
     Raises:
-        PeerError: the environment cannot be made or its requirements cannot be installed; says what pip said.
+        PeerError: the environment cannot be made, or its requirements cannot be installed; with pip's message.
     """
     if not peer.requirements:
         return Path(sys.executable)
@@ -29,7 +29,7 @@ def interpreter(peer: Peer, envs: Path) -> Path:
 
 
 def is_built(peer: Peer, envs: Path) -> bool:
-    """Tell whether a peer's environment is there, or needs none."""
+    """Whether a peer's environment exists, or it needs none."""
     stamp = envs / peer.name / STAMP
     return not peer.requirements or (stamp.is_file() and stamp.read_text() == _stamp(peer))
 
@@ -54,7 +54,7 @@ def _run(command: list[str], name: str) -> None:
 
 
 def last_error(output: str) -> str:
-    """Pick the one line of a program's output that says best what went wrong: the last error, or the last line."""
+    """The line of a program's output that says best what went wrong: the last error, or the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error")]
     return (errors or lines or [""])[-1][:300]
@@ -65,5 +65,5 @@ def _python(folder: Path) -> Path:
 
 
 def _stamp(peer: Peer) -> str:
-    """The requirements, and the Python that they were installed for."""
+    """The requirements, and the version of Python for which they were installed."""
     return "".join(f"{line}\n" for line in (f"# Python {sys.version.split()[0]}", *peer.requirements))

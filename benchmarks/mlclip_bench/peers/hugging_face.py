@@ -1,8 +1,8 @@
 """An open_clip ViT as a folder in Hugging Face's CLIPModel format: the same weights, under other names.
 
-The layers are the same in both libraries (Radford et al. 2021, https://arxiv.org/abs/2103.00020). What differs: one
-packed projection for query, key and value here, three there; projections to the shared space are plain matrices
-here and transposed linear layers there. The folder's tokenizer is CLIP's own, made from open_clip's vocabulary.
+The layers are the same in both libraries (Radford et al. 2021, https://arxiv.org/abs/2103.00020). Two things differ:
+one packed projection for query, key and value here, three there; projections to the shared space are plain matrices
+here and transposed linear layers there. The tokenizer is CLIP's own, made from open_clip's vocabulary.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _IN_LAYER = {
 _PACKED = "attn.in_proj_"
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _MERGES = 49152 - 256 - 2
-"""How many of the vocabulary file's merges CLIP uses: 49,152 entries, less 256 bytes with and without word end."""
+"""Number of merges that CLIP uses: 49,152 entries less 256 bytes, minus 2 special tokens."""
 _RESAMPLING = {"bilinear": 2, "bicubic": 3}
 
 
@@ -58,10 +58,10 @@ def write_hugging_face(encoder: Encoder, folder: Path) -> None:
 
     Args:
         encoder: an open_clip model with a ViT and CLIP's own text tower.
-        folder: made where it does not exist.
+        folder: made if it does not exist.
 
     Raises:
-        PeerError: the model is not of that kind, or wants pixels that CLIPImageProcessor cannot make.
+        PeerError: the model is of another kind, or needs pixels that CLIPImageProcessor cannot make.
     """
     model = encoder.model
     config = model_config(model)
@@ -79,7 +79,7 @@ def write_hugging_face(encoder: Encoder, folder: Path) -> None:
 
 
 def renamed(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Give the weights of open_clip's CLIP under CLIPModel's names, float32 and contiguous.
+    """The weights of open_clip's CLIP under CLIPModel's names, float32 and contiguous.
 
     Raises:
         PeerError: a weight has no place there.
@@ -90,7 +90,7 @@ def renamed(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def model_config(model: nn.Module) -> dict[str, Any]:
-    """Describe the architecture as CLIPModel's config.json does; sizes are read off the weights.
+    """The content of CLIPModel's config.json; sizes are read from the weights.
 
     Raises:
         PeerError: the model is no ViT with CLIP's own text tower.
@@ -126,14 +126,14 @@ def model_config(model: nn.Module) -> dict[str, Any]:
 
 
 def processor_config(encoder: Encoder) -> dict[str, Any]:
-    """Describe the preprocessing as CLIPImageProcessor's preprocessor_config.json does.
+    """The content of CLIPImageProcessor's preprocessor_config.json.
 
     Raises:
-        PeerError: the encoder pads its pictures, which CLIPImageProcessor does not.
+        PeerError: the encoder pads its images, which CLIPImageProcessor does not.
     """
     spec = encoder.spec
     if spec.resize_mode == "longest":
-        raise PeerError("this encoder pads its pictures, and CLIPImageProcessor does not: use ViT-B-32")
+        raise PeerError("this encoder pads its images, and CLIPImageProcessor does not: use ViT-B-32")
     square = {"height": spec.size, "width": spec.size}
     return {
         "image_processor_type": "CLIPImageProcessor",
@@ -156,7 +156,7 @@ def vocabulary(lines: list[str]) -> tuple[dict[str, int], list[str]]:
     """CLIP's vocabulary and merges from the lines of its vocabulary file, whose first line is a title.
 
     Returns:
-        Token to id: 256 bytes, the same at a word's end, one token a merge, start and end; and the merges.
+        Token -> id (256 bytes, the same at a word's end, one token per merge, start and end), and the merges.
     """
     merges = lines[1 : _MERGES + 1]
     letters = list(bytes_to_unicode().values())
@@ -193,7 +193,7 @@ def _in_layer(layer: str, rest: str, value: Tensor) -> Iterator[tuple[str, Tenso
 
 
 def _tower(transformer: Any) -> dict[str, Any]:
-    """Sizes of one tower; the activation is read off its modules, since a weights' tag may have changed it."""
+    """Sizes of one tower; the activation is read from its modules, as the tag of the weights may have changed it."""
     block = transformer.resblocks[0]
     quick = isinstance(block.mlp.gelu, QuickGELU)
     return {

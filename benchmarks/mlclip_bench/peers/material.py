@@ -1,4 +1,4 @@
-"""What all peers need: one set of weights in each one's format, and a model repository with a head on it."""
+"""What all peers need: one set of weights in every format, and a model repository with a head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlclip_export.repository import latest_version
 
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.folder import save_encoder
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.training.pretrain import save_encoder
 from mlclip_bench.peers.hugging_face import write_hugging_face
 
 HEAD = "mld"
@@ -24,15 +24,9 @@ HEAD = "mld"
 
 @dataclass(frozen=True)
 class Material:
-    """Where things lie.
+    """Where the material is: the same weights in three formats, and a model repository with the head HEAD.
 
-    Attributes:
-        open_clip: encoder folder in open_clip's format.
-        hugging_face: the same weights in Hugging Face's.
-        onnx: the exported encoder's graph.
-        repository: model repository with the head HEAD.
-        spec: the pixels that the encoder wants.
-        encoder: tag and fingerprint of the encoder.
+    `spec` describes the pixels that the encoder needs, `encoder` is its tag and fingerprint.
     """
 
     open_clip: Path
@@ -43,7 +37,7 @@ class Material:
     encoder: dict[str, str]
 
     def settings(self) -> dict[str, Any]:
-        """What peers are told, as plain JSON values."""
+        """The settings that peers get, as plain JSON values."""
         files = {name: str(getattr(self, name)) for name in ("open_clip", "hugging_face", "onnx")}
         return {**files, "spec": self.spec, "head": HEAD}
 
@@ -51,21 +45,19 @@ class Material:
 def prepare(
     name: str, pretrained: str | None, classes: int, folder: Path, on_step: Callable[[str], None] = lambda step: None
 ) -> Material:
-    """Make what is not there yet.
+    """Make what does not exist yet.
 
     Weights are stored in float16 and read back, so that every format holds the same numbers.
 
     Args:
-        name: what `load_encoder` is asked for.
-        pretrained: the same; `random` for random weights, the same ones every time.
-        classes: N of the head, whose weights are random: they do not change what it costs.
-        folder: where material lies; each set of weights has a folder of its own in it.
+        name: as for `load_encoder`.
+        pretrained: as for `load_encoder`; `random` gives the same random weights every time.
+        classes: N of the head; its weights are random, which does not change its cost.
+        folder: for all material; each set of weights has a folder in it.
         on_step: called with what is made next.
 
     Raises:
-        EncoderError: the encoder cannot be loaded.
-        PeerError: it has no Hugging Face format.
-        ExportError: it cannot be exported.
+        MlclipError: the encoder cannot be loaded or exported, or has no Hugging Face format.
     """
     on_step("the encoder")
     asked = load_encoder(name, pretrained)
@@ -101,7 +93,7 @@ def _run(encoder: Encoder, classes: int) -> Run:
 
 
 def _once(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Write a folder under another name and rename it, so that what has its name is whole."""
+    """Write a folder under another name and rename it, so that a folder with this name is complete."""
     if not folder.exists():
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)

@@ -1,12 +1,13 @@
-"""Measure: load all peers, compare their vectors outside the clock, then let them take turns, round by round.
+"""Measure: load all peers, compare their vectors outside of any clock, then let them take turns, round by round.
 
-A peer that cannot be installed, loaded or used becomes a line with its error, and the others go on. In a round all
-peers see the same images in the same order; another round has another order.
+A peer that cannot be installed, loaded or used becomes a line with its error, and the others continue. In a round, all
+peers get the same images in the same order; every round has another order.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,14 +18,27 @@ from typing import Any
 import numpy as np
 from mlclip_serve import ServeError, Server
 
+from mlclip.json_lines import Line
 from mlclip.provenance import provenance
+from mlclip_bench.kit.workers import Worker, WorkerError
 from mlclip_bench.peers.agreement import compare
-from mlclip_bench.peers.catalogue import BASE, Peer, PeerError
+from mlclip_bench.peers.catalogue import BASE, SCRIPTS, Peer
 from mlclip_bench.peers.material import Material
-from mlclip_bench.peers.process import PeerProcess
-from mlclip_bench.peers.raw import Raw
+from mlclip_bench.peers.results import Results
 
-Seen = Callable[[dict[str, Any]], None]
+OnLine = Callable[[Line], None]
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+"""A peer reads local folders only, and reports nothing to anybody."""
+_NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True)
@@ -32,11 +46,10 @@ class Plan:
     """What is measured.
 
     Attributes:
-        images: the files, each seen once a round by every peer.
-        rounds: how often.
-        batch: images a batch, for peers that build their own.
+        images: the files; every peer gets each once per round.
+        batch: images per batch, for peers that build their own.
         concurrency: requests under way, for peers that ask the server.
-        seed: of the images' order.
+        seed: of the order of images.
         deadline: seconds for any one answer of a peer.
     """
 
@@ -49,42 +62,44 @@ class Plan:
 
 
 def measure(
-    plan: Plan, pythons: Mapping[Peer, Path], material: Material, raw: Raw, on_line: Seen = lambda line: None
+    plan: Plan,
+    pythons: Mapping[Peer, Path],
+    material: Material,
+    results: Results,
+    on_line: OnLine = lambda line: None,
 ) -> None:
-    """Measure and write raw lines as they come.
+    """Measure the peers in their order, each with its interpreter; every line is written and given to `on_line`.
 
-    Args:
-        plan: what is measured.
-        pythons: the peers in their order, each with the interpreter that runs it.
-        material: weights and model repository.
-        raw: where lines go, which already tells of the setting and of peers that could not be installed.
-        on_line: called with every line.
+    The results hold the setting already, and the peers that could not be installed.
     """
-    bench = _Bench(plan, raw, on_line)
+    bench = _Bench(plan, results, on_line)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlclip-peers-")))
         settings = material.settings() | {
             "batch": plan.batch,
             "concurrency": plan.concurrency,
             "deadline": plan.deadline,
+            "url": _serve(material, [peer for peer in pythons if peer.served], bench, stack),
         }
-        url = _serve(material, [peer for peer in pythons if peer.served], bench, stack)
-        running = []
         for peer, python in pythons.items():
             if peer.name not in bench.failed:
-                process = stack.enter_context(PeerProcess(peer, python, scratch / f"{peer.name}.log"))
-                if bench.load(process, settings | {"url": url}):
-                    running.append(process)
-        bench.check(running, scratch)
+                bench.load(peer, stack.enter_context(start(peer, python)), settings)
+        bench.check(scratch)
         for number in range(plan.rounds):
             images = _write_list(scratch / "round.json", shuffled(plan.images, plan.seed + number))
-            for process in running:
-                bench.time(process, number, images)
+            bench.time(number, images)
 
 
-def setting(plan: Plan, material: Material, peers: Sequence[Peer], classes: int) -> dict[str, Any]:
-    """What the raw file's first line tells: the plan, the encoder, the peers, and where it was measured."""
+def start(peer: Peer, python: Path) -> Worker:
+    """Start a peer with the interpreter of its environment."""
+    environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED} | OFFLINE
+    return Worker(SCRIPTS / "embed.py", str(peer.script), python=python, environment=environment)
+
+
+def setting(plan: Plan, material: Material, peers: Sequence[Peer], classes: int) -> Line:
+    """The first raw line: the plan, the encoder, the peers, and where it was measured."""
     return {
+        "kind": "setting",
         "images": len(plan.images),
         "bytes": sum(path.stat().st_size for path in plan.images),
         "rounds": plan.rounds,
@@ -100,74 +115,74 @@ def setting(plan: Plan, material: Material, peers: Sequence[Peer], classes: int)
 
 
 def shuffled(images: Sequence[Path], seed: int) -> list[Path]:
-    """Give the images in the order of one round."""
+    """The images in the order of one round."""
     return [images[index] for index in np.random.default_rng(seed).permutation(len(images))]
 
 
 class _Bench:
-    """Asks peers, writes what comes back, and remembers who has failed."""
+    """Asks peers, writes what comes back, and remembers which have failed."""
 
-    def __init__(self, plan: Plan, raw: Raw, on_line: Seen) -> None:
-        self.plan, self.raw, self.on_line = plan, raw, on_line
+    def __init__(self, plan: Plan, results: Results, on_line: OnLine) -> None:
+        self.plan, self.results, self.on_line = plan, results, on_line
+        self.running: dict[Peer, Worker] = {}
         self.failed: set[str] = set()
 
-    def load(self, process: PeerProcess, settings: dict[str, Any]) -> bool:
-        """Let a peer load; tells whether it did."""
-        answer = self._ask(process, {"do": "load", **settings}, "load")
+    def load(self, peer: Peer, worker: Worker, settings: Mapping[str, Any]) -> None:
+        """Let a peer load; it takes part in all rounds if it did."""
+        answer = self._ask(peer, worker, "load", {"do": "load", **settings})
         if answer is not None:
-            self._write("ready", peer=process.peer.name, seconds=answer["seconds"], about=answer["about"])
-        return answer is not None
+            self._write("ready", peer=peer.name, seconds=answer["seconds"], about=answer["about"])
+            self.running[peer] = worker
 
-    def check(self, running: Sequence[PeerProcess], scratch: Path) -> None:
+    def check(self, scratch: Path) -> None:
         """Let every peer see all images once, which warms it up and gives the vectors to compare."""
         images, base = _write_list(scratch / "all.json", self.plan.images), None
-        for process in running:
-            name, file = process.peer.name, scratch / f"{process.peer.name}.npy"
-            if not process.peer.vectors:
-                self._ask(process, {"do": "run", "list": images}, "warm-up")
-            elif self._ask(process, {"do": "vectors", "list": images, "file": str(file)}, "warm-up"):
-                vectors = np.load(file, allow_pickle=False)
-                base = vectors if name == BASE else base
-                if base is not None:
-                    try:
-                        self._write("agreement", peer=name, **compare(vectors, base))
-                    except ValueError as error:
-                        self.fail(name, "warm-up", str(error))
+        for peer, worker in self.running.items():
+            file = scratch / f"{peer.name}.npy"
+            request = {"do": "run", "images": images} | ({"vectors": str(file)} if peer.vectors else {})
+            if self._ask(peer, worker, "warm-up", request) is None or not peer.vectors:
+                continue
+            vectors = np.load(file, allow_pickle=False)
+            base = vectors if peer.name == BASE else base
+            if base is not None:
+                try:
+                    self._write("agreement", peer=peer.name, **compare(vectors, base))
+                except ValueError as error:
+                    self.fail(peer, "warm-up", str(error))
 
-    def time(self, process: PeerProcess, number: int, images: str) -> None:
-        """Take one peer's time in one round."""
-        if process.peer.name not in self.failed:
-            answer = self._ask(process, {"do": "run", "list": images}, f"round {number + 1}")
-            if answer is not None:
-                self._write(
-                    "time", peer=process.peer.name, round=number, images=answer["images"], seconds=answer["seconds"]
-                )
+    def time(self, number: int, images: str) -> None:
+        """Let all peers take their turns in one round."""
+        for peer, worker in self.running.items():
+            if peer.name not in self.failed:
+                answer = self._ask(peer, worker, f"round {number + 1}", {"do": "run", "images": images})
+                if answer is not None:
+                    self._write("time", peer=peer.name, round=number, **{k: answer[k] for k in ("images", "seconds")})
 
-    def fail(self, name: str, stage: str, error: str) -> None:
+    def fail(self, peer: Peer, stage: str, error: str) -> None:
         """Write that a peer failed, and ask it no more."""
-        self.failed.add(name)
-        self._write("failed", peer=name, stage=stage, error=error)
+        self.failed.add(peer.name)
+        self._write("failed", peer=peer.name, stage=stage, error=error)
 
-    def _ask(self, process: PeerProcess, request: dict[str, Any], stage: str) -> dict[str, Any] | None:
+    def _ask(self, peer: Peer, worker: Worker, stage: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
         try:
-            return process.ask(request, self.plan.deadline)
-        except PeerError as error:
-            self.fail(process.peer.name, stage, str(error))
+            return worker.ask(request, self.plan.deadline)
+        except WorkerError as error:
+            self.fail(peer, stage, str(error))
             return None
 
     def _write(self, kind: str, **values: Any) -> None:
-        self.on_line(self.raw.append(kind, **values))
+        self.on_line(self.results.append({"kind": kind, **values}))
 
 
 def _serve(material: Material, asking: Sequence[Peer], bench: _Bench, stack: ExitStack) -> str | None:
-    """Start the server for those that ask one; gives its address. Where it does not start, they have failed."""
+    """Start the server for the peers that ask one, and give its address; if it does not start, they have failed."""
     if not asking:
         return None
     try:
         return stack.enter_context(Server(material.repository, ready_timeout=bench.plan.deadline)).grpc_url
     except (ServeError, OSError) as error:
         for peer in asking:
-            bench.fail(peer.name, "load", f"the server did not start: {error}")
+            bench.fail(peer, "load", f"the server did not start: {error}")
         return None
 
 

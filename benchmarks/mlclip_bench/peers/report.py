@@ -1,4 +1,4 @@
-"""The readable page: `peers.md`, written from derived figures alone."""
+"""The report, `peers.md`, written from derived values alone."""
 
 from __future__ import annotations
 
@@ -6,114 +6,115 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlclip_bench.kit.files import write_text
+from mlclip_bench.kit.intervals import LEVEL
+from mlclip_bench.kit.markdown import bullets, document, table
 from mlclip_bench.peers.agreement import FLOOR
 from mlclip_bench.peers.catalogue import CLIENT
-from mlclip_bench.peers.derive import LEVEL, UNSTABLE
+from mlclip_bench.peers.derive import UNSTABLE
 
-_HOW = f"""\
-Every peer gets the same files with the same weights and hands over one vector an image; mlclip's client also gets
-the labels. Each runs in a process of its own, with its own defaults for threads; peers take turns, round by round,
-each round in another order of images, the same order for all. The clock of a peer starts before it opens the first
-file and stops after the last vector; the files are in the page cache, since every peer has seen them all once before.
-Ratios are taken within a round; figures are medians over rounds with {LEVEL:.0%} bootstrap intervals. `unstable`
+HOW = "## How it was measured"
+_METHOD = f"""\
+Every peer gets the same files with the same weights and returns one vector per image; mlclip's client also gets the
+labels. Each runs in a process of its own, with its own defaults for threads. Peers take turns, round by round; each
+round has another order of images, the same for all peers. The clock of a peer starts before it opens the first file
+and stops after the last vector; the files are in the page cache, since every peer has seen them all once before.
+Ratios are taken within a round; values are medians over rounds with {LEVEL:.0%} bootstrap intervals. `unstable`
 marks a ratio whose interval reaches further than {UNSTABLE:.0%} to one side.
 
-Vectors are compared outside the clock. The cosine given is the lowest over all images after the mean vector of the
-base is taken off, since vectors of random weights all lie close together; `own` is the share of images whose nearest
-vector of the base is their own. Below {FLOOR} a peer counts as computing something else. What Hugging Face's
-CLIPImageProcessor does otherwise: it crops one pixel aside where an odd number of pixels is cut, its newer releases
-resize with torchvision (off by at most 1 of 255), and it drops transparency where mlclip puts white. All compute in
-float32, with the activation of the weights.
+Vectors are compared outside of the clock. The cosine is the lowest over all images after subtraction of the base's
+mean vector, since vectors of random weights all lie close together; `own` is the share of images whose nearest vector
+of the base is their own. Below {FLOOR} a peer counts as computing something else. Hugging Face's CLIPImageProcessor
+deviates in three ways: it crops one pixel aside where an odd number of pixels is cut, its newer releases resize with
+torchvision (off by at most 1 of 255), and it drops transparency where mlclip puts white. All compute in float32, with
+the activation of the weights.
 
-perf_analyzer gives no vectors; its clock is its own and leaves out reading the files.
-"""
+perf_analyzer gives no vectors; its clock is its own and does not include reading the files."""
 
 
 def write_report(derived: Mapping[str, Any], folder: Path) -> Path:
-    """Write `peers.md` into a folder, and give its path."""
-    path = folder / "peers.md"
-    path.write_text(report(derived), encoding="utf-8")
-    return path
+    """Write `peers.md` into a folder and return its path."""
+    return write_text(folder / "peers.md", report(derived))
 
 
 def report(derived: Mapping[str, Any]) -> str:
-    """Give the page as Markdown."""
-    setting, peers = derived["setting"], derived["peers"]
-    parts = ["# mlclip beside its peers\n", _where(setting), _table(peers), _beside(peers), _failures(peers)]
-    return "\n".join([*filter(None, parts), "## How it was measured\n", _HOW, _versions(peers)])
+    """The report as Markdown."""
+    peers = derived["peers"]
+    return document(
+        "# mlclip beside its peers",
+        _where(derived["setting"]),
+        _table(peers),
+        _beside(peers),
+        *_failures(peers),
+        HOW,
+        _METHOD,
+        *_versions(peers),
+    )
 
 
 def _where(setting: Mapping[str, Any]) -> str:
     source = setting["provenance"]
     return (
-        f"{setting['images']} images ({setting['bytes'] / 1e6:.1f} MB of files) a round, {setting['rounds']} rounds; "
+        f"{setting['images']} images ({setting['bytes'] / 1e6:.1f} MB of files) per round, {setting['rounds']} rounds; "
         f"encoder {setting['encoder']['tag']}; batches of {setting['batch']}, {setting['concurrency']} requests under "
         f"way at the server, {setting['classes']} classes.\n"
-        f"{source['machine']}; Python {source['python']}; commit {source['commit']}; {source['time']}.\n"
+        f"{source['machine']}; Python {source['python']}; commit {source['commit']}; {source['time']}."
     )
 
 
 def _table(peers: Mapping[str, Any]) -> str:
     rows = [
-        "| what | images/s | ratio to the plain loop | rounds | lowest centred cosine | own |",
-        "|---|---|---|---|---|---|",
+        [
+            peer["title"],
+            _value(peer["images_per_second"], "{:.1f}"),
+            _value(peer["ratio"], "{:.2f}") + _unstable(peer["ratio"]),
+            str(peer["rounds"]),
+            *_agreement(peer["agreement"]),
+        ]
+        for peer in peers.values()
+        if peer["images_per_second"] is not None
     ]
-    for peer in peers.values():
-        if peer["images_per_second"] is not None:
-            cells = (
-                peer["title"],
-                _figure(peer["images_per_second"], "{:.1f}"),
-                _figure(peer["ratio"], "{:.2f}") + _unstable(peer["ratio"]),
-                str(peer["rounds"]),
-                *_agreement(peer["agreement"]),
-            )
-            rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n" if len(rows) > 2 else "No peer finished a round.\n"
+    header = ["what", "images/s", "ratio to the plain loop", "rounds", "lowest centred cosine", "own"]
+    return table(header, rows) if rows else "No peer finished a round."
 
 
 def _beside(peers: Mapping[str, Any]) -> str:
-    """Lay perf_analyzer's throughput beside that of mlclip's client, where both were measured."""
+    """The throughput of perf_analyzer beside that of mlclip's client, if both were measured."""
     client = peers.get(CLIENT, {}).get("images_per_second")
-    lines = []
-    for name, peer in peers.items():
-        theirs = peer["images_per_second"]
-        if name.startswith("perf-analyzer") and client and theirs:
-            lines.append(
-                f"perf_analyzer {peer['about']['perf_analyzer']} counts {theirs['median']:.1f} images/s on the server "
-                f"from which mlclip's client gets {client['median']:.1f}: {client['median'] / theirs['median']:.2f} of "
-                "it, with reading the files.\n"
-            )
-    return "\n".join(lines)
+    return "\n".join(
+        f"perf_analyzer {peer['about']['perf_analyzer']} counts {theirs['median']:.1f} images/s on the server from "
+        f"which mlclip's client gets {client['median']:.1f}: {client['median'] / theirs['median']:.2f} of it, "
+        "including reading the files."
+        for name, peer in peers.items()
+        if name.startswith("perf-analyzer") and client and (theirs := peer["images_per_second"])
+    )
 
 
-def _failures(peers: Mapping[str, Any]) -> str:
-    failed = {name: peer for name, peer in peers.items() if peer["error"]}
-    if not failed:
-        return ""
-    lines = [f"* {name} ({_said(peer)}): {_quoted(peer['error'])}" for name, peer in failed.items()]
-    return "## Not measured, or not to the end\n\n" + "\n".join(lines) + "\n"
+def _failures(peers: Mapping[str, Any]) -> list[str]:
+    lines = [f"{name} ({_stage(peer)}): {_quoted(peer['error'])}" for name, peer in peers.items() if peer["error"]]
+    return ["## Not measured, or only in part", bullets(lines)] if lines else []
 
 
-def _said(peer: Mapping[str, Any]) -> str:
-    wanted = ", ".join(peer["requirements"])
-    return f"{peer['failed_at']}; {wanted}" if wanted else str(peer["failed_at"])
+def _stage(peer: Mapping[str, Any]) -> str:
+    requirements = ", ".join(peer["requirements"])
+    return f"{peer['failed_at']}; {requirements}" if requirements else str(peer["failed_at"])
 
 
 def _quoted(message: str) -> str:
     return "`" + message.replace("`", "'") + "`"
 
 
-def _versions(peers: Mapping[str, Any]) -> str:
+def _versions(peers: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"* {name}: {', '.join(f'{key} {value}' for key, value in peer['about'].items())}; "
+        f"{name}: {', '.join(f'{key} {value}' for key, value in peer['about'].items())}; "
         f"loaded in {peer['load_seconds']:.1f} s"
         for name, peer in peers.items()
         if peer["about"]
     ]
-    return "## Versions\n\n" + "\n".join(lines) + "\n" if lines else ""
+    return ["## Versions", bullets(lines)] if lines else []
 
 
-def _figure(summary: Mapping[str, Any] | None, style: str) -> str:
+def _value(summary: Mapping[str, Any] | None, style: str) -> str:
     if summary is None:
         return "-"
     median = style.format(summary["median"])

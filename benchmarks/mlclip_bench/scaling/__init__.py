@@ -2,11 +2,12 @@
 
 ::
 
-    cases, reference, label_sets   what is measured: series of graphs over N, and the facts behind them
-    build, graphs                  random weights become ONNX files, checked against torch outside of any clock
-    worker, pool, rounds           one process a graph; all take turns, round by round
-    triton                         the same points, asked of a real server
+    cases, reference, label_sets   what is measured: series of graphs over N
+    build, memory, graphs          random weights become ONNX files, compared with torch outside of any clock
+    pool, graph_worker, rounds     one process per graph; all take turns, round by round
+    sources, triton                the same points in processes of our own, or behind a real server
     results                        raw lines
-    statistics, derive             intervals, growth exponents, ratios, break-even
-    pictures, report               what people look at; nothing is measured again
+    growth, derive                 exponents and break-even; figures from raw lines
+    figures, report                what people look at; nothing is measured again
+    agreement                      whether two runs agree
 """

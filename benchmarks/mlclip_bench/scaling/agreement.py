@@ -1,8 +1,8 @@
-"""Whether two runs say the same.
+"""Whether two runs agree.
 
 A shared machine is faster in one quarter of an hour than in the next, for everything alike, and the rounds of one run
-cannot know that. So growth, which compares points of the same rounds, must agree as it is, and latencies must agree
-after the factor between the two runs is taken off: the median over all points of how much longer the second took.
+cannot show that. So growth, which compares points of the same rounds, must agree as it is. Latencies must agree after
+division by the factor between the two runs: the median over all points of how much longer the second one took.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mlclip.errors import ResultsError
+from mlclip_bench.kit.intervals import Estimate
 from mlclip_bench.scaling.derive import Derived
-from mlclip_bench.scaling.statistics import Estimate
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What two runs have in common.
+    """How two runs compare.
 
     Attributes:
         factor: how many times as long the second run took, in the median over points.
-        points: how many points both measured.
-        apart: points whose intervals do not meet after the factor -> how many times as long beyond it.
-        growths: how many exponents and ratios both have.
-        grown_apart: those whose intervals do not meet -> their values.
+        points: number of points that both measured.
+        apart: points whose intervals do not overlap after the factor -> the remaining ratio.
+        growths: number of exponents and ratios that both have.
+        grown_apart: those whose intervals do not overlap -> both values.
     """
 
     factor: float
@@ -41,7 +40,7 @@ class Agreement:
         lines = [
             f"the second run took {self.factor:.2f} times as long; after that "
             f"{self.points - len(self.apart)} of {self.points} latencies agree within their intervals",
-            *(f"  {name}: {beyond:.2f} times as long beyond it" for name, beyond in self.apart.items()),
+            *(f"  {name}: {beyond:.2f} times as long besides" for name, beyond in self.apart.items()),
             f"{same} of {self.growths} exponents and ratios of growth agree as they are",
             *(f"  {name}: {one:.2f} and {two:.2f}" for name, (one, two) in self.grown_apart.items()),
         ]
@@ -49,22 +48,18 @@ class Agreement:
 
 
 def compare(first: Derived, second: Derived) -> Agreement:
-    """Compare what two runs measured.
-
-    Raises:
-        ResultsError: they have no point in common.
-    """
+    """Compare what two runs measured; raises ResultsError if they have no point in common."""
     common = [point for point in first.spreads if point in second.spreads]
     if not common:
-        raise ResultsError(f"{first.raw.folder} and {second.raw.folder} have no measured point in common")
+        raise ResultsError(f"{first.folder} and {second.folder} have no measured point in common")
     pairs = {f"{p.case}, batch {p.batch}": (first.spreads[p].latency, second.spreads[p].latency) for p in common}
     factor = math.exp(statistics.median(math.log(two.value / one.value) for one, two in pairs.values()))
     apart = {
-        name: two.value / one.value / factor for name, (one, two) in pairs.items() if not _meet(one.scaled(factor), two)
+        name: two.value / one.value / factor for name, (one, two) in pairs.items() if not one.scaled(factor).meets(two)
     }
     growths, other = dict(_growths(first)), dict(_growths(second))
     both = {name: (growths[name], other[name]) for name in growths if name in other}
-    grown_apart = {name: (one.value, two.value) for name, (one, two) in both.items() if not _meet(one, two)}
+    grown_apart = {name: (one.value, two.value) for name, (one, two) in both.items() if not one.meets(two)}
     return Agreement(factor, len(common), apart, len(both), grown_apart)
 
 
@@ -74,15 +69,6 @@ def _growths(run: Derived) -> Iterator[tuple[str, Estimate]]:
             found = run.growth(title, batch)
             for kind in ("exponent", "exponent_of_all"):
                 if kind in found:
-                    yield f"{title}, batch {batch}, {kind}", _estimate(found[kind])
+                    yield f"{title}, batch {batch}, {kind}", Estimate.from_dict(found[kind])
             for sizes, values in found.get("ratios", {}).items():
-                yield f"{title}, batch {batch}, {sizes}", _estimate(values)
-
-
-def _estimate(values: dict[str, Any]) -> Estimate:
-    low, high = values["low"], values["high"]
-    return Estimate(values["value"], 0.0 if low is None else low, math.inf if high is None else high)
-
-
-def _meet(one: Estimate, two: Estimate) -> bool:
-    return max(one.low, two.low) <= min(one.high, two.high)
+                yield f"{title}, batch {batch}, {sizes}", Estimate.from_dict(values)

@@ -1,4 +1,4 @@
-"""Heads of random weights, as they would come out of training, and what they cost on paper.
+"""Heads of random weights, as they would come out of training, and estimates of their cost.
 
 Speed does not depend on what the weights are, only on their number; label sets and references are drawn at random.
 """
@@ -31,12 +31,12 @@ _ARENA = 4
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a case costs before anything runs.
+    """The estimated cost of a case, before anything runs.
 
     Attributes:
         parameters: numbers that the graph holds, references and label sets included.
-        flops: of one image, a multiplication and an addition counted as two.
-        activation_bytes: of one image: the two largest intermediate results together.
+        flops: per image; a multiplication and an addition count as two.
+        activation_bytes: per image, the two largest intermediate results together.
     """
 
     parameters: int
@@ -53,8 +53,8 @@ def shapes_of(encoder: Encoder) -> FeatureShapes:
     return FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
 
 
-def on_paper(case: Case, shapes: FeatureShapes, encoder: Encoder) -> CostEstimate:
-    """Count parameters, FLOPs and the largest results, without memory for them where a head's work allows it."""
+def estimate(case: Case, shapes: FeatureShapes, encoder: Encoder) -> CostEstimate:
+    """Count parameters, FLOPs and the largest intermediate results; weights take memory only where values matter."""
     if case.kind == ENCODER:
         module: nn.Module = encoder
     elif case.kind in REFERENCES:  # how they search depends on what they hold
@@ -74,11 +74,7 @@ def on_paper(case: Case, shapes: FeatureShapes, encoder: Encoder) -> CostEstimat
 
 
 def build(case: Case, shapes: FeatureShapes) -> Head:
-    """A head of random weights, ready to be exported.
-
-    Raises:
-        ValueError: the encoder lacks what the head reads.
-    """
+    """A head of random weights, ready to be exported; raises ValueError if the encoder lacks what it reads."""
     torch.manual_seed(0)
     head = _skeleton(case, shapes)
     generator = np.random.default_rng(0)
@@ -88,7 +84,7 @@ def build(case: Case, shapes: FeatureShapes) -> Head:
 
 
 def example(case: Case, module: nn.Module, shapes: FeatureShapes, batch: int, encoder: Encoder) -> list[Tensor]:
-    """Random inputs of a case's graph: features as an encoder gives them, or pixels."""
+    """Random inputs of a case's graph: features as the encoder gives them, or pixels."""
     generator = torch.Generator().manual_seed(batch)
     if case.kind == ENCODER:
         size = encoder.spec.size
@@ -104,7 +100,7 @@ def example(case: Case, module: nn.Module, shapes: FeatureShapes, batch: int, en
 
 
 class _Sizes(TorchDispatchMode):
-    """Note down the bytes of every result."""
+    """Records the bytes of every result."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

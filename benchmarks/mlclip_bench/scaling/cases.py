@@ -9,10 +9,10 @@ from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 
 SELF_ATTENTION = "self-attention"
-"""The decoder as it was before ML-Decoder: self-attention between N queries. It exists in this bench only."""
+"""The decoder before ML-Decoder, with self-attention between N queries. It exists in this bench only."""
 ENCODER = "encoder"
 WHOLE = "encoder+"
-"""Begins the key of a head that is asked for behind the encoder."""
+"""Starts the key of a head that is measured behind the encoder."""
 HEADS_BY_DEFAULT = ("sigmoid", "mld", SELF_ATTENTION, "powerset", "zeroshot", "neighbornet")
 REFERENCES = ("knn1", "neighbors", "neighbornet", "classnet", "tip")
 """Heads that keep references; their number is part of the case."""
@@ -39,20 +39,14 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Its name in raw lines and files."""
+        """The name in raw lines and files."""
         numbers = {"n": self.classes, "k": self.groups, "r": self.rows}
         return "-".join([self.kind, *(f"{letter}{number}" for letter, number in numbers.items() if number)])
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line of the picture: one method over N.
-
-    Attributes:
-        title: what people read.
-        claim: how its cost is said to grow.
-        cases: one a number of classes, ascending.
-    """
+    """A line of the figure: one method over N, ascending, and the claim how its cost grows."""
 
     title: str
     claim: str
@@ -85,12 +79,12 @@ def plan(
         references: R of the neighbour heads.
 
     Returns:
-        The series, and the points for which there is nothing to measure.
+        The series, and the points that cannot be measured.
 
     Raises:
         ResultsError: an unknown head, or one that is no graph over an encoder's features.
     """
-    series, left = [], []
+    series, skipped = [], []
     for head in heads:
         check_head(head)
         if head == "mld":
@@ -100,8 +94,8 @@ def plan(
             series.append(Series("decoder with self-attention, K = N", "O(N²)", cases))
         elif head == "powerset":
             series += _powersets(classes, label_sets)
-            left += [
-                SkippedPoint("powerset", n, "no data shows its label sets: --label-sets takes a manifest of yours")
+            skipped += [
+                SkippedPoint("powerset", n, "no data shows its label sets: --label-sets takes your own manifest")
                 for n in classes
                 if n not in label_sets
             ]
@@ -110,7 +104,7 @@ def plan(
             series.append(Series(f"{head}, {references:,} references", "O(R · N)", cases))
         else:
             series.append(Series(head, "O(N)", tuple(Case(head, n) for n in classes)))
-    return series, left
+    return series, skipped
 
 
 def _mld(classes: Sequence[int], groups: int | None) -> Series:
@@ -131,8 +125,8 @@ def _powersets(classes: Sequence[int], label_sets: Mapping[int, int]) -> list[Se
 
 
 def check_head(head: str) -> None:
-    """Refuse what cannot be measured; raises ResultsError."""
+    """Refuse a head that cannot be measured; raises ResultsError."""
     if head == "siglip":
-        raise ResultsError("siglip trains its own encoder and adds one product to it: the encoder's line is its cost")
+        raise ResultsError("siglip trains its own encoder and adds one product to it: its cost is the encoder's")
     if head not in HEADS and head != SELF_ATTENTION:
-        raise ResultsError(f"unknown head {head!r}: choose of {', '.join((*HEADS, SELF_ATTENTION))}")
+        raise ResultsError(f"unknown head {head!r}: choose from {', '.join((*HEADS, SELF_ATTENTION))}")

@@ -1,8 +1,7 @@
-"""Figures from raw lines: latencies with intervals, growth, ratios, break-even. Nothing is measured here."""
+"""From raw lines to latencies with intervals, growth, ratios and break-even. Nothing is measured here."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,16 @@ import numpy as np
 
 from mlclip.errors import ResultsError
 from mlclip.json_lines import Line
+from mlclip_bench.kit.files import write_json
+from mlclip_bench.kit.intervals import Estimate, geometric_mean, ratio
 from mlclip_bench.scaling.cases import ENCODER, WHOLE
-from mlclip_bench.scaling.results import Raw
+from mlclip_bench.scaling.growth import break_even, exponent
+from mlclip_bench.scaling.results import Results, medians
 from mlclip_bench.scaling.rounds import ACCURACY, Point
-from mlclip_bench.scaling.statistics import Estimate, break_even, exponent, latency, ratio
 
 FILE = "scaling.json"
 EXPONENT_TO = 1000
-"""The growth exponent is fitted up to this N, where there are two N up to it; a second one is fitted over all N."""
+"""The growth exponent is fitted up to this N, where two N are; a second one is fitted over all N."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,9 @@ class Spread:
     """Latency of a point, in milliseconds.
 
     Attributes:
-        latency: geometric mean over rounds of each round's median call, with its 95 % interval.
+        latency: geometric mean over rounds of each round's median call.
         p95: of all calls.
         dispersion: half of the distance between the quartiles of all calls, as a share of their median.
-        rounds, calls: how many.
     """
 
     latency: Estimate
@@ -41,32 +41,37 @@ class Spread:
     @property
     def stable(self) -> bool:
         """Whether half of the interval is below `ACCURACY` of the latency."""
-        return self.rounds > 1 and (self.latency.high - self.latency.low) / 2 < ACCURACY * self.latency.value
+        return self.rounds > 1 and self.latency.relative_half_width < ACCURACY
 
 
 class Derived:
-    """What a run says.
+    """What a run shows.
 
     Args:
-        raw: its lines.
+        results: its raw lines.
 
     Attributes:
-        raw: the same.
         spreads: latency of each point.
+        graphs: facts about each case.
         titles: of the series, in order.
+        skipped: lines of points that were not measured.
 
     Raises:
         ResultsError: nothing was measured yet.
     """
 
-    def __init__(self, raw: Raw) -> None:
-        self.raw = raw
-        self.asked: Line = raw.setting["asked"]
-        self._rounds = raw.medians()
-        if not self._rounds:
-            raise ResultsError(f"{raw.folder} holds no measured point yet: go on with --resume")
-        self.spreads = {point: _spread(calls, self._rounds[point]) for point, calls in raw.calls().items()}
-        self.graphs = {line["case"]: line for line in raw.of("graph")}
+    def __init__(self, results: Results) -> None:
+        self.folder = results.folder
+        self.setting = results.setting()
+        self.asked: Line = self.setting["asked"]
+        calls = results.calls()
+        if not calls:
+            raise ResultsError(f"{results.path} holds no measured point yet: --resume continues the run")
+        self._rounds = medians(calls)
+        self.spreads = {point: _spread(rounds, self._rounds[point]) for point, rounds in calls.items()}
+        self.graphs = {line["case"]: line for line in results.of("graph")}
+        self.skipped = results.of("left")
+        self.ended = bool(results.of("end"))
         self._series = {one["title"]: {int(n): key for n, key in one["cases"].items()} for one in self.asked["series"]}
         self.titles = list(self._series)
         self.claims = {one["title"]: one["claim"] for one in self.asked["series"]}
@@ -76,7 +81,7 @@ class Derived:
         return self._series[title]
 
     def rounds(self, title: str, batch: int) -> dict[int, list[float]]:
-        """Medians of the rounds of a series' measured points, seconds, by N."""
+        """Medians of the rounds of a series' measured points, in seconds, by N."""
         points = {n: Point(key, batch) for n, key in self._series[title].items()}
         return {n: self._rounds[point] for n, point in points.items() if point in self._rounds}
 
@@ -89,9 +94,9 @@ class Derived:
         return self.spreads.get(Point(ENCODER, batch))
 
     def end_to_end(self, key: str, batch: int) -> Estimate | None:
-        """Encoder and head, milliseconds: as one request where the source takes it, else the sum of both.
+        """Encoder and head, in milliseconds: as one request where that was measured, otherwise the sum of both.
 
-        A sum's interval is the sum of both intervals, which is wider than it need be.
+        A sum's interval is the sum of both intervals, which is wider than necessary.
         """
         whole = self.spreads.get(Point(WHOLE + key, batch))
         if whole is not None:
@@ -103,22 +108,22 @@ class Derived:
         return Estimate(sum(p.value for p in parts), sum(p.low for p in parts), sum(p.high for p in parts))
 
     def growth(self, title: str, batch: int) -> dict[str, Any]:
-        """Exponents, ratios and break-even of a series, plain JSON values; empty with fewer than two N."""
+        """Exponents, ratios and break-even of a series as plain JSON values; empty with fewer than two N."""
         rounds = self.rounds(title, batch)
         if len(rounds) < 2:
             return {}
         smallest = min(rounds)
         near = {n: part for n, part in rounds.items() if n <= EXPONENT_TO}
         found: dict[str, Any] = {
-            "ratios": {f"{n}/{smallest}": _plain(ratio(rounds[n], rounds[smallest])) for n in rounds if n > smallest}
+            "ratios": {f"{n}/{smallest}": ratio(rounds[n], rounds[smallest]).to_dict() for n in rounds if n > smallest}
         }
         if len(near) > 1:
-            found["exponent"] = {"from": smallest, "to": max(near), **_plain(exponent(near))}
+            found["exponent"] = {"from": smallest, "to": max(near), **exponent(near).to_dict()}
         if max(rounds) > EXPONENT_TO:
-            found["exponent_of_all"] = {"from": smallest, "to": max(rounds), **_plain(exponent(rounds))}
+            found["exponent_of_all"] = {"from": smallest, "to": max(rounds), **exponent(rounds).to_dict()}
         encoder = self.encoder(batch)
         if encoder is not None:
-            means = {n: latency(part).value * 1e3 for n, part in rounds.items()}
+            means = {n: geometric_mean(part).value * 1e3 for n, part in rounds.items()}
             meeting = break_even(means, encoder.latency.value)
             found["break_even"] = {"classes": meeting.classes, "extrapolated": meeting.extrapolated}
         return found
@@ -127,7 +132,7 @@ class Derived:
         """All of it as plain JSON values."""
         batches = self.asked["batches"]
         return {
-            "setting": {name: value for name, value in self.raw.setting.items() if name != "kind"},
+            "setting": {name: value for name, value in self.setting.items() if name != "kind"},
             "encoder": {
                 batch: self._point(ENCODER, batch) for batch in batches if Point(ENCODER, batch) in self.spreads
             },
@@ -145,14 +150,13 @@ class Derived:
                 }
                 for title in self.titles
             ],
-            "left": [{k: v for k, v in line.items() if k != "kind"} for line in self.raw.of("left")],
-            "ended": bool(self.raw.of("end")),
+            "left": [{k: v for k, v in line.items() if k != "kind"} for line in self.skipped],
+            "ended": self.ended,
         }
 
     def save(self) -> None:
         """Write `scaling.json`."""
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
-        (self.raw.folder / FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(self.folder / FILE, self.to_dict(), indent=1)
 
     def _point(self, key: str, batch: int) -> dict[str, Any]:
         spread, graph = self.spreads[Point(key, batch)], self.graphs.get(key, {})
@@ -160,11 +164,11 @@ class Derived:
         return {
             "case": key,
             "batch": batch,
-            "latency_ms": _plain(spread.latency),
+            "latency_ms": spread.latency.to_dict(),
             "p95_ms": spread.p95,
             "dispersion": spread.dispersion,
             "images_per_second": 1e3 * batch / spread.latency.value,
-            "end_to_end_ms": _plain(whole) if whole else None,
+            "end_to_end_ms": whole.to_dict() if whole else None,
             "end_to_end_images_per_second": 1e3 * batch / whole.value if whole else None,
             "peak_bytes": graph.get("peak_bytes", {}).get(str(batch)),
             "stable": spread.stable,
@@ -174,16 +178,8 @@ class Derived:
         }
 
 
-def _spread(rounds: Sequence[Sequence[float]], medians: Sequence[float]) -> Spread:
+def _spread(rounds: Sequence[Sequence[float]], middles: Sequence[float]) -> Spread:
     calls = np.concatenate(rounds) * 1e3
     low, middle, high, p95 = np.quantile(calls, [0.25, 0.5, 0.75, 0.95])
-    return Spread(latency(medians).scaled(1e3), float(p95), float((high - low) / 2 / middle), len(medians), len(calls))
-
-
-def _plain(estimate: Estimate) -> dict[str, float | None]:
-    known = np.isfinite(estimate.high)
-    return {
-        "value": estimate.value,
-        "low": estimate.low if known else None,
-        "high": estimate.high if known else None,
-    }
+    mean = geometric_mean(middles).scaled(1e3)
+    return Spread(mean, float(p95), float((high - low) / 2 / middle), len(middles), len(calls))

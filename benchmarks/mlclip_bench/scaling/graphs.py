@@ -28,9 +28,8 @@ class Graph:
     Attributes:
         file: the ONNX file; its weights lie beside it.
         file_bytes: of both together.
-        export_seconds: from a head in memory to its files; the comparison with torch is not in it.
-        difference: largest absolute difference of onnxruntime's output from torch's.
-        parameters, flops: see `CostEstimate`.
+        export_seconds: from a head in memory to its files, without the comparison with torch.
+        difference: largest absolute deviation of onnxruntime's output from torch's.
     """
 
     file: Path
@@ -41,21 +40,14 @@ class Graph:
     flops: int
 
     def to_dict(self) -> dict[str, float]:
-        """Its facts as plain JSON values, without the place of the file."""
+        """All but the file, as plain JSON values."""
         facts: dict[str, float] = asdict(self)
         del facts["file"]
         return facts
 
 
-def write_graph(case: Case, paper: CostEstimate, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
-    """Export a case and compare it with torch.
-
-    Args:
-        case: what to export.
-        paper: what it costs on paper.
-        shapes: of the encoder's features.
-        encoder: measured itself, and the source of the shapes.
-        root: existing folder; the graph gets one of its own in it.
+def write_graph(case: Case, estimate: CostEstimate, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
+    """Export a case into a folder of its own in `root`, and compare it with torch.
 
     Raises:
         ExportError: torch cannot export it, or onnxruntime computes something else.
@@ -72,7 +64,7 @@ def write_graph(case: Case, paper: CostEstimate, shapes: FeatureShapes, encoder:
     seconds = time.perf_counter() - started
     difference = _difference(case, module, shapes, encoder, folder / FILE)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return Graph(folder / FILE, size, seconds, difference, paper.parameters, paper.flops)
+    return Graph(folder / FILE, size, seconds, difference, estimate.parameters, estimate.flops)
 
 
 def _difference(case: Case, module: Encoder | Head, shapes: FeatureShapes, encoder: Encoder, file: Path) -> float:

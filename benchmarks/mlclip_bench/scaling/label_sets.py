@@ -1,4 +1,4 @@
-"""How many distinct sets of labels data shows at a number of classes: what a powerset head has for classes."""
+"""How many distinct sets of labels occur in data at a number of classes: a powerset head has a class per set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNTS = "label_sets.json"
 
 
 def count_sets(dataset: Dataset, classes: Sequence[int]) -> dict[int, int]:
-    """Count the label sets of a data set's most frequent N labels, for each N that it has; no label is a set, too."""
+    """Count the sets of a dataset's N most frequent labels, for each N that it has; the empty set counts."""
     counts = {}
     for n in classes:
         if n <= len(dataset.classes):
@@ -25,17 +25,17 @@ def count_sets(dataset: Dataset, classes: Sequence[int]) -> dict[int, int]:
 
 
 def shipped_counts() -> dict[str, Any]:
-    """The counts of the project's three data sets, with where they come from."""
+    """The counts of the project's three datasets and their provenance."""
     counts: dict[str, Any] = json.loads((files(__package__) / COUNTS).read_text(encoding="utf-8"))
     return counts
 
 
 def at_classes(counted: Mapping[int, int], classes: Sequence[int]) -> dict[int, int]:
-    """Label sets at each N; between two N that were counted in logarithms, outside of them none.
+    """Label sets at each N: interpolated in logarithms between counted N, none outside of them.
 
     Args:
         counted: label sets by number of classes.
-        classes: N asked for.
+        classes: the N.
     """
     known = sorted(counted)
     if not known:
@@ -49,7 +49,7 @@ def at_classes(counted: Mapping[int, int], classes: Sequence[int]) -> dict[int, 
 
 
 def widest(counts: Mapping[str, Any]) -> tuple[str, dict[int, int]]:
-    """The shipped data set that was counted up to the most classes: its name and its counts."""
+    """The shipped dataset that was counted up to the most classes: its name and its counts."""
     by_name = {name: {int(n): sets for n, sets in data["label_sets"].items()} for name, data in counts["data"].items()}
     name = max(by_name, key=lambda one: max(by_name[one]))
     return name, by_name[name]

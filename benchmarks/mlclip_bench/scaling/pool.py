@@ -1,114 +1,56 @@
-"""One process a graph, all loaded at once, so that they can take turns within seconds of each other."""
+"""One process per graph, all loaded at once, so that they can take turns within seconds of each other."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from mlclip.errors import ResultsError
+from mlclip_bench.kit.workers import Worker, WorkerError
 from mlclip_bench.scaling.rounds import Point
 
-_PROGRAM = "mlclip_bench.scaling.worker"
+SCRIPT = Path(__file__).parent / "graph_worker.py"
 
 
-class Worker:
-    """A process that runs one graph.
+class Pool(ExitStack):
+    """The processes of a run; use it as a context manager.
 
-    Args:
-        name: of the case, for messages.
-        file: the ONNX file.
-        threads: of onnxruntime.
-
-    Attributes:
-        loaded: `load_seconds` and `loaded_bytes`.
-
-    Raises:
-        ResultsError: onnxruntime cannot load the graph, or the process died.
-    """
-
-    def __init__(self, name: str, file: Path, threads: int) -> None:
-        self.name = name
-        command = [sys.executable, "-m", _PROGRAM]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        try:
-            self.loaded: dict[str, float] = self._ask(file=str(file), threads=threads)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
-    def run(self, batch: int, seconds: float) -> list[float]:
-        """Time calls of one batch size for some seconds, at least one call; seconds a call."""
-        times: list[float] = self._ask(batch=batch, seconds=seconds)["seconds"]
-        return times
-
-    def peaks(self, batches: Sequence[int]) -> dict[int, int]:
-        """Run each batch size, the small ones first: highest resident memory by batch, in bytes."""
-        return {batch: int(self._ask(batch=batch, seconds=0)["peak_bytes"]) for batch in sorted(batches)}
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # what it had not read yet
-                    pipe.close()
-
-    def _ask(self, **line: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(line) + "\n")
-            self._process.stdin.flush()
-            answered = self._process.stdout.readline()
-        except BrokenPipeError:
-            answered = ""
-        if not answered:
-            code = self._process.wait()
-            cause = f"signal {-code}, out of memory?" if code < 0 else f"exit code {code}"
-            raise ResultsError(f"the process that ran {self.name} ended ({cause}); --resume goes on with the others")
-        answer: dict[str, Any] = json.loads(answered)
-        if "error" in answer:
-            raise ResultsError(f"onnxruntime cannot run {self.name}: {answer['error']}")
-        return answer
-
-
-class Pool:
-    """The workers of a run, by case; use it with `with`.
+    All methods raise a ResultsError where onnxruntime cannot load or run a graph, or its process has died.
 
     Args:
-        files: ONNX files by case.
-        threads: of each worker.
+        threads: of each graph.
     """
 
-    def __init__(self, files: Mapping[str, Path], threads: int) -> None:
-        self.files, self.threads = files, threads
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self.threads = threads
         self.workers: dict[str, Worker] = {}
 
-    def load(self, name: str) -> Worker:
-        """Start the worker of a case."""
-        self.workers[name] = Worker(name, self.files[name], self.threads)
-        return self.workers[name]
+    def load(self, case: str, file: Path) -> dict[str, Any]:
+        """Start the process of a case; gives `load_seconds` and `loaded_bytes`."""
+        worker = self.workers[case] = self.enter_context(Worker(SCRIPT))
+        with _named(case):
+            return worker.load(file=str(file), threads=self.threads)
+
+    def peaks(self, case: str, batches: Sequence[int]) -> dict[int, int]:
+        """Run each batch size, the small ones first: highest resident memory by batch, in bytes."""
+        with _named(case):
+            return {
+                batch: int(self.workers[case].run(batch=batch, at_least=0)["peak_bytes"]) for batch in sorted(batches)
+            }
 
     def measure(self, point: Point, seconds: float) -> list[float]:
-        """Time one point."""
-        return self.workers[point.case].run(point.batch, seconds)
+        """Time calls of one point for some seconds, at least one; seconds per call."""
+        with _named(point.case):
+            times: list[float] = self.workers[point.case].run(batch=point.batch, at_least=seconds)["seconds"]
+            return times
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for worker in self.workers.values():
-            worker.close()
+@contextmanager
+def _named(case: str) -> Iterator[None]:
+    try:
+        yield
+    except WorkerError as error:
+        raise ResultsError(f"the process of {case}: {error}; --resume continues with the others") from error

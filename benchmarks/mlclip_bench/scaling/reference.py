@@ -16,7 +16,7 @@ from mlclip.heads.mld import MLDecoder
 
 
 class SelfAttentionLayer(nn.Module):
-    """Queries look at each other, then at the image.
+    """Queries attend to each other, then to the image.
 
     Args:
         layer: what follows the self-attention.
@@ -38,7 +38,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 def self_attention_decoder(classes: int, shapes: FeatureShapes) -> MLDecoder:
-    """Build the decoder with self-attention: N queries, else ML-Decoder's defaults."""
+    """Build the decoder with self-attention: N queries, otherwise ML-Decoder's defaults."""
     head = MLDecoder.build(classes, shapes, groups=classes)
     head.layers = nn.ModuleList(SelfAttentionLayer(layer) for layer in head.layers if isinstance(layer, DecoderLayer))
     return head

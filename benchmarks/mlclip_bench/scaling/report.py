@@ -6,105 +6,103 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlclip.errors import ResultsError
+from mlclip_bench.kit.files import write_text
+from mlclip_bench.kit.intervals import Estimate
+from mlclip_bench.kit.markdown import bullets, document, number, table
 from mlclip_bench.scaling.derive import Derived
-from mlclip_bench.scaling.pictures import NAME
+from mlclip_bench.scaling.figures import NAME
 from mlclip_bench.scaling.rounds import ACCURACY
-from mlclip_bench.scaling.statistics import Estimate
 
 FILE = "report.md"
 NEAR = 0.05
-"""An exponent whose interval comes this near to the claimed one is told as claimed."""
+"""An exponent whose interval comes this near to the claimed one counts as claimed."""
+WHY = """\
+Where time grows less than FLOPs, a cost that does not depend on N hides the growth: at small N a decoder mostly works \
+on the image's tokens. Where it grows more, the cause is memory traffic: the group layer reads N · E weights per \
+batch, however few groups there are, and attention between N queries writes N² numbers per head. So no exponent holds \
+for all N; one over larger N is nearer to the claim."""
+COLUMNS = (
+    "", "N", "batch", "ms", "±", "p95 ms", "spread", "images/s", "with encoder ms", "with encoder images/s", "peak MB",
+    "parameters", "MFLOP per image", "file MB", "export s", "load ms",
+)  # fmt: skip
 
 
 def write_report(derived: Derived, batch: int) -> Path:
-    """Write `report.md`; tables of growth are of one batch size, all points stand at the end.
+    """Write `report.md`; tables of growth are for one batch size, all points follow at the end."""
+    encoder = derived.encoder(batch)
+    return write_text(
+        derived.folder / FILE,
+        document(
+            "# Cost against the number of classes",
+            _measured(derived),
+            "" if derived.ended else "**Stopped before its end**: the report covers what was measured until then.",
+            f"![latency over the number of classes]({NAME}.png)",
+            f"## Growth, head alone, batch {batch}",
+            _growth_table(derived, batch),
+            "" if encoder is None else _reading(encoder.latency, batch),
+            "## The claims",
+            bullets(_claims(derived, batch)),
+            WHY,
+            "## All points",
+            _points_table(derived),
+            _columns(derived),
+            *_skipped(derived),
+            "## What the lines mean",
+            bullets(_notes(derived)),
+        ),
+    )
 
-    Raises:
-        ResultsError: the folder is not writable.
-    """
-    path = derived.raw.folder / FILE
-    try:
-        path.write_text("\n".join(_lines(derived, batch)) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be written: {error.strerror}") from error
-    return path
 
-
-def _lines(derived: Derived, batch: int) -> Iterator[str]:
-    setting, asked = derived.raw.setting, derived.asked
-    encoder = asked["encoder"]
-    yield "# Cost against the number of classes\n"
-    yield (
-        f"Commit {setting['commit']}, {setting['time']}, {setting['machine']}, through {_through(asked)}, "
+def _measured(derived: Derived) -> str:
+    setting, encoder = derived.setting, derived.asked["encoder"]
+    return (
+        f"Commit {setting['commit']}, {setting['time']}, {setting['machine']}, through {_through(derived.asked)}, "
         f"float32. Encoder {encoder['tag']} ({encoder['size']} pixels, T = {encoder['T']} tokens, "
         f"E = {encoder['W']}, D = {encoder['D']}); decoders have 2 layers, 4 attention heads and a feed-forward width "
-        "of 2048. All weights are random, which speed does not depend on. Every graph was compared with torch first.\n"
+        "of 2048. All weights are random; speed does not depend on them. Every graph was first compared with torch."
     )
-    if not derived.raw.of("end"):
-        yield "**Stopped before its end**: what follows is what was measured until then.\n"
-    yield f"![latency over the number of classes]({NAME}.png)\n"
-    yield f"## Growth, head alone, batch {batch}\n"
-    yield from _growth_table(derived, batch)
-    yield ""
-    yield from _reading(derived, batch)
-    yield from _claims(derived, batch)
-    yield "\n## All points\n"
-    yield from _points_table(derived)
-    yield from _left(derived)
-    yield from _notes(derived)
 
 
-def _growth_table(derived: Derived, batch: int) -> Iterator[str]:
+def _growth_table(derived: Derived, batch: int) -> str:
     growths = {title: derived.growth(title, batch) for title in derived.titles}
     ratios = sorted({name for growth in growths.values() for name in growth.get("ratios", {})}, key=_largest)
-    columns = " | ".join("N = " + name.replace("/", " : ") for name in ratios)
-    yield f"| | claimed | {columns} | exponent | as dear as the encoder at |"
-    yield f"| --- | --- |{' ---: |' * (len(ratios) + 2)}"
+    rows = []
     for title, growth in growths.items():
         if growth:
             cells = [_times(growth["ratios"].get(name)) for name in ratios]
-            cells = [title, derived.claims[title], *cells, _exponent(growth), _meeting(growth)]
-            yield f"| {' | '.join(cells)} |"
+            rows.append([title, derived.claims[title], *cells, _exponent(growth), _meeting(growth)])
+    columns = ["N = " + name.replace("/", " : ") for name in ratios]
+    return table(["", "claimed", *columns, "exponent", "as expensive as the encoder at"], rows, left=2)
 
 
-def _reading(derived: Derived, batch: int) -> Iterator[str]:
-    encoder = derived.encoder(batch)
-    if encoder is not None:
-        yield (
-            f"The encoder takes {_ms(encoder.latency)} ms a batch of {batch}. A ratio says how much longer the head "
-            "alone takes; what a service gains or loses is in the columns *with encoder* below.\n"
-        )
+def _reading(encoder: Estimate, batch: int) -> str:
+    low, high = number(encoder.low), number(encoder.high)
+    return (
+        f"The encoder takes {number(encoder.value)} ({low} to {high}) ms per batch of {batch}. A ratio says how much "
+        "longer the head alone takes; the columns *with encoder* below say what a service gains or loses."
+    )
 
 
 def _claims(derived: Derived, batch: int) -> Iterator[str]:
     """Each claim of growth beside what was measured and what arithmetic says."""
-    yield "## The claims\n"
     for title in derived.titles:
-        growth = derived.growth(title, batch)
+        growth, claim = derived.growth(title, batch), derived.claims[title]
         if "exponent" not in growth:
             continue
         name = max(growth["ratios"], key=_largest)
         most, least = (int(n) for n in name.split("/"))
         graphs = [derived.graphs.get(derived.cases(title)[n], {}) for n in (least, most)]
-        flops, held = (_ratio(graphs, key) for key in ("flops", "parameters"))
+        flops, weights = (_ratio(graphs, key) for key in ("flops", "parameters"))
         groups = [int(key.rpartition("-k")[2]) for key in derived.cases(title).values() if "-k" in key]
-        clamped = derived.claims[title] == "O(K)" and min(groups) < max(groups)
+        clamped = claim == "O(K)" and min(groups) < max(groups)
         verdict = (
-            f", with K growing from {min(groups)} to {max(groups)}"
-            if clamped
-            else _verdict(derived.claims[title], growth["exponent"])
+            f", with K growing from {min(groups)} to {max(groups)}" if clamped else _verdict(claim, growth["exponent"])
         )
         yield (
-            f"* {title}, claimed {derived.claims[title]}: exponent {_exponent(growth)}{verdict}. From N = {least:,} to "
-            f"{most:,} it takes {_times(growth['ratios'][name])} the time for {flops} the FLOPs and {held} the weights."
+            f"{title}, claimed {claim}: exponent {_exponent(growth)}{verdict}. From N = {least:,} to "
+            f"{most:,} it takes {_times(growth['ratios'][name])} the time for {flops} the FLOPs and {weights} the "
+            "weights."
         )
-    yield (
-        "\nWhere time grows less than FLOPs, a cost that N does not change covers the growth: at small N a decoder "
-        "mostly works on the image's tokens. Where it grows more, memory traffic does it: the group layer reads N · E "
-        "weights a batch however few groups there are, and attention between N queries writes N² numbers a head. So no "
-        "exponent belongs to all N; one over larger N is nearer to the claim.\n"
-    )
 
 
 def _verdict(claim: str, exponent: Mapping[str, Any]) -> str:
@@ -116,91 +114,89 @@ def _verdict(claim: str, exponent: Mapping[str, Any]) -> str:
     return f", {'less' if exponent['high'] < expected else 'more'} than the {expected:g} that is claimed"
 
 
-def _points_table(derived: Derived) -> Iterator[str]:
-    yield (
-        "| | N | batch | ms | ± | p95 ms | spread | images/s | with encoder ms | with encoder images/s | peak MB | "
-        "parameters | MFLOP an image | file MB | export s | load ms |"
-    )
-    yield "| --- |" + " ---: |" * 15
+def _points_table(derived: Derived) -> str:
     everything = derived.to_dict()
     rows = [("the encoder", None, point) for point in everything["encoder"].values()]
     rows += [(one["title"], point["classes"], point) for one in everything["series"] for point in one["points"]]
-    for title, classes, point in rows:
-        yield _row(title, classes, point)
-    whole = (
-        "one request to the ensemble"
-        if derived.asked["through"] == "triton"
-        else "the sum of both, measured in the same rounds"
-    )
-    yield (
-        f"\nms: geometric mean over rounds of the median call; ±: half of its 95 % interval, *unstable* from "
-        f"{100 * ACCURACY:g} % on; spread: half of the quartiles' distance over all calls. *With encoder* is {whole}. "
-        "Peak: resident memory above that of the empty process, with weights."
-    )
-    if derived.asked["through"] == "triton":
-        yield (
-            "Memory and load time are those of the served files in a process of their own; export time is that of "
-            "`mlclip-export`, with its comparison with torch."
-        )
+    return table(COLUMNS, [_cells(*row) for row in rows])
 
 
-def _row(title: str, classes: int | None, point: Mapping[str, Any]) -> str:
-    interval = point["latency_ms"]
+def _cells(title: str, classes: int | None, point: Mapping[str, Any]) -> list[str]:
+    interval, whole = point["latency_ms"], point["end_to_end_ms"]
     half = (interval["high"] - interval["low"]) / 2 / interval["value"] if interval["high"] else None
     width = "one round" if half is None else f"{100 * half:.1f} %" + ("" if point["stable"] else " *unstable*")
-    whole, rate = point["end_to_end_ms"], point["end_to_end_images_per_second"]
-    cells = [
+
+    def known(name: str, factor: float = 1.0) -> str:
+        value = point.get(name)
+        return "" if value is None else number(factor * value)
+
+    return [
         title,
         "" if classes is None else f"{classes:,}",
         str(point["batch"]),
-        _short(interval["value"]),
+        number(interval["value"]),
         width,
-        _short(point["p95_ms"]),
+        known("p95_ms"),
         f"{100 * point['dispersion']:.1f} %",
-        _short(point["images_per_second"]),
-        _short(whole["value"]) if whole else "",
-        _short(rate) if rate else "",
-        _short(point["peak_bytes"] / 1e6) if point["peak_bytes"] is not None else "",
+        known("images_per_second"),
+        number(whole["value"]) if whole else "",
+        known("end_to_end_images_per_second"),
+        known("peak_bytes", 1e-6),
         f"{point['parameters']:,}" if "parameters" in point else "",
-        _short(point["flops"] / 1e6) if "flops" in point else "",
-        _short(point["file_bytes"] / 1e6) if "file_bytes" in point else "",
-        _short(point["export_seconds"]) if "export_seconds" in point else "",
-        _short(1e3 * point["load_seconds"]) if "load_seconds" in point else "",
+        known("flops", 1e-6),
+        known("file_bytes", 1e-6),
+        known("export_seconds"),
+        known("load_seconds", 1e3),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def _left(derived: Derived) -> Iterator[str]:
-    lines = derived.raw.of("left")
-    if lines:
-        yield "\n## Not measured\n"
-    for line in lines:
-        yield f"* {line['title']}{', N = ' + format(line['classes'], ',') if line['classes'] else ''}: {line['why']}"
+def _columns(derived: Derived) -> str:
+    """What the columns of all points mean."""
+    served = derived.asked["through"] == "triton"
+    whole = "one request to the ensemble" if served else "the sum of both, measured in the same rounds"
+    text = (
+        f"ms: geometric mean over rounds of the median call. ±: half of its 95 % interval; from {100 * ACCURACY:g} % "
+        "on, the point is *unstable*. spread: half of the distance between the quartiles of all calls. *With encoder*: "
+        f"{whole}. Peak: resident memory above that of the empty process, with weights."
+    )
+    if served:
+        text += (
+            "\nMemory and load time are those of the served files in a process of their own; export time is that of "
+            "`mlclip-export`, with its comparison with torch."
+        )
+    return text
 
 
-def _notes(derived: Derived) -> Iterator[str]:
-    """What a reader must know of the lines that are there."""
+def _skipped(derived: Derived) -> list[str]:
+    lines = [
+        f"{line['title']}{', N = ' + format(line['classes'], ',') if line['classes'] else ''}: {line['why']}"
+        for line in derived.skipped
+    ]
+    return ["## Not measured", bullets(lines)] if lines else []
+
+
+def _notes(derived: Derived) -> list[str]:
+    """What a reader must know about the series of this run."""
     asked, titles = derived.asked, " ".join(derived.titles)
     notes = {
         "mld, K": "K is never above N, so `mld, K = 100` is K = N where N is below 100.",
         "references": f"Neighbour heads hold {asked['references']:,} references.",
-        "label sets of real data": f"Label sets of real data: as {asked['label_sets_of']} shows them at that N.",
+        "label sets of real data": f"Label sets of real data: as many as {asked['label_sets_of']} has at that N.",
         "234,581": (
-            "234,581 label sets for 80 classes is what the study claims for COCO. That is more sets than COCO has "
-            "images, so nobody can have observed them; the line shows what they would cost."
+            "234,581 label sets for 80 classes is what the study claims for COCO. COCO has fewer images than that, so "
+            "these sets cannot have been observed; the line shows what they would cost."
         ),
         "self-attention": (
-            "The decoder with self-attention differs from `mld, K = N` in the self-attention only. onnxruntime "
-            "computes the first layer's once when it loads the graph, as its queries do not depend on the image."
+            "The decoder with self-attention differs from `mld, K = N` only in the self-attention. onnxruntime "
+            "computes that of the first layer once, on loading: its queries do not depend on the image."
         ),
     }
-    yield "\n## What stands behind a line\n"
-    yield from (f"* {note}" for words, note in notes.items() if words in titles)
+    return [note for words, note in notes.items() if words in titles]
 
 
 def _through(asked: Mapping[str, Any]) -> str:
     threads, heads = asked["threads"], asked.get("head_threads", asked["threads"])
-    own = "" if heads == threads else f" for the encoder, {heads} for a head"
+    own = "" if heads == threads else f" for the encoder, {heads} per head"
     return f"{asked['through']}, {threads} threads{own}"
 
 
@@ -238,11 +234,3 @@ def _meeting(growth: Mapping[str, Any]) -> str:
         return "no N in sight"
     rounded = float(f"{found['classes']:.2g}")
     return f"N ≈ {rounded:,.0f}{' (extrapolated)' if found['extrapolated'] else ''}"
-
-
-def _ms(estimate: Estimate) -> str:
-    return f"{_short(estimate.value)} ({_short(estimate.low)} to {_short(estimate.high)})"
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

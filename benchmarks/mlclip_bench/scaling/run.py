@@ -6,18 +6,19 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlclip.encoders.clip import DEFAULT_ENCODER, RANDOM, Encoder, load_encoder
 from mlclip.provenance import provenance
-from mlclip_bench.scaling.build import CostEstimate, on_paper, shapes_of
+from mlclip_bench.kit.progress import Step
+from mlclip_bench.scaling.build import CostEstimate, estimate, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, Case, Series, SkippedPoint, plan
 from mlclip_bench.scaling.memory import fitting
-from mlclip_bench.scaling.results import Raw, series_line
-from mlclip_bench.scaling.rounds import RetryPolicy, take_turns
+from mlclip_bench.scaling.results import Results, medians, series_lines
+from mlclip_bench.scaling.rounds import Schedule, take_turns
 from mlclip_bench.scaling.sources import Parts, in_process
 from mlclip_bench.scaling.triton import head_threads, served
 
@@ -32,16 +33,12 @@ class Settings:
     Attributes:
         classes: N, ascending.
         groups: K of `mld`; None for K = N.
-        heads: see `cases.plan`.
-        batches: images a call, ascending.
-        encoder: an open_clip name; its weights are random unless `pretrained` names some.
-        pretrained: see `load_encoder`.
-        label_sets: sets that data shows, by N, and `label_sets_of`, the name of that data.
-        label_sets_of: see `label_sets`.
-        references: of the neighbour heads.
-        through: `onnxruntime`, in processes of our own, or `triton`.
-        threads: of onnxruntime; 0 takes all cores, or in a Triton server what `mlclip-export` chooses.
-        minutes: no round starts that would end later, but the first three.
+        batches: images per call, ascending.
+        encoder: an open_clip name, with random weights unless `pretrained` names some.
+        label_sets: number of label sets in the data `label_sets_of`, by N.
+        references: number of references of the neighbour heads.
+        threads: of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses.
+        minutes: no round starts that would end later, except the first three.
     """
 
     classes: tuple[int, ...]
@@ -58,62 +55,49 @@ class Settings:
     minutes: float
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What to call while a run goes on.
-
-    Attributes:
-        step: with what is being done, the steps done and all steps.
-        turn: see `take_turns`.
-    """
-
-    step: Callable[[str, int, int], None]
-    turn: Callable[[int, int, int], None]
-
-
-def run(settings: Settings, folder: Path, watch: Watch, *, resume: bool = False) -> Raw:
-    """Measure, or go on measuring, all points of a run.
+def run(settings: Settings, folder: Path, on_step: Step, *, resume: bool = False) -> Results:
+    """Measure all points of a run, or those that are still missing.
 
     Args:
         settings: what to measure.
-        folder: for raw lines; graphs lie in it until the run has ended.
-        watch: is told of progress.
-        resume: go on with what the folder holds.
+        folder: for raw lines; graphs stay in it until the run has ended.
+        on_step: shows progress.
+        resume: continue what the folder holds.
 
     Raises:
-        MlclipError: settings that make no sense, a graph that differs from torch, or a folder that cannot be used.
+        MlclipError: settings make no sense, a graph differs from torch, or the folder cannot be used.
     """
-    clock, until = time.monotonic, time.monotonic() + 60 * settings.minutes
-    raw = Raw(folder)
+    until = time.monotonic() + 60 * settings.minutes
+    results = Results(folder)
     encoder = _encoder(settings)
-    series, left = plan(settings.classes, settings.groups, settings.heads, settings.label_sets, settings.references)
-    raw.start(_asked(settings, series, encoder), provenance(), resume)
-    for one in left:
-        raw.add_left(one)
-    papers = _papers(series, encoder, raw, watch)
-    parts = Parts(fitting(papers, settings.batches, raw, series), papers, encoder, raw, folder / GRAPHS, watch.step)
-    source = (served if settings.through == "triton" else in_process)(parts, settings.threads)
-    with source as (points, measure):
-        medians = raw.medians()
+    series, skipped = plan(settings.classes, settings.groups, settings.heads, settings.label_sets, settings.references)
+    results.start(_asked(settings, series, encoder), provenance(), resume)
+    for point in skipped:
+        results.add_skipped(point)
+    estimates = _estimates(series, encoder, results, on_step)
+    points = fitting(estimates, settings.batches, results, series)
+    parts = Parts(points, estimates, encoder, results, folder / GRAPHS, settings.threads, on_step)
+    with (served if settings.through == "triton" else in_process)(parts) as (turns, measure):
+        known = medians(results.calls())
         take_turns(
-            points,
+            turns,
             measure,
-            {point: medians.get(point, []) for point in points},
-            RetryPolicy(until=until),
-            clock,
-            raw.add_round,
-            watch.turn,
+            {point: known.get(point, []) for point in turns},
+            Schedule(until=until),
+            time.monotonic,
+            results.add_round,
+            on_step,
         )
-    raw.append({"kind": "end"})
+    results.append({"kind": "end"})
     shutil.rmtree(folder / GRAPHS, ignore_errors=True)
-    return raw
+    return results
 
 
 def _encoder(settings: Settings) -> Encoder:
     own_weights = settings.encoder == DEFAULT_ENCODER or Path(settings.encoder).is_dir()
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
+    root.setLevel(logging.ERROR)  # open_clip warns about the random weights that were asked for
     try:
         return load_encoder(settings.encoder, settings.pretrained or (None if own_weights else RANDOM))
     finally:
@@ -137,18 +121,19 @@ def _asked(settings: Settings, series: Sequence[Series], encoder: Encoder) -> di
         },
         "references": settings.references,
         "label_sets_of": settings.label_sets_of,
-        "series": series_line(series),
+        "series": series_lines(series),
     }
 
 
-def _papers(series: Sequence[Series], encoder: Encoder, raw: Raw, watch: Watch) -> dict[Case, CostEstimate]:
-    """All cases with their costs on paper; what the encoder cannot feed is left out."""
-    shapes, papers = shapes_of(encoder), {Case(ENCODER): on_paper(Case(ENCODER), shapes_of(encoder), encoder)}
+def _estimates(series: Sequence[Series], encoder: Encoder, results: Results, on_step: Step) -> dict[Case, CostEstimate]:
+    """The cost of all cases; heads that read what the encoder lacks are written as skipped."""
+    shapes = shapes_of(encoder)
+    estimates = {Case(ENCODER): estimate(Case(ENCODER), shapes, encoder)}
     for one in series:
         for case in one.cases:
-            watch.step(f"counting {one.title}", 0, 0)
+            on_step(f"counting {one.title}", 0, 0)
             try:
-                papers[case] = on_paper(case, shapes, encoder)
+                estimates[case] = estimate(case, shapes, encoder)
             except ValueError as error:
-                raw.add_left(SkippedPoint(one.title, case.classes, str(error)))
-    return papers
+                results.add_skipped(SkippedPoint(one.title, case.classes, str(error)))
+    return estimates

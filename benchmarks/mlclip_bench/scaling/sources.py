@@ -1,4 +1,4 @@
-"""What is measured, and the source that answers in processes of our own; `triton` has the other one."""
+"""What both sources of measurements are made of, and the one that runs graphs in processes of our own."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from mlclip_export.graphs import FILE
 
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
+from mlclip_bench.kit.progress import Step
 from mlclip_bench.scaling.build import CostEstimate, shapes_of
 from mlclip_bench.scaling.cases import Case
 from mlclip_bench.scaling.graphs import write_graph
 from mlclip_bench.scaling.pool import Pool
-from mlclip_bench.scaling.results import Raw
+from mlclip_bench.scaling.results import Results
 from mlclip_bench.scaling.rounds import Point
 
 Measure = Callable[[Point, float], Sequence[float]]
@@ -28,62 +29,66 @@ class Parts:
     """What a source is made of.
 
     Attributes:
-        points: that fit into memory.
-        papers: cases, with their costs on paper.
-        encoder: that heads stand behind.
-        raw: takes a line a graph.
+        points: those that fit into memory.
+        results: takes a line per graph.
         folder: for graphs.
-        on_step: is told what is being done, the steps done and all steps.
+        threads: of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses.
     """
 
     points: Sequence[Point]
-    papers: Mapping[Case, CostEstimate]
+    estimates: Mapping[Case, CostEstimate]
     encoder: Encoder
-    raw: Raw
+    results: Results
     folder: Path
-    on_step: Callable[[str, int, int], None]
+    threads: int
+    on_step: Step
 
     @property
     def cases(self) -> list[Case]:
         """The cases of the points."""
         keys = {point.case for point in self.points}
-        return [case for case in self.papers if case.key in keys]
+        return [case for case in self.estimates if case.key in keys]
 
-    @property
+    def pool(self) -> Pool:
+        """An empty pool of processes."""
+        return Pool(self.threads or os.cpu_count() or 1)
+
     def known(self) -> set[str]:
         """Keys of the cases that have a line."""
-        return {line["case"] for line in self.raw.of("graph")}
+        return {line["case"] for line in self.results.of("graph")}
+
+    def add_graph(self, pool: Pool, case: Case, file: Path, facts: Mapping[str, Any]) -> None:
+        """Load a graph, run all its batch sizes, and write what it takes."""
+        loaded = pool.load(case.key, file)
+        peaks = pool.peaks(case.key, [point.batch for point in self.points if point.case == case.key])
+        self.results.append({"kind": "graph", "case": case.key, **facts, **loaded, "peak_bytes": peaks})
 
 
 @contextmanager
-def in_process(parts: Parts, threads: int) -> Iterator[tuple[Sequence[Point], Measure]]:
-    """Export what is not there yet, and start a process for each graph.
-
-    Args:
-        parts: what it is made of.
-        threads: of onnxruntime; 0 takes all cores.
+def in_process(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
+    """Export what is missing, and start a process for each graph; gives the points and what measures them.
 
     Raises:
         MlclipError: a graph cannot be exported or loaded, or differs from torch.
     """
     parts.folder.mkdir(parents=True, exist_ok=True)
-    cases = parts.cases
-    with Pool({case.key: parts.folder / case.key / FILE for case in cases}, threads or os.cpu_count() or 1) as pool:
+    cases, known = parts.cases, parts.known()
+    with parts.pool() as pool:
         for number, case in enumerate(cases):
             parts.on_step(f"exporting {case.key}", number, len(cases))
-            known, facts = case.key in parts.known, {}
-            if not known or not pool.files[case.key].exists():
-                facts = _written(case, parts)
-            worker = pool.load(case.key)
-            if not known:
-                parts.on_step(f"warming up {case.key}", number, len(cases))
-                peaks = worker.peaks([point.batch for point in parts.points if point.case == case.key])
-                parts.raw.append({"kind": "graph", "case": case.key, **facts, **worker.loaded, "peak_bytes": peaks})
+            file = parts.folder / case.key / FILE
+            if case.key not in known:
+                parts.add_graph(pool, case, file, _written(case, parts))
+                continue
+            if not file.exists():
+                _written(case, parts)
+            pool.load(case.key, file)
         yield parts.points, pool.measure
 
 
-def _written(case: Case, parts: Parts) -> dict[str, Any]:
+def _written(case: Case, parts: Parts) -> dict[str, float]:
     try:
-        return write_graph(case, parts.papers[case], shapes_of(parts.encoder), parts.encoder, parts.folder).to_dict()
+        estimate, shapes = parts.estimates[case], shapes_of(parts.encoder)
+        return write_graph(case, estimate, shapes, parts.encoder, parts.folder).to_dict()
     except ValueError as error:
         raise ExportError(f"{case.key}: {error}") from error

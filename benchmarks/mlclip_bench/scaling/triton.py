@@ -1,11 +1,10 @@
-"""The source that asks a real Triton server: what a head costs as it is served, alone and behind the encoder."""
+"""The source that asks a real Triton server: what a head costs as served, alone and behind the encoder."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +22,6 @@ from mlclip.encoders.clip import Encoder
 from mlclip.heads import Head
 from mlclip_bench.scaling.build import build, example, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, WHOLE, Case
-from mlclip_bench.scaling.pool import Worker
 from mlclip_bench.scaling.rounds import Point
 from mlclip_bench.scaling.sources import Measure, Parts
 
@@ -37,22 +35,18 @@ def head_threads(threads: int) -> int:
 
 
 @contextmanager
-def served(parts: Parts, threads: int) -> Iterator[tuple[Sequence[Point], Measure]]:
+def served(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
     """Export all heads on one encoder into a model repository, and start Triton on it.
 
-    Every point is one request of B images: to the head's own model, with features, and, as a further point, to its
-    ensemble, with pixels.
-
-    Args:
-        parts: what it is made of.
-        threads: of the encoder and of each head; 0 leaves what `mlclip-export` chooses.
+    Every point is one request of B images to the head's own model, with features. A further point asks its ensemble,
+    with pixels.
 
     Raises:
         MlclipError: a head cannot be exported, or the server does not come up.
     """
     cases = parts.cases
     heads = {case.key: build(case, shapes_of(parts.encoder)) for case in cases if case.kind != ENCODER}
-    _export(heads, parts, threads)
+    _export(heads, parts)
     whole = [Point(WHOLE + point.case, point.batch) for point in parts.points if point.case in heads]
     parts.on_step("starting Triton", 0, 0)
     with (
@@ -77,11 +71,11 @@ def served(parts: Parts, threads: int) -> Iterator[tuple[Sequence[Point], Measur
         yield list(requests), measure
 
 
-def _export(heads: Mapping[str, Head], parts: Parts, threads: int) -> None:
+def _export(heads: Mapping[str, Head], parts: Parts) -> None:
     """Write the repository, and a line for each graph in it.
 
-    What a graph takes to load and to run is measured as in `sources.in_process`, on the files that are served: Triton
-    loads models beside each other and does not say what each of them takes.
+    What a graph takes to load and to run is measured in a process of its own, on the files that are served: Triton
+    loads models side by side and does not say what each of them takes.
     """
     steps: list[tuple[str, float]] = []
 
@@ -91,29 +85,29 @@ def _export(heads: Mapping[str, Head], parts: Parts, threads: int) -> None:
 
     configs = ConfigOptions(
         max_batch=max(point.batch for point in parts.points),
-        encoder_threads=threads,
-        head_threads=head_threads(threads),
+        encoder_threads=parts.threads,
+        head_threads=head_threads(parts.threads),
     )
     runs = {key: _run(head, parts.encoder) for key, head in heads.items()}
     options = ExportOptions(configs=configs)
     report = export_runs(runs, parts.folder, options, encoders=[parts.encoder], on_step=on_step)
     seconds = {step: after - before for (step, before), (_, after) in pairwise(steps)}
+    known = parts.known()
     for case in parts.cases:
-        if case.key in parts.known:
+        if case.key in known:
             continue
-        paper, model = parts.papers[case], _model(case.key, parts.encoder)
+        estimate, model = parts.estimates[case], _model(case.key, parts.encoder)
         folder = latest_version(parts.folder / model)
         parts.on_step(f"loading {model}", 0, 0)
-        with closing(Worker(case.key, folder / FILE, threads or os.cpu_count() or 1)) as worker:
-            peaks = worker.peaks([point.batch for point in parts.points if point.case == case.key])
         facts = {
             "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
             "export_seconds": seconds[model],
             "difference": max(found.value for found in report.differences if found.model == model),
-            "parameters": paper.parameters,
-            "flops": paper.flops,
+            "parameters": estimate.parameters,
+            "flops": estimate.flops,
         }
-        parts.raw.append({"kind": "graph", "case": case.key, **facts, **worker.loaded, "peak_bytes": peaks})
+        with parts.pool() as pool:
+            parts.add_graph(pool, case, folder / FILE, facts)
 
 
 def _model(key: str, encoder: Encoder) -> str:

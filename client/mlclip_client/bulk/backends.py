@@ -1,4 +1,4 @@
-"""Who answers for images: a server, or models in this process."""
+"""What answers for images: servers, or models in this process."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from mlclip_client.values import HeadInfo, Prediction
 
 
 class Backend(Protocol):
-    """What the bulk tool needs of whoever answers; `Client` and `Embedded` have it.
-
-    Attributes:
-        transport: its `endpoints` tell who answers, its `retries` how many requests were sent again.
-    """
+    """What the bulk tool needs of `Client` or `Embedded`."""
 
     @property
     def transport(self) -> EndpointPool[Any]:
-        """See above."""
+        """Its `endpoints` tell which servers answer, its `retries` how many requests were sent again."""
 
     def asked_heads(self) -> tuple[HeadInfo, ...]:
         """The heads that are asked; raises ClientError."""
@@ -31,26 +27,15 @@ class Backend(Protocol):
         """Classify one image; raises ClientError."""
 
 
-def open_backend(wanted: Request, asking: ServerOptions) -> contextlib.AbstractContextManager[Backend]:
-    """Open what answers; raises ClientError or ValueError."""
-    columns, max_bytes = wanted.columns, wanted.limits.max_bytes
-    if asking.embedded is not None:
-        return Embedded(
-            asking.embedded,
-            heads=wanted.heads,
-            threads=asking.threads,
-            via=asking.via,
-            embeddings=columns.embeddings,
-            explain=columns.explain,
-            max_bytes=max_bytes,
-        )
-    return Client(
-        asking.urls,
-        heads=wanted.heads,
-        timeout=asking.timeout,
-        retry_seconds=asking.retry_seconds,
-        via=asking.via,
-        embeddings=columns.embeddings,
-        explain=columns.explain,
-        max_bytes=max_bytes,
-    )
+def open_backend(request: Request, server: ServerOptions) -> contextlib.AbstractContextManager[Backend]:
+    """Open what answers a request; raises ClientError or ValueError."""
+    asked: dict[str, Any] = {
+        "heads": request.heads,
+        "via": server.via,
+        "embeddings": request.columns.embeddings,
+        "explain": request.columns.explain,
+        "max_bytes": request.limits.max_bytes,
+    }
+    if server.embedded is not None:
+        return Embedded(server.embedded, threads=server.threads, **asked)
+    return Client(server.urls, timeout=server.timeout, retry_seconds=server.retry_seconds, **asked)

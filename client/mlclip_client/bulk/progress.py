@@ -1,4 +1,4 @@
-"""Watching a run: a bar on a terminal, plain lines elsewhere, figures for Prometheus."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, figures for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO
+from typing import IO, TextIO
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -25,15 +25,15 @@ LINE_SECONDS = 10.0
 
 @contextlib.contextmanager
 def shown(tally: Tally, total: int | None, done: int = 0, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
-    """Show how a run goes on; gives what to call after each input.
+    """Show the progress of a run; gives a function to call after each input.
 
     Args:
         tally: kept up to date by the caller.
-        total: inputs in all; None where that is not known.
-        done: those done before this run.
-        stream: standard error, unless said otherwise.
+        total: number of inputs; None if it is not known.
+        done: inputs that were done before this run.
+        stream: None: standard error.
     """
-    console = Console(file=stream or sys.stderr)
+    console, started = Console(file=stream or sys.stderr), time.monotonic()
     if not console.is_terminal:
         yield _lines(tally, total, done, console.file)
         return
@@ -46,16 +46,26 @@ def shown(tally: Tally, total: int | None, done: int = 0, stream: TextIO | None 
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total, completed=done, errors=0, rate="")
-        started = time.monotonic()
 
         def advance() -> None:
-            rate = f"{tally.rows / max(time.monotonic() - started, 1e-9):,.0f}/s"
-            progress.update(task, completed=done + tally.rows, errors=tally.errors, rate=rate)
+            rate = f"{_rate(tally, time.monotonic() - started):,.0f}/s"
+            progress.update(task, completed=done + tally.rows, errors=tally.errors.total(), rate=rate)
 
         yield advance
 
 
-def _lines(tally: Tally, total: int | None, done: int, file: Any) -> Callable[[], None]:
+def progress_line(tally: Tally, total: int | None, done: int, seconds: float) -> str:
+    """Give the progress of a run in one line."""
+    seen, rate = done + tally.rows, _rate(tally, seconds)
+    inputs = counted(seen, "input") if total is None else f"{seen:,} of {counted(total, 'input')}"
+    text = f"{inputs}, {tally.errors.total():,} with an error, {rate:,.0f}/s"
+    if total is None or not tally.rows:
+        return text
+    left = round((total - seen) / rate)
+    return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+
+
+def _lines(tally: Tally, total: int | None, done: int, file: IO[str]) -> Callable[[], None]:
     started = last = time.monotonic()
 
     def advance() -> None:
@@ -69,40 +79,26 @@ def _lines(tally: Tally, total: int | None, done: int, file: Any) -> Callable[[]
     return advance
 
 
-def progress_line(tally: Tally, total: int | None, done: int, seconds: float) -> str:
-    """How far a run is, in a line."""
-    rate = tally.rows / max(seconds, 1e-9)
-    seen = done + tally.rows
-    inputs = counted(seen, "input") if total is None else f"{seen:,} of {counted(total, 'input')}"
-    text = f"{inputs}, {tally.errors:,} with an error, {rate:,.0f}/s"
-    if total is None or not tally.rows:
-        return text
-    left = round((total - done - tally.rows) / rate)
-    return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+def _rate(tally: Tally, seconds: float) -> float:
+    return tally.rows / max(seconds, 1e-9)
 
 
 class Figures(Collector):
-    """What Prometheus asks for: read from the run's own counters when it asks.
+    """What Prometheus reads, taken from the run's own counters at each request."""
 
-    Args:
-        tally: of rows.
-        client: whose endpoints answer or not.
-        findings: what duplicates saved.
-    """
-
-    def __init__(self, tally: Tally, client: Backend, findings: AnswerCache) -> None:
-        self._tally, self._client, self._findings = tally, client, findings
+    def __init__(self, tally: Tally, backend: Backend, cache: AnswerCache) -> None:
+        self._tally, self._backend, self._cache = tally, backend, cache
 
     def collect(self) -> Iterable[Metric]:
         """Give all figures."""
+        tally, transport = self._tally, self._backend.transport
         inputs = CounterMetricFamily("mlclip_client_inputs", "inputs with a row, by outcome", labels=["outcome"])
-        inputs.add_metric(["labelled"], self._tally.labelled)
-        for kind, count in [*self._tally.rejected.items(), *self._tally.failed.items()]:
-            inputs.add_metric([kind], count)
+        for outcome, count in [("labelled", tally.labelled), *tally.errors.items()]:
+            inputs.add_metric([outcome], count)
         yield inputs
-        transport = self._client.transport
-        yield CounterMetricFamily("mlclip_client_retries", "requests sent again", value=transport.retries)
-        yield CounterMetricFamily("mlclip_client_saved", "inputs whose bytes had an answer", value=self._findings.saved)
+        retries, saved = tally.retries + transport.retries, tally.saved + self._cache.saved
+        yield CounterMetricFamily("mlclip_client_retries", "requests sent again", value=retries)
+        yield CounterMetricFamily("mlclip_client_saved", "inputs whose bytes had an answer", value=saved)
         up = GaugeMetricFamily("mlclip_client_endpoint_up", "whether an endpoint answers", labels=["url"])
         for endpoint in transport.endpoints:
             up.add_metric([endpoint.url], endpoint.failures == 0)
@@ -111,11 +107,7 @@ class Figures(Collector):
 
 @contextlib.contextmanager
 def metrics(port: int | None, host: str, figures: Figures) -> Iterator[None]:
-    """Serve figures at http://HOST:PORT/metrics while the block runs.
-
-    Raises:
-        ValueError: nobody can listen there; another process does, or the host is not this machine's.
-    """
+    """Serve figures at http://HOST:PORT/metrics while the block runs, unless the port is None."""
     if port is None:
         yield
         return

@@ -1,34 +1,43 @@
-"""What the bulk tool is asked for, and what it says at its end."""
+"""What the bulk tool is asked to do, and what it reports at its end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from mlclip_client.inputs import InputOptions, Limits, Skipped
 from mlclip_client.inputs.texts import Texts
-from mlclip_client.jobs.folder import Counts
 from mlclip_client.output.rows import RowOptions
 from mlclip_client.output.tally import Tally
 from mlclip_client.server.catalog import Via
+from mlclip_client.server.transport import DEFAULT_URL
 
 
 @dataclass(frozen=True)
-class ServerOptions:
-    """How the server is asked.
+class Endpoints:
+    """Servers, host:port with commas between them, and the deadline of each request in seconds."""
+
+    url: str = DEFAULT_URL
+    timeout: float = 30.0
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """One host:port per server."""
+        return tuple(filter(None, map(str.strip, self.url.split(","))))
+
+
+@dataclass(frozen=True)
+class ServerOptions(Endpoints):
+    """How images get their answers.
 
     Attributes:
-        urls: endpoints.
-        timeout: of a request, in seconds.
         retry_seconds: see `Client`.
-        concurrency: inputs under work at once.
-        via: who decodes.
-        embedded: folder of a model repository whose models answer in this process; None: the server at `urls` does.
-        threads: of onnxruntime, for each of those models; 0: one a core.
+        concurrency: inputs in work at once.
+        embedded: folder of a model repository whose models answer in this process, in place of the servers.
+        threads: onnxruntime's, per embedded model; 0: one per core.
     """
 
-    urls: tuple[str, ...] = ("127.0.0.1:8001",)
-    timeout: float = 30.0
     retry_seconds: float = 60.0
     concurrency: int = 32
     via: Via = "bytes"
@@ -37,31 +46,24 @@ class ServerOptions:
 
 
 @dataclass(frozen=True)
-class OnRay:
-    """Where a job runs that leaves this machine.
-
-    Attributes:
-        address: of the Ray cluster, as `ray.init` takes it; None: what the environment says, or this machine.
-        workers: at most; 0: as many as the cluster has cores.
-    """
-
-    address: str | None = None
-    workers: int = 0
-
-
-@dataclass(frozen=True)
 class JobOptions:
     """How a job is worked on.
 
     Attributes:
-        shard_rows: inputs a shard; only a new job heeds it.
-        most_failures: errors in a row after which the job stops; 0: never.
-        cluster: does the work; None: this process does.
+        max_failures: errors in a row after which the job stops; 0: never.
+        engine: `local`, this process, or `ray`, a Ray cluster.
+        ray_address: of the cluster, as `ray.init` takes it; None: what the environment says, or this machine.
+        ray_workers: the most there may be; 0: as many as the cluster has cores.
     """
 
-    shard_rows: int = 1000
-    most_failures: int = 1000
-    cluster: OnRay | None = None
+    max_failures: int = 1000
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    ray_workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.engine != "ray" and (self.ray_address is not None or self.ray_workers):
+            raise ValueError("--ray-address and --ray-workers go with --engine ray")
 
 
 @dataclass(frozen=True)
@@ -69,25 +71,25 @@ class MonitorOptions:
     """How a run can be watched.
 
     Attributes:
-        metrics_port: where Prometheus finds figures; None: nowhere.
-        metrics_host: the address to bind.
+        metrics_port: port on which Prometheus finds metrics; None: there are none.
+        metrics_host: address to bind for that port.
+        log: file to which events are appended, one JSON object per line.
     """
 
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """What is to be labelled, and how.
 
     Attributes:
         names: of inputs, see `find_inputs`.
-        heads: names; None: the only one.
-        columns: of the rows.
-        inputs: how inputs are found.
-        limits: of reading.
-        texts: file with titles.
+        heads: names; None: the only one that is served.
+        texts: file with titles, see `Texts`.
+        shard_rows: inputs per shard of a new job.
     """
 
     names: tuple[str, ...]
@@ -96,26 +98,22 @@ class Request:
     inputs: InputOptions = field(default_factory=InputOptions)
     limits: Limits = field(default_factory=Limits)
     texts: Path | None = None
+    shard_rows: int = 1000
 
 
 @dataclass
 class Summary:
-    """What a run says at its end.
+    """What is reported at the end of a run.
 
     Attributes:
         tally: of the rows of this run.
-        found: what was passed by while inputs were searched; None where they were not.
-        texts: the titles, if there are some.
-        saved: inputs that took their answer from the same bytes.
-        retries: requests that were sent again.
-        interrupted: stopped by hand.
-        job: all rows of the job, and how many inputs it has; None without a job.
+        skipped: what the search for inputs skipped; None without a search.
+        interrupted: stopped by Ctrl-C or SIGTERM.
+        job: counts of all rows of the job, and its number of inputs; None without a job.
     """
 
     tally: Tally = field(default_factory=Tally)
-    found: Skipped | None = None
+    skipped: Skipped | None = None
     texts: Texts | None = None
-    saved: int = 0
-    retries: int = 0
     interrupted: bool = False
-    job: tuple[Counts, int] | None = None
+    job: tuple[Tally, int] | None = None

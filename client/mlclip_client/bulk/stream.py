@@ -1,4 +1,4 @@
-"""The bulk tool: what every run needs, and inputs to rows in one stream. The other way is a job, see `jobs`."""
+"""What every run needs, and the run without a job: inputs to rows in one stream. For jobs see `jobs`."""
 
 from __future__ import annotations
 
@@ -21,26 +21,18 @@ from mlclip_client.inputs.texts import Texts
 from mlclip_client.ordered import ordered
 from mlclip_client.output.cache import AnswerCache
 from mlclip_client.output.rows import Row, schema
+from mlclip_client.output.tally import Tally
 from mlclip_client.output.writers import open_writer
 from mlclip_client.values import HeadInfo
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run under way.
+    """A run in progress; its summary is kept up to date."""
 
-    Attributes:
-        wanted: what.
-        asking: how.
-        watching: who looks on.
-        heads: those that are asked.
-        labeller: gives the rows.
-        summary: what the run says at its end; kept up to date.
-    """
-
-    wanted: Request
-    asking: ServerOptions
-    watching: MonitorOptions
+    request: Request
+    server: ServerOptions
+    monitor: MonitorOptions
     heads: tuple[HeadInfo, ...]
     labeller: Labeller
     summary: Summary
@@ -48,24 +40,20 @@ class Run:
     @property
     def schema(self) -> pa.Schema:
         """Of the rows."""
-        return schema(self.heads, self.wanted.columns)
+        return schema(self.heads, self.request.columns)
 
     @contextlib.contextmanager
     def watched(self, total: int | None = None, done: int = 0) -> Iterator[Callable[[Row], None]]:
-        """Show how the run goes on; gives what to call after each row: it counts, shows and tells of failures.
+        """Show progress; gives a function to call after each row, which counts it and logs its error.
 
-        Ctrl-C ends the block, and the summary says so.
-
-        Args:
-            total: see `shown`.
-            done: see `shown`.
+        Ctrl-C ends the block and is noted in the summary. `total` and `done` are as in `shown`.
         """
-        tally, watching = self.summary.tally, self.watching
-        figures = Figures(tally, self.labeller.client, self.labeller.findings)
-        with metrics(watching.metrics_port, watching.metrics_host, figures), shown(tally, total, done) as advance:
+        tally, monitor = self.summary.tally, self.monitor
+        figures = Figures(tally, self.labeller.backend, self.labeller.cache)
+        with metrics(monitor.metrics_port, monitor.metrics_host, figures), shown(tally, total, done) as advance:
 
             def after_each(row: Row) -> None:
-                tally.add(row)
+                tally.count(row)
                 advance()
                 if row["error_kind"]:
                     tell("input failed", path=row["path"], kind=row["error_kind"], error=row["error"])
@@ -76,77 +64,56 @@ class Run:
                 self.summary.interrupted = True
 
 
-def run_stream(wanted: Request, asking: ServerOptions, watching: MonitorOptions, out: str) -> Summary:
-    """Label inputs and write one row each, in their order.
-
-    Args:
-        wanted: what.
-        asking: how.
-        watching: who looks on.
-        out: a .parquet or .jsonl path, or `-` for JSON lines on stdout; see `open_writer` for an interrupted run.
+def run_stream(request: Request, server: ServerOptions, monitor: MonitorOptions, out: str) -> Summary:
+    """Label inputs and write one row each, in their order, to `out`, see `open_writer`.
 
     Raises:
         ClientError: there are no inputs, or the server cannot be asked at all.
         ValueError: an argument makes no sense.
     """
     summary = Summary()
-    items = find(wanted, summary)
+    items = find(request, summary)
     with (
-        begun(wanted, asking, watching, AnswerCache(), summary) as run,
+        opened(request, server, monitor, AnswerCache(), summary) as run,
         open_writer(out, run.schema, lambda: summary.interrupted) as write,
         run.watched() as after_each,
     ):
-        for row in ordered(run.labeller.label, items, asking.concurrency):
+        for row in ordered(run.labeller.label, items, server.concurrency):
             write(row)
             after_each(row)
     return summary
 
 
 @contextlib.contextmanager
-def begun(
-    wanted: Request, asking: ServerOptions, watching: MonitorOptions, findings: AnswerCache, summary: Summary
+def opened(
+    request: Request, server: ServerOptions, monitor: MonitorOptions, cache: AnswerCache, summary: Summary
 ) -> Iterator[Run]:
-    """Open whoever answers and what reads inputs, for a run.
+    """Open what a `Run` needs: backend, reader and cache, which is closed at the end.
 
-    Args:
-        wanted: what.
-        asking: how.
-        watching: who looks on.
-        findings: what is known already; closed at the end.
-        summary: of the run.
-
-    Raises:
-        ClientError: nobody can be asked.
-        ValueError: there are texts, and no head reads them.
+    Raises ValueError if there are texts, and no head reads them.
     """
-    with findings, Reader(wanted.limits) as reader, open_backend(wanted, asking) as client:
-        heads = client.asked_heads()
-        if wanted.texts is not None and not any(info.reads_text for info in heads):
+    with cache, Reader(request.limits) as reader, open_backend(request, server) as backend:
+        heads = backend.asked_heads()
+        if request.texts is not None and not any(info.reads_text for info in heads):
             raise ValueError(f"--texts: no head among {', '.join(info.name for info in heads)} reads text")
         tell("started", heads={info.name: info.version for info in heads})
-        yield Run(wanted, asking, watching, heads, Labeller(client, reader, findings, wanted.columns), summary)
-        summary.saved, summary.retries = findings.saved, client.transport.retries
+        yield Run(request, server, monitor, heads, Labeller(backend, reader, cache, request.columns), summary)
+        summary.tally.add(Tally(saved=cache.saved, retries=backend.transport.retries))
 
 
-def find(wanted: Request, summary: Summary) -> Iterator[Item]:
-    """Find all inputs, lazily, with their texts.
+def find(request: Request, summary: Summary) -> Iterator[Item]:
+    """Find all inputs, lazily, with their texts; the summary receives what is skipped, and the texts.
 
-    Args:
-        wanted: which.
-        summary: receives what is passed by, and the texts.
-
-    Raises:
-        ClientError: there is none; raised at once, before anything is asked.
-        ValueError: a name or the file of texts makes no sense.
+    Raises ClientError at once if there are no inputs.
     """
-    summary.found = found = Skipped()
-    items = find_inputs(wanted.names, wanted.inputs, found)
-    if wanted.names != ("-",):  # of a pipe nothing is read ahead
+    summary.skipped = skipped = Skipped()
+    items = find_inputs(request.names, request.inputs, skipped)
+    if request.names != ("-",):  # a pipe is not read ahead
         first = next(items, None)
         if first is None:
-            raise ClientError("; ".join(filter(None, ("no images found", str(found)))))
+            raise ClientError("; ".join(filter(None, ("no images found", str(skipped)))))
         items = chain([first], items)
-    if wanted.texts is not None:
-        summary.texts = Texts(wanted.texts)
+    if request.texts is not None:
+        summary.texts = Texts(request.texts)
         return summary.texts.join(items)
     return items

@@ -1,4 +1,4 @@
-"""What a job remembers of the command that began it: the defaults of commands that go on with it."""
+"""What a job remembers of the command that began it: the defaults of commands that continue it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import typer
 
 _OWN = frozenset("paths job kind out log debug metrics_port metrics_host engine ray_address ray_workers".split())
-"""What each command says for itself."""
+"""Options that each command has for itself."""
 
 
 def options_of(context: typer.Context) -> dict[str, Any]:
-    """The options of a command that a job remembers, plain JSON values; of a proxy with a password, nothing."""
+    """The options of a command that a job remembers, as plain JSON values; a proxy with a password is left out."""
     kept = {name: value for name, value in context.params.items() if name not in _OWN}
     if "@" in (kept.get("proxy") or ""):
         del kept["proxy"]
@@ -22,16 +22,16 @@ def options_of(context: typer.Context) -> dict[str, Any]:
 
 
 def as_begun(context: typer.Context, job: Path | None) -> Path | None:
-    """Make the options of a job, where it has begun, the defaults of this command: the callback of its folder."""
+    """Make the options of a job that has begun the defaults of this command: the callback of the job's folder."""
     if job is not None:
         try:
             context.default_map = dict(json.loads((job / "job.json").read_text(encoding="utf-8"))["options"])
-        except (OSError, ValueError, KeyError, TypeError):  # whoever opens the job says what is wrong with it
+        except (OSError, ValueError, KeyError, TypeError):  # opening the job reports what is wrong with it
             context.default_map = {}
     return job
 
 
 def given(context: typer.Context, *names: str) -> list[str]:
-    """Which of these options stand on the command line, as `--name`."""
+    """Which of these options are on the command line, as `--name`."""
     found = {name: context.get_parameter_source(name) for name in names}
     return [f"--{name.replace('_', '-')}" for name, source in found.items() if source and source.name == "COMMANDLINE"]

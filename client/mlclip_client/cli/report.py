@@ -11,39 +11,35 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mlclip_client.cli.options import Debug, reported, say
-from mlclip_client.report.assemble import LIMIT, Written, write_report
-from mlclip_client.report.assemble import Progress as OnProgress
-from mlclip_client.report.missing import Reason
+from mlclip_client.cli.ending import say
+from mlclip_client.report.assemble import LIMIT, OnProgress, Written, write_report
+from mlclip_client.report.pictures import Reason
 
 _WHY: dict[Reason, str] = {
-    "address": "since they are at addresses, and a report fetches nothing; in the page, web addresses are links",
-    "error": "since they could not be read when they were classified, either",
-    "memory": "since they came from memory",
-    "unread": "since they could not be read; if paths start elsewhere, name the folder with --images",
+    "address": "because they are at addresses and a report fetches nothing; the page links web addresses",
+    "error": "because they could not be read when they were classified, either",
+    "memory": "because they came from memory",
+    "unread": "because they could not be read; if paths start elsewhere, name the folder with --images",
 }
 
 
 def report(
     labels: Annotated[
-        Path, typer.Argument(help="What `classify` wrote: .parquet, .jsonl, a folder of .parquet parts, or a job's.")
+        Path,
+        typer.Argument(help="Output of `classify`: .parquet, .jsonl, a folder of .parquet files, or a job's folder."),
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     images: Annotated[Path | None, typer.Option(help="Folder that relative paths start from.")] = None,
-    classes: Annotated[
-        list[Path] | None, typer.Option(help="A head's labels.txt, to name classes that no row names; repeatable.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to show, from the first on.")] = LIMIT,
-    debug: Debug = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many rows, from the first on.")] = LIMIT,
 ) -> None:
-    """Make a page of pictures, labels and scores to look at, filter and correct.
+    """Write an HTML page of images, labels and scores that you can filter and correct.
 
-    Exit code: 0 the page is written, 1 it could not be, 2 wrong usage.
+    Exit code: 0 the page was written, 1 it could not be written, 2 wrong usage.
     """
-    with reported(debug), _progress() as on_progress:
+    with _progress() as on_progress:
         if images is not None and not images.is_dir():
-            raise ValueError(f"--images {images}: there is no such folder")
-        written = write_report(labels, out, images=images, classes=classes or (), limit=limit, on_progress=on_progress)
+            raise ValueError(f"--images {images}: no such folder")
+        written = write_report(labels, out, images=images, limit=limit, on_progress=on_progress)
     for line in _summary(written, labels, out):
         say(line)
 
@@ -52,7 +48,7 @@ def _summary(written: Written, labels: Path, out: Path) -> Iterator[str]:
     beside = f"; it needs the folder {written.folder} beside it" if written.folder else ""
     yield f"{written.rows:,} images, {written.errors:,} with an error; written to {out}{beside}"
     if written.more:
-        yield f"{labels} has more rows: these are the first; --limit takes more"
+        yield f"{labels} has more rows: these are the first; raise --limit for more"
     yield from (f"{count:,} without a picture, {_WHY[reason]}" for reason, count in written.without_picture.items())
 
 
@@ -64,9 +60,8 @@ def _progress() -> Iterator[OnProgress]:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
 
         def show(step: str, done: int, total: int) -> None:
-            task = tasks.get(step)
-            if task is None:
-                task = tasks[step] = progress.add_task(step, total=total)
-            progress.update(task, completed=done)
+            if step not in tasks:
+                tasks[step] = progress.add_task(step, total=total)
+            progress.update(tasks[step], completed=done)
 
         yield show

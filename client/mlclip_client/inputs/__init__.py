@@ -1,20 +1,9 @@
-"""Inputs of the bulk client: what names stand for (`find_inputs`), and the bytes of each (`Reader`)."""
+"""Inputs of the bulk client: what names stand for (`find_inputs`), and the bytes of each input (`Reader`)."""
 
-from mlclip_client.inputs.item import Item, decode_path, encode_path
-from mlclip_client.inputs.limits import USER_AGENT, Limits
-from mlclip_client.inputs.reader import Reader, error_of
-from mlclip_client.inputs.skipped import InputOptions, Skipped
-from mlclip_client.inputs.source import find_inputs
+from mlclip_client.inputs.find import InputOptions, find_inputs
+from mlclip_client.inputs.item import Cell, Item
+from mlclip_client.inputs.limits import Limits
+from mlclip_client.inputs.reader import Reader
+from mlclip_client.inputs.skipped import Skipped
 
-__all__ = [
-    "USER_AGENT",
-    "Skipped",
-    "InputOptions",
-    "Item",
-    "Limits",
-    "Reader",
-    "decode_path",
-    "encode_path",
-    "error_of",
-    "find_inputs",
-]
+__all__ = ["Cell", "InputOptions", "Item", "Limits", "Reader", "Skipped", "find_inputs"]

@@ -1,8 +1,8 @@
-"""Images in tar archives, webdataset's shards among them: found without unpacking anything to a disk.
+"""Images in tar archives, such as the shards of webdataset, found without unpacking anything to disk.
 
-A member's name is a label and nothing else, so it may say what it likes. The members of a sample, which share their
-name up to its first dot, stand beside each other in webdataset's archives; `.txt` and `.json` among them (its
-`text`, `caption` or `title`) are the text of its images.
+A member's name is only a label, so it cannot point outside the archive. The members of a sample share their name up to
+its first dot and stand side by side in webdataset's archives; a `.txt` or `.json` among them (its `text`, `caption`
+or `title`) is the text of the sample's images.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
-from mlclip_client.inputs.columns import TEXTS
-from mlclip_client.inputs.folders import image_suffixes
-from mlclip_client.inputs.item import Item
+from mlclip_client.errors import Unreadable
+from mlclip_client.inputs.columns import TEXTS, clean_text
+from mlclip_client.inputs.item import Item, failed_item
+from mlclip_client.inputs.names import format_of
 from mlclip_client.inputs.skipped import Skipped
-from mlclip_client.inputs.stores import is_address, one_line
 from mlclip_client.inputs.streams import Broken, ReadAt, open_archive
+from mlclip_client.wording import reason_of
 
 _LARGEST_HEADER = 2**20
 _LARGEST_TEXT = 2**20
@@ -31,60 +31,46 @@ _BLOCK = 512
 _STEM = re.compile(r"((?:.*/)?[^/.]+)\.[^/]*", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A member that is there to its last byte, with what it says if it is a text."""
+@dataclass
+class _Sample:
+    """Members that share their name up to its first dot."""
 
-    info: tarfile.TarInfo
-    text: str | None
+    stem: str = ""
+    images: list[Item] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    text: str | None = None
 
-
-def read_archive(place: str, found: Skipped) -> Iterator[Item]:
-    """Give an item for every image in an archive, in its order; one for the archive itself where that is damaged.
-
-    Args:
-        place: a file of this machine or an address, compressed or not.
-        found: receives the counts.
-    """
-    stem, images, texts, text, problem = "", list[Item](), list[str](), None, ""
-
-    def sample() -> Iterator[Item]:
-        for name in texts if not images else ():
-            found.leave(name)
-        yield from (replace(image, text=text) for image in images)
-
-    for member in _members(place, found):
-        if isinstance(member, str):
-            problem = member
-            continue
-        name = member.info.name
-        if _stem(name) != stem or len(images) >= _LARGEST_SAMPLE:
-            yield from sample()
-            stem, images, texts, text = _stem(name), [], [], None
-        if _suffix(name) in image_suffixes():
-            images.append(_item(place, member.info))
-        elif member.text is not None:
-            texts, text = [*texts, name], member.text
-        else:
-            found.leave(name)
-    yield from sample()
-    if problem:
-        yield Item(place, "remote" if is_address(place) else "file", place, problem=f"read: {problem}")
+    def items(self, skipped: Skipped) -> Iterator[Item]:
+        for name in () if self.images else self.texts:
+            skipped.leave(name)
+        return (replace(image, text=self.text) for image in self.images)
 
 
-def _members(place: str, found: Skipped) -> Iterator[_Member | str]:
-    """All whole members but folders, then what is wrong with the archive, if anything is."""
+def read_archive(place: str, skipped: Skipped) -> Iterator[Item]:
+    """Give an item for each image of an archive, in its order; if it is damaged, a last item says so."""
+    sample, failed = _Sample(), None
     try:
         with closing(open_archive(place, _LOOK_BACK)) as archive:
             for info in _whole_members(archive.read_at):
                 if info.isdir():
-                    found.skipped["folders in archives"] += 1
+                    skipped.skipped["folders in archives"] += 1
+                    continue
+                if _stem(info.name) != sample.stem or len(sample.images) >= _LARGEST_SAMPLE:
+                    yield from sample.items(skipped)
+                    sample = _Sample(_stem(info.name))
+                if format_of(info.name) == "image":
+                    sample.images.append(_item(place, info))
+                elif text := _text(info, archive.read_at):
+                    sample.texts.append(info.name)
+                    sample.text = text
                 else:
-                    yield _Member(info, _text(info, archive.read_at))
+                    skipped.leave(info.name)
     except (OSError, ValueError, tarfile.TarError, ArithmeticError, RecursionError) as error:
-        damaged = isinstance(error, Broken) or not isinstance(error, OSError)
-        reason = getattr(error, "strerror", None) or one_line(error)
-        yield f"the archive is damaged: {reason}" if damaged else reason
+        is_damaged = isinstance(error, Broken) or not isinstance(error, OSError)
+        failed = failed_item(place, ("the archive is damaged: " if is_damaged else "") + reason_of(error))
+    yield from sample.items(skipped)
+    if failed is not None:
+        yield failed
 
 
 def _whole_members(read_at: ReadAt) -> Iterator[tarfile.TarInfo]:
@@ -98,34 +84,30 @@ def _whole_members(read_at: ReadAt) -> Iterator[tarfile.TarInfo]:
             if info.isreg() and info.size and not info.issparse() and not read_at(end - 1, 1):
                 raise Broken(f"it ends in the middle of {info.name}")
             yield info
-        _check_end(read_at, tar.offset)
-
-
-def _check_end(read_at: ReadAt, offset: int) -> None:
-    """What tarfile takes for the end may be a damaged header; the true end is a block of zeros, or the file's."""
-    block = read_at(offset, _BLOCK)
-    if block.strip(b"\0"):
-        raise Broken(f"no header at byte {offset:,}")
+        # What tarfile takes for the end may be a damaged header; the true end is a block of zeros, or the file's.
+        if read_at(tar.offset, _BLOCK).strip(b"\0"):
+            raise Broken(f"no header at byte {tar.offset:,}")
 
 
 def _item(place: str, info: tarfile.TarInfo) -> Item:
     problem = ""
     if info.issym() or info.islnk():
-        problem = "read: a link inside an archive is not followed"
+        problem = "a link inside an archive is not followed"
     elif info.issparse():
-        problem = "read: a sparse file inside an archive is not read"
+        problem = "a sparse file inside an archive is not read"
     elif not info.isreg():
-        problem = "read: not a regular file"
+        problem = "not a regular file"
+    error = Unreadable(problem) if problem else None
     path = f"{place}/{info.name}"
-    return Item(path, "member", place, info.name, info.offset_data, info.size, problem=problem)
+    return Item(path, "member", place, info.name, offset=info.offset_data, size=info.size, error=error)
 
 
 def _text(info: tarfile.TarInfo, read_at: ReadAt) -> str | None:
-    suffix = _suffix(info.name)
-    if suffix not in (".txt", ".json") or not info.isreg() or info.issparse() or info.size > _LARGEST_TEXT:
+    suffix = info.name.lower().rpartition(".")[2]
+    if suffix not in ("txt", "json") or not info.isreg() or info.issparse() or info.size > _LARGEST_TEXT:
         return None
     words = read_at(info.offset_data, info.size).decode("utf-8", "replace")
-    return words.strip() or None if suffix == ".txt" else _text_in_json(words)
+    return words.strip() or None if suffix == "txt" else _text_in_json(words)
 
 
 def _text_in_json(words: str) -> str | None:
@@ -133,15 +115,8 @@ def _text_in_json(words: str) -> str | None:
         fields = json.loads(words)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(fields, dict):
-        return None
-    texts = (fields.get(key) for key in TEXTS)
+    texts = [fields.get(key) for key in TEXTS] if isinstance(fields, dict) else []
     return next((clean_text(text) for text in texts if isinstance(text, str) and text), None)
-
-
-def clean_text(text: str) -> str:
-    """Give a text that can be written as UTF-8: half a surrogate pair, or a byte that was none, becomes `?`."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _stem(name: str) -> str:
@@ -149,12 +124,8 @@ def _stem(name: str) -> str:
     return match.group(1) if match else name
 
 
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
-
-
 class _File:
-    """What tarfile wants to read headers from; no header may claim more than `_LARGEST_HEADER` bytes."""
+    """What tarfile needs to read headers; no header may claim more than `_LARGEST_HEADER` bytes."""
 
     def __init__(self, read_at: ReadAt) -> None:
         self._read_at, self._position = read_at, 0

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from mlclip_client.inputs.item import Item, file_item, shortened
-from mlclip_client.inputs.stores import WEB, is_address, scheme_of
+from mlclip_client.errors import DownloadFailed, Unreadable
+from mlclip_client.inputs.item import Item, failed_item, item_at
+from mlclip_client.inputs.names import LOCAL, is_address, local_path, scheme_of
+from mlclip_client.wording import shortened
 
 Holds = Literal["path", "bytes", "url"]
 COLUMNS: Mapping[Holds, tuple[str, ...]] = {
@@ -18,22 +20,19 @@ COLUMNS: Mapping[Holds, tuple[str, ...]] = {
     "path": ("path", "file", "image", "filename", "file_name", "image_path"),
     "url": ("url", "image_url"),
 }
-"""The names that are known, in upper or lower case; what comes first counts."""
+"""Known names of columns, in upper or lower case; the first one that is there is taken."""
 TEXTS = ("text", "caption", "title")
-"""The names of what holds texts, in manifests and in the JSON beside an archive's images."""
+"""Known names of texts, in manifests and in the JSON files beside an archive's images."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a manifest that are read.
+    """The columns of a manifest that are read: of images, what that one holds, and of texts, if there is one.
 
-    Attributes:
-        source: where the image is.
-        holds: what stands there. In a column of paths, addresses are taken as well; not the other way round.
-        text: column of titles or captions; None if there is none.
+    A column of paths may also hold addresses; a column of addresses holds no paths.
     """
 
-    source: str
+    image: str
     holds: Holds
     text: str | None
 
@@ -41,30 +40,29 @@ class Columns:
 def choose_columns(
     strings: Sequence[str], bytes_: Sequence[str], wanted: str | None, others: Mapping[str, str] = MappingProxyType({})
 ) -> Columns:
-    """Find the columns to read among those of a manifest.
+    """Choose the columns to read among those of a manifest.
 
     Args:
         strings: names of the columns that hold strings.
         bytes_: names of those that hold bytes; a struct's as `image.bytes`.
         wanted: the one to take; None: the one whose name is known.
-        others: names of those that hold anything else -> what that is.
+        others: name -> type of all other columns.
 
     Raises:
-        ValueError: there is none; the message lists what there is, but does not name the file.
+        ValueError: there is none; the message lists the columns, but does not name the file.
     """
-    texts = {name.strip().lower(): name for name in reversed(strings)}
+    texts = _by_name(strings)
     text = next((texts[name] for name in TEXTS if name in texts), None)
-    for holds, names in (("bytes", bytes_), ("path", strings), ("url", strings)):
-        given = {name.strip().lower().removesuffix(".bytes"): name for name in reversed(names)}
-        known = COLUMNS[holds] if wanted is None else (wanted.strip().lower(),)  # type: ignore[index]
-        for name in known:
-            if name in given:
-                return Columns(given[name], holds, text)  # type: ignore[arg-type]
-    unusable = [f"{name} ({kind})" for name, kind in others.items()]
-    there = ", ".join([*strings, *bytes_, *unusable]) or "none"
+    choices: tuple[tuple[Holds, Sequence[str]], ...] = (("bytes", bytes_), ("path", strings), ("url", strings))
+    for holds, names in choices:
+        there = _by_name(names)
+        for name in COLUMNS[holds] if wanted is None else (wanted.strip().lower(),):
+            if name in there:
+                return Columns(there[name], holds, text)
+    listed = ", ".join([*strings, *bytes_, *(f"{name} ({kind})" for name, kind in others.items())]) or "none"
     if wanted is not None:
-        raise ValueError(f"no column {wanted} with paths, addresses or bytes; columns: {there}")
-    raise ValueError(f"no column of paths, addresses or bytes among: {there}; name it with --column")
+        raise ValueError(f"no column {wanted} with paths, addresses or bytes; columns: {listed}")
+    raise ValueError(f"no column of paths, addresses or bytes among: {listed}; name it with --column")
 
 
 def base_of(manifest: str) -> str:
@@ -72,53 +70,43 @@ def base_of(manifest: str) -> str:
     return posixpath.dirname(manifest) if is_address(manifest) else os.path.dirname(manifest)
 
 
-def place_item(value: object, holds: Holds, base: str, where: str, text: str | None) -> Item:
-    """Make the item of a path or an address.
+def listed_item(value: object, holds: Holds, base: str, where: str, text: str | None) -> Item:
+    """Make the item of a path or an address in a manifest or a list.
 
     Args:
-        value: what the manifest or the list says.
+        value: the path or address, unless the manifest holds something else there.
         holds: `path` or `url`.
-        base: see `base_of`; empty: this process's folder.
-        where: the line, for what is wrong with it.
-        text: see `Item`.
+        base: folder that relative paths start from; empty: the process's own.
+        where: `manifest:line`, the item's path if the value is unusable.
+        text: of the item.
     """
-    if not isinstance(value, str) or not value.strip():
-        kind, what = ("read", "path") if holds == "path" else ("download", "address")
-        is_missing = value is None or isinstance(value, str)
-        reason = f"no {what}" if is_missing else f"the {what} is no text: {shortened(repr(value))}"
-        return file_item(where, f"{kind}: {reason}")
-    if not _can_be_a_name(value):
-        return file_item(where, "read: the name is no text: it holds half a surrogate pair")
-    scheme = scheme_of(value.strip())
-    if scheme in WEB:
-        return Item(value.strip(), "url", value.strip(), text=text)
-    if holds == "url" and scheme in ("", "file", "local"):
-        return file_item(where, f"download: not an address: {shortened(value)}")
-    if scheme in ("file", "local"):
-        path = local_path(value.strip())
-    elif scheme:
-        return Item(value.strip(), "remote", value.strip(), text=text)
-    else:
-        path = value
-    if is_address(base):
-        if scheme or path.startswith("/"):
-            return file_item(where, f"read: a manifest from elsewhere names a file of this machine: {shortened(path)}")
-        address = f"{base}/{path}"
-        return Item(address, "remote", address, text=text)
-    return file_item(os.path.join(base, path), text=text)
-
-
-def local_path(address: str) -> str:
-    """Give the path of a file:// address."""
-    from urllib.parse import unquote
-
-    rest = address.partition("://")[2]
-    return unquote(rest.removeprefix("localhost"), errors="surrogateescape")
-
-
-def _can_be_a_name(value: str) -> bool:
+    what, error = ("path", Unreadable) if holds == "path" else ("address", DownloadFailed)
+    if value is None or isinstance(value, str) and not value.strip():
+        return failed_item(where, f"no {what}", error)
+    if not isinstance(value, str):
+        return failed_item(where, f"the {what} is not a text: {shortened(repr(value))}", error)
     try:
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return False
-    return True
+        return failed_item(where, "the name is not a text: it holds half a surrogate pair")
+    scheme = scheme_of(value.strip())
+    if scheme and scheme not in LOCAL:
+        return item_at(value.strip(), text)
+    if holds == "url":
+        return failed_item(where, f"not an address: {shortened(value)}", DownloadFailed)
+    path = local_path(value.strip()) if scheme else value
+    if not is_address(base):
+        return item_at(os.path.join(base, path), text)
+    if scheme or path.startswith("/"):
+        return failed_item(where, f"a manifest from elsewhere names a file of this machine: {shortened(path)}")
+    return item_at(f"{base}/{path}", text)
+
+
+def clean_text(text: str) -> str:
+    """Give a text that can be written as UTF-8: half a surrogate pair, or a byte that was not UTF-8, becomes `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _by_name(columns: Sequence[str]) -> dict[str, str]:
+    """Plain name -> column; the first of several counts."""
+    return {name.strip().lower().removesuffix(".bytes"): name for name in reversed(columns)}

@@ -5,59 +5,61 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mlclip_client.errors import BadImage, Unreadable
+from mlclip_client.inputs.names import WEB, scheme_of
+
 Kind = Literal["file", "member", "cell", "url", "remote"]
 
 
 @dataclass(frozen=True)
-class Item:
-    """One input, in plain values, so that it can be written into a job's plan and sent to another process.
-
-    Strings hold what `encode_path` turns into bytes and `decode_path` back: file names may be no UTF-8.
+class Cell:
+    """A cell of a manifest that holds an image.
 
     Attributes:
-        path: what stands in its row. It finds the input again when given to `classify`, or by its archive's path.
-        kind: `file` on this machine, `member` of a tar, `cell` of a manifest's bytes column, `url` (http or
-            https), `remote` (any other address that fsspec opens).
-        place: the file, the archive, the manifest or the address.
-        part: name of the archive's member, or `column:row` of the manifest's cell; empty for the others.
-        offset: where the member's bytes begin in the archive, unpacked if it is compressed, or a JSON line's in its
-            manifest; -1 where that is not known.
-        size: of the bytes, or of the JSON line; -1 where that is not known.
+        column: its name; `image.bytes` is the field `bytes` of the struct `image`.
+        row: counted from 1; in JSON lines, the number of the line.
+    """
+
+    column: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input, in values that can be written into a job's plan and sent to another process.
+
+    File names need not be UTF-8; their other bytes are surrogate escapes, as in `os.fsdecode`.
+
+    Attributes:
+        path: what its row shows. Given to `classify`, it finds the input again, or the archive that holds it.
+        kind: `file` on this machine, `member` of a tar, `cell` of a manifest, `url` (http or https), `remote` (any
+            other address that fsspec opens).
+        place: path or address of the file, the archive or the manifest.
+        member: its name in the archive; empty for other kinds.
+        cell: where it is in the manifest; None for other kinds.
+        offset: where its bytes begin in the unpacked archive, or its line in the JSON file; -1 if unknown.
+        size: length in bytes of the member, or of its JSON line; -1 if unknown.
         text: its title or caption.
-        problem: `kind: message` of what is already known to be wrong with it; then nothing is read.
+        error: what is already known to be wrong; then nothing is read.
     """
 
     path: str
     kind: Kind = "file"
     place: str = ""
-    part: str = ""
+    member: str = ""
+    cell: Cell | None = None
     offset: int = -1
     size: int = -1
     text: str | None = None
-    problem: str = ""
+    error: BadImage | None = None
 
 
-def encode_path(text: str) -> bytes:
-    """Give the bytes of a string of an Item, for files whose strings must be UTF-8; `decode_path` reverses it."""
-    return text.encode("utf-8", "surrogateescape")
+def item_at(place: str, text: str | None = None) -> Item:
+    """Make the item of a whole file at a path or an address."""
+    scheme = scheme_of(place)
+    return Item(place, "url" if scheme in WEB else "remote" if scheme else "file", place, text=text)
 
 
-def decode_path(data: bytes) -> str:
-    """Give the string again that `encode_path` made bytes of."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-def file_item(path: str, problem: str = "", text: str | None = None) -> Item:
-    """Make the item of a file on this machine.
-
-    Args:
-        path: as the file system knows it.
-        problem: see `Item`.
-        text: see `Item`.
-    """
-    return Item(path, "file", path, text=text, problem=problem)
-
-
-def shortened(text: str, limit: int = 120) -> str:
-    """Cut what a message quotes."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
+def failed_item(where: str, reason: str, error: type[BadImage] = Unreadable) -> Item:
+    """Make the item of something that cannot be read: a file, or `manifest:line`."""
+    return Item(where, "file", where, error=error(reason))

@@ -1,39 +1,41 @@
-"""What a reader may take, and how it goes about the web."""
+"""Limits of what is read, and how the web is accessed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from mlclip_client.images import MAX_BYTES
+
 USER_AGENT = f"mlclip-client/{version('mlclip-client')}"
-"""What sites see where nothing else is said."""
+"""How the client introduces itself to sites by default."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of what is read, and manners towards the sites it is read from.
+    """Limits of what is read, and politeness towards sites.
 
     Attributes:
-        max_bytes: larger files are refused, wherever they lie.
-        seconds: each download must be whole by then, redirects and retries included.
+        max_bytes: size of the largest file that is read.
+        download_seconds: time limit of a download, redirects and retries included.
         redirects: how many are followed.
-        connections: downloads at once, in all.
+        connections: downloads at once.
         per_host: downloads at once from one host.
-        private: addresses that are not of the public internet may be reached, and machines by protocols other than
-            http and https (ftp, sftp, ...), whose addresses cannot be checked.
-        robots: a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai` is not used.
-        user_agent: sent with each request; the word before a slash is the name that `X-Robots-Tag` may address.
-        proxy: `http://host:port` of a proxy for http and https; the environment's is never used. The proxy resolves
-            names itself, so only hosts that are written as numbers can be checked; let it refuse private ones.
+        private: allow addresses outside the public internet, and protocols that reach machines without a check of
+            their address (ftp, sftp, …).
+        ignore_robots: also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`.
+        user_agent: sent with each request; the part before a slash is the name that `X-Robots-Tag` may address.
+        proxy: `http://host:port` of a proxy for http and https; proxies of the environment are never used. A proxy
+            resolves names itself, so only hosts written as numbers can be checked; it should refuse private addresses.
     """
 
-    max_bytes: int = 64 * 2**20
-    seconds: float = 30.0
+    max_bytes: int = MAX_BYTES
+    download_seconds: float = 30.0
     redirects: int = 5
     connections: int = 32
     per_host: int = 4
     private: bool = False
-    robots: bool = True
+    ignore_robots: bool = False
     user_agent: str = USER_AGENT
     proxy: str | None = None
 
@@ -41,8 +43,8 @@ class Limits:
         for name in ("max_bytes", "connections", "per_host"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.seconds > 0:
-            raise ValueError(f"seconds must be more than 0, not {self.seconds}")
+        if not self.download_seconds > 0:
+            raise ValueError(f"download_seconds must be more than 0, not {self.download_seconds}")
         if self.redirects < 0:
             raise ValueError(f"redirects must be at least 0, not {self.redirects}")
         if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://")):

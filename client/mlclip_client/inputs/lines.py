@@ -1,82 +1,112 @@
-"""Lists and manifests as lines: read as they come, none longer than a limit."""
+"""Text files line by line: lists, CSV and JSON lines, read as they come, no line longer than a limit."""
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
+
+from mlclip_client.wording import reason_of
 
 _BOM = b"\xef\xbb\xbf"
-_CHUNK = 64 * 2**10
+_CHUNK = 8 * 2**10
+_LONGEST_LINE = 2**20
+_LONGEST_JSON_LINE = 128 * 2**20
+"""Large, since JSON may hold the image in base64."""
+Record = list[str] | str
+"""The values of a record, none of an empty line; or what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a file.
+    """One line of a file: its number from 1, where it begins in bytes, and its bytes without the end.
 
-    Attributes:
-        number: counted from 1.
-        offset: where it begins in the file, in bytes.
-        data: what it holds, with its line end.
-        whole: False where it is over the limit; then `data` is its beginning.
+    A line that is too long has no data.
     """
 
     number: int
     offset: int
-    data: bytes
-    whole: bool
-
-    @property
-    def text(self) -> str:
-        """Its text without the line end; bytes that are no UTF-8 survive, as in file names."""
-        return self.data.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
+    data: bytes | None
 
 
-def read_lines(file: IO[bytes], limit: int) -> Iterator[Line]:
-    """Give each line as soon as it is there; of a longer one than `limit` bytes only the beginning.
+def read_lines(file: IO[bytes], limit: int = _LONGEST_LINE, end: bytes = b"\n") -> Iterator[Line]:
+    """Give each line as soon as it arrives, also from a pipe; `limit`, in bytes, counts the end, which is one byte."""
+    number, offset, size, data = 1, 0, 0, bytearray()
+    for piece, is_last in _pieces(file, end):
+        size += len(piece)
+        if size < limit:
+            data += piece
+        if is_last:
+            mark = len(_BOM) if number == 1 and end == b"\n" and data.startswith(_BOM) else 0
+            yield Line(number, offset + mark, bytes(data[mark:]) if size < limit else None)
+            number, offset, size, data = number + 1, offset + size + 1, 0, bytearray()
 
-    Args:
-        file: read by `readline`, so that a pipe's lines come out one by one.
-        limit: in bytes.
+
+def too_long(limit: int = _LONGEST_LINE) -> str:
+    """Say what is wrong with a line without data."""
+    return f"the line is longer than {limit:,} bytes"
+
+
+def json_rows(file: IO[bytes], errors: str = "surrogateescape") -> Iterator[tuple[Line, dict[str, Any] | str | None]]:
+    """Give each line of a file of JSON lines with its fields, or what is wrong with it; None for an empty line.
+
+    Bytes that are not UTF-8 are decoded by `errors`, as in `bytes.decode`.
     """
-    number = offset = 0
-    while data := file.readline(limit):
-        number += 1
-        begin, whole = offset, data.endswith(b"\n") or len(data) < limit
-        offset += len(data)
-        rest = data
-        while not whole and not rest.endswith(b"\n") and (rest := file.readline(limit)):
-            offset += len(rest)
-        if begin == 0 and data.startswith(_BOM):
-            begin, data = len(_BOM), data[len(_BOM) :]
-        yield Line(number, begin, data, whole)
+    for line in read_lines(file, _LONGEST_JSON_LINE):
+        yield line, too_long(_LONGEST_JSON_LINE) if line.data is None else _json_row(line.data.decode("utf-8", errors))
 
 
-def read_names(file: IO[bytes], limit: int, nul: bool) -> Iterator[tuple[int, str | None]]:
-    """Give the number and the text of each line of a list; None for one that is longer than `limit` bytes.
+def csv_records(file: IO[bytes], delimiter: str, errors: str = "surrogateescape") -> Iterator[tuple[int, Record]]:
+    """Give the header and each record of a CSV file with the number of its first line; `errors` as in `json_rows`."""
+    last, skipped = 0, list[int]()
 
-    Args:
-        file: read so that what comes through a pipe comes out at once.
-        limit: in bytes.
-        nul: the lines end in NUL, as `find -print0` writes them.
-    """
-    if nul:
-        yield from _between_nuls(file, limit)
-        return
-    for line in read_lines(file, limit):
-        yield line.number, line.text if line.whole else None
+    def lines() -> Iterator[str]:
+        nonlocal last
+        for line in read_lines(file):
+            last = line.number
+            if line.data is None:
+                skipped.append(line.number)
+            else:
+                yield line.data.decode("utf-8", errors) + "\n"
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+    while True:
+        first = last + 1
+        try:
+            record: Record | None = next(reader, None)
+        except csv.Error as error:
+            where = f"line {first}" if first == last else f"lines {first} to {last}"
+            record = f"broken CSV in {where}: {error}"
+        for number in skipped:
+            yield number, too_long()
+            first = number + 1
+        skipped.clear()
+        if record is None:
+            return
+        yield first, record
 
 
-def _between_nuls(file: IO[bytes], limit: int) -> Iterator[tuple[int, str | None]]:
-    read = getattr(file, "read1", file.read)
-    number, begun, too_long = 1, b"", False
+def _pieces(file: IO[bytes], end: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Pieces of lines, and whether the line ends there."""
+    read, is_begun = getattr(file, "read1", file.read), False
     while chunk := read(_CHUNK):
-        *ended, begun_next = chunk.split(b"\0")
-        for piece in ended:
-            begun += piece
-            yield number, None if too_long or len(begun) > limit else begun.decode("utf-8", "surrogateescape")
-            number, begun, too_long = number + 1, b"", False
-        too_long = too_long or len(begun) + len(begun_next) > limit
-        begun = b"" if too_long else begun + begun_next
-    if begun or too_long:
-        yield number, None if too_long else begun.decode("utf-8", "surrogateescape")
+        begin = 0
+        while (at := chunk.find(end, begin)) >= 0:
+            yield chunk[begin:at], True
+            begin = at + len(end)
+        if is_begun := begin < len(chunk):
+            yield chunk[begin:], False
+    if is_begun:
+        yield b"", True
+
+
+def _json_row(text: str) -> dict[str, Any] | str | None:
+    if not text.strip():
+        return None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {reason_of(error)}"
+    return fields if isinstance(fields, dict) else "not a JSON object: write {…} on each line"

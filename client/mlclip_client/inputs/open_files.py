@@ -20,10 +20,10 @@ T = TypeVar("T", bound=Closes)
 
 
 class OpenFiles:
-    """Keeps things open, up to a number of them beside those in use; may be used from several threads.
+    """Keeps files open for the next reader; may be used from several threads.
 
     Args:
-        room: how many stay open that nobody uses.
+        room: how many stay open that are not in use.
     """
 
     def __init__(self, room: int) -> None:
@@ -34,12 +34,7 @@ class OpenFiles:
 
     @contextlib.contextmanager
     def taken(self, key: Hashable, open_: Callable[[], T]) -> Iterator[T]:
-        """Give what is open under a key, or open it; it is not closed while the block runs.
-
-        Args:
-            key: what it is.
-            open_: called if it is not open; may raise.
-        """
+        """Give the file that is open under a key, or open it; it is not closed while the block runs."""
         with self._lock:
             if key not in self._open:
                 self._open[key] = open_()
@@ -51,8 +46,10 @@ class OpenFiles:
         finally:
             with self._lock:
                 self._users[key] -= 1
-                for dropped in self._too_many():
-                    dropped.close()
+                idle = [key for key in self._open if not self._users[key]]
+                for key in idle[: max(0, len(idle) - self._room)]:
+                    self._open.pop(key).close()
+                    del self._users[key]
 
     def close(self) -> None:
         """Close everything."""
@@ -60,8 +57,3 @@ class OpenFiles:
             for thing in self._open.values():
                 thing.close()
             self._open.clear()
-
-    def _too_many(self) -> list[Closes]:
-        idle = [key for key in self._open if not self._users[key]]
-        self._users = +self._users
-        return [self._open.pop(key) for key in idle[: max(0, len(idle) - self._room)]]

@@ -1,22 +1,21 @@
-"""Parquet: manifests with paths or addresses, and files that hold the images themselves."""
+"""Parquet files that name images by paths or addresses, or that hold the images themselves."""
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import accumulate, repeat
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.inputs.columns import Columns, base_of, choose_columns, place_item
-from mlclip_client.inputs.item import Item, file_item, shortened
-from mlclip_client.inputs.stores import one_line
+from mlclip_client.inputs.columns import Columns, base_of, choose_columns, listed_item
+from mlclip_client.inputs.item import Cell, Item, failed_item
 from mlclip_client.inputs.streams import WINDOW, Broken, open_place
+from mlclip_client.wording import reason_of, shortened
 
 _ROWS = 1024
 _BUFFER = 2**20
@@ -25,34 +24,40 @@ _CELLS = 16
 _MOST_KEPT = 4096
 
 
-def open_parquet(name: str, column: str | None) -> Callable[[], Iterator[Item]]:
-    """Look at the columns; what comes back reads an item for each row, from the beginning.
+def parquet_items(file: IO[bytes], name: str, column: str | None) -> Iterator[Item]:
+    """Give an item for each row; a damaged row group costs only its own rows, which become items with an error.
 
-    Args:
-        name: a path or an address.
-        column: see `InputOptions`.
-
-    Raises:
-        ValueError: it is no Parquet, or has no column to take.
-        OSError: it cannot be opened.
+    Raises ValueError before the first item if the file is not Parquet or has no column to take.
     """
-    with open_place(name) as file:
-        strings, bytes_, others = _columns(_opened(file).schema_arrow)
-        return partial(_items, name, choose_columns(strings, bytes_, column, others))
+    parquet = _opened(file)
+    strings, bytes_, others = _columns(parquet.schema_arrow)
+    columns, base, first = choose_columns(strings, bytes_, column, others), base_of(name), 1
+    for group in range(parquet.num_row_groups):
+        row, after = first, first + parquet.metadata.row_group(group).num_rows
+        try:
+            for value, text in _rows(parquet, group, columns):
+                where = f"{name}:{row}"
+                if columns.holds == "bytes":
+                    item = Item(where, "cell", name, cell=Cell(columns.image, row), text=text)
+                else:
+                    item = listed_item(value, columns.holds, base, where, text)
+                row += 1
+                yield item
+        except (pa.ArrowException, OSError) as error:
+            for damaged in range(row, after):
+                yield failed_item(f"{name}:{damaged}", f"the Parquet file is damaged: {reason_of(error)}")
+        first = after
 
 
 def _opened(file: Any) -> Any:
     try:
         return pq.ParquetFile(file, buffer_size=_BUFFER)  # without it whole row groups come into memory
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not a Parquet file that can be read: {one_line(error)}") from error
+        raise ValueError(f"not a Parquet file that can be read: {reason_of(error)}") from error
 
 
 def _columns(schema: pa.Schema) -> tuple[list[str], list[str], dict[str, str]]:
-    """Names of the columns of strings and of bytes, and of others with what they hold.
-
-    An image's struct, as Hugging Face writes it, has its bytes.
-    """
+    """Names of the columns of strings, of those of bytes (also in structs, as Hugging Face writes), types of others."""
     strings, bytes_, others = [], [], {}
     for column in schema:
         inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -68,36 +73,13 @@ def _columns(schema: pa.Schema) -> tuple[list[str], list[str], dict[str, str]]:
 
 
 def _is_bytes(type_: pa.DataType) -> bool:
-    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return any(is_kind(type_) for is_kind in kinds)
-
-
-def _items(name: str, columns: Columns) -> Iterator[Item]:
-    """A damaged row group costs its own rows, which say so, and no others."""
-    base = base_of(name)
-    with open_place(name) as file:
-        parquet = _opened(file)
-        first = 1
-        for group in range(parquet.num_row_groups):
-            count, done = parquet.metadata.row_group(group).num_rows, 0
-            try:
-                for value, text in _rows(parquet, group, columns):
-                    row, done = first + done, done + 1
-                    where = f"{name}:{row}"
-                    if columns.holds == "bytes":
-                        yield Item(where, "cell", name, f"{columns.source}:{row}", text=text)
-                    else:
-                        yield place_item(value, columns.holds, base, where, text)
-            except (pa.ArrowException, OSError) as error:
-                problem = f"read: the Parquet file is damaged: {one_line(error)}"
-                for row in range(first + done, first + count):
-                    yield file_item(f"{name}:{row}", problem)
-            first += count
+    types = pa.types
+    return bool(types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_))
 
 
 def _rows(parquet: Any, group: int, columns: Columns) -> Iterator[tuple[str | None, str | None]]:
-    """Path or address, and text, of each row; of images only the text, so that their bytes are not read."""
-    source = None if columns.holds == "bytes" else columns.source
+    """Path or address, and text, of each row; the bytes of images are not read."""
+    source = None if columns.holds == "bytes" else columns.image
     wanted = [name for name in (source, columns.text) if name is not None]
     if not wanted:
         yield from repeat((None, None), parquet.metadata.row_group(group).num_rows)
@@ -110,7 +92,7 @@ def _rows(parquet: Any, group: int, columns: Columns) -> Iterator[tuple[str | No
 
 
 def _strings(array: pa.Array, errors: str) -> list[str | None]:
-    """Strings as they are, though Arrow promises UTF-8 and files do not always hold it."""
+    """The strings of a column, which may not be UTF-8 though Arrow promises it."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     return [
@@ -118,14 +100,10 @@ def _strings(array: pa.Array, errors: str) -> list[str | None]:
     ]
 
 
-class Cells:
+class BytesColumn:
     """Reads a column of bytes row by row; may be used from several threads, in about the order of the rows.
 
-    What was read of late stays in memory, up to 32 MiB; what lies before that is read again.
-
-    Args:
-        name: the file's path or address.
-        column: as in `Columns.source`.
+    The last rows that were read stay in memory, up to 32 MiB. Earlier rows are read again from the file.
     """
 
     def __init__(self, name: str, column: str) -> None:
@@ -139,24 +117,23 @@ class Cells:
         self._ends: list[int] = []
 
     def read(self, row: int) -> bytes | None:
-        """Give the bytes of a row, counted from 1; None where it is null.
+        """Give the bytes of a row, counted from 1; None if it is null.
 
         Raises:
             OSError: the file cannot be read, or has no such row.
-            ValueError: it is no Parquet any more.
+            ValueError: it is no longer Parquet.
         """
         with self._lock:
             try:
                 return self._read(row - 1)
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OSError) as error:
                 self._drop()
-                raise Broken(f"the Parquet file is damaged: {one_line(error)}") from error
-            except OSError:
-                self._drop()
-                raise
+                if isinstance(error, OSError):
+                    raise
+                raise Broken(f"the Parquet file is damaged: {reason_of(error)}") from error
 
     def close(self) -> None:
-        """Close the file and forget what was kept; a later read starts anew."""
+        """Close the file and forget what was kept; a later read opens it again."""
         with self._lock:
             self._drop()
 

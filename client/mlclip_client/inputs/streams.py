@@ -1,4 +1,4 @@
-"""Files of this machine and of others: opened, unpacked as they come, and read by position."""
+"""Files here and in stores: opened, unpacked as they are read, and read by position."""
 
 from __future__ import annotations
 
@@ -10,19 +10,28 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import partial
 from typing import IO, cast
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from mlclip_client.inputs.stores import is_address, one_line, open_remote
+from mlclip_client.inputs.names import is_address
+from mlclip_client.inputs.stores import open_remote
+from mlclip_client.wording import reason_of
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) -> the bytes there; fewer at the end."""
 
 WINDOW = 32 * 2**20
-"""Bytes of an unpacked archive that stay in memory: threads ask for its members a little out of order."""
+"""Bytes of an unpacked archive that stay in memory, since threads ask for its members slightly out of order."""
 _CHUNK = 256 * 2**10
-_MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_UNPACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    b"\x1f\x8b": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
+    b"BZh": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
+    b"\xfd7zXZ\x00": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),
+    b"\x28\xb5\x2f\xfd": lambda file: cast(IO[bytes], pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")),
+}
+"""First bytes of a compressed file -> what unpacks it as it is read."""
 
 
 class Broken(OSError):
@@ -30,94 +39,50 @@ class Broken(OSError):
 
 
 def open_place(place: str) -> IO[bytes]:
-    """Open a file of this machine, or one that fsspec reaches.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: fsspec does not know the address, or lacks a package.
-    """
+    """Open a file at a path or an address; raises OSError, or ValueError as `open_remote` does."""
     return io.BufferedReader(open_remote(place)) if is_address(place) else open(place, "rb")
 
 
-def compression(start: bytes) -> str:
-    """Tell from a file's first six bytes how it is compressed; empty where it is not."""
-    return next((name for magic, name in _MAGIC if start.startswith(magic)), "")
-
-
 def open_archive(place: str, window: int) -> Direct | Forward:
-    """Give what reads an archive by position, in unpacked bytes: by seeking if it is not compressed.
-
-    Args:
-        place: the archive's path or address.
-        window: see `Forward`.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: see `open_place`.
-    """
-    with closing(open_place(place)) as file:
-        start = file.read(6)
-    return Forward(lambda: open_unpacked(place), window) if compression(start) else Direct(lambda: open_place(place))
+    """Open an archive to read its unpacked bytes by position; `window` as in `Forward`, errors as in `open_place`."""
+    with open_place(place) as file:
+        start = file.read(max(map(len, _UNPACKERS)))
+    unpack = next((unpack for magic, unpack in _UNPACKERS.items() if start.startswith(magic)), None)
+    return Direct(open_place(place)) if unpack is None else Forward(partial(_unpacked, place, unpack), window)
 
 
 @contextmanager
-def open_unpacked(place: str) -> Iterator[IO[bytes]]:
-    """Open a compressed file, and unpack what it holds as it is read; both are closed when the block ends."""
-    with closing(open_place(place)) as file:
-        kind = compression(file.read(6))
-        file.seek(0)
-        with closing(_unpack(file, kind)) as stream:
-            yield stream
-
-
-def _unpack(file: IO[bytes], kind: str) -> IO[bytes]:
-    if kind == "gzip":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
-    if kind == "bz2":
-        return cast(IO[bytes], bz2.BZ2File(file))
-    if kind == "xz":
-        return cast(IO[bytes], lzma.LZMAFile(file))
-    if kind == "zstd":
-        return cast(IO[bytes], pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
-    return file
+def _unpacked(place: str, unpack: Callable[[IO[bytes]], IO[bytes]]) -> Iterator[IO[bytes]]:
+    with open_place(place) as file, closing(unpack(file)) as stream:
+        yield stream
 
 
 class Direct:
-    """Reads a file that can seek by position; may be used from several threads.
+    """Reads an open file by seeking; may be used from several threads."""
 
-    Args:
-        open_file: opens it; called when first read, and again after `close`.
-    """
-
-    def __init__(self, open_file: Callable[[], IO[bytes]]) -> None:
-        self._open_file = open_file
-        self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._lock = file, threading.Lock()
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Give `size` bytes at `offset`, fewer at the end; raises OSError."""
         with self._lock:
-            if self._file is None:
-                self._file = self._open_file()
             self._file.seek(offset)
             return self._file.read(size)
 
     def close(self) -> None:
-        """Close the file; a later read opens it anew."""
+        """Close the file."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-            self._file = None
+            self._file.close()
 
 
 class Forward:
-    """Reads a stream that only goes forward by position; may be used from several threads.
+    """Reads a stream by position though it only goes forward; may be used from several threads.
 
-    The last `window` bytes stay in memory. What lies before them is read again from the stream's beginning.
+    The last `window` bytes stay in memory. Earlier bytes are read again from the stream's beginning.
 
     Args:
         open_stream: opens the stream at its beginning; called when first read, and again to go back.
-        window: how many bytes are kept at least.
+        window: bytes to keep, at least.
     """
 
     def __init__(self, open_stream: Callable[[], AbstractContextManager[IO[bytes]]], window: int = WINDOW) -> None:
@@ -129,11 +94,7 @@ class Forward:
         self._start = self._end = 0
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Give `size` bytes at `offset`, fewer at the end.
-
-        Raises:
-            OSError: the stream cannot be opened, or is broken.
-        """
+        """Give `size` bytes at `offset`, fewer at the end; raises OSError."""
         with self._lock:
             if self._stream is None or offset < self._start:
                 self._restart()
@@ -142,7 +103,7 @@ class Forward:
             return self._cut(offset, offset + size)
 
     def close(self) -> None:
-        """Close the stream and forget what was kept; a later read starts anew."""
+        """Close the stream and forget what was kept; a later read starts from the beginning."""
         with self._lock:
             self._drop()
 
@@ -157,12 +118,12 @@ class Forward:
         self._start = self._end = 0
 
     def _advance(self, keep_from: int) -> bool:
-        """Read on, by `read1` where there is one: what precedes a break is not lost with it."""
+        """Read on, by `read1` if possible, which does not lose the bytes before a break."""
         assert self._stream is not None
         try:
             data = getattr(self._stream, "read1", self._stream.read)(_CHUNK)
-        except Exception as error:  # broken archives raise nearly anything: zlib.error, EOFError, LZMAError, ...
-            raise Broken(f"the compressed data is broken: {one_line(error)}") from error
+        except Exception as error:  # broken archives raise zlib.error, EOFError, LZMAError, …
+            raise Broken(f"the compressed data is broken: {reason_of(error)}") from error
         if not self._kept or len(self._kept[-1]) >= _CHUNK:
             self._kept.append(bytearray())
         self._kept[-1] += data

@@ -1,10 +1,10 @@
-"""Jobs: bulk work that survives being stopped or killed, and that several workers share.
+"""Jobs: bulk work that can be interrupted and resumed, and that several workers share.
 
-    DIR/job.json         what was asked, and the model versions that answer
-    DIR/plan.parquet     every input, one row group a shard
-    DIR/claims           locked byte by byte: who works on which shard
-    DIR/findings.sqlite  content hash -> answer, so that the same bytes are asked for once
-    DIR/labels/          one Parquet file a finished shard; the folder is a dataset for any Parquet reader
+    DIR/job.json         what was requested, and the versions of the heads that answer
+    DIR/plan.parquet     every input, one row group per shard
+    DIR/claims           locked byte by byte: which worker has which shard
+    DIR/findings.sqlite  content hash -> answer, so that the same bytes are sent once
+    DIR/labels/          one Parquet file per finished shard; any Parquet reader can open the folder as a dataset
 
-A shard's file appears whole or not at all, so every input has exactly one row, whatever was killed when.
+A shard's file appears only when it is complete, so every input gets exactly one row after any interruption.
 """

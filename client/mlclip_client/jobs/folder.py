@@ -1,13 +1,11 @@
-"""The folder of a job: what was asked, what is planned, what is done."""
+"""The folder of a job: what was requested, what is planned, what is finished."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -17,37 +15,17 @@ from mlclip_client.errors import JobError, WrongJob
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.rows import Row, with_vectors
+from mlclip_client.output.rows import Row, fill_embeddings
+from mlclip_client.output.tally import Tally
 from mlclip_client.output.writers import replacing
+from mlclip_client.wording import shortened
 
-FORMAT = 2
+FORMAT = 3
 _COUNTS = b"mlclip_counts"
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What came of some inputs.
-
-    Attributes:
-        rows: how many.
-        errors: kind -> how many of them have an error of it.
-    """
-
-    rows: int = 0
-    errors: Mapping[str, int] | None = None
-
-    @property
-    def failed(self) -> int:
-        """How many have an error."""
-        return sum((self.errors or {}).values())
-
-
-class Job:
-    """A job's folder; use it with `with`, or close it.
-
-    Args:
-        folder: of the job.
-        new: it may still have to begin; then the folder is made.
+class Job(AbstractContextManager["Job"]):
+    """A job's folder; use it with `with`. If `new`, the job may not have begun yet; then the folder is created.
 
     Raises:
         WrongJob: the folder holds something else or, unless new, no job.
@@ -69,22 +47,18 @@ class Job:
 
     @property
     def asked(self) -> dict[str, Any] | None:
-        """What was asked when the job began, plain JSON values; None where it has not begun.
-
-        Raises:
-            JobError: it cannot be read, or was written by a later mlclip.
-        """
+        """What was requested when the job began, as plain JSON values; None if it has not begun."""
         try:
             text = (self.folder / "job.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         try:
-            found: dict[str, Any] = json.loads(text)
-            if found.pop("format") != FORMAT:
+            asked: dict[str, Any] = json.loads(text)
+            if asked.pop("format") != FORMAT:
                 raise JobError(f"{self.folder} was begun with another mlclip-client; go on with that one")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise JobError(f"{self.folder}/job.json is broken: {error}; begin a new job") from error
-        return found
+        return asked
 
     def begin(
         self,
@@ -93,31 +67,28 @@ class Job:
         shard_rows: int,
         on_shard: Callable[[int], None],
     ) -> None:
-        """Plan the job, unless that has been done: then what is asked must be the same.
+        """Plan the job; if it has been planned already, the same must be requested.
 
         Args:
-            asked: everything that rows depend on, plain JSON values, and `options`, which may differ.
+            asked: everything that rows depend on, as plain JSON values, and `options`, which may differ.
             items: gives all inputs; called only for a new job.
-            shard_rows: inputs a shard.
+            shard_rows: inputs per shard.
             on_shard: see `write_plan`.
 
         Raises:
-            WrongJob: the folder holds a job in which something else was asked.
+            WrongJob: the folder holds a job with another request.
             JobError: there are no inputs.
         """
-        self.claims.take_whole()
-        try:
+        with self.claims.planning():
             known = self.asked
-            if known is None:
-                if not write_plan(items(), self.folder / "plan.parquet", shard_rows, on_shard):
-                    raise JobError("there are no inputs")
-                with replacing(self.folder / "job.json") as temporary:
-                    text = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False)
-                    temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
-            else:
-                _same(self.folder, known, json.loads(json.dumps(asked)))
-        finally:
-            self.claims.free_whole()
+            if known is not None:
+                _check_same(self.folder, known, json.loads(json.dumps(asked)))
+                return
+            if not write_plan(items(), self.folder / "plan.parquet", shard_rows, on_shard):
+                raise JobError("there are no inputs")
+            with replacing(self.folder / "job.json") as temporary:
+                text = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False)
+                temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
 
     @property
     def plan(self) -> Plan:
@@ -127,80 +98,62 @@ class Job:
         return self._plan
 
     def shard_file(self, shard: int) -> Path:
-        """Where a shard's rows are once it is done."""
+        """The file of a shard's rows; it exists if the shard is finished."""
         return self.folder / "labels" / f"{shard:06}.parquet"
 
     def done_shards(self) -> list[int]:
-        """Shards that are done, in order."""
+        """All finished shards, in order."""
         return [shard for shard in range(self.plan.shards) if self.shard_file(shard).exists()]
 
-    def write(self, shard: int, rows: Sequence[Row], schema: pa.Schema) -> Counts:
-        """Write the rows of a shard, and say what came of them; the file appears whole or not at all."""
-        counts = Counts(len(rows), dict(Counter(row["error_kind"] for row in rows if row["error_kind"])))
-        noted = {_COUNTS: json.dumps(asdict(counts)).encode()}
-        table = pa.Table.from_pylist(with_vectors(rows, schema), schema=schema.with_metadata(noted))
+    def write(self, shard: int, rows: Sequence[Row], schema: pa.Schema) -> Tally:
+        """Write all rows of a shard and give their counts; the file appears only when it is complete."""
+        counts = Tally.of(rows)
+        metadata = (schema.metadata or {}) | {_COUNTS: json.dumps(counts.to_json()).encode()}
+        table = pa.Table.from_pylist(fill_embeddings(rows, schema), schema=schema.with_metadata(metadata))
         with replacing(self.shard_file(shard)) as temporary:
             pq.write_table(table, temporary)
         return counts
 
     def sweep(self, shard: int) -> None:
-        """Remove what a worker that was killed has left of a shard; only for whoever has the claim."""
+        """Remove temporary files that a killed worker left of a shard; the caller must have the claim."""
         file = self.shard_file(shard)
         for left in file.parent.glob(f".{file.name}.*.tmp"):
             left.unlink()
 
     def read(self, shard: int) -> pa.Table:
-        """The rows of a shard that is done."""
-        return pq.read_table(self.shard_file(shard), partitioning=None).replace_schema_metadata(None)
+        """The rows of a finished shard; the schema's metadata holds the classes of the heads."""
+        table = pq.read_table(self.shard_file(shard), partitioning=None)
+        metadata = {key: value for key, value in table.schema.metadata.items() if key != _COUNTS}
+        return table.replace_schema_metadata(metadata)
 
-    def counts(self, shard: int) -> Counts:
-        """What came of a shard that is done; reads its footer only."""
-        return Counts(**json.loads(pq.read_schema(self.shard_file(shard)).metadata[_COUNTS]))
+    def counts(self, shard: int) -> Tally:
+        """The counts of a finished shard, from its footer."""
+        return Tally.from_json(json.loads(pq.read_schema(self.shard_file(shard)).metadata[_COUNTS]))
 
-    def total(self) -> Counts:
-        """What came of all shards that are done."""
-        total: Counter[str] = Counter()
-        rows = 0
+    def total(self) -> Tally:
+        """The counts of all finished shards."""
+        total = Tally()
         for shard in self.done_shards():
-            counts = self.counts(shard)
-            rows += counts.rows
-            total.update(counts.errors or {})
-        return Counts(rows, total)
+            total.add(self.counts(shard))
+        return total
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows of all shards that are done, in order."""
-        return (self.read(shard) for shard in self.done_shards())
-
-    def close(self) -> None:
-        """Give all claims back."""
+    def __exit__(self, *_: object) -> None:
         if self._plan is not None:
             self._plan.close()
         self.claims.close()
 
-    def __enter__(self) -> Job:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     if known.get("folder") != asked["folder"]:
         raise WrongJob(
             f"{folder} was begun in {known.get('folder')}, where names of inputs may mean other files: go on there, or "
             f"with --job {folder} alone"
         )
-    known, asked = ({**value, "heads": list(value["heads"])} for value in (known, asked))  # their versions are pinned
+    known, asked = ({**each, "heads": list(each["heads"])} for each in (known, asked))  # pins are checked elsewhere
     for name in asked:
         if name != "options" and known.get(name) != asked[name]:
-            was, now = (json.dumps(value.get(name), ensure_ascii=False) for value in (known, asked))
+            was, now = (shortened(json.dumps(each.get(name), ensure_ascii=False)) for each in (known, asked))
             raise WrongJob(
-                f"{folder} holds a job with {name} {_short(was)}, now {_short(now)} was asked: ask for the same, or "
-                "begin a new job in another folder"
+                f"{folder} holds a job with {name} {was}, now {now} was asked: ask for the same, or begin a new job in "
+                "another folder"
             )
-
-
-def _short(text: str) -> str:
-    return text if len(text) < 120 else f"{text[:117]}..."

@@ -1,11 +1,10 @@
-"""A job's plan: all inputs in one Parquet file, a row group a shard."""
+"""A job's plan: all inputs in one Parquet file, one row group per shard."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,43 +12,34 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.inputs.item import Item
-from mlclip_client.inputs.stores import is_address
+from mlclip_client.errors import KINDS, BadImage
+from mlclip_client.inputs.item import Cell, Item
+from mlclip_client.inputs.names import is_address
 from mlclip_client.output.writers import replacing
 
-_NUMBERS = ("offset", "size")
-_NAMES = tuple(field.name for field in fields(Item))
-SCHEMA = pa.schema([(name, pa.int64() if name in _NUMBERS else pa.binary()) for name in _NAMES])
-"""Texts are bytes here: names of files need not be UTF-8."""
+_STRINGS = ("path", "kind", "place", "member", "text", "column", "error_kind", "error")
+_NUMBERS = ("offset", "size", "row")
+SCHEMA = pa.schema([(name, pa.binary()) for name in _STRINGS] + [(name, pa.int64()) for name in _NUMBERS])
+"""Strings are bytes, since file names need not be UTF-8."""
+_ERRORS = {kind: error for kind, error in KINDS.items() if issubclass(error, BadImage)}
 
 
 def write_plan(items: Iterable[Item], file: Path, shard_rows: int, on_shard: Callable[[int], None]) -> int:
-    """Write all inputs down, a shard at a time, so that they are found from any folder.
+    """Write all inputs, shard by shard, with absolute paths, so that they are found from any folder; give their number.
 
-    Args:
-        items: in the order of the rows to come.
-        file: appears when it is complete.
-        shard_rows: inputs a shard.
-        on_shard: told how many inputs there are so far.
-
-    Returns:
-        How many there are.
+    The file appears when it is complete. `on_shard` is called with the number of inputs so far.
     """
     count, items = 0, iter(items)
     with replacing(file) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-        while shard := list(islice(items, shard_rows)):
-            writer.write_table(_table([_findable(item) for item in shard]), row_group_size=shard_rows)
+        while shard := [_record(item) for item in islice(items, shard_rows)]:
+            writer.write_table(pa.Table.from_pylist(shard, schema=SCHEMA), row_group_size=shard_rows)
             count += len(shard)
             on_shard(count)
     return count
 
 
 class Plan:
-    """A written plan; may be read from several threads.
-
-    Args:
-        file: written by `write_plan`.
-    """
+    """A written plan; may be read from several threads."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._lock = pq.ParquetFile(file), threading.Lock()
@@ -59,9 +49,8 @@ class Plan:
     def items(self, shard: int) -> Iterator[Item]:
         """The inputs of one shard."""
         with self._lock:
-            columns = self._file.read_row_group(shard).to_pydict()
-        for values in zip(*(columns[name] for name in _NAMES), strict=True):
-            yield Item(**{name: _text(value) for name, value in zip(_NAMES, values, strict=True)})
+            records = self._file.read_row_group(shard).to_pylist()
+        return map(_item, records)
 
     def rows(self, shard: int) -> int:
         """How many inputs a shard has."""
@@ -73,14 +62,22 @@ class Plan:
         self._file.close()
 
 
-def _findable(item: Item) -> Item:
-    # Not `abspath`: behind a link, the `..` of a path leads elsewhere than its words say.
-    return item if is_address(item.place) else replace(item, place=os.path.join(os.getcwd(), item.place))
+def _record(item: Item) -> dict[str, Any]:
+    # Not `abspath`: behind a link, the `..` of a path may lead to another folder.
+    place = item.place if is_address(item.place) else os.path.join(os.getcwd(), item.place)
+    values = {**vars(item), "place": place}
+    if item.cell is not None:
+        values |= vars(item.cell)
+    if item.error is not None:
+        values |= {"error_kind": item.error.kind, "error": str(item.error)}
+    return {name: _bytes(values.get(name)) for name in SCHEMA.names}
 
 
-def _table(items: list[Item]) -> pa.Table:
-    columns = {name: [_bytes(getattr(item, name)) for item in items] for name in _NAMES}
-    return pa.table(columns, schema=SCHEMA)
+def _item(record: dict[str, Any]) -> Item:
+    values = {name: _text(value) for name, value in record.items()}
+    column, row, kind, reason = (values.pop(name) for name in ("column", "row", "error_kind", "error"))
+    cell = None if column is None else Cell(column, row)
+    return Item(**values, cell=cell, error=None if kind is None else _ERRORS[kind](reason))
 
 
 def _bytes(value: Any) -> Any:

@@ -1,161 +1,129 @@
-"""Jobs from beginning to end, on either engine: this process, or a Ray cluster."""
+"""Jobs from beginning to end: start, go on, retry; in this process or on a Ray cluster."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mlclip_client.bulk.labeller import Pin, check_pins, pins
 from mlclip_client.bulk.request import JobOptions, MonitorOptions, Request, ServerOptions, Summary
-from mlclip_client.bulk.stream import Run, begun, find
-from mlclip_client.errors import ServerUnavailable
+from mlclip_client.bulk.stream import Run, find, opened
+from mlclip_client.errors import KINDS, JobError, ServerUnavailable
 from mlclip_client.events import tell
 from mlclip_client.inputs import Limits
-from mlclip_client.inputs.item import Item
-from mlclip_client.jobs.folder import Counts, Job
-from mlclip_client.jobs.ray import ShardResult, WorkerSpec, work_on_ray
-from mlclip_client.jobs.worker import Kinds, Limit, WorkerContext, claimed, work
+from mlclip_client.jobs.folder import Job
+from mlclip_client.jobs.ray import work_on_ray
+from mlclip_client.jobs.worker import Limit, WorkerSpec, claimed, work
 from mlclip_client.output.cache import AnswerCache
-from mlclip_client.output.rows import KINDS, Row, RowOptions
+from mlclip_client.output.rows import RowOptions
 
-AGAIN = frozenset({"download", "read", "unavailable", "busy", "deadline", "server"})
-"""Kinds of errors that another try may mend."""
+_ANSWERS = "findings.sqlite"
 
 
 def run_job(
     folder: Path,
-    wanted: Request,
-    asking: ServerOptions,
-    watching: MonitorOptions,
-    working: JobOptions,
-    options: dict[str, Any],
+    request: Request,
+    server: ServerOptions,
+    monitor: MonitorOptions,
+    job_options: JobOptions,
+    remembered: dict[str, Any],
 ) -> Summary:
-    """Begin a job, or go on with it.
+    """Begin a job or continue it, which needs neither inputs nor heads in the request.
 
-    Args:
-        folder: of the job.
-        wanted: what; a job that goes on needs neither names nor heads.
-        asking: how.
-        watching: who looks on.
-        working: where, and for how long.
-        options: what a new job remembers for commands that go on with it, plain JSON values.
+    A new job keeps `remembered`, options as plain JSON values, for commands that continue it.
 
     Raises:
-        ClientError: see `run_stream`; the job holds something else; nobody answers for longer than `retry_seconds`.
-        ValueError: an argument makes no sense.
+        ClientError: see `run_stream`; the job has another request; no server answers within the retry time.
     """
+    summary = Summary()
     with Job(folder, new=True) as job:
-        known, summary, here = job.asked, Summary(), os.getcwd()
+        known, here = job.asked, os.getcwd()
         if known is not None:
-            here = here if wanted.names else known["folder"]
-            names, heads = wanted.names or tuple(known["inputs"]), wanted.heads or tuple(known["heads"])
-            wanted = replace(wanted, names=names, heads=heads)
-        with begun(wanted, asking, watching, _findings(folder), summary) as run:
-
-            def items() -> Iterator[Item]:
-                return find(wanted, summary)
-
+            here = here if request.names else known["folder"]
+            names, heads = request.names or tuple(known["inputs"]), request.heads or tuple(known["heads"])
+            request = replace(request, names=names, heads=heads)
+        with opened(request, server, monitor, AnswerCache(folder / _ANSWERS), summary) as run:
             if known is not None and set(known["heads"]) == {info.name for info in run.heads}:
                 _check_pins(known, run)
-            asked = _asked(run, working, here) | {"options": options}
-            job.begin(asked, items, working.shard_rows, lambda count: tell("planned", inputs=count))
-            _work(job, run, working)
-        return summary
+            job.begin(
+                _asked(run, here) | {"options": remembered},
+                lambda: find(request, summary),
+                request.shard_rows,
+                lambda count: tell("planned", inputs=count),
+            )
+            _work(job, run, job_options)
+    return summary
 
 
 def run_retry(
     folder: Path,
     kinds: frozenset[str],
     limits: Limits,
-    asking: ServerOptions,
-    watching: MonitorOptions,
-    working: JobOptions,
+    server: ServerOptions,
+    monitor: MonitorOptions,
+    job_options: JobOptions,
 ) -> Summary:
-    """Label those inputs of a job again that ended with an error.
-
-    Args:
-        folder: of a job that has begun.
-        kinds: of errors.
-        limits: of reading.
-        asking: how.
-        watching: who looks on.
-        working: where, and for how long.
+    """Label those inputs of a job again that ended with an error of some kinds.
 
     Raises:
         ClientError: there is no job, or see `run_job`.
         ValueError: there are no errors of such a kind.
     """
-    if unknown := kinds - KINDS:
-        raise ValueError(f"--kind {', '.join(sorted(unknown))}: errors are of the kinds {', '.join(sorted(KINDS))}")
+    in_rows = {kind for kind, error in KINDS.items() if not issubclass(error, JobError)}
+    if unknown := kinds - in_rows:
+        raise ValueError(f"--kind {', '.join(sorted(unknown))}: errors are of the kinds {', '.join(sorted(in_rows))}")
+    summary = Summary()
     with Job(folder) as job:
-        known, summary = job.asked or {}, Summary()
-        wanted = Request((), tuple(known["heads"]), RowOptions(**known["columns"]), limits=limits)
-        with begun(wanted, asking, watching, _findings(folder), summary) as run:
+        known = job.asked or {}
+        request = Request((), tuple(known["heads"]), RowOptions(**known["columns"]), limits=limits)
+        with opened(request, server, monitor, AnswerCache(folder / _ANSWERS), summary) as run:
             _check_pins(known, run)
-            _work(job, run, working, kinds)
-        return summary
+            _work(job, run, job_options, kinds)
+    return summary
 
 
-def _work(job: Job, run: Run, working: JobOptions, kinds: Kinds = None) -> None:
-    """Do what is to be done, on the engine that is asked for."""
-    before, inputs = job.total(), job.plan.count
-    if kinds is None:
-        done, total = before.rows, inputs
+def _work(job: Job, run: Run, job_options: JobOptions, kinds: frozenset[str] | None = None) -> None:
+    """Label all unfinished inputs, or those with errors of some kinds, on the engine of the options."""
+    pinned, tally, before, inputs = pins(run.heads), run.summary.tally, job.total(), job.plan.count
+    done, total = (before.rows, inputs) if kinds is None else (0, sum(before.errors[kind] for kind in kinds))
+    spec = WorkerSpec(run.request, run.server, pinned, run.schema, job_options.max_failures, kinds)
+    if job_options.engine == "ray":
+        steps = work_on_ray(job, spec, job_options)
     else:
-        done, total = 0, sum(count for kind, count in (before.errors or {}).items() if kind in kinds)
-    engine = _work_here if working.cluster is None else _work_on_ray
-    with run.watched(total, done) as after_each:
+        label, limit = replace(run.labeller, pinned=pinned).label, Limit(spec.max_failures)
+        steps = work(job, claimed(job, kinds), spec, label, limit)
+    with run.watched(total, done) as after_each, closing(steps):
         try:
-            engine(job, run, working, kinds, after_each)
+            for rows, written in steps:
+                for row in rows:
+                    after_each(row)
+                if written is not None:
+                    shard, counts, node = written
+                    tally.saved, tally.retries = tally.saved + counts.saved, tally.retries + counts.retries
+                    where: dict[str, Any] = {} if node is None else {"node": node}
+                    tell("shard written", shard=shard, rows=counts.rows, errors=dict(counts.errors), **where)
         except ServerUnavailable as error:
-            raise ServerUnavailable(f"{error}; what is done is kept: the same command goes on") from error
+            raise ServerUnavailable(f"{error}; finished shards are kept: repeat the same command to go on") from error
     run.summary.job = (job.total(), inputs)
-
-
-def _work_here(job: Job, run: Run, working: JobOptions, kinds: Kinds, after_each: Callable[[Row], None]) -> None:
-    def after_shard(shard: int, counts: Counts) -> None:
-        tell("shard written", shard=shard, rows=counts.rows, errors=counts.errors)
-
-    label = replace(run.labeller, pinned=pins(run.heads), goes_on=False).label
-    limit = Limit(working.most_failures)
-    doing = WorkerContext(label, run.schema, limit, run.asking.concurrency, after_each, after_shard)
-    work(job, claimed(job, kinds), kinds, doing)
-
-
-def _work_on_ray(job: Job, run: Run, working: JobOptions, kinds: Kinds, after_each: Callable[[Row], None]) -> None:
-    def after_shard(done: ShardResult) -> None:
-        run.labeller.findings.saved += done.saved
-        run.labeller.client.transport.retries += done.retries
-        for row in done.outcomes:
-            after_each(row)
-        tell("shard written", shard=done.shard, rows=done.rows, errors=done.errors, node=done.node)
-
-    assert working.cluster is not None
-    orders = WorkerSpec(run.wanted, run.asking, pins(run.heads), run.schema, working.most_failures, kinds)
-    work_on_ray(job, orders, working.cluster, after_shard)
-
-
-def _findings(folder: Path) -> AnswerCache:
-    return AnswerCache(folder / "findings.sqlite")
 
 
 def _check_pins(known: dict[str, Any], run: Run) -> None:
     check_pins({name: Pin(**pin) for name, pin in known["heads"].items()}, pins(run.heads))
 
 
-def _asked(run: Run, working: JobOptions, here: str) -> dict[str, Any]:
-    """What rows depend on, for job.json; `here` is the folder that names of inputs start from."""
-    wanted = run.wanted
+def _asked(run: Run, folder: str) -> dict[str, Any]:
+    """Everything that rows depend on, for job.json; relative names of inputs start from `folder`."""
+    request = run.request
     return {
-        "inputs": list(wanted.names),
-        "folder": here,
-        "columns": asdict(wanted.columns),
-        "manifests": asdict(wanted.inputs),
-        "texts": wanted.texts and os.fspath(wanted.texts.absolute()),
-        "max_bytes": wanted.limits.max_bytes,
-        "shard_rows": working.shard_rows,
+        "inputs": list(request.names),
+        "folder": folder,
+        "columns": asdict(request.columns),
+        "manifests": {"column": request.inputs.column, "nul": request.inputs.null},
+        "texts": request.texts and os.fspath(request.texts.absolute()),
+        "max_bytes": request.limits.max_bytes,
+        "shard_rows": request.shard_rows,
         "heads": {name: asdict(pin) for name, pin in pins(run.heads).items()},
     }

@@ -1,12 +1,12 @@
-"""No server: the exported models of a repository answer in this process (`pip install 'mlclip-client[embedded]'`)."""
+"""Answers without a server: a repository's models run in this process (`pip install 'mlclip-client[embedded]'`)."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,39 +14,32 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from mlclip_client.errors import UnknownHead
-from mlclip_client.images import ImageLike, pixels_of
+from mlclip_client.images import MAX_BYTES, ImageLike, pixels_of
 from mlclip_client.local.repository import Arrays, Batcher, EnsemblePlan, Repository
-from mlclip_client.pixels import PixelSpec
 from mlclip_client.server import wire
-from mlclip_client.server.catalog import Route, Via, plan_routes
+from mlclip_client.server.catalog import Route, Via, parameters_of, plan_routes, spec_of
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
-from mlclip_client.session import MAX_BYTES, Options, Session
+from mlclip_client.session import Session, SessionOptions
 from mlclip_client.values import HeadInfo, Prediction
 
-MOST_AT_ONCE = 16
-"""Images that go through the models together, where the models allow it."""
+_MAX_BATCH = 16
+"""Images that go through the models together, if the models allow it."""
 T = TypeVar("T")
 
 
 class InProcess:
-    """A Transport that leads nowhere: what a server would be asked is answered here, from a repository's models.
+    """A Transport without a server: requests are answered here, by a repository's models.
 
-    May be used from several threads. Each decodes its image; those that are ready go through the models together.
-
-    Args:
-        repository: holds configurations and models.
+    May be used from several threads. Each decodes its image; images that are ready go through the models together.
     """
+
+    drops = 0
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._lock = threading.Lock()
-        self._ready: dict[tuple[str, ...], Batcher[npt.NDArray[np.uint8], Arrays]] = {}
-
-    @property
-    def drops(self) -> int:
-        """There is no connection to be lost."""
-        return 0
+        self._batchers: dict[tuple[str, ...], Batcher[npt.NDArray[np.uint8], Arrays]] = {}
 
     async def call(self, rpc: str, request: Any) -> Any:
         """Answer a request as Triton would; raises ClientError."""
@@ -62,11 +55,7 @@ class InProcess:
         return function()
 
     async def pause(self, seconds: float) -> None:
-        """Nothing is ever waited for."""
-
-    def check(self, model: str, outputs: Sequence[str]) -> None:
-        """Raise UnknownHead where an ensemble needs a model for these outputs that cannot run here."""
-        EnsemblePlan(self._repository, self._repository.configs[model], outputs)
+        """Return at once: nothing here recovers by waiting."""
 
     def _index(self) -> Any:
         reply = service_pb2.RepositoryIndexResponse()
@@ -77,7 +66,7 @@ class InProcess:
 
     def _infer(self, request: Any) -> Any:
         model, outputs = request.model_name, _outputs(request)
-        made = self._together(model, outputs).ask(self._pixels(request))
+        made = self._batcher(model, outputs).ask(self._pixels(request))
         reply = service_pb2.ModelInferResponse(model_name=model, model_version=self._repository.versions[model])
         for name in outputs:
             kind = {"f": "FP32", "b": "BOOL"}[made[name].dtype.kind]
@@ -90,37 +79,30 @@ class InProcess:
         data = request.raw_input_contents[list(request.inputs).index(image)]
         if image.name == "pixels":
             return np.frombuffer(data, np.uint8).reshape(image.shape[1:])
-        return pixels_of(data[4:], self._spec(request.model_name))  # Triton's strings begin with their length
+        spec = spec_of(parameters_of(self._repository.configs[request.model_name]))
+        return pixels_of(data[4:], spec)  # Triton's strings begin with their length
 
-    def _spec(self, model: str) -> PixelSpec:
-        facts = {key: value.string_value for key, value in self._repository.configs[model].parameters.items()}
-        return PixelSpec(int(facts["image_size"]), facts["interpolation"], facts["resize_mode"], int(facts["fill"]))
-
-    def _together(self, model: str, outputs: Sequence[str]) -> Batcher[npt.NDArray[np.uint8], Arrays]:
+    def _batcher(self, model: str, outputs: Sequence[str]) -> Batcher[npt.NDArray[np.uint8], Arrays]:
         with self._lock:
             key = (model, *outputs)
-            if key not in self._ready:
+            if key not in self._batchers:
                 config = self._repository.configs[model]
-                most = min(MOST_AT_ONCE, max(config.max_batch_size, 1))
-                self._ready[key] = Batcher(EnsemblePlan(self._repository, config, outputs).run, most)
-            return self._ready[key]
+                max_batch = min(_MAX_BATCH, max(config.max_batch_size, 1))
+                self._batchers[key] = Batcher(EnsemblePlan(self._repository, config, outputs).run, max_batch)
+            return self._batchers[key]
 
 
-class Embedded:
-    """Answers for images from a repository's own models; may be used from several threads, as `Client` may.
+class Embedded(contextlib.AbstractContextManager["Embedded"]):
+    """Answers for images with a repository's own models; may be used from several threads, like `Client`.
 
     Args:
         repository: folder of a model repository, as `mlclip-export` writes it.
-        heads: names of the heads to ask; None: the only one that there is.
-        threads: of onnxruntime, for each model; 0: one a core.
+        heads, embeddings, explain, max_bytes: see `Client`.
+        threads: onnxruntime's, per model; 0: one per core.
         via: which ensemble's steps run; the answers are the same.
-        embeddings: also give each image's embedding.
-        explain: also give the references behind each answer.
-        max_bytes: image files over this size are refused (`TooLarge`).
 
     Raises:
         ClientError: onnxruntime is missing, or the repository cannot be read.
-        ValueError: an argument makes no sense.
 
     Example:
         >>> with Embedded("model_repository", heads=("mld",)) as models:
@@ -138,17 +120,13 @@ class Embedded:
         explain: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._options = Options(None if heads is None else tuple(heads), via, embeddings, explain, max_bytes)
-        self._models = InProcess(Repository(Path(repository), threads))
-        self.transport = EndpointPool({os.fspath(repository): self._models})
+        self._options = SessionOptions(heads, via, embeddings, explain, max_bytes)
+        self._repository = Repository(Path(repository), threads)
+        self.transport = EndpointPool({os.fspath(repository): InProcess(self._repository)})
         self._session = Session(self._options, self.transport)
 
     def asked_heads(self) -> tuple[HeadInfo, ...]:
-        """List the heads that are asked, in the order of `heads=`.
-
-        Raises:
-            UnknownHead: there is no such head, or it needs a model that cannot run in this process.
-        """
+        """List the heads that are asked; raises UnknownHead also if one needs a model that cannot run here."""
         heads = finish(self._session.asked())
         for route in plan_routes(finish(self._session.catalog()), heads, self._options.via):
             for head in route.heads:
@@ -159,23 +137,18 @@ class Embedded:
         """Classify one image; see `Client.classify`."""
         return finish(self._session.classify(image, text))
 
-    def close(self) -> None:
-        """Nothing is open."""
-
     def _check(self, route: Route) -> None:
         options, head = self._options, route.heads[0].name
         request = wire.infer_request(route, b"", None, embeddings=options.embeddings, explain=options.explain)
         try:
-            self._models.check(route.ensemble.model, _outputs(request))
+            EnsemblePlan(self._repository, self._repository.configs[route.ensemble.model], _outputs(request))
         except UnknownHead as error:
             raise UnknownHead(f"head {head!r} cannot run in this process: {error}; ask a server for it") from error
 
-    def __enter__(self) -> Embedded:
-        return self
+    def close(self) -> None:
+        """Nothing is open."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

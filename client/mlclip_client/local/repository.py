@@ -1,6 +1,6 @@
-"""The ONNX models of a model repository, run in this process: what an ensemble's steps make of pixels.
+"""The ONNX models of a model repository, run in this process.
 
-Of an ensemble only those steps run that lead to what is asked for, as in Triton.
+Only those steps of an ensemble run that lead to the outputs that are asked for, as in Triton.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
+from mlclip_client.server.versions import newest
 
 Arrays = dict[str, npt.NDArray[Any]]
 I = TypeVar("I")  # noqa: E741
@@ -25,19 +26,15 @@ R = TypeVar("R")
 
 
 class Repository:
-    """The folder of a model repository: its configurations at once, a model when it is first run.
+    """The folder of a model repository: reads all configurations at once, and a model when it is first run.
 
     Args:
-        root: with a folder a model in it, as `mlclip-export` writes it.
-        threads: of onnxruntime, for each model; 0: one a core.
+        root: holds one folder per model, as `mlclip-export` writes it.
+        threads: onnxruntime's, per model; 0: one per core.
 
     Attributes:
         configs: model -> its ModelConfig message.
-        versions: model -> its newest version, which is the one that Triton serves; empty where there is none.
-
-    Raises:
-        ClientError: onnxruntime is not installed, or a configuration cannot be read.
-        ValueError: there is no repository.
+        versions: model -> its newest version, which Triton serves; empty if there is none.
     """
 
     def __init__(self, root: Path, threads: int = 0) -> None:
@@ -52,29 +49,17 @@ class Repository:
         if not files:
             raise ValueError(f"{root} is no model repository: no folder in it holds a config.pbtxt")
         self.configs = {file.parent.name: _read_config(file) for file in files}
-        self.versions = {file.parent.name: _newest(file.parent) for file in files}
+        self.versions = {file.parent.name: newest(path.name for path in file.parent.iterdir()) for file in files}
 
     def graph(self, model: str) -> Path:
-        """Where a model's ONNX file is.
-
-        Raises:
-            UnknownHead: it has none.
-        """
+        """Give a model's ONNX file; raises UnknownHead if it has none."""
         file = self._root / model / self.versions.get(model, "") / "model.onnx"
         if not file.is_file():
             raise UnknownHead(f"the model {model!r} is not an ONNX file, and runs in Triton only")
         return file
 
     def run(self, model: str, outputs: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
-        """Run a model.
-
-        Args:
-            model: its name.
-            outputs: names of those that are wanted.
-            feeds: its inputs by name, [b, ...].
-
-        Returns:
-            The outputs, [b, ...].
+        """Run a model on inputs by name, [b, ...]; give the outputs of the names asked for, [b, ...].
 
         Raises:
             ServerError: it fails.
@@ -83,7 +68,7 @@ class Repository:
         session = self._session(model)
         try:
             found: list[npt.NDArray[Any]] = session.run(list(outputs), feeds)
-        except Exception as error:  # onnxruntime's exceptions share no base class but this
+        except Exception as error:  # onnxruntime's exceptions share no other base class
             raise ServerError(f"the model {model!r} of {self._root} failed: {error}") from error
         return found
 
@@ -104,16 +89,11 @@ class Repository:
 
 
 class EnsemblePlan:
-    """Those steps of an ensemble that lead from pixels to some of its outputs.
-
-    Args:
-        repository: that holds the models.
-        config: of the ensemble.
-        outputs: names of those that are wanted.
+    """The steps of an ensemble that lead from pixels to some of its outputs.
 
     Raises:
         UnknownHead: a step is not an ONNX model.
-        ServerError: the ensemble does not say how an output is made.
+        ServerError: no step of the ensemble makes an output.
     """
 
     def __init__(self, repository: Repository, config: Any, outputs: Sequence[str]) -> None:
@@ -139,17 +119,7 @@ class EnsemblePlan:
             reach(tensor)
 
     def run(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Arrays]:
-        """Run the steps on some images together.
-
-        Args:
-            pixels: uint8 [S, S, 3] of each.
-
-        Returns:
-            For each image the wanted outputs by name, [1, ...].
-
-        Raises:
-            ClientError: see `Repository.run`.
-        """
+        """Run the steps on the pixels, uint8 [S, S, 3], of some images; give each one's outputs by name, [1, ...]."""
         tensors: Arrays = {"pixels": np.stack(pixels)}
         for step in self._steps:
             feeds = {name: tensors[tensor] for name, tensor in step.input_map.items()}
@@ -160,41 +130,41 @@ class EnsemblePlan:
 
 
 class Batcher(Generic[I, R]):
-    """Work on what several threads ask for at the same time, some at once.
+    """Puts the requests of several threads into batches.
 
-    Whoever comes while others are at work waits; then one of those who wait works for all of them.
+    A thread that asks while a batch is in work waits. Then one of the waiting threads works for all of them.
 
     Args:
-        work: of some things, one result each; called by one thread at a time.
-        most: at once.
+        work: on a batch, with one result per item; called by one thread at a time.
+        max_batch: items in a batch.
     """
 
-    def __init__(self, work: Callable[[Sequence[I]], Sequence[R]], most: int) -> None:
-        self._work, self._most = work, most
+    def __init__(self, work: Callable[[Sequence[I]], Sequence[R]], max_batch: int) -> None:
+        self._work, self._max_batch = work, max_batch
         self._waiting: list[tuple[I, Future[R]]] = []
         self._adding, self._working = threading.Lock(), threading.Lock()
 
-    def ask(self, thing: I) -> R:
-        """Give the result for one thing; raises what the work raises."""
+    def ask(self, item: I) -> R:
+        """Give the result for one item; raises what the work raises."""
         answer: Future[R] = Future()
         with self._adding:
-            self._waiting.append((thing, answer))
+            self._waiting.append((item, answer))
         while not answer.done():
             with self._working:
                 if not answer.done():
-                    self._work_for_all()
+                    self._work_on_batch()
         return answer.result()
 
-    def _work_for_all(self) -> None:
+    def _work_on_batch(self) -> None:
         with self._adding:
-            chosen, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
         try:
-            results = self._work([thing for thing, _ in chosen])
+            results = self._work([item for item, _ in batch])
         except BaseException as error:
-            for _, answer in chosen:
+            for _, answer in batch:
                 answer.set_exception(error)
             return
-        for (_, answer), result in zip(chosen, results, strict=True):
+        for (_, answer), result in zip(batch, results, strict=True):
             answer.set_result(result)
 
 
@@ -206,8 +176,3 @@ def _read_config(file: Path) -> Any:
         raise ServerError(f"{file} cannot be read: {error}; export again") from error
     config.name = file.parent.name
     return config
-
-
-def _newest(folder: Path) -> str:
-    versions = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-    return str(max(versions)) if versions else ""

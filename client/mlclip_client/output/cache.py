@@ -1,4 +1,4 @@
-"""What is known of contents already: the same bytes are asked for once, however often they come."""
+"""Answers by content: the same bytes are sent to the server once, however often they occur."""
 
 from __future__ import annotations
 
@@ -8,119 +8,106 @@ import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
+from mlclip_client.errors import error_class
 from mlclip_client.output.rows import Row, plain
 
 MOST_IN_MEMORY = 20_000
 _SCHEMA = "CREATE TABLE IF NOT EXISTS findings (key TEXT PRIMARY KEY, found BLOB) WITHOUT ROWID"
 
 
-class AnswerCache:
-    """Content -> what the heads said of it. May be used from several threads, and its file from several processes.
+class AnswerCache(AbstractContextManager["AnswerCache"]):
+    """Content -> the part of its row that all inputs with this content share.
+
+    Several threads may use one cache, and several processes may share its file.
 
     Args:
-        file: where to keep it, so that a job goes on with it; None: in memory, and only the 20,000 latest.
+        file: keeps the answers for later runs; None: in memory, and only the latest 20,000.
 
     Attributes:
-        saved: how many inputs took their answer from another one.
-
-    Raises:
-        OSError: the file cannot be opened.
+        saved: number of inputs that took the answer of an earlier one.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.saved = 0
         self._lock = threading.Lock()
-        self._asking: dict[str, Future[Row]] = {}
+        self._pending: dict[str, Future[Row]] = {}
         self._latest: dict[str, bytes] = {}
         self._file = file
-        self._base = None if file is None else _open(file)
+        self._database = None if file is None else _open(file)
 
     def find(self, key: str, ask: Callable[[], Row]) -> Row:
-        """Give what is known, or ask, once for all that want the same at the same time.
+        """Give the answer for a key; of several callers at once, only the first asks, and the others wait for it.
 
-        Args:
-            key: of the content.
-            ask: gives what a row shares with others of the same content. What it raises goes to all who wait for it,
-                and is not kept; nor is what the server failed to answer, for another one may succeed.
-
-        Raises:
-            OSError: the file cannot be read or written.
+        Exceptions of `ask` reach every caller that waits. They are not kept, and neither are errors that may not occur
+        the next time. Raises OSError if the file cannot be read or written.
         """
         with self._lock:
             known = self._get(key)
-            if known is None and (first := key not in self._asking):
-                self._asking[key] = Future()
-            flight = self._asking.get(key)
-            self.saved += known is not None or not first
+            first = known is None and key not in self._pending
+            if first:
+                self._pending[key] = Future()
+            pending = self._pending.get(key)
+            self.saved += not first
         if known is not None:
             found: Row = json.loads(zlib.decompress(known))
             return found
-        assert flight is not None
-        if not first:
-            return flight.result()
-        return self._ask(key, ask, flight)
+        assert pending is not None
+        return self._ask(key, ask) if first else pending.result()
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._base is not None:
-            self._base.close()
+    def __exit__(self, *_: object) -> None:
+        if self._database is not None:
+            self._database.close()
 
-    def _ask(self, key: str, ask: Callable[[], Row], flight: Future[Row]) -> Row:
+    def _ask(self, key: str, ask: Callable[[], Row]) -> Row:
         try:
             found = ask()
-            lasting = found["error_kind"] in (None, "decode")
-            data = zlib.compress(json.dumps(plain(found)).encode(), 1) if lasting else None
-            with self._lock:
-                if data is not None:
-                    self._put(key, data)
-                del self._asking[key]
-        except BaseException as error:  # also of a full disk: who waits must hear of it
-            with self._lock:
-                del self._asking[key]
-            flight.set_exception(error)
+            self._keep(key, found)
+        except BaseException as error:  # including a full disk: other callers must not wait for ever
+            self._finished(key).set_exception(error)
             raise
-        flight.set_result(found)
+        self._finished(key).set_result(found)
         return found
 
+    def _finished(self, key: str) -> Future[Row]:
+        with self._lock:
+            return self._pending.pop(key)
+
+    def _keep(self, key: str, found: Row) -> None:
+        kind = found["error_kind"]
+        if kind is not None and not error_class(kind).cacheable:
+            return
+        data = zlib.compress(json.dumps(plain(found)).encode(), 1)
+        with self._lock:
+            if self._database is not None:
+                self._query("INSERT OR IGNORE INTO findings VALUES (?, ?)", key, data)
+                return
+            self._latest[key] = data
+            if len(self._latest) > MOST_IN_MEMORY:
+                del self._latest[next(iter(self._latest))]
+
     def _get(self, key: str) -> bytes | None:
-        if self._base is None:
+        if self._database is None:
             return self._latest.get(key)
         row = self._query("SELECT found FROM findings WHERE key = ?", key)
         return None if row is None else row[0]
 
-    def _put(self, key: str, data: bytes) -> None:
-        if self._base is not None:
-            self._query("INSERT OR IGNORE INTO findings VALUES (?, ?)", key, data)
-            return
-        self._latest[key] = data
-        if len(self._latest) > MOST_IN_MEMORY:
-            del self._latest[next(iter(self._latest))]
-
     def _query(self, statement: str, *values: str | bytes) -> tuple[bytes] | None:
-        assert self._base is not None
+        assert self._database is not None
         try:
-            row: tuple[bytes] | None = self._base.execute(statement, values).fetchone()
+            row: tuple[bytes] | None = self._database.execute(statement, values).fetchone()
         except sqlite3.Error as error:
             raise OSError(f"{self._file}: {error}") from error
         return row
 
-    def __enter__(self) -> AnswerCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def _open(file: Path) -> sqlite3.Connection:
-    """Open the file; one that is broken, which only a loss of power can do, is begun anew."""
+    """Open the file; a corrupt one (only a power failure causes it) is replaced."""
     try:
         return _connected(file)
-    except sqlite3.OperationalError as error:  # it is locked, say: that says nothing of what it holds
+    except sqlite3.OperationalError as error:  # for example a lock, which does not mean that the file is corrupt
         raise OSError(f"{file}: {error}") from error
     except sqlite3.DatabaseError:
         for part in ("", "-wal", "-shm"):
@@ -129,13 +116,13 @@ def _open(file: Path) -> sqlite3.Connection:
 
 
 def _connected(file: Path) -> sqlite3.Connection:
-    base = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
     try:
-        base.execute("PRAGMA journal_mode=WAL")
-        base.execute("PRAGMA synchronous=OFF")  # it saves work, and holds nothing that cannot be asked again
-        base.execute(_SCHEMA)
-        base.execute("SELECT count(*) FROM (SELECT 1 FROM findings LIMIT 1)")
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=OFF")  # faster, and everything in the file can be asked again
+        database.execute(_SCHEMA)
+        database.execute("SELECT count(*) FROM (SELECT 1 FROM findings LIMIT 1)")
     except sqlite3.Error:
-        base.close()
+        database.close()
         raise
-    return base
+    return database

@@ -1,4 +1,4 @@
-"""Near duplicates: pictures whose embeddings point the same way."""
+"""Near duplicates: pictures whose embeddings have a high cosine similarity."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BLOCK = 1024
 def first_alike(embeddings: Floats, cosine: float) -> npt.NDArray[np.int64]:
     """Find for each picture the first one that it resembles.
 
-    A picture that resembles no earlier one stands for itself, and later ones are compared with such pictures only, so
-    that no chain of small steps joins two that differ.
+    Pictures are compared only with earlier ones that resemble no picture before them. So no chain of small steps joins
+    two pictures that differ.
 
     Args:
         embeddings: float32 [R, D], L2-normalised; rows of NaN resemble nothing.
-        cosine: from which cosine on two pictures count as alike.
+        cosine: pictures with at least this cosine similarity are alike.
 
     Returns:
-        int64 [R]: the row that each resembles; its own number where there is none.
+        int64 [R]: the row that each picture resembles; its own row if there is none.
     """
     first = np.arange(len(embeddings))
     known = np.empty_like(embeddings)
@@ -37,7 +37,7 @@ def first_alike(embeddings: Floats, cosine: float) -> npt.NDArray[np.int64]:
         best, score = _best(block, known[:before])
         for row, vector in enumerate(block):
             place, alike = best[row], score[row]
-            if count > before:  # pictures of this block that stand for themselves
+            if count > before:  # pictures of this block that resemble none before them
                 within = known[before:count] @ vector
                 if within.max() > alike:
                     place, alike = before + within.argmax(), within.max()
@@ -50,35 +50,27 @@ def first_alike(embeddings: Floats, cosine: float) -> npt.NDArray[np.int64]:
 
 
 def read_embeddings(labels: Path) -> tuple[list[str], Floats]:
-    """Read paths and embeddings of rows, in order.
+    """Read R paths and embeddings, float32 [R, D], of the rows in a Parquet file or a folder of them.
 
-    Args:
-        labels: a Parquet file of rows, or a folder of them.
-
-    Returns:
-        R paths, and float32 [R, D].
-
-    Raises:
-        ValueError: there is nothing, no Parquet, or rows without embeddings.
-        OSError: they cannot be read.
+    Raises ValueError if there is no such file or folder, it is not Parquet, or its rows have no embeddings.
     """
     if not labels.exists():
         raise ValueError(f"no such file or folder: {labels}; name what `classify --embeddings` wrote")
     try:
-        found = ds.dataset(labels, format="parquet")
+        dataset = ds.dataset(labels, format="parquet")
     except pa.ArrowInvalid as error:
-        reason = "not Parquet: name a .parquet file, or a folder of nothing else, such as a job's `labels`"
+        reason = "not Parquet: name a .parquet file, or a folder with only such files, such as a job's `labels`"
         raise ValueError(f"{labels}: {reason}") from error
-    if "embedding" not in found.schema.names:
+    if "embedding" not in dataset.schema.names:
         raise ValueError(f"{labels} has no embeddings: classify with --embeddings")
-    table = found.to_table(["path", "embedding"])
-    width = found.schema.field("embedding").type.list_size
+    table = dataset.to_table(["path", "embedding"])
+    width = dataset.schema.field("embedding").type.list_size
     parts: Iterator[Floats] = (chunk.flatten().to_numpy() for chunk in table.column("embedding").chunks)
     return table.column("path").to_pylist(), np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, width)
 
 
 def _best(block: Floats, known: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The first of the best known rows for each of a block, and its cosine; -1 where none is known."""
+    """For each row of a block, the known row with the highest cosine, and that cosine; -1 if none is known."""
     if not len(known):
         return np.full(len(block), -1), np.full(len(block), -1, np.float32)
     scores = block @ known.T

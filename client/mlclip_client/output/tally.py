@@ -1,11 +1,14 @@
-"""What has come of the inputs so far, for people, exit codes and Prometheus."""
+"""The only counts: of rows, for people, exit codes, Prometheus, the footers of shards and Ray's workers."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from mlclip_client.output.rows import REJECTED_KINDS, Row
+from mlclip_client.errors import error_class
+from mlclip_client.output.rows import Row
 from mlclip_client.wording import counted
 
 DONE, FAILED, USAGE, REJECTED = 0, 1, 2, 3
@@ -17,45 +20,79 @@ class Tally:
     """Counts of rows.
 
     Attributes:
-        labelled: inputs with answers.
-        rejected: error kind -> inputs that cannot be used.
-        failed: error kind -> inputs that the server gave no answer for.
-        last_failure: the latest message among the failed.
+        labelled: rows with answers.
+        errors: kind -> rows with an error of that kind.
+        last_failure: message of the latest error that is not the input's fault.
+        saved: inputs that took the answer of the same bytes.
+        retries: requests that were sent again.
     """
 
     labelled: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
     last_failure: str = ""
+    saved: int = 0
+    retries: int = 0
 
-    @property
-    def errors(self) -> int:
-        """How many inputs have no answers."""
-        return self.rejected.total() + self.failed.total()
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Tally:
+        """Count some rows."""
+        tally = cls()
+        for row in rows:
+            tally.count(row)
+        return tally
 
     @property
     def rows(self) -> int:
-        """How many inputs there were."""
-        return self.labelled + self.errors
+        """All rows, with and without answers."""
+        return self.labelled + self.errors.total()
 
-    def add(self, row: Row) -> None:
+    @property
+    def failed(self) -> int:
+        """Rows with an error that is not the input's fault."""
+        return sum(count for kind, count in self.errors.items() if not error_class(kind).input_fault)
+
+    @property
+    def kinds(self) -> str:
+        """The errors by kind, the most frequent first: `2 decode, 1 server`."""
+        return ", ".join(f"{count:,} {kind}" for kind, count in self.errors.most_common())
+
+    def count(self, row: Row) -> None:
         """Count one row."""
         kind = row["error_kind"]
         if kind is None:
             self.labelled += 1
-        elif kind in REJECTED_KINDS:
-            self.rejected[kind] += 1
-        else:
-            self.failed[kind] += 1
+            return
+        self.errors[kind] += 1
+        if not error_class(kind).input_fault:
             self.last_failure = row["error"]
 
+    def add(self, other: Tally) -> None:
+        """Add other counts to these."""
+        self.labelled += other.labelled
+        self.errors.update(other.errors)
+        self.last_failure = other.last_failure or self.last_failure
+        self.saved += other.saved
+        self.retries += other.retries
+
     def exit_code(self) -> int:
-        """Give the exit code that says this to scripts."""
+        """Give the exit code of a command that wrote these rows."""
         if self.failed:
             return FAILED
-        return REJECTED if self.rejected else DONE
+        return REJECTED if self.errors else DONE
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the counts as plain JSON values; a shard's footer holds only `rows` and `errors`."""
+        more = {"saved": self.saved, "retries": self.retries}
+        return {"rows": self.rows, "errors": dict(self.errors)} | {name: value for name, value in more.items() if value}
+
+    @classmethod
+    def from_json(cls, counts: Mapping[str, Any]) -> Tally:
+        """Read what `to_json` gave."""
+        errors = Counter[str](counts["errors"])
+        return cls(
+            counts["rows"] - errors.total(), errors, saved=counts.get("saved", 0), retries=counts.get("retries", 0)
+        )
 
     def __str__(self) -> str:
         text = f"{counted(self.rows, 'input')}: {self.labelled:,} labelled"
-        kinds = [f"{count:,} {kind}" for kind, count in (self.rejected + self.failed).most_common()]
-        return f"{text}, {self.errors:,} with an error ({', '.join(kinds)})" if kinds else text
+        return f"{text}, {self.errors.total():,} with an error ({self.kinds})" if self.errors else text

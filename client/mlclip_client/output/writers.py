@@ -1,4 +1,4 @@
-"""Writers: rows into a Parquet or JSONL file that appears whole or not at all, or JSONL on stdout."""
+"""Writers: rows into a Parquet or JSONL file that appears only when it is complete, or JSONL on stdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uuid import uuid4
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.output.rows import Row, plain, with_vectors
+from mlclip_client.output.rows import Row, fill_embeddings, plain
 
 WriteRow = Callable[[Row], None]
 ROW_GROUP_BYTES = 2**20
@@ -22,11 +22,7 @@ _TABLE_ROWS = 1024
 
 
 def check_target(out: str) -> None:
-    """Refuse an output that cannot be written, before any work.
-
-    Raises:
-        ValueError: unknown suffix, missing folder, a folder in the place of the file, or a closed stdout.
-    """
+    """Raise ValueError if an output cannot be written: called before any work."""
     if out == "-":
         if sys.stdout is None:
             raise ValueError("--out - stands for stdout, which is closed: write to a .parquet or .jsonl file")
@@ -38,7 +34,7 @@ def check_target(out: str) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Refuse a file of --out that cannot be written where it is to be; raises ValueError."""
+    """Raise ValueError if a file of --out cannot be written at its path."""
     if path.is_dir():
         raise ValueError(f"--out {path}: this is a folder")
     if not path.parent.is_dir():
@@ -48,7 +44,7 @@ def check_place(path: Path) -> None:
 
 
 def partial_name(out: str) -> str:
-    """Where the rows of an interrupted run are: `labels.partial.parquet` for `labels.parquet`."""
+    """Name the file with the rows of an interrupted run: `labels.partial.parquet` for `labels.parquet`."""
     path = Path(out)
     return out if out == "-" else str(path.with_name(f"{path.stem}.partial{path.suffix}"))
 
@@ -57,13 +53,13 @@ def partial_name(out: str) -> str:
 def open_writer(out: str, schema: pa.Schema, interrupted: Callable[[], bool] = lambda: False) -> Iterator[WriteRow]:
     """Give a function that writes one row.
 
-    A file is written under a temporary name beside its place and renamed when the block ends; if the block
-    raises, it is removed and whatever was in its place stays.
+    A file is written under a temporary name in the same folder and renamed when the block ends. If the block raises,
+    it is removed, and an earlier file stays.
 
     Args:
         out: a .parquet or .jsonl path, or `-` for stdout.
         schema: the rows' Arrow schema.
-        interrupted: asked at the end; then the file gets its `partial_name`, and whatever was in its place stays.
+        interrupted: called at the end; if true, the file gets its `partial_name`, and an earlier file stays.
     """
     if out == "-":
         yield _json_writer(sys.stdout)
@@ -80,13 +76,13 @@ def open_writer(out: str, schema: pa.Schema, interrupted: Callable[[], bool] = l
 
 @contextlib.contextmanager
 def replacing(path: Path, place: Callable[[], Path] | None = None) -> Iterator[Path]:
-    """Give a temporary path whose file takes the place of `path` when the block ends, for good; not if it raises.
+    """Give a temporary path whose file durably replaces `path` when the block ends, unless the block raises.
 
     Args:
         path: a file, which need not exist.
-        place: where in the same folder it goes instead; asked at the end.
+        place: gives another name in the same folder; called at the end.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # a process number may be taken on another machine
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # a process id may also exist on another machine
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -94,7 +90,7 @@ def replacing(path: Path, place: Callable[[], Path] | None = None) -> Iterator[P
         temporary.replace(place() if place else path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the rename, too, outlasts a loss of power
+            os.fsync(folder)  # so that the rename also survives a power failure
         finally:
             os.close(folder)
     finally:
@@ -111,9 +107,9 @@ def _json_writer(file: TextIO) -> WriteRow:
 
 @contextlib.contextmanager
 def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
-    """Collect rows into row groups of about 1 MiB: memory stays flat, and the footer, which is kept in it, small.
+    """Collect rows into row groups of about 1 MiB: memory use stays constant, and the footer small.
 
-    Rows become Arrow tables, which take far less room, every 1,024 rows, or sooner when rows are wide.
+    Rows are converted to Arrow tables, which need far less memory, every 1,024 rows, or sooner if rows are wide.
     """
     waiting: list[Row] = []
     tables: list[pa.Table] = []
@@ -123,7 +119,7 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
         def convert() -> None:
             nonlocal limit
             if waiting:
-                tables.append(pa.Table.from_pylist(with_vectors(waiting, schema), schema=schema))
+                tables.append(pa.Table.from_pylist(fill_embeddings(waiting, schema), schema=schema))
                 limit = max(1, min(_TABLE_ROWS, ROW_GROUP_BYTES * len(waiting) // max(1, tables[-1].nbytes)))
                 waiting.clear()
 

@@ -1,4 +1,4 @@
-"""From a labels file to the page, and to the folder beside it when there are many pictures."""
+"""From a labels file to the page, and to the folder beside it if there are many pictures."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mlclip_client.output.writers import replacing
 from mlclip_client.report.answers import HeadScores
 from mlclip_client.report.columns import Columns, read_columns
 from mlclip_client.report.entries import SCALE
-from mlclip_client.report.missing import Reason, count_reasons
 from mlclip_client.report.neighbours import nearest
 from mlclip_client.report.page import as_json, render
-from mlclip_client.report.pictures import Pictures
-from mlclip_client.report.reasons import References
-from mlclip_client.report.thumbnails import PER_PACK, Read, make_packs, mime
+from mlclip_client.report.pictures import PER_PACK, Pictures, Read, Reason, make_packs, mime, why_missing
 
 LIMIT = 50_000
 INLINE = 2_000
 """How many thumbnails stand in the page itself."""
-Progress = Callable[[str, int, int], None]
-"""Called with what is done, how many are done, how many there are."""
+OnProgress = Callable[[str, int, int], None]
+"""Called with the name of a step, how many it has done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,7 @@ class Written:
     """What a report holds.
 
     Attributes:
-        rows: how many images.
-        more: the labels file has more rows than these.
-        errors: images without labels.
+        more: whether the labels file has more rows than these.
         without_picture: why images have no thumbnail -> how many.
         folder: where further thumbnails are; it belongs to the page. None if all are in the page.
     """
@@ -57,9 +52,8 @@ def write_report(
     *,
     images: Path | None = None,
     read: Read | None = None,
-    classes: Sequence[Path] = (),
     limit: int = LIMIT,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Written:
     """Write a page about a labels file.
 
@@ -69,39 +63,35 @@ def write_report(
         source: a .parquet or .jsonl file of the client's rows, a folder of .parquet parts, or a job's.
         out: the page, .html.
         images: folder that relative paths start from; by default the working folder.
-        read: gives an image's bytes for a row's path where paths are not files; what it raises makes a placeholder.
-        classes: labels.txt files, which name the classes of `all_scores` that no row names.
+        read: gives an image's bytes for a row's path if paths are not files; if it raises, the page has a placeholder.
         limit: how many rows to take, from the first on.
         on_progress: called after every step.
 
     Raises:
         ValueError: the source cannot be read, or `out` is no name for a page.
-        OSError: the page cannot be written.
     """
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"{out}: the report is an .html file in a folder that exists")
     progress = on_progress or (lambda step, done, total: None)
-    columns = read_columns(source, limit, classes)
-    root = images or Path()
+    columns = read_columns(source, limit)
+    root, folder = images or Path(), out.with_name(f"{out.stem}_files")
     name = hashlib.sha256("\n".join(map(repr, columns.paths)).encode()).hexdigest()[:12]
-    ids = sorted({name for found in columns.references.values() for name in found.ids})
-    own = set(columns.paths)
-    pictures = [*columns.paths, *(each for each in ids if each not in own)]
-    place = {path: number for number, path in enumerate(pictures)}
+    references = {name for head in columns.heads.values() if head.references for name in head.references.labels}
+    pictures = [*columns.paths, *sorted(references - set(columns.paths))]
+    blocks = dict(_blocks(columns, progress))
+    in_page: list[list[str | None]] = []
+    bare: list[int] = []
     with closing(Pictures(root)) as local:
         packs = make_packs(pictures, read or local, lambda done, total: progress("thumbnails", done, total))
-        blocks = dict(_blocks(columns, ids, progress))
-        in_page: list[list[str | None]] = []
-        folder = out.with_name(f"{out.stem}_files")
-        bare: list[int] = []
         for number, pack in enumerate(packs):
             bare += (number * PER_PACK + place for place, each in enumerate(pack) if each is None)
             if number < INLINE // PER_PACK:
                 in_page.append(pack)
             else:
                 folder.mkdir(exist_ok=True)
-                _replace(folder / f"{name}-{number:05}.js", f"mlclipPack({number}, {json.dumps(pack)});\n")
-    beside = len(pictures) > INLINE
+                with replacing(folder / f"{name}-{number:05}.js") as script:
+                    script.write_text(f"mlclipPack({number}, {json.dumps(pack)});\n", encoding="ascii")
+    place = {path: number for number, path in enumerate(pictures)}
     meta = {
         "id": name,
         "source": source.name,
@@ -112,22 +102,27 @@ def write_report(
         "originals": None if read else os.path.relpath(root, out.parent),
         "root": "." if images is None else str(images),
         "neighboursSkipped": columns.embeddings_skipped,
-        "heads": [_head_facts(head, columns) for head in columns.heads],
-        "references": {
-            "ids": ids,
-            "labels": _labels_of(ids, columns.references.values()),
-            "pictures": [place[each] for each in ids],
-        },
+        "heads": [_head_facts(name, head, place) for name, head in columns.heads.items()],
     }
-    _replace(out, render(f"{source.name} – mlclip report", {"meta": as_json(meta)} | blocks, in_page))
+    with replacing(out) as page:
+        text = render(f"{source.name} – mlclip report", {"meta": as_json(meta)} | blocks, in_page)
+        page.write_text(text, encoding="utf-8")
+    beside = len(pictures) > INLINE
     _remove_older(folder, name if beside else None)
-    errors = sum(kind is not None for kind in columns.kinds)
-    missing = [(columns.paths[row], columns.kinds[row]) for row in bare if row < len(columns)]
-    reasons = count_reasons(missing, fetched=read is not None)
-    return Written(len(columns), columns.more, errors, reasons, folder if beside else None)
+    return Written(
+        rows=len(columns),
+        more=columns.more,
+        errors=len(columns) - columns.kinds.count(None),
+        without_picture=Counter(
+            why_missing(columns.paths[row], columns.kinds[row], fetched=read is not None)
+            for row in bare
+            if row < len(columns)
+        ),
+        folder=folder if beside else None,
+    )
 
 
-def _blocks(columns: Columns, ids: list[str], progress: Progress) -> Iterator[tuple[str, bytes]]:
+def _blocks(columns: Columns, progress: OnProgress) -> Iterator[tuple[str, bytes]]:
     """Name and content of every block but `meta`; numbers are little-endian."""
     yield "paths", as_json(columns.paths)
     yield "kinds", as_json(_coded(columns.kinds))
@@ -141,26 +136,25 @@ def _blocks(columns: Columns, ids: list[str], progress: Progress) -> Iterator[tu
         index, cosine = nearest(columns.embeddings, on_progress=lambda done, total: progress("neighbours", done, total))
         yield "neighbours", index.astype("<i4").tobytes()
         yield "cosines", cosine.astype("<f4").tobytes()
-    place = {name: number for number, name in enumerate(ids)}
-    for number, (head, scores) in enumerate(columns.heads.items()):
-        yield f"{number}-starts", scores.starts.astype("<u4").tobytes()
-        yield f"{number}-classes", scores.class_of.astype("<u4").tobytes()
-        yield f"{number}-scores", scores.scores.astype("<u2").tobytes()
-        yield f"{number}-selected", scores.selected.astype("u1").tobytes()
-        yield f"{number}-answered", scores.answered.astype("u1").tobytes()
-        reasons = columns.references.get(head)
-        if reasons is not None:
-            which = np.array([place[name] for name in reasons.ids], np.int64)[reasons.which]
+    for number, head in enumerate(columns.heads.values()):
+        yield f"{number}-starts", head.starts.astype("<u4").tobytes()
+        yield f"{number}-classes", head.class_of.astype("<u4").tobytes()
+        yield f"{number}-scores", head.scores.astype("<u2").tobytes()
+        yield f"{number}-selected", head.selected.astype("u1").tobytes()
+        yield f"{number}-answered", head.answered.astype("u1").tobytes()
+        if (reasons := head.references) is not None:
             yield f"{number}-reasons", reasons.starts.astype("<u4").tobytes()
-            yield f"{number}-which", which.astype("<u4").tobytes()
+            yield f"{number}-which", reasons.which.astype("<u4").tobytes()
             yield f"{number}-weights", reasons.weights.astype("<f4").tobytes()
 
 
-def _head_facts(name: str, columns: Columns) -> dict[str, Any]:
-    head: HeadScores = columns.heads[name]
+def _head_facts(name: str, head: HeadScores, place: Mapping[str | None, int]) -> dict[str, Any]:
+    """What the page says about a head; `place`: the number of each picture."""
+    references = head.references.labels if head.references else {}
     return {
         "name": name,
         "classes": head.classes,
+        "thresholds": head.thresholds,
         "sources": [
             {"model": model, "version": version, "labels": digest, "images": images}
             for (model, version, digest), images in head.sources.items()
@@ -169,35 +163,18 @@ def _head_facts(name: str, columns: Columns) -> dict[str, Any]:
         "floor": head.floor,
         "listed": head.listed,
         "notes": head.notes,
-        "explains": name in columns.references,
+        "references": [{"id": each, "labels": labels, "picture": place[each]} for each, labels in references.items()],
     }
 
 
-def _labels_of(ids: list[str], all_references: Any) -> list[tuple[str, ...]]:
-    labels: dict[str, tuple[str, ...]] = {}
-    for references in all_references:
-        found: References = references
-        labels |= dict(zip(found.ids, found.labels, strict=True))
-    return [labels[name] for name in ids]
-
-
 def _coded(values: Sequence[str | None]) -> dict[str, Any]:
-    """Texts that recur, as a list of them and an index for each value, -1 for None."""
+    """Recurring texts as a list, and an index into it for each value, -1 for None."""
     index = {text: number for number, text in enumerate(dict.fromkeys(value for value in values if value is not None))}
     return {"texts": list(index), "index": [-1 if value is None else index[value] for value in values]}
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _remove_older(folder: Path, name: str | None) -> None:
-    """Remove the thumbnails of an older report of the same file name, and nothing else."""
+    """Remove the thumbnails of an older report under the same file name, and nothing else."""
     if not folder.is_dir():
         return
     for file in folder.iterdir():

@@ -1,12 +1,10 @@
-"""The rows as columns: what the page shows of every image, apart from scores."""
+"""A labels file as columns: what the page shows of every image."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,39 +12,34 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.report import rows
 from mlclip_client.report.answers import HeadCollector, HeadScores
-from mlclip_client.report.neighbours import MAX_ROWS
-from mlclip_client.report.reasons import References
+from mlclip_client.report.neighbours import Embeddings, Floats
 
-KINDS = ("decode", "too large", "read", "download", "unavailable", "deadline", "server", "head")
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """All that the rows say.
+    """All that the rows say; None for a column that they do not have.
 
     Attributes:
         paths: as in the rows; None for images from memory.
-        kinds: kind of error, None where there is none.
-        messages: the error's text.
-        hashes: sha256 in hex, if the rows have it.
-        sizes: bytes of the file, NaN where unknown, if the rows have it.
-        seconds: time each image took, likewise.
-        heads: head name -> its scores.
-        references: head name -> the images behind its answers, for heads that name any.
-        embeddings: float32 [rows, D], NaN where an image has none, if the rows have them.
-        embeddings_skipped: they were there, but of too many rows, or of different lengths.
-        more: the file has more rows than these.
+        kinds, messages: of the errors, None where there is none.
+        hashes: sha256 in hex.
+        sizes: bytes of the file, NaN where unknown.
+        seconds: time per image, NaN where unknown.
+        embeddings: float32 [rows, D], NaN where an image has none.
+        embeddings_skipped: whether there are too many embeddings, or of different lengths.
+        more: whether the file has more rows than these.
     """
 
     paths: list[str | None]
     kinds: list[str | None]
     messages: list[str | None]
     hashes: list[str | None] | None
-    sizes: npt.NDArray[np.float64] | None
-    seconds: npt.NDArray[np.float64] | None
+    sizes: Numbers | None
+    seconds: Numbers | None
     heads: dict[str, HeadScores]
-    references: dict[str, References]
-    embeddings: npt.NDArray[np.float32] | None
+    embeddings: Floats | None
     embeddings_skipped: bool
     more: bool
 
@@ -54,116 +47,54 @@ class Columns:
         return len(self.paths)
 
 
-def read_columns(source: Path, limit: int, classes: Sequence[Path] = ()) -> Columns:
-    """Read a labels file.
-
-    Args:
-        source: a .parquet or .jsonl file, a folder of .parquet parts, or a job's.
-        limit: how many rows to take, from the first on.
-        classes: labels.txt files that give all classes of a head their names.
-
-    Raises:
-        ValueError: it cannot be read, or there is no row in it.
-    """
-    given = dict(_label_list(path) for path in classes)
-    values: dict[str, list[Any]] = {name: [] for name in ("path", "error_kind", "error", "sha256", "bytes", "seconds")}
+def read_columns(source: Path, limit: int) -> Columns:
+    """Read the first `limit` rows of a labels file, see `read_batches`; raises ValueError if it has none."""
+    texts: dict[str, list[str | None]] = {name: [] for name in ("path", "error_kind", "error", "sha256")}
+    numbers: dict[str, list[Numbers]] = {name: [] for name in ("bytes", "seconds")}
     heads: dict[str, HeadCollector] = {}
-    embeddings = _Embeddings()
-    count = 0
-    more = False
-    for batch in rows.read_batches(source, limit + 1):
-        if count + len(batch) > limit:
-            batch, more = batch[: limit - count], True
-        for name, column in values.items():
-            found = rows.field(batch, name)
-            column += [None] * len(batch) if found is None else found.to_pylist()
-        _add_answers(rows.field(batch, "answers"), heads, count, source)
-        embeddings.add(rows.field(batch, "embedding"), count)
+    embeddings = Embeddings()
+    count, more = 0, False
+    for batch, classes in rows.read_batches(source):
+        more = count + len(batch) > limit
+        batch = batch[: limit - count]
+        for name, column in texts.items():
+            column += rows.field(batch, name, pa.string()).to_pylist()
+        for name, chunks in numbers.items():
+            chunks.append(rows.field(batch, name, pa.float64()).to_numpy(zero_copy_only=False))
+        for name, answers in _answers(batch):
+            try:
+                heads.setdefault(name, HeadCollector(classes.get(name))).add(answers, count)
+            except (ValueError, pa.ArrowException) as error:
+                raise ValueError(f"{source}, after row {count:,}, head {name}: {error}") from error
+        embeddings.add(rows.field(batch, "embedding", rows.NUMBERS), count)
         count += len(batch)
+        if more:
+            break
     if not count:
         raise ValueError(f"{source}: there is no row in it")
-    kinds, messages = zip(*map(_error, values["error_kind"], values["error"]), strict=True)
     return Columns(
-        paths=[None if path is None else str(path) for path in values["path"]],
-        kinds=list(kinds),
-        messages=list(messages),
-        hashes=_if_any(values["sha256"]),
-        sizes=_numbers(values["bytes"]),
-        seconds=_numbers(values["seconds"]),
-        heads={name: head.finish(count, given) for name, head in heads.items()},
-        references={name: found for name, head in heads.items() if (found := head.reasons.finish(count))},
+        paths=texts["path"],
+        kinds=texts["error_kind"],
+        messages=texts["error"],
+        hashes=texts["sha256"] if any(texts["sha256"]) else None,
+        sizes=_if_any(numbers["bytes"]),
+        seconds=_if_any(numbers["seconds"]),
+        heads={name: head.finish(count) for name, head in heads.items()},
         embeddings=embeddings.finish(count),
         embeddings_skipped=embeddings.skipped,
         more=more,
     )
 
 
-def _label_list(path: Path) -> tuple[str, tuple[str, ...]]:
-    try:
-        data = path.read_bytes()
-        return hashlib.sha256(data).hexdigest(), tuple(data.decode().rstrip("\n").split("\n"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8") from error
+def _answers(batch: pa.StructArray) -> Iterator[tuple[str, pa.StructArray]]:
+    """Each head that has answers in a batch, and these."""
+    heads = rows.field(batch, "answers")
+    for number in range(heads.type.num_fields):
+        name = heads.type.field(number).name
+        if pa.types.is_struct((answers := rows.field(heads, name)).type):
+            yield name, answers
 
 
-def _add_answers(answers: pa.StructArray | None, heads: dict[str, HeadCollector], first: int, source: Path) -> None:
-    if answers is None:
-        return
-    for name in [answers.type.field(index).name for index in range(answers.type.num_fields)]:
-        said = rows.field(answers, name)
-        if said is not None:
-            try:
-                heads.setdefault(name, HeadCollector()).add(said, first)
-            except (ValueError, pa.ArrowException) as error:
-                raise ValueError(f"{source}, after row {first:,}, head {name}: {error}") from error
-
-
-def _error(kind: object, message: object) -> tuple[str | None, str | None]:
-    """Take kind and message apart where an older client wrote `kind: message`."""
-    text = None if message is None else str(message)
-    if kind is not None:
-        return str(kind), text or ""
-    if text is None:
-        return None, None
-    before, colon, after = text.partition(": ")
-    return (before, after) if colon and before in KINDS else ("error", text)
-
-
-def _if_any(values: list[Any]) -> list[str | None] | None:
-    return values if any(value is not None for value in values) else None
-
-
-def _numbers(values: list[Any]) -> npt.NDArray[np.float64] | None:
-    known = _if_any(values)
-    return None if known is None else np.array([np.nan if value is None else value for value in known], np.float64)
-
-
-class _Embeddings:
-    """Collects embeddings as long as there are few enough of them to compare."""
-
-    def __init__(self) -> None:
-        self.skipped = False
-        self._chunks: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
-
-    def add(self, lists: pa.Array | None, first: int) -> None:
-        if lists is None or self.skipped:
-            return
-        images, numbers = rows.items(lists)
-        if not len(images):
-            return
-        places = np.unique(images)
-        widths = {len(images) / len(places), *(chunk.shape[1] for _, chunk in self._chunks)}
-        even = len(set(np.bincount(images)[places].tolist())) == 1
-        self.skipped = len(widths) > 1 or not even or first + len(lists) > MAX_ROWS
-        if self.skipped:
-            self._chunks.clear()
-        else:
-            self._chunks.append((places + first, rows.floats(numbers).reshape(len(places), -1)))
-
-    def finish(self, count: int) -> npt.NDArray[np.float32] | None:
-        if not self._chunks:
-            return None
-        whole = np.full((count, self._chunks[0][1].shape[1]), np.nan, np.float32)
-        for places, chunk in self._chunks:
-            whole[places] = chunk
-        return whole
+def _if_any(chunks: list[Numbers]) -> Numbers | None:
+    whole = np.concatenate(chunks)
+    return None if np.isnan(whole).all() else whole

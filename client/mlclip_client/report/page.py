@@ -1,8 +1,8 @@
 """The page as one string: template, style and script, and the data as compressed blocks.
 
-All that comes from rows travels as gzip in base64, so nothing in it can be taken for markup. A content security
-policy allows the page's own script and style by their hashes, scripts that it loads itself, and pictures from
-data URLs and files; nothing may be fetched from anywhere.
+All data from rows is gzip in base64, so nothing in it can be taken for markup. A content security policy allows the
+page's own script and style by their hashes, scripts that it loads itself, and pictures from data URLs and files;
+nothing else can be fetched.
 """
 
 from __future__ import annotations
@@ -21,17 +21,11 @@ SCRIPTS = (
     "data", "scores", "corrections", "view", "elements", "pictures", "threshold", "filters", "gallery", "detail",
     "related", "labels", "errors", "about", "export", "main",
 )  # fmt: skip
-"""The parts of the script, in the order in which they stand in the page."""
+"""The parts of the script, in the order of the page."""
 
 
 def render(title: str, blocks: Mapping[str, bytes], packs: Sequence[Sequence[str | None]]) -> str:
-    """Make the page.
-
-    Args:
-        title: what the browser shows as its title.
-        blocks: name -> bytes that the script reads.
-        packs: the thumbnails that stand in the page, from the first on.
-    """
+    """Make the page from blocks of bytes that the script reads, by name, and its first packs of thumbnails."""
     folder = files("mlclip_client.report") / "assets"
     style = (folder / "page.css").read_text("utf-8")
     script = "\n".join((folder / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
@@ -60,12 +54,9 @@ def _block(name: str, text: bytes) -> str:
     return f'<script type="application/octet-stream" id="{name}">{text.decode("ascii")}</script>'
 
 
-def _policy(script: str, style: str) -> str:
+def _policy(*texts: str) -> str:
+    script, style = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in texts)
     return (
-        f"default-src 'none'; script-src '{_hash(script)}' 'strict-dynamic'; style-src '{_hash(style)}'; "
+        f"default-src 'none'; script-src 'sha256-{script}' 'strict-dynamic'; style-src 'sha256-{style}'; "
         "img-src data: file: 'self'; base-uri 'none'; form-action 'none'"
     )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,13 +1,12 @@
-"""Reads the client's rows, from Parquet, JSON lines or a folder of Parquet parts, batch by batch.
+"""Reads the client's rows batch by batch, from Parquet, JSON lines or a folder of Parquet parts.
 
-A batch is an Arrow struct array, one struct a row, whatever the file was. Columns are taken by name: what is
-absent, or null all through, is None, so files of older and newer clients both work.
+A batch is an Arrow struct array with one struct per row, for every format.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -17,90 +16,86 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from mlclip_client.output.rows import HeadClasses, read_classes
+
 BATCH = 1024
+NAMES, NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
+Batch = tuple[pa.StructArray, Mapping[str, HeadClasses]]
+"""Rows, and the classes of the heads that their file names."""
 
 
-def read_batches(source: Path, limit: int) -> Iterator[pa.StructArray]:
-    """Give the first rows of a labels file.
+def read_batches(source: Path) -> Iterator[Batch]:
+    """Give the rows of a labels file, `BATCH` at a time.
 
     Args:
-        source: a .parquet or .jsonl file, a folder of .parquet parts, which are read by name, or a job's folder.
-        limit: how many rows at most.
+        source: a .parquet or .jsonl file, a folder of .parquet parts, which are read in order of name, or a job's.
 
     Raises:
         ValueError: there is no such file, it is of another kind, or it cannot be read.
     """
-    left = limit
-    for batch in _all_batches(source):
-        yield batch[:left]
-        left -= min(left, len(batch))
-        if not left:
-            return
-
-
-def field(structs: pa.StructArray, name: str) -> pa.Array | None:
-    """Take one field out of structs, null where its struct is null; None where there is no such field."""
-    if not pa.types.is_struct(structs.type) or structs.type.get_field_index(name) < 0:
-        return None
-    values = pc.struct_field(structs, name)
-    return None if pa.types.is_null(values.type) else values
-
-
-def items(lists: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """Take lists apart: the number of the list that each item is in, and the items."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    return np.repeat(np.arange(len(lists)), lengths), pc.list_flatten(lists)
-
-
-def floats(values: pa.Array) -> npt.NDArray[np.float32]:
-    """Give numbers as float32, 0 where they are null."""
-    numbers = pc.fill_null(values.cast(pa.float32()), 0.0).to_numpy(zero_copy_only=False)
-    return np.nan_to_num(np.asarray(numbers, dtype=np.float32))
-
-
-def _all_batches(source: Path) -> Iterator[pa.StructArray]:
     if source.is_dir():
         folder = source / "labels" if (source / "job.json").is_file() else source
         parts = sorted(folder.glob("*.parquet"))
         if not parts:
-            raise ValueError(f"{folder}: there is no .parquet file in this folder")
+            raise ValueError(f"{folder}: no .parquet file in this folder")
         for part in parts:
             yield from _parquet(part)
     elif not source.is_file():
-        raise ValueError(f"{source}: there is no such file or folder")
+        raise ValueError(f"{source}: no such file or folder")
     elif source.suffix.lower() == ".parquet":
         yield from _parquet(source)
     elif source.suffix.lower() in (".jsonl", ".ndjson"):
         yield from _json_lines(source)
     else:
-        raise ValueError(f"{source}: a report is made of a .parquet or .jsonl file, as `mlclip-client classify` writes")
+        raise ValueError(f"{source}: a report needs a .parquet or .jsonl file that `mlclip-client classify` wrote")
 
 
-def _parquet(path: Path) -> Iterator[pa.StructArray]:
+def field(structs: pa.Array, name: str, kind: pa.DataType | None = None) -> pa.Array:
+    """Take one field out of structs, null where there is none; raises ValueError if it cannot be cast to `kind`."""
+    if not pa.types.is_struct(structs.type) or structs.type.get_field_index(name) < 0:
+        return pa.nulls(len(structs), kind or pa.null())
+    values = pc.struct_field(structs, name)
+    try:
+        return values.cast(kind) if kind else values
+    except pa.ArrowException as error:
+        raise ValueError(f"column {name}: not the client's: {str(error).splitlines()[0]}") from error
+
+
+def items(lists: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """Take lists apart: which list each item is in, and the items."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return np.repeat(np.arange(len(lists)), lengths), pc.list_flatten(lists)
+
+
+def finite(values: pa.Array) -> npt.NDArray[np.float32]:
+    """Give float32 numbers, 0 where they are null or NaN."""
+    numbers = pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False)
+    return np.nan_to_num(np.asarray(numbers, dtype=np.float32))
+
+
+def _parquet(path: Path) -> Iterator[Batch]:
     try:
         with pq.ParquetFile(path) as file:
+            classes = read_classes(file.schema_arrow)
             for batch in file.iter_batches(batch_size=BATCH):
-                yield batch.to_struct_array()
+                yield batch.to_struct_array(), classes
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
 
 
-def _json_lines(path: Path) -> Iterator[pa.StructArray]:
-    with path.open(encoding="utf-8-sig") as lines:
-        numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-        try:
-            while some := list(islice(numbered, BATCH)):
-                rows = [_json_row(path, number, line) for number, line in some]
-                try:
-                    yield pa.array(rows)
-                except (pa.ArrowException, UnicodeEncodeError) as error:
-                    where = f"{path}, lines {some[0][0]} to {some[-1][0]}"
-                    raise ValueError(f"{where}: not the client's rows: {str(error).splitlines()[0]}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8") from error
+def _json_lines(path: Path) -> Iterator[Batch]:
+    with path.open("rb") as file:
+        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        while some := list(islice(lines, BATCH)):
+            rows = [_json_row(path, number, line) for number, line in some]
+            try:
+                yield pa.array(rows), {}
+            except (pa.ArrowException, UnicodeEncodeError) as error:
+                where = f"{path}, lines {some[0][0]} to {some[-1][0]}"
+                raise ValueError(f"{where}: not the client's rows: {str(error).splitlines()[0]}") from error
 
 
-def _json_row(path: Path, number: int, line: str) -> dict[str, object]:
+def _json_row(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
         row = json.loads(line)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """What a server serves, read from the configurations of its ensembles, and which of them to ask.
 
-Every ensemble carries what a client must know in its config's `parameters`; `model_repository/README.md`
-is the contract. Nothing here talks to a server.
+The `parameters` of an ensemble's configuration hold what a client must know; `model_repository/README.md` is the
+contract. Nothing here talks to a server.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ class Ensemble:
     """One served ensemble: where it takes images, and which heads it answers for.
 
     Attributes:
-        model: its name.
-        version: that was ready when the catalogue was read.
+        version: the one that was ready when the catalog was read.
         via: what it takes.
-        encoder: tag of its encoder.
-        heads: names of its heads.
-        combined: whether its outputs bear the names of heads, which may be several.
-        head: what is known of the only head, if it is the head's own ensemble.
+        combined: whether it serves several heads, with their names in the names of its outputs.
+        head: the only head, if this is the head's own ensemble.
     """
 
     model: str
@@ -45,7 +42,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that a server serves to this client: ensembles, and head name -> what is known of it."""
+    """All ensembles and heads (by name) that a server has for this client."""
 
     ensembles: tuple[Ensemble, ...]
     heads: dict[str, HeadInfo]
@@ -53,19 +50,19 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Route:
-    """One request an image: the ensemble to ask and the heads wanted of it."""
+    """One request per image: the ensemble to ask, and which of its heads."""
 
     ensemble: Ensemble
     heads: tuple[HeadInfo, ...]
 
     @property
     def spec(self) -> PixelSpec:
-        """How the encoder behind this route wants its pixels."""
+        """How the pixels of the route's encoder are made."""
         return self.heads[0].spec
 
     @property
     def reads_text(self) -> bool:
-        """Whether one of its heads reads texts."""
+        """Whether one of the heads reads texts."""
         return any(head.reads_text for head in self.heads)
 
     def output(self, head: HeadInfo, part: str) -> str:
@@ -74,7 +71,7 @@ class Route:
 
 
 def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
-    """Pick the ensembles out of all ready models.
+    """Find the ensembles among all ready models.
 
     Args:
         models: (version, ModelConfig message) of each ready model; those without `mlclip_kind` are left out.
@@ -85,7 +82,7 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
     ensembles: list[Ensemble] = []
     heads: dict[str, HeadInfo] = {}
     for version, config in models:
-        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        parameters = parameters_of(config)
         if parameters.get("mlclip_kind") not in ("ensemble", "combined"):
             continue
         try:
@@ -100,48 +97,49 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
     return Catalog(tuple(ensembles), heads)
 
 
-def choose_heads(catalog: Catalog, wanted: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
-    """Look up the wanted heads; None means the only one there is.
+def parameters_of(config: Any) -> dict[str, str]:
+    """Give the parameters of a ModelConfig message."""
+    return {key: value.string_value for key, value in config.parameters.items()}
 
-    Args:
-        catalog: what is served.
-        wanted: names.
-        where: whose catalogue it is, for messages.
+
+def spec_of(parameters: dict[str, str]) -> PixelSpec:
+    """Read how an ensemble's pixels are made; raises KeyError or ValueError."""
+    size, fill = int(parameters["image_size"]), int(parameters["fill"])
+    return PixelSpec(size, parameters["interpolation"], parameters["resize_mode"], fill)
+
+
+def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
+    """Look up heads by name; None means the only one there is. Messages say whose catalog it is (`where`).
 
     Raises:
         UnknownHead: a head is not served, or None was given and there is not exactly one.
     """
     served = ", ".join(sorted(catalog.heads)) or "none"
-    if wanted is None:
+    if names is None:
         if len(catalog.heads) != 1:
             raise UnknownHead(f"name the heads to ask ({where} has: {served})")
-        wanted = tuple(catalog.heads)
-    missing = [name for name in wanted if name not in catalog.heads]
+        names = tuple(catalog.heads)
+    missing = [name for name in names if name not in catalog.heads]
     if missing:
         raise UnknownHead(f"{where} has no head {', '.join(map(repr, missing))} (it has: {served})")
-    return tuple(catalog.heads[name] for name in wanted)
+    return tuple(catalog.heads[name] for name in names)
 
 
 def taking(catalog: Catalog, heads: Sequence[HeadInfo], via: Via) -> tuple[HeadInfo, ...]:
-    """Give the same heads as their own ensembles have them that take images this way.
+    """Give the same heads in the versions of their own ensembles that take images this way.
 
-    A head's two ensembles have versions of their own: the server's preprocessing is part of one of them only.
-
-    Raises:
-        ServerError: no ready ensemble takes a head's images the way `via` says.
+    A head's two ensembles have versions of their own, since only one of them includes the server's preprocessing.
+    Raises ServerError if a head has no ready ensemble that takes images this way.
     """
     return tuple(_own_ensemble(catalog, head, via).head or head for head in heads)
 
 
 def plan_routes(catalog: Catalog, heads: Sequence[HeadInfo], via: Via) -> tuple[Route, ...]:
-    """Decide which ensembles to ask, so that each encoder runs once an image.
+    """Decide which ensembles to ask, so that each encoder runs once per image.
 
-    One head of an encoder goes to its own ensemble, several to the combined one. If the server has no
-    combined ensemble that knows them all, each head is asked alone: right answers, more work. A route's heads are
-    as `taking` gives them: whichever ensemble answers, an answer bears the version of the head's own.
-
-    Raises:
-        ServerError: no ready ensemble takes a head's images the way `via` says.
+    A single head of an encoder is asked through its own ensemble, several through the combined one. Without a combined
+    ensemble that has them all, each head is asked alone, with the same answers and more work. A route's heads come from
+    `taking`, so an answer carries the version of the head's own ensemble, no matter which ensemble gave it.
     """
     routes: list[Route] = []
     heads = taking(catalog, heads, via)
@@ -186,12 +184,7 @@ def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInf
         labels_sha256=digest,
         thresholds=thresholds,
         encoder=parameters["encoder"],
-        spec=PixelSpec(
-            size=int(parameters["image_size"]),
-            interpolation=parameters["interpolation"],
-            resize_mode=parameters["resize_mode"],
-            fill=int(parameters["fill"]),
-        ),
+        spec=spec_of(parameters),
         embedding_size=int(dims["embedding_out"][-1]),
         version=version,
         mlclip_version=parameters["mlclip_version"],

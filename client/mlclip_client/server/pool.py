@@ -1,4 +1,4 @@
-"""Several endpoints as one: round robin, patient with a server that is away or busy."""
+"""Several endpoints as one: round robin, with retries while a server is away or busy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mlclip_client.errors import ClientError, DeadlineExceeded, ServerBusy, ServerUnavailable
+from mlclip_client.errors import ClientError, NoAnswer, ServerUnavailable
 from mlclip_client.events import tell
 from mlclip_client.server.transport import Transport
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Transport)
-AGAIN = (ServerUnavailable, ServerBusy, DeadlineExceeded)
-"""Errors after which the same request may be sent again. Others say something of the image or of the models."""
 _FIRST, _GROWTH, _LONGEST = 0.1, 2.0, 5.0
 
 
@@ -26,11 +24,9 @@ class Endpoint(Generic[R]):
     """One server.
 
     Attributes:
-        url: host:port.
-        transport: how it is reached.
-        failures: how often in a row nobody answered there.
+        failures: how many times in a row it did not answer.
         rests_until: when it is asked again, in seconds of the clock; in the past while it answers.
-        reason: why nobody answered there the last time.
+        reason: why it did not answer the last time.
     """
 
     url: str
@@ -41,26 +37,31 @@ class Endpoint(Generic[R]):
 
 
 class EndpointPool(Generic[R]):
-    """One or more endpoints, of which any may be asked.
+    """One or more endpoints, each of which may be asked.
 
-    Questions go round robin. An endpoint where nobody answers is left out, for a tenth of a second at first and up to
-    5 s when that goes on, and comes back with its first answer; questions that met it go to the others at once. When
-    nobody answers, the server is busy or the deadline passed, a question is asked again, after a pause with jitter,
-    until `retry_seconds` are over. Before the first answer nothing is asked again: a wrong address is said at once.
-    Nor is anything once a question has been given up, until somebody answers: questions fail at once while all rest.
+    Questions go round robin. An endpoint that does not answer rests, for a tenth of a second at first and for up to 5 s
+    later, until its first answer; questions that met it go to the others at once. When no endpoint answers, the server
+    is busy or the deadline passed, a question is asked again, after a pause with jitter, until `retry_seconds` are
+    over. Before the first answer nothing is asked again, so a wrong address is reported at once. After a question has
+    been given up, others fail at once while all endpoints rest.
 
     Args:
-        endpoints: url -> transport; one at least.
+        endpoints: url -> transport; at least one.
         retry_seconds: how long after its first try a question may be asked again; 0: never of the same endpoint.
         clock: gives seconds.
 
     Attributes:
         retries: how many questions were asked again.
+
+    Raises:
+        ValueError: there are no endpoints.
     """
 
     def __init__(
         self, endpoints: dict[str, R], retry_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        if not endpoints:
+            raise ValueError("name at least one endpoint, host:port")
         self.endpoints = [Endpoint(url, transport) for url, transport in endpoints.items()]
         self.retries = 0
         self._answered: float | None = None
@@ -69,13 +70,10 @@ class EndpointPool(Generic[R]):
         self._lock, self._turn, self._jitter = threading.Lock(), 0, random.Random()
 
     async def ask(self, question: Callable[[Endpoint[R]], Awaitable[T]]) -> T:
-        """Ask an endpoint that answers.
+        """Ask an endpoint that answers; raises what the last try raised.
 
         Args:
-            question: all that must be asked of the same endpoint; it is begun anew at each try.
-
-        Raises:
-            ClientError: what the last try raised.
+            question: all that must be asked of the same endpoint; it starts over at each try.
         """
         started = self._clock()
         retry_seconds = self._retry_seconds if self._answered is not None and not self._given_up else 0.0
@@ -84,7 +82,7 @@ class EndpointPool(Generic[R]):
             endpoint = await self._choose(until, tried)
             try:
                 answer = await question(endpoint)
-            except AGAIN as error:
+            except NoAnswer as error:
                 tried.add(endpoint.url)
                 tries += 1
                 self._note(endpoint, error)
@@ -94,7 +92,7 @@ class EndpointPool(Generic[R]):
                     if self._given_up or self._clock() + pause > until:
                         self._give_up(started)
                         raise
-                    if not isinstance(error, ServerUnavailable):  # for that one, _choose waits
+                    if not isinstance(error, ServerUnavailable):  # otherwise, _choose waits
                         await endpoint.transport.pause(pause)
                 with self._lock:
                     self.retries += 1
@@ -103,17 +101,13 @@ class EndpointPool(Generic[R]):
                 return answer
 
     async def ask_each(self, question: Callable[[Endpoint[R]], Awaitable[T]]) -> list[T]:
-        """Ask every endpoint once, without patience; give the answers of those where somebody answers.
-
-        Raises:
-            ClientError: nobody answers anywhere; or what the question raises else.
-        """
+        """Ask every endpoint once; give the answers of those that answer. If none does, raises what the last raised."""
         answers: list[T] = []
         away: list[tuple[Endpoint[R], ClientError]] = []
         for endpoint in self.endpoints:
             try:
                 answers.append(await question(endpoint))
-            except AGAIN as error:
+            except NoAnswer as error:
                 away.append((endpoint, error))
             else:
                 self._welcome(endpoint)
@@ -127,12 +121,8 @@ class EndpointPool(Generic[R]):
         """Run a function that reads files or computes."""
         return await self.endpoints[0].transport.work(function)
 
-    def transports(self) -> Sequence[R]:
-        """All of them, to be closed."""
-        return [endpoint.transport for endpoint in self.endpoints]
-
     async def _choose(self, until: float, tried: set[str]) -> Endpoint[R]:
-        """The next endpoint that does not rest; if all rest, the first to be back, then; without patience each once."""
+        """The next endpoint that does not rest; if all rest, the first to be back. After `until`, an untried one."""
         with self._lock:
             now, count = self._clock(), len(self.endpoints)
             order = [self.endpoints[(self._turn + step) % count] for step in range(count)]
@@ -147,7 +137,6 @@ class EndpointPool(Generic[R]):
         return chosen
 
     def _welcome(self, endpoint: Endpoint[R]) -> None:
-        """Note that somebody answers."""
         self._answered, self._given_up = self._clock(), False
         with self._lock:
             was_away, endpoint.failures, endpoint.rests_until = endpoint.failures > 0, 0, 0.0
@@ -155,7 +144,7 @@ class EndpointPool(Generic[R]):
             tell("endpoint back", notice=self._notice(f"{endpoint.url} answers again"), url=endpoint.url)
 
     def _note(self, endpoint: Endpoint[R], error: ClientError) -> None:
-        """Leave an endpoint out where nobody answers; requests that were under way together count once."""
+        """Let an endpoint rest that does not answer; requests that were under way together count once."""
         if isinstance(error, ServerUnavailable):
             with self._lock:
                 now, endpoint.reason = self._clock(), str(error)
@@ -167,15 +156,15 @@ class EndpointPool(Generic[R]):
                     endpoint.rests_until = now + self._pause(endpoint.failures)
 
     def _give_up(self, started: float) -> None:
-        """Let the next questions wait no more, unless another one was answered since this one was first asked."""
+        """Stop retries of the next questions, unless another one was answered since this one was first asked."""
         if self._retry_seconds and self._answered is not None and self._answered < started:
             self._given_up = True
 
     def _notice(self, text: str) -> str:
-        """A line for people, unless the question fails at once: then its error is the line."""
+        """The line on standard error; empty if the question fails at once, which reports the same."""
         return text if self._retry_seconds or len(self.endpoints) > 1 else ""
 
     def _pause(self, tries: int) -> float:
-        """Seconds before try number `tries` + 1: longer each time, and never the same for two."""
+        """Give the seconds to wait after a number of tries: longer each time, with jitter."""
         longest = min(_LONGEST, _FIRST * _GROWTH ** min(tries - 1, 16))
         return longest * self._jitter.uniform(0.5, 1.0)

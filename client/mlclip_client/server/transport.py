@@ -1,10 +1,10 @@
-"""How requests travel: blocking or asyncio, behind one small protocol, so that all logic exists once.
+"""How requests travel: blocking or asyncio, behind one small protocol.
 
-The logic is written as coroutines over a `Transport`. Under `BlockingTransport` they never really wait in the
-asyncio sense, so `finish` runs one to its end without an event loop.
+All logic is written as coroutines over a `Transport`. Over `BlockingTransport` they never wait for an event loop, so
+`finish` runs one to its end without any.
 
-The stubs and messages are tritonclient's; its client classes are not used, since they are not made for calls
-from several threads, while gRPC channels are.
+The stubs and messages are tritonclient's. Its client classes are not used: they are not made for calls from several
+threads, while gRPC channels are.
 """
 
 from __future__ import annotations
@@ -22,22 +22,27 @@ from tritonclient.grpc import service_pb2_grpc
 from mlclip_client.errors import from_rpc
 
 T = TypeVar("T")
+DEFAULT_URL = "127.0.0.1:8001"
+"""Where Triton listens for gRPC unless told otherwise."""
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # a crawler's web proxy is not the way to its own server
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # in fact how long an attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's own would leave a server alone for two minutes
+    ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the timeout of an attempt to connect
+    ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's default would wait up to two minutes
 ]
+
+_NAMED = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6):", re.IGNORECASE)
+"""How addresses begin that gRPC parses itself."""
 
 
 class Transport(Protocol):
-    """Carries a request to the server, and blocking work to where it may block."""
+    """Carries requests to a server, and blocking work to where it may block."""
 
     @property
     def drops(self) -> int:
-        """How often the connection was lost: a number that is not new means the same process at the other end."""
+        """How many times the connection was lost; unchanged means the server process is still the same."""
 
     async def call(self, rpc: str, request: Any) -> Any:
         """Send a request with its deadline and give the reply; raises ClientError."""
@@ -46,27 +51,7 @@ class Transport(Protocol):
         """Run a function that reads files or computes."""
 
     async def pause(self, seconds: float) -> None:
-        """Wait; less where the transport is closed meanwhile."""
-
-
-_NAMED = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6):", re.IGNORECASE)
-"""How names begin that gRPC reads itself."""
-
-
-def check_address(url: str) -> str:
-    """Give back an endpoint's address, or raise ValueError where it is no host:port."""
-    host, _, port = url.rpartition(":")
-    if _NAMED.match(url):
-        return url
-    if "://" in url:
-        raise ValueError(f"{url}: give host:port alone, the port of Triton's gRPC, which is 8001 unless set")
-    if not host and url != f":{port}":
-        raise ValueError(f"{url} has no port: give host:port, such as {url}:8001")
-    if not host or ":" in host and not (host[0] == "[" and host[-1] == "]"):
-        raise ValueError(f"{url} is no endpoint: give host:port, an IPv6 address in brackets, such as [::1]:8001")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise ValueError(f"{url} is no endpoint: give host:port, the port a number from 1 to 65535")
-    return url
+        """Wait, at most until the transport is closed."""
 
 
 class BlockingTransport:
@@ -78,7 +63,7 @@ class BlockingTransport:
     """
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._url, self._timeout = url, timeout
+        self._url, self._timeout = _check_address(url), _check_timeout(timeout)
         self._channel = grpc.insecure_channel(url, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._closed = threading.Event()
@@ -86,7 +71,7 @@ class BlockingTransport:
 
     @property
     def drops(self) -> int:
-        """How often the connection was lost."""
+        """How many times the connection was lost."""
         if self._ready and not _is_ready(self._channel):
             self._drops, self._ready = self._drops + 1, False
         return self._drops
@@ -105,7 +90,7 @@ class BlockingTransport:
         return function()
 
     async def pause(self, seconds: float) -> None:
-        """Hold the thread that calls."""
+        """Block the calling thread."""
         self._closed.wait(seconds)
 
     def close(self) -> None:
@@ -115,22 +100,17 @@ class BlockingTransport:
 
 
 class AsyncTransport:
-    """A gRPC channel of the running event loop, opened at the first call.
-
-    Args:
-        url: host:port of Triton's gRPC endpoint.
-        timeout: deadline of each request, in seconds.
-    """
+    """A gRPC channel of the running event loop, opened at the first call; arguments as for `BlockingTransport`."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._url, self._timeout = url, timeout
+        self._url, self._timeout = _check_address(url), _check_timeout(timeout)
         self._channel: Any = None
         self._stub: Any = None
         self._drops, self._ready = 0, False
 
     @property
     def drops(self) -> int:
-        """How often the connection was lost."""
+        """How many times the connection was lost."""
         if self._ready and self._channel.get_state() is not grpc.ChannelConnectivity.READY:
             self._drops, self._ready = self._drops + 1, False
         return self._drops
@@ -161,10 +141,31 @@ class AsyncTransport:
             await self._channel.close()
 
 
+def _check_address(url: str) -> str:
+    host, _, port = url.rpartition(":")
+    if _NAMED.match(url):
+        return url
+    if "://" in url:
+        raise ValueError(f"{url}: give host:port alone, the port of Triton's gRPC, which is 8001 unless set")
+    if not host and url != f":{port}":
+        raise ValueError(f"{url} has no port: give host:port, such as {url}:8001")
+    if not host or ":" in host and not (host[0] == "[" and host[-1] == "]"):
+        raise ValueError(f"{url} is no endpoint: give host:port, an IPv6 address in brackets, such as [::1]:8001")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"{url} is no endpoint: give host:port, the port a number from 1 to 65535")
+    return url
+
+
+def _check_timeout(timeout: float) -> float:
+    if not timeout > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+    return timeout
+
+
 def _is_ready(channel: Any) -> bool:
     """Whether a blocking channel is connected.
 
-    gRPC offers this for asyncio only. Its `subscribe` would tell, by a thread that fails where the channel is closed.
+    gRPC offers this for asyncio only. Its `subscribe` needs a thread, which fails when the channel is closed.
     """
     check = getattr(getattr(channel, "_channel", None), "check_connectivity_state", None)
     ready: int = grpc.ChannelConnectivity.READY.value[0]
@@ -172,7 +173,7 @@ def _is_ready(channel: Any) -> bool:
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits, as all do over a BlockingTransport, and give its result."""
+    """Run a coroutine over a BlockingTransport, which never waits for an event loop, and give its result."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

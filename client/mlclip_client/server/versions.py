@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mlclip_client.errors import UnknownHead
 from mlclip_client.events import tell
 from mlclip_client.values import HeadInfo
 
-Offer = tuple[str, tuple[HeadInfo, ...]]
-"""A server's url, and the heads that are asked as it has them."""
+
+def newest(versions: Iterable[str]) -> str:
+    """Give the highest of some version numbers, which is what Triton serves; empty if there is none."""
+    return max(filter(str.isdecimal, versions), key=int, default="")
 
 
 class VersionLock:
-    """The heads that all servers of a session have, in the same versions with the same labels.
+    """Keeps a session to one version of each head, with the same labels, on all its servers.
 
-    A server that comes back with others is left out while another one may still have those that were agreed on. Once
-    nobody has them any more, the heads of the next server to answer are agreed on.
+    A server that comes back with other versions is left out as long as another server may still have the locked ones.
+    Once no server has them, the versions of the next server to answer are locked.
 
     Args:
-        offers: of all servers that answer; one at least.
+        offers: url and heads of each server that answers; at least one. If two differ, raises UnknownHead.
         embeddings: whether embeddings are asked for, which must all be of one encoder.
-
-    Attributes:
-        heads: those that were agreed on last.
-
-    Raises:
-        UnknownHead: two servers have different ones.
     """
 
-    def __init__(self, offers: Sequence[Offer], embeddings: bool = False) -> None:
+    def __init__(self, offers: Sequence[tuple[str, tuple[HeadInfo, ...]]], embeddings: bool = False) -> None:
         (first, self.heads), *others = offers
         for url, heads in others:
             if difference := self._difference(url, heads):
@@ -43,16 +39,11 @@ class VersionLock:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the heads."""
+        """The names of the heads."""
         return tuple(head.name for head in self.heads)
 
     def refuses(self, url: str, heads: tuple[HeadInfo, ...]) -> str | None:
-        """Say why a server must be left out; None: it may answer.
-
-        Args:
-            url: of the server.
-            heads: as it has them now.
-        """
+        """Give the reason why a server with these heads must be left out; None: it may answer."""
         with self._lock:
             difference = self._difference(url, heads)
             if difference is None:
@@ -66,15 +57,15 @@ class VersionLock:
         return None
 
     def forget(self) -> None:
-        """Wait for nobody any more who had these heads and does not answer."""
+        """Stop waiting for servers that had the locked versions and do not answer."""
         with self._lock:
             self._holders.clear()
 
     def _difference(self, url: str, heads: tuple[HeadInfo, ...]) -> str | None:
-        for agreed, head in zip(self.heads, heads, strict=True):
-            if head.version != agreed.version:
-                return f"head {head.name} has version {head.version} at {url}, not {agreed.version}"
-            if head.labels_sha256 != agreed.labels_sha256:
+        for locked, head in zip(self.heads, heads, strict=True):
+            if head.version != locked.version:
+                return f"head {head.name} has version {head.version} at {url}, not {locked.version}"
+            if head.labels_sha256 != locked.labels_sha256:
                 return f"head {head.name}, version {head.version}, has other labels at {url}, not the same"
         return None
 

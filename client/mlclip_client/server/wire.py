@@ -1,4 +1,4 @@
-"""Requests and replies: protobuf messages of the KServe protocol on one side, our values on the other."""
+"""Requests and replies: from our values to protobuf messages of the KServe protocol, and back."""
 
 from __future__ import annotations
 
@@ -12,30 +12,11 @@ from tritonclient.grpc import InferResult, service_pb2
 
 from mlclip_client.errors import ServerError
 from mlclip_client.server.catalog import Route
-from mlclip_client.values import Answer, HeadInfo, Reference
+from mlclip_client.values import Answer, Reference
 
 EMBEDDING = "embedding_out"
 REFERENCES = "references"
 _LENGTH_PREFIX = struct.Struct("<I")
-
-
-def index_request() -> Any:
-    """Ask for the names and versions of all ready models."""
-    return service_pb2.RepositoryIndexRequest(ready=True)
-
-
-def ready_versions(reply: Any) -> dict[str, str]:
-    """Read a repository index: model name -> highest ready version."""
-    versions: dict[str, str] = {}
-    for model in reply.models:
-        if int(model.version or 0) >= int(versions.get(model.name) or 0):
-            versions[model.name] = model.version
-    return versions
-
-
-def config_request(model: str, version: str) -> Any:
-    """Ask for a model's configuration."""
-    return service_pb2.ModelConfigRequest(name=model, version=version)
 
 
 def infer_request(
@@ -50,8 +31,8 @@ def infer_request(
 
     Args:
         route: which ensemble and heads.
-        image: the file's bytes where the ensemble takes `image`, uint8 [S, S, 3] where it takes `pixels`.
-        text: the image's text; it is sent where a head reads it.
+        image: the file's bytes for an ensemble that takes `image`, uint8 [S, S, 3] for one that takes `pixels`.
+        text: the image's text, which is sent if a head reads it.
         embeddings: ask for the embedding as well.
         explain: ask the heads that can for the references behind their answers.
     """
@@ -76,19 +57,19 @@ def infer_request(
 def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
     """Turn a reply into head name -> answer.
 
-    The caller has made sure that the reply comes from the route's version of the ensemble: that version and the
-    heads' were read together, so an answer bears the head's, which stays when others join a combined ensemble.
+    The caller has checked that the reply comes from the route's version of the ensemble. That version and the heads'
+    were read together, so an answer carries the head's, which stays when other heads join a combined ensemble.
 
     Raises:
-        ServerError: an output is missing or has not one value a label.
+        ServerError: an output is missing or does not have one value per label.
     """
     result = InferResult(reply)
     return {
         head.name: Answer(
             head=head.name,
             labels=head.labels,
-            scores=_vector(result, route, route.output(head, "scores"), head),
-            selected=_vector(result, route, route.output(head, "selected"), head),
+            scores=_vector(result, route, route.output(head, "scores"), len(head.labels)),
+            selected=_vector(result, route, route.output(head, "selected"), len(head.labels)),
             labels_sha256=head.labels_sha256,
             model=reply.model_name,
             version=head.version,
@@ -99,12 +80,8 @@ def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
 
 
 def read_embedding(route: Route, reply: Any) -> npt.NDArray[np.float32]:
-    """Take the embedding, float32 [D], out of a reply that was asked for it.
-
-    Raises:
-        ServerError: it is missing or has another length than the configuration says.
-    """
-    return _checked(InferResult(reply).as_numpy(EMBEDDING), route, EMBEDDING, route.heads[0].embedding_size)
+    """Take the embedding, float32 [D], out of a reply; raises ServerError if it is missing or of another length."""
+    return _vector(InferResult(reply), route, EMBEDDING, route.heads[0].embedding_size)
 
 
 def _add_bytes(request: Any, name: str, value: bytes) -> None:
@@ -112,22 +89,18 @@ def _add_bytes(request: Any, name: str, value: bytes) -> None:
     request.raw_input_contents.append(_LENGTH_PREFIX.pack(len(value)) + value)
 
 
-def _vector(result: Any, route: Route, name: str, head: HeadInfo) -> npt.NDArray[Any]:
-    return _checked(result.as_numpy(name), route, name, len(head.labels))
-
-
 def _references(array: npt.NDArray[Any] | None) -> tuple[Reference, ...] | None:
-    """Read the JSON that names references, BYTES [1, 1]; None where it was not asked for."""
+    """Read the JSON that names references, BYTES [1, 1]; None if it was not asked for."""
     if array is None:
         return None
     found = json.loads(array[0, 0])
     return tuple(Reference(each["id"], tuple(each["labels"]), each["weight"]) for each in found)
 
 
-def _checked(array: npt.NDArray[Any] | None, route: Route, name: str, length: int) -> npt.NDArray[Any]:
+def _vector(result: InferResult, route: Route, name: str, length: int) -> npt.NDArray[Any]:
+    array = result.as_numpy(name)
     if array is None or array.shape != (1, length):
         found = "nothing" if array is None else f"shape {list(array.shape)}"
-        model = route.ensemble.model
-        raise ServerError(f"{model} answered {found} for {name}, not [1, {length}]; export again")
+        raise ServerError(f"{route.ensemble.model} answered {found} for {name}, not [1, {length}]; export again")
     vector: npt.NDArray[Any] = array[0]
     return vector

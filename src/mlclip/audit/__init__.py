@@ -9,27 +9,24 @@ by how much models disagree with their labels, so that a person looks at the wor
     write_sheet(Path("audit.csv"), dataset, found.doubts[:1000], found.suggested)
     # a person fills in the column `decision`
     corrected = apply_sheet(Path("audit.csv"), dataset).dataset
-
-    folds     scores from heads that have not seen the image
-    doubts    which labels look like errors, and how much
-    sheet     the list that a person goes through
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mlclip.audit.doubts import Doubt, LabelDoubts, by_label, find_doubts, need_cleanlab
+from mlclip.audit.doubts import Doubt, LabelDoubts, by_label, find_doubts, import_cleanlab
 from mlclip.audit.folds import opinions
 from mlclip.audit.sheet import Applied, apply_sheet, write_sheet
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
-from mlclip.training.runs import Recipe
+from mlclip.settings import Recipe
 
 __all__ = ["Applied", "Audit", "Doubt", "LabelDoubts", "apply_sheet", "audit", "write_sheet"]
 
@@ -39,8 +36,7 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        doubts: labels of which the heads believe the opposite; missing and wrong ones in turn, each from the worst
-            on.
+        doubts: labels of which the heads believe the opposite; missing and wrong ones in turn, worst first.
         labels: how consistent each label is, the least consistent first.
         suggested: bool [R, N]: labels that at least half of the heads would have given.
     """
@@ -58,24 +54,14 @@ def audit(
     folds: int = 5,
     seed: int = 0,
     *,
-    on_training: Callable[[int, int], None] = lambda done, total: None,
+    on_training: Progress = quiet,
 ) -> Audit:
-    """Look for label errors in a dataset; its splits play no part, every image is judged.
+    """Look for label errors in R labelled images; their splits are ignored, and every image is judged.
 
-    Args:
-        dataset: R labelled images.
-        encoder: the frozen encoder.
-        cache: its features cache.
-        recipes: the heads to ask; two of different kinds see more than one.
-        folds: every head is trained so many times.
-        seed: seeds the folds.
-        on_training: called with trainings done and to do.
-
-    Raises:
-        DataError: fewer groups of images than folds.
-        TrainError: cleanlab is not installed, fewer than 3 folds, or training fails.
+    Arguments are those of `opinions`; two heads of different kinds see more than one. Raises DataError for fewer groups
+    of images than folds, and TrainError without cleanlab, for fewer than 3 folds, or if training fails.
     """
-    need_cleanlab()
+    import_cleanlab()
     heard = opinions(dataset, encoder, cache, recipes, folds, seed, on_training=on_training)
     targets = dataset.targets()
     doubts = find_doubts(targets, heard)

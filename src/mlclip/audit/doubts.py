@@ -1,14 +1,14 @@
-"""Which labels the heads doubt: cleanlab finds and scores them, one label of one image at a time.
+"""The labels that the heads doubt: cleanlab finds and scores them, one label of one image at a time.
 
 A multi-label score (Thyagarajan et al. 2022, "Identifying Incorrect Annotations in Multi-Label Classification Data",
 https://arxiv.org/abs/2211.13895) ranks them; confident learning (Northcutt, Jiang, Chuang 2021, "Confident Learning:
 Estimating Uncertainty in Dataset Labels", https://arxiv.org/abs/1911.00068) says which of them are errors rather than
 labels that are hard to see.
 
-Most labels are on few images, so a head is never as sure that a label is missing as it is that one is wrong, and one
-ranking of both would start with hundreds of the latter: with 5 % of the labels taken off and as many put on at random
-(openclip top-46), its first 1,500 lines held 79 % of those put on and 3 % of those taken off. The list takes them in
-turn instead: the worst missing one, the worst wrong one, the second worst missing one, ...
+Most labels are on few images, so a head is never as sure that a label is missing as it is that one is wrong, and a
+common ranking would start with hundreds of wrong ones: with 5 % of the labels removed and as many added at random
+(openclip top-46), its first 1,500 lines held 79 % of those added and 3 % of those removed. The list takes them in turn
+instead: the worst missing one, the worst wrong one, the second worst missing one, ...
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Doubt:
         row: the image.
         label: the class.
         kind: `missing?`: heads see a label that was not given; `wrong?`: heads do not see one that was.
-        score: probability that the heads give to the opposite of what the data says, mean over heads.
+        score: probability of the opposite of what the data says, mean over heads.
         probability: of the label, mean over heads.
         agreement: share of the heads that would have decided otherwise than the data.
         suspected: by confident learning, as an error.
-        image_score: how much is wrong with the image's labels together; 0 is nothing.
+        image_score: how wrong the image's labels are together; 0 is not at all.
     """
 
     row: int
@@ -54,14 +54,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class LabelDoubts:
-    """How consistent one label is.
-
-    Attributes:
-        label: the class.
-        images: that were given it.
-        missing: images where confident learning suspects that it is missing.
-        wrong: images where it suspects that it is wrong.
-    """
+    """How consistent one label is: images that have it, and images where it is suspected to be missing or wrong."""
 
     label: int
     images: int
@@ -70,21 +63,16 @@ class LabelDoubts:
 
     @property
     def share(self) -> float:
-        """Suspected errors an image that was given the label; above 1 where more lack it than have it."""
+        """Suspected errors per image that has the label; above 1 where more lack it than have it."""
         return (self.missing + self.wrong) / max(1, self.images)
 
 
 def find_doubts(targets: npt.NDArray[np.uint8], opinions: Opinions) -> list[Doubt]:
-    """All labels with a score of at least one half, missing and wrong ones in turn, each from the worst on.
+    """All labels with a score of at least one half, missing and wrong ones in turn, worst first.
 
-    Args:
-        targets: the labels as given, 0 or 1, [R, N].
-        opinions: what heads say of the same images.
-
-    Raises:
-        TrainError: cleanlab is not installed.
+    `targets` are the labels as given, 0 or 1, [R, N].
     """
-    label_quality, image_quality, filters = _cleanlab()
+    label_quality, image_quality, filters = import_cleanlab()
     given, probabilities = targets.astype(np.bool_), opinions.probabilities.mean(axis=0)
     lists = [np.flatnonzero(row).tolist() for row in given]
     quality = np.reshape(label_quality(lists, probabilities, method="self_confidence"), given.shape)
@@ -125,21 +113,13 @@ def by_label(targets: npt.NDArray[np.uint8], doubts: list[Doubt]) -> list[LabelD
     return sorted(labels, key=lambda label: -label.share)
 
 
-def need_cleanlab() -> None:
-    """Say before a long training that cleanlab is not there.
-
-    Raises:
-        TrainError: it is not.
-    """
-    _cleanlab()
-
-
 def _in_turn(first: list[Doubt], second: list[Doubt]) -> Iterator[Doubt]:
     for pair in itertools.zip_longest(first, second):
         yield from (doubt for doubt in pair if doubt is not None)
 
 
-def _cleanlab() -> tuple[Any, Any, Any]:
+def import_cleanlab() -> tuple[Any, Any, Any]:
+    """The functions of cleanlab that score labels, score images and find errors; raises TrainError without cleanlab."""
     try:
         from cleanlab.multilabel_classification import filter as filters  # type: ignore[import-untyped]
         from cleanlab.multilabel_classification import rank

@@ -1,12 +1,12 @@
 """Scores of heads that have not seen the image: every image is scored by heads trained on the others.
 
 K folds in turn: one is scored, the next decides when training stops, chooses thresholds and calibrates, the others
-train. Images of one group, or with the same bytes, are in one fold, so that no near-copy gives the answer away.
+train. Images of one group, or with the same bytes, are in one fold, so that no head has seen a near-copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,27 +16,27 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.data.splits import together
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
+from mlclip.settings import Recipe
 from mlclip.thresholds import select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Recipe, head_features, run_cache, train_run
+from mlclip.training.runs import head_features, run_cache, train_run
 
 CLIP = 1e-4
-"""Scores nearer to 0 or 1 count as this near: neighbour heads give exact zeros, which have no logit."""
+"""Scores are clipped to at least this distance from 0 and 1: neighbour heads give exact zeros, which have no logit."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What heads say of images that they have not seen.
+    """What H heads say about R images that they have not seen.
 
-    Attributes:
-        probabilities: float64 [H, R, N]: calibrated, one table a head.
-        selected: bool [H, R, N]: which labels each head would have given.
+    Probabilities, float64 [H, R, N], are calibrated; `selected`, bool [H, R, N], has the labels each head would give.
     """
 
     probabilities: Floats
@@ -51,22 +51,11 @@ def opinions(
     folds: int = 5,
     seed: int = 0,
     *,
-    on_training: Callable[[int, int], None] = lambda done, total: None,
+    on_training: Progress = quiet,
 ) -> Opinions:
-    """Train every head `folds` times, and score each image by the one that has not seen it.
+    """Train each of H heads `folds` times, at least 3, and score each of R images by the one that has not seen it.
 
-    Args:
-        dataset: R images; their own splits play no part.
-        encoder: the frozen encoder.
-        cache: its features cache.
-        recipes: H heads.
-        folds: K, at least 3.
-        seed: seeds the folds.
-        on_training: called with trainings done and to do.
-
-    Raises:
-        DataError: fewer groups of images than folds.
-        TrainError: fewer than 3 folds, or training fails.
+    The images' own splits are ignored. `on_training` is called with trainings done and to do.
     """
     if folds < 3:
         raise TrainError(f"an audit needs at least 3 folds (to train, to stop and to score), not {folds}")
@@ -91,11 +80,7 @@ def opinions(
 
 
 def assign_folds(dataset: Dataset, folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Deal all items into folds that keep the share of every label: int64 [R], from 0.
-
-    Raises:
-        DataError: fewer groups of images than folds.
-    """
+    """Assign all items to folds that keep the share of every label: int64 [R], from 0."""
     units = together(dataset.items)
     count = int(units.max()) + 1
     if count < folds:
@@ -113,13 +98,7 @@ def calibrated(
 
     Platt 1999, "Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized Likelihood Methods".
 
-    Args:
-        scores: in [0, 1], [R, N].
-        known: scores [V, N] of images whose targets are known.
-        targets: 0 or 1, [V, N], with both among them.
-
-    Returns:
-        float64 [R, N].
+    Scores are in [0, 1], [R, N]; `known` are scores [V, N] of images with targets 0 or 1, [V, N], both among them.
     """
     fit = LogisticRegression(C=1e6).fit(_logits(known).reshape(-1, 1), targets.ravel())
     probabilities: Floats = expit(fit.coef_[0, 0] * _logits(scores) + fit.intercept_[0])

@@ -1,14 +1,14 @@
-"""The list that a person goes through, and what becomes of the decisions in it.
+"""The list in which a person decides about doubts, and how its decisions are applied.
 
-A CSV with a line a doubt, and a page with the pictures beside it. In the column `decision` a person writes `add`,
-`remove` or `keep`; nothing means that nobody has looked yet, and changes nothing either.
+A CSV file with one line per doubt, and a page with the pictures beside it. A person writes `add`, `remove` or `keep`
+into the column `decision`; an empty one means undecided, and changes nothing.
 """
 
 from __future__ import annotations
 
 import csv
 import html
-import os
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from mlclip.audit.doubts import Doubt
 from mlclip.data import Dataset
 from mlclip.data.rows import clean_label
+from mlclip.data.text_files import columns, relative_to, write_text
 from mlclip.errors import DataError
 
 COLUMNS = (
@@ -34,14 +35,9 @@ SEPARATOR = "|"
 
 @dataclass(frozen=True)
 class Applied:
-    """What decisions did to a dataset.
+    """The corrected dataset, and how many labels decisions added and removed.
 
-    Attributes:
-        dataset: corrected.
-        added: labels that were added.
-        removed: labels that were removed.
-        kept: decisions to keep things as they are, or that changed nothing.
-        undecided: lines without a decision.
+    `kept` counts the decisions that were `keep` or changed nothing, `undecided` the lines without a decision.
     """
 
     dataset: Dataset
@@ -54,50 +50,39 @@ class Applied:
 def write_sheet(path: Path, dataset: Dataset, doubts: Sequence[Doubt], selected: npt.NDArray[np.bool_]) -> None:
     """Write the list as CSV, image paths relative to it, and as `.html` of the same name.
 
-    Args:
-        path: the CSV file.
-        dataset: R images.
-        doubts: the lines, in order.
-        selected: bool [R, N]: the labels that heads suggest.
-
-    Raises:
-        DataError: a file cannot be written.
+    `selected`, bool [R, N], has the labels that heads suggest for the R images.
     """
-    lines = [_line(path, dataset, doubt, selected) for doubt in doubts]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(lines)
-        path.with_suffix(".html").write_text(_page(lines), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    name = relative_to(path.parent)
+    lines = [_line(name(dataset.items[doubt.row].path), dataset, doubt, selected) for doubt in doubts]
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS)
+    writer.writeheader()
+    writer.writerows(lines)
+    write_text(path, [table.getvalue()])
+    write_text(path.with_suffix(".html"), [_page(lines)])
 
 
 def apply_sheet(path: Path, dataset: Dataset) -> Applied:
     """Correct a dataset by the decisions in a list.
 
-    Raises:
-        DataError: the list cannot be read, names an image or a label that the data does not have, or decides
-            something else than `keep`, `add` or `remove`.
+    Raises DataError if the list names an image or a label that the data lacks, or has any other decision.
     """
     folder_of = cache(Path.resolve)
     places = {folder_of(item.path.parent) / item.path.name: row for row, item in enumerate(dataset.items)}
     labels = [dict.fromkeys(item.labels) for item in dataset.items]
     done: Counter[str] = Counter()
-    for where, line in _read(path):
-        decision = (line["decision"] or "").strip().lower()
+    for where, (named, given, decided) in columns(path, "path", "label", "decision"):
+        decision = decided.strip().lower()
         if not decision:
             done["undecided"] += 1
             continue
         if decision not in DECISIONS:
-            raise DataError(f"{where}: the decision is {', '.join(DECISIONS)} or nothing, not {decision!r}")
-        image = path.parent / line["path"]
+            raise DataError(f"{where}: the decision is {', '.join(DECISIONS)} or empty, not {decision!r}")
+        image = path.parent / named
         row = places.get(folder_of(image.parent) / image.name)
-        label = clean_label(line["label"])
+        label = clean_label(given)
         if row is None or label not in dataset.classes:
-            unknown = f"image {line['path']}" if row is None else f"label {label!r}"
+            unknown = f"image {named}" if row is None else f"label {label!r}"
             raise DataError(f"{where}: the data has no {unknown}: give the data that was audited")
         if decision == "keep" or (label in labels[row]) == (decision == "add"):
             done["keep"] += 1
@@ -111,12 +96,10 @@ def apply_sheet(path: Path, dataset: Dataset) -> Applied:
     return Applied(replace(dataset, items=tuple(items)), done["add"], done["remove"], done["keep"], done["undecided"])
 
 
-def _line(path: Path, dataset: Dataset, doubt: Doubt, selected: npt.NDArray[np.bool_]) -> dict[str, str]:
-    item = dataset.items[doubt.row]
-    image = os.path.relpath(item.path.parent.resolve() / item.path.name, path.parent.resolve())
+def _line(image: str, dataset: Dataset, doubt: Doubt, selected: npt.NDArray[np.bool_]) -> dict[str, str]:
     suggested = [dataset.classes[n] for n in np.flatnonzero(selected[doubt.row])]
     return {
-        "path": Path(image).as_posix(),
+        "path": image,
         "label": dataset.classes[doubt.label],
         "kind": doubt.kind,
         "score": f"{doubt.score:.4f}",
@@ -124,22 +107,10 @@ def _line(path: Path, dataset: Dataset, doubt: Doubt, selected: npt.NDArray[np.b
         "agreement": f"{doubt.agreement:.2f}",
         "suspected": "yes" if doubt.suspected else "",
         "image_score": f"{doubt.image_score:.4f}",
-        "given": SEPARATOR.join(item.labels),
+        "given": SEPARATOR.join(dataset.items[doubt.row].labels),
         "suggested": SEPARATOR.join(suggested),
         "decision": "",
     }
-
-
-def _read(path: Path) -> list[tuple[str, dict[str, str]]]:
-    needed = {"path", "label", "decision"}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if not needed <= set(reader.fieldnames or ()):
-                raise DataError(f"{path}: no audit list: it needs the columns {', '.join(sorted(needed))}")
-            return [(f"{path}:{reader.line_num}", line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _page(lines: Sequence[dict[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""The command line `mlclip`: thin callers of the library, a file a family of commands."""
+"""The command line `mlclip`: thin callers of the library, one file per group of commands."""
 
 from __future__ import annotations
 

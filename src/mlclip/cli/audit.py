@@ -1,4 +1,4 @@
-"""`mlclip data audit`: labels that trained heads disagree with, and what a person decides about them."""
+"""`mlclip data audit`: the labels that trained heads disagree with, and a person's decisions about them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
-from mlclip.console import console, progress
+from mlclip.console import console, progress, say
 from mlclip.data import Dataset, read_dataset, write_manifest
 from mlclip.encoders.clip import DEFAULT_ENCODER
 from mlclip.encoders.features import DEFAULT_CACHE
@@ -22,13 +22,13 @@ def audit(
     out: Annotated[Path, typer.Option(help="List to write (.csv); with --apply, the manifest (.jsonl).")] = Path(
         "audit.csv"
     ),
-    heads: Annotated[str, typer.Option(help="Heads to ask, with commas; their defaults are used.")] = (
-        "sigmoid,neighbors"
-    ),
-    folds: Annotated[int, typer.Option(help="Each head is trained so many times.")] = 5,
-    limit: Annotated[int, typer.Option(help="Longest list.")] = 1000,
+    heads: Annotated[
+        str, typer.Option(help="Heads that judge the labels, separated by commas; they have default options.")
+    ] = ("sigmoid,neighbors"),
+    folds: Annotated[int, typer.Option(help="Number of folds; each head is trained once per fold.")] = 5,
+    limit: Annotated[int, typer.Option(help="Maximum length of the list.")] = 1000,
     apply: Annotated[
-        Path | None, typer.Option(help="A list with decisions: write the corrected data to --out.")
+        Path | None, typer.Option(help="List with your decisions; the corrected data is written to --out.")
     ] = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
@@ -36,14 +36,14 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """List the labels that trained heads disagree with, the worst first; or apply what was decided about them.
+    """List the labels that trained heads disagree with, worst first.
 
-    Every image is judged by heads that were trained on other images. In the list's column `decision`, write `add`,
-    `remove` or `keep`, and run the command again with --apply.
+    Each image is judged by heads that were trained on other images. Write `add`, `remove` or `keep` into the column
+    `decision` of the list. Then run the command again with --apply to apply your decisions.
     """
     from mlclip.audit import audit, write_sheet
     from mlclip.heads import HEADS
-    from mlclip.training.runs import Recipe
+    from mlclip.settings import Recipe
 
     dataset = read_dataset(*data)
     if apply is not None:
@@ -52,7 +52,7 @@ def audit(
     names = [name.strip() for name in heads.split(",") if name.strip()]
     unknown = [name for name in names if name not in HEADS]
     if unknown or not names:
-        raise TrainError(f"unknown head {', '.join(unknown) or 'name'}: --heads takes some of {', '.join(HEADS)}")
+        raise TrainError(f"unknown head {', '.join(unknown) or 'name'}: choose --heads from {', '.join(HEADS)}")
     if out.suffix.lower() != ".csv":
         raise TrainError(f"the list is CSV: name it --out {out.with_suffix('.csv')}")
     dataset = dataset.labelled()
@@ -64,15 +64,15 @@ def audit(
             dataset, store.encoder, store, [Recipe(name) for name in names], folds, seed, on_training=on_training
         )
     write_sheet(out, dataset, found.doubts[:limit], found.suggested)
-    table = Table("label", "images", "missing?", "wrong?", "errors an image")
+    table = Table("label", "images", "missing?", "wrong?", "errors per image")
     for label in found.labels[:20]:
         name = escape(dataset.classes[label.label])
         table.add_row(name, f"{label.images:,}", f"{label.missing:,}", f"{label.wrong:,}", f"{label.share:.2f}")
     console.print(table)
     listed, suspected = found.doubts[:limit], sum(doubt.suspected for doubt in found.doubts)
     counts = f"{len(found.doubts):,} doubts about the labels of {len(dataset):,} images"
-    _say(f"{counts}, {suspected:,} of them suspected errors")
-    _say(f"wrote {len(listed):,} of them to {out} and, with pictures, {out.with_suffix('.html')}")
+    say(f"{counts}, {suspected:,} of them suspected errors")
+    say(f"wrote {len(listed):,} of them to {out} and, with pictures, {out.with_suffix('.html')}")
 
 
 def _apply(decisions: Path, dataset: Dataset, out: Path) -> None:
@@ -84,10 +84,6 @@ def _apply(decisions: Path, dataset: Dataset, out: Path) -> None:
     write_manifest(done.dataset, out)
     bare = sum(not item.labels for item in done.dataset.items) - sum(not item.labels for item in dataset.items)
     counts = f"{done.added:,} labels added, {done.removed:,} removed, {done.kept:,} kept, {done.undecided:,} undecided"
-    _say(f"{counts}; wrote {out}")
+    say(f"{counts}; wrote {out}")
     if bare > 0:
-        _say(f"{bare:,} images have no label left")
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(f"{bare:,} images have no label left")

@@ -1,17 +1,16 @@
-"""`mlclip data ...`: labelled images, from what people have to a manifest that training starts from."""
+"""`mlclip data ...`: from labelled images in any form to the manifest that training starts from."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
-from mlclip.console import console, progress
+from mlclip.cli.options import dataset as read_top
+from mlclip.console import console, progress, say
 from mlclip.data import (
-    Dataset,
     Points,
     Preparation,
     admit,
@@ -34,15 +33,20 @@ app = typer.Typer(no_args_is_help=True, help="Read, check, prepare and audit lab
 def read(
     sources: Annotated[list[str], typer.Argument(help="Folder, manifest or COCO JSON; `val=PATH` sets a split.")],
     out: Annotated[Path, typer.Option(help="Manifest to write, JSON lines.")] = Path("manifest.jsonl"),
-    labels: Annotated[Path | None, typer.Option(help="Labels file of a folder: path, labels.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels file of a folder, with the columns path and labels.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder that image paths start from.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="File with the allowed classes, one a line.")] = None,
-    separator: Annotated[str, typer.Option(help="Between labels that come as one string.")] = "|",
+    classes: Annotated[Path | None, typer.Option(help="File with the allowed classes, one per line.")] = None,
+    separator: Annotated[str, typer.Option(help="Separator between labels in one string.")] = "|",
     top: TopOption = None,
-    min_count: Annotated[int, typer.Option(help="Leave out labels with fewer training images.")] = 1,
+    min_count: Annotated[int, typer.Option(help="Leave out labels with fewer training images than this.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the 60/20/20 split.")] = 0,
 ) -> None:
-    """Read, check and split labelled images; write the manifest that training starts from."""
+    """Read, check and split labelled images, and write a manifest for training.
+
+    Exit code: 0 all images are in the manifest, 1 nothing was written, 3 images with errors were left out.
+    """
     with progress("checking images") as on_progress:
         admitted = admit(
             *sources, labels=labels, images=images, classes=classes, separator=separator, seed=seed,
@@ -62,28 +66,41 @@ def read(
 @app.command("prepare")
 def prepare_data(
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Manifest to write; its log goes beside it, as .changes.jsonl.")] = Path(
-        "prepared.jsonl"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Manifest to write; a log of all changes goes beside it, as .changes.jsonl.")
+    ] = Path("prepared.jsonl"),
     duplicates: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="Cosine similarities of suspected and certain duplicates; by default from pairs or groups."),
+        typer.Option(
+            help="Lowest cosine similarity of suspected and of certain duplicates; default: from --pairs or groups."
+        ),
     ] = None,
-    pairs: Annotated[Path | None, typer.Option(help="CSV of labelled pairs, as `mlclip data pairs` writes it.")] = None,
-    stratify: Annotated[str, typer.Option(help="`similarity` (ten quantiles) or `labels`.")] = "similarity",
-    min_count: Annotated[int, typer.Option(help="Drop labels with fewer training images; document 002 has 50.")] = 5,
-    resplit: Annotated[bool, typer.Option("--resplit", help="Do not keep the splits that the data has.")] = False,
+    pairs: Annotated[Path | None, typer.Option(help="CSV file of judged pairs, from `mlclip data pairs`.")] = None,
+    stratify: Annotated[
+        str,
+        typer.Option(
+            help="What new splits balance: each label (`labels`) or ten quantiles of similarity (`similarity`)."
+        ),
+    ] = "similarity",
+    min_count: Annotated[
+        int, typer.Option(help="Drop labels with fewer training images than this; Bynke 2022 uses 50.")
+    ] = 5,
+    resplit: Annotated[
+        bool, typer.Option("--resplit", help="Draw new splits instead of keeping those of the data.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the 60/20/20 split.")] = 0,
-    block: Annotated[int, typer.Option(min=1, help="Images compared at a time; fewer need less memory.")] = 2048,
+    block: Annotated[
+        int, typer.Option(min=1, help="Number of images compared at once; fewer need less memory.")
+    ] = 2048,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Drop near-duplicates, rare labels and what has no label, and split comparably (document 002, 3.1.2)."""
+    """Drop near-duplicates, rare labels and images without a label, and split the rest, as in Bynke 2022, 3.1.2."""
     if stratify not in ("similarity", "labels"):
         raise DataError(f"--stratify is similarity or labels, not {stratify}")
     if duplicates and pairs:
-        raise DataError("give the thresholds or the pairs that tell them: --duplicates or --pairs")
+        raise DataError("give the thresholds or the pairs to compute them from: --duplicates or --pairs")
     dataset = read_dataset(*data)
     store = feature_cache(encoder, pretrained, cache)
     settings = Preparation(
@@ -98,20 +115,26 @@ def prepare_data(
     write_manifest(prepared.dataset, out)
     log = out.with_suffix(".changes.jsonl")
     write_changes(prepared.changes, log)
-    _print([*prepared.lines(), f"wrote {out}, and what was dropped and merged to {log}"])
+    _print([*prepared.lines(), f"wrote {out}, and the log of what was dropped and merged, {log}"])
 
 
 @app.command()
 def pairs(
     data: DataOption,
-    answers: Annotated[Path, typer.Option(help="CSV of labelled pairs; new answers are added.")] = Path("pairs.csv"),
-    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Without asking: the thresholds so far.")] = True,
-    tolerance: Annotated[float, typer.Option(help="Both thresholds stand still within this over 10 answers.")] = 0.002,
+    answers: Annotated[Path, typer.Option(help="CSV file of judged pairs; new answers are appended.")] = Path(
+        "pairs.csv"
+    ),
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="--no-ask prints the thresholds so far and asks nothing.")
+    ] = True,
+    tolerance: Annotated[
+        float, typer.Option(help="Stop asking when neither threshold varied by more than this over 10 answers.")
+    ] = 0.002,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Show similar images and ask whether they are the same, until the thresholds of duplicates stand still."""
+    """Show pairs of similar images and ask whether they are the same, until the duplicate thresholds are steady."""
     from mlclip.cli.data_pairs import ask_for_pairs
 
     dataset = read_dataset(*data).labelled()
@@ -129,47 +152,18 @@ def pairs(
 @app.command()
 def shots(
     data: DataOption,
-    k: Annotated[int, typer.Option("--k", min=1, help="Training images a class, about.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Approximate number of training images per class.")],
     out: Annotated[Path | None, typer.Option(help="Manifest to write; by default K-shot.jsonl.")] = None,
     top: TopOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
 ) -> None:
-    """Keep k training images a class, for few-shot studies; val and test stay whole."""
-    dataset = read_dataset(*data)
-    dataset = dataset if top is None else dataset.with_classes(dataset.top(top))
-    few = k_shot(dataset, k, seed)
+    """Keep about k training images per class, for few-shot studies; val and test stay whole."""
+    few = k_shot(read_top(data, top), k, seed)
     target = out or Path(f"{k}-shot.jsonl")
     write_manifest(few, target)
-    _print([_counts(few), f"wrote {target}"])
-
-
-@app.command()
-def openclipart(
-    out: Annotated[Path, typer.Option(help="Folder to write: images/, manifest.jsonl, changes.jsonl.")],
-    source: Annotated[
-        Path | None,
-        typer.Option("--from", help="Folder of the two .deb files, or of their content; by default /usr/share or apt."),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also pictures outside the published set.")] = False,
-) -> None:
-    """Rebuild the openclip data set from Debian's openclipart-svg and openclipart-png."""
-    from mlclip.data.openclipart import rebuild
-    from mlclip.data.openclipart_packages import find_tree
-
-    with tempfile.TemporaryDirectory() as work, progress("reading pictures") as on_progress:
-        rebuilt = rebuild(find_tree(source, Path(work)), out, everything=everything, on_progress=on_progress)
-    write_manifest(rebuilt.dataset, out / "manifest.jsonl")
-    write_changes(rebuilt.changes, out / "changes.jsonl")
-    _print([*rebuilt.lines(), f"wrote {out / 'manifest.jsonl'}"])
-    if rebuilt.missing:
-        raise typer.Exit(3)
-
-
-def _counts(dataset: Dataset) -> str:
-    splits = ", ".join(f"{name} {images:,}" for name, images in dataset.split_counts.items())
-    return f"{len(dataset):,} images: {splits}"
+    _print([f"{len(few):,} images: {few.split_line()}", f"wrote {target}"])
 
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)

@@ -12,7 +12,7 @@ from rich.prompt import Prompt
 from rich.style import Style
 from rich.text import Text
 
-from mlclip.console import console
+from mlclip.console import console, say
 from mlclip.data import Dataset, Points
 from mlclip.data.duplicate_pairs import Pair, append_pair, ask_until_steady, nearest_pairs, read_pairs
 from mlclip.data.similarity import Index, Vector
@@ -21,14 +21,9 @@ PREVIEW = PixelSpec(size=40, interpolation="bicubic", resize_mode="longest", fil
 
 
 def ask_for_pairs(dataset: Dataset, index: Index, similarities: Vector, answers: Path, tolerance: float) -> None:
-    """Ask about images and their most similar ones; every answer is stored at once, `q` stops.
+    """Ask about images and their most similar ones; every answer is stored at once; `q` stops.
 
-    Args:
-        dataset: R labelled items.
-        index: int [R]: row of the most similar other image.
-        similarities: [R]: how similar it is.
-        answers: CSV file of labelled pairs; what it holds is not asked again.
-        tolerance: how still the thresholds must stand.
+    `index` and `similarities` are those of `nearest`. Pairs in the CSV file `answers` are not asked about again.
     """
     rows, candidates = nearest_pairs(index, similarities)
     paths = [(dataset.items[a].path, dataset.items[b].path) for a, b in rows.tolist()]
@@ -40,7 +35,7 @@ def ask_for_pairs(dataset: Dataset, index: Index, similarities: Vector, answers:
     def ask(row: int, points: Points | None) -> bool | None:
         a, b = paths[row]
         console.print(side_by_side(a, b))
-        console.print(f"{a}\n{b}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{a}\n{b}")
         if points:
             console.print(f"thresholds so far: {points.suspected:.4f} and {points.certain:.4f}", highlight=False)
         answer = Prompt.ask("the same picture?", choices=["y", "n", "q"], console=console)

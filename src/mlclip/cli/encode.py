@@ -1,4 +1,4 @@
-"""`mlclip features|pretrain|encoders`: the frozen encoder and what it gives."""
+"""`mlclip features|pretrain|encoders`: the frozen encoder and its features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, feature_cache
-from mlclip.console import console, progress
+from mlclip.console import console, progress, say
 from mlclip.data import read_dataset
 from mlclip.encoders.clip import DEFAULT_ENCODER, MODELS
 from mlclip.encoders.features import DEFAULT_CACHE
@@ -19,10 +19,10 @@ def features(
     data: DataOption,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Store tokens too: what `mld` reads.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also store tokens, which the head `mld` reads.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Fill the features cache, so that any number of trainings can start at once."""
+    """Compute the features of all images and store them in the cache, before several trainings run at once."""
     paths = [item.path for item in read_dataset(*data).items]
     store = feature_cache(encoder, pretrained, cache)
     for kind in ("embedding", *(["tokens"] if tokens else [])):
@@ -34,15 +34,17 @@ def features(
 def pretrain(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Encoder folder to write.")],
-    architecture: Annotated[Path, typer.Option(help="open_clip_config.json of the model.")] = MODELS
-    / DEFAULT_ENCODER
-    / "open_clip_config.json",
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = 50,
-    batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and captions.")] = 0,
+    architecture: Annotated[
+        Path,
+        typer.Option(help="The model's open_clip_config.json.", show_default=f"that of {DEFAULT_ENCODER}"),
+    ] = MODELS / DEFAULT_ENCODER / "open_clip_config.json",
+    epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 50,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
+    seed: Annotated[int, typer.Option(help="Random seed of weights, image order and captions.")] = 0,
 ) -> None:
-    """Pre-train a small CLIP on captioned pictures (titles and labels of the `train` split)."""
-    from mlclip.training.pretrain import Picture, PretrainConfig, new_model, pretrain, save
+    """Pre-train a small CLIP on the `train` split; captions come from titles and labels."""
+    from mlclip.encoders.folder import new_model, save
+    from mlclip.training.pretrain import Picture, PretrainConfig, pretrain
 
     items = read_dataset(*data).split("train").items
     pictures = [Picture(item.path, item.text or "", item.labels) for item in items if item.text or item.labels]
@@ -58,9 +60,9 @@ def pretrain(
 
 
 def encoders() -> None:
-    """List the encoders that can be named with --encoder."""
+    """List the names that --encoder takes, with their pretrained tags."""
     import open_clip
 
     for name in (DEFAULT_ENCODER, *open_clip.list_models()):
         tags = open_clip.list_pretrained_tags_by_model(name)
-        console.print(f"{name}  {' '.join(tags) if tags else ''}".rstrip(), highlight=False, soft_wrap=True)
+        say(f"{name}  {' '.join(tags) if tags else ''}".rstrip())

@@ -1,14 +1,17 @@
-"""`mlclip train --extend RUN`: further classes for a trained head."""
+"""`mlclip train --extend RUN`: add classes to a trained head."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlclip.cli.options import dataset
-from mlclip.console import console, epoch_line, metrics_table, progress
+from mlclip.console import console, metrics_table, progress, say
 from mlclip.errors import TrainError
+
+if TYPE_CHECKING:
+    from mlclip.settings import ThresholdConfig
 
 
 def extend(
@@ -16,20 +19,13 @@ def extend(
     data: list[str],
     top: int | None,
     settings: dict[str, Any],
-    thresholds: Any,
+    thresholds: ThresholdConfig | None,
     cache: Path,
     out: Path | None,
 ) -> None:
-    """Add the data's new classes to a run; write a run folder of its own.
+    """Add the data's new classes to a run; write a new run folder, by default RUN-extended.
 
-    Args:
-        folder: the run's.
-        data: sources of labelled images.
-        top: keep only so many labels of the data.
-        settings: what was given of the training's settings; none leaves them to the run.
-        thresholds: a ThresholdConfig, or None for the run's own.
-        cache: folder of the features cache.
-        out: folder to write; None puts it beside the run's.
+    Settings and thresholds that are not given are the run's.
     """
     from mlclip.checkpoint import load_run, save_run
     from mlclip.encoders.features import FeatureCache
@@ -44,12 +40,12 @@ def extend(
     with progress("encoding images") as on_features:
         extension = extend_run(
             run, dataset(data, top), store, training=training, thresholds=thresholds,
-            on_features=on_features, on_epoch=lambda epoch: console.print(epoch_line(epoch)),
+            on_features=on_features, on_epoch=lambda epoch: console.print(epoch.line()),
         )  # fmt: skip
     target = out or folder.with_name(f"{folder.name}-extended")
     sources = {"data": [str(Path(source)) for source in data], "top": None}
     grown = replace(extension.run, training=extension.run.training | sources | {"extended_from": str(folder)})
     save_run(target, grown)
     console.print(metrics_table({f"{target.name}, val": grown.metrics["val"]}))
-    console.print(extension.line(), highlight=False, markup=False, soft_wrap=True)
+    say(extension.line())
     console.print(f"wrote {target}")

@@ -1,4 +1,4 @@
-"""`mlclip heads|recipes`: what can be trained, and how the documents did it."""
+"""`mlclip heads|recipes`: what can be trained, and the settings of the documents."""
 
 from __future__ import annotations
 
@@ -8,42 +8,31 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mlclip.console import console
-from mlclip.errors import TrainError
+from mlclip.console import console, say
 
 
-def heads(name: Annotated[str | None, typer.Argument(help="One head, with its own options.")] = None) -> None:
-    """List the heads; with a name, say what that head computes and which options it has."""
-    from mlclip.heads import HEADS
+def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")] = None) -> None:
+    """List the heads, or describe one head and its options."""
+    from mlclip.heads import HEADS, FeatureShapes, find_head
 
     if name is None:
-        table = Table("head", "reads", "gives", "")
+        table = Table("head", "inputs", "outputs", "")
         for head in HEADS.values():
-            table.add_row(head.name, *_signature(head.name), _summary(head))
+            built = head.build(2, FeatureShapes(8, 2, 8, 2, 8))
+            summary = (inspect.getdoc(head) or "").splitlines()[0]
+            table.add_row(head.name, " ".join(built.inputs), " ".join(built.outputs), summary)
         console.print(table)
-    elif name in HEADS:
-        console.print(f"{name}: {inspect.getdoc(HEADS[name])}", highlight=False, markup=False)
-        console.print(f"\nTraining, where no option says otherwise: {HEADS[name].defaults}", markup=False)
     else:
-        raise TrainError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
+        head = find_head(name)
+        say(f"{name}: {inspect.getdoc(head)}")
+        console.print(f"\nDefaults of its training: {head.defaults}", markup=False)
 
 
 def recipes() -> None:
-    """List the named recipes with the document each follows."""
+    """List the recipes for --recipe: settings from publications."""
     from mlclip.presets import RECIPES
 
-    table = Table("recipe", "head", "follows", "where the document is silent")
+    table = Table("recipe", "head", "source", "not in the source")
     for recipe in RECIPES.values():
         table.add_row(recipe.name, recipe.recipe.head, recipe.source, recipe.note)
     console.print(table)
-
-
-def _summary(head: type) -> str:
-    return (inspect.getdoc(head) or "").splitlines()[0]
-
-
-def _signature(name: str) -> tuple[str, str]:
-    from mlclip.heads import FeatureShapes, build_head
-
-    head = build_head(name, 2, FeatureShapes(8, 2, 8, 2, 8))
-    return " ".join(head.inputs), " ".join(head.outputs)

@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlclip.data import Dataset, read_dataset
 from mlclip.errors import DataError, TrainError
 
-DataOption = Annotated[
-    list[str], typer.Option("--data", help="Manifest, folder or COCO JSON; may be given several times.")
-]
+if TYPE_CHECKING:
+    from mlclip.encoders.features import FeatureCache
+    from mlclip.settings import ThresholdConfig
+
+DataOption = Annotated[list[str], typer.Option("--data", help="Manifest, folder or COCO JSON; repeatable.")]
 TopOption = Annotated[int | None, typer.Option(help="Keep only the N most frequent training labels.")]
-EncoderOption = Annotated[str, typer.Option(help="An open_clip model, mlclip-tiny, or an encoder folder.")]
-PretrainedOption = Annotated[str | None, typer.Option(help="Tag or file of the encoder's weights, or `random`.")]
-CacheOption = Annotated[Path, typer.Option(help="Folder of the features cache.")]
+EncoderOption = Annotated[
+    str, typer.Option(help="Name of an open_clip model, mlclip-tiny, or a folder with an encoder.")
+]
+PretrainedOption = Annotated[
+    str | None, typer.Option(help="Pretrained tag or file of the encoder's weights, or `random`.")
+]
+CacheOption = Annotated[Path, typer.Option(help="Folder of the feature cache.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `mlclip train` writes it.")]
 RunDataOption = Annotated[
-    list[str] | None, typer.Option("--data", help="Data to use; by default what the run was trained on.")
+    list[str] | None, typer.Option("--data", help="Data to use; by default the data that the run was trained on.")
 ]
-ModeOption = Annotated[str, typer.Option("--thresholds", help="`per_class` or `global`.")]
-BetaOption = Annotated[float, typer.Option(help="Thresholds maximise F-beta; 2 favours recall.")]
+ModeOption = Annotated[
+    str, typer.Option("--thresholds", help="One threshold for each class (`per_class`) or one for all (`global`).")
+]
+BetaOption = Annotated[float, typer.Option(help="Beta of the F-beta that thresholds maximise; 2 favours recall.")]
+EpochsOption = Annotated[int | None, typer.Option(help="Maximum number of epochs.")]
+BatchSizeOption = Annotated[int | None, typer.Option(help="Images per step.")]
+SeedOption = Annotated[int | None, typer.Option(help="Random seed of weights, image order and dropout.")]
 
 
 def dataset(sources: list[str], top: int | None) -> Dataset:
-    """Read prepared data; with `top`, keep only so many labels (images without any stay, as negatives)."""
+    """Read prepared data; `top` keeps the most frequent labels (images without any stay, as negatives)."""
     dataset = read_dataset(*sources)
     return dataset if top is None else dataset.with_classes(dataset.top(top))
 
 
 def run_data(training: dict[str, Any], data: list[str] | None) -> Dataset:
-    """Read the data that was named, or what a run says it was trained on; raises DataError where it does not say."""
+    """Read the given data, or the data that a run was trained on."""
     sources = data or training.get("data")
     if not sources:
-        raise DataError("this run does not say what it was trained on: name the data with --data")
+        raise DataError("this run does not record the data it was trained on: name it with --data")
     return read_dataset(*sources)
 
 
-def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> Any:
+def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> FeatureCache:
     """Load an encoder and open its features cache."""
     from mlclip.encoders.clip import load_encoder
     from mlclip.encoders.features import FeatureCache
@@ -47,28 +58,26 @@ def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> Any:
     return FeatureCache(load_encoder(encoder, pretrained), folder)
 
 
-def threshold_config(mode: str, beta: float) -> Any:
-    """Check how thresholds shall be chosen; raises TrainError."""
+def threshold_config(mode: str, beta: float) -> ThresholdConfig:
+    """Check the options of thresholds."""
+    from mlclip.settings import ThresholdConfig
     from mlclip.thresholds import MODES
-    from mlclip.training.runs import ThresholdConfig
 
     if mode not in MODES or beta <= 0:
         raise TrainError(f"--thresholds is one of {', '.join(MODES)} and --beta above 0, not {mode} and {beta:g}")
     return ThresholdConfig(mode=mode, beta=beta)  # type: ignore[arg-type]
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def numbers(options: list[str] | None) -> dict[str, float] | None:
-    """Read `name=number` options; raises TrainError."""
+    """Read `name=number` options; None where there are none."""
+    pairs = [option.partition("=") for option in options or ()]
     try:
-        return (
-            {name: float(value) for name, _, value in (option.partition("=") for option in options)}
-            if options
-            else None
-        )
+        return {name: float(value) for name, _, value in pairs} or None
     except ValueError as error:
-        raise TrainError(f"--loss-option wants name=number, such as gamma_neg=3: {error}") from error
+        raise TrainError(f"--loss-option takes name=number, such as gamma_neg=3: {error}") from error

@@ -1,4 +1,4 @@
-"""`mlclip references`: what a run of the neighbour family looks its answers up in."""
+"""`mlclip references`: the labelled images that a run of the neighbour family searches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlclip.cli.options import CacheOption, RunArgument
-from mlclip.console import console, progress
+from mlclip.console import progress, say
 from mlclip.data import read_dataset
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import DataError
@@ -20,24 +20,29 @@ def references(
         list[str] | None, typer.Option(help="Labelled images to add: manifest, folder or COCO JSON; repeatable.")
     ] = None,
     remove: Annotated[
-        list[str] | None, typer.Option(help="A reference's id, or a text file with one id a line; repeatable.")
+        list[str] | None, typer.Option(help="A reference's id, or a text file with one id per line; repeatable.")
     ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Print id, tab, labels of every reference.")] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="Print the id and labels of each reference, separated by a tab.")
+    ] = False,
     new_labels: Annotated[
-        bool, typer.Option("--new-labels/--known-labels", help="With --add: do unknown labels become classes?")
+        bool,
+        typer.Option(
+            "--new-labels/--known-labels", help="With --add: make unknown labels new classes, or ignore them."
+        ),
     ] = True,
     drop_labels: Annotated[
-        bool, typer.Option("--drop-labels", help="With --remove: classes without a reference go, too.")
+        bool, typer.Option("--drop-labels", help="With --remove: also remove classes without a reference.")
     ] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Add, remove or list the references of a run; nothing is trained.
+    """Add, remove or list the references of a run, without training.
 
-    Added are labelled images that are not in the splits val and test. Scores of an image change only where
-    references that come or go are among its neighbours; thresholds stay (`mlclip tune` chooses them anew).
+    A reference is a labelled image that the head compares new images with. Images of the splits val and test are not
+    added. Thresholds stay; `mlclip tune` chooses new ones.
     """
     if sum((bool(add), bool(remove), list_all)) != 1:
-        raise typer.BadParameter("say one of --add DATA, --remove ID and --list")
+        raise typer.BadParameter("give one of --add DATA, --remove ID and --list")
     if list_all:
         _list(run)
     elif add:
@@ -71,16 +76,16 @@ def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> Non
 
     before, after = edit_run(folder, change)
     added = len(after.head.reference_ids) - len(before.head.reference_ids)
-    _say(f"{added:,} references added, {len(after.head.reference_ids):,} in all")
+    say(f"{added:,} references added, {len(after.head.reference_ids):,} in all")
     if added < len(data):
         rest = f"{len(data) - added:,} images left out"
-        _say(f"{rest}: references already, without a label that counts, or in val or test")
+        say(f"{rest}: already references, without a class label, or in val or test")
     classes = after.labels[len(before.labels) :]
     if classes:
         threshold = f"threshold {after.thresholds[-1]:.4g} (the median of the run's)"
-        _say(f"{len(classes):,} new classes, {threshold}: {', '.join(classes)}")
+        say(f"{len(classes):,} new classes, {threshold}: {', '.join(classes)}")
     if added:
-        _say_what_to_do(folder)
+        _say_next_steps(folder)
 
 
 def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
@@ -90,19 +95,19 @@ def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
         folder, lambda run: remove_references(run, _ids(given, run.head.reference_ids), drop_labels=drop_labels)
     )
     removed = len(before.head.reference_ids) - len(after.head.reference_ids)
-    _say(f"{removed:,} references removed, {len(after.head.reference_ids):,} in all")
+    say(f"{removed:,} references removed, {len(after.head.reference_ids):,} in all")
     dropped = [name for name in before.labels if name not in after.labels]
     if dropped:
-        _say(f"{len(dropped):,} classes dropped: {', '.join(dropped)}")
+        say(f"{len(dropped):,} classes dropped: {', '.join(dropped)}")
     counts = after.head.reference_targets().sum(dim=0).tolist()
     bare = [name for name, count in zip(after.labels, counts, strict=True) if not count]
     if bare:
-        _say(f"{len(bare):,} classes have no reference left and score 0: {', '.join(bare)}")
-    _say_what_to_do(folder)
+        say(f"{len(bare):,} classes have no reference left and score 0: {', '.join(bare)}")
+    _say_next_steps(folder)
 
 
 def _ids(given: list[str], known: tuple[str, ...]) -> list[str]:
-    """Ids as given; what is no reference's name but a file is read, one id a line."""
+    """The given ids, and those in given files, one per line."""
     ids: list[str] = []
     for name in given:
         if name in known or not Path(name).is_file():
@@ -115,9 +120,5 @@ def _ids(given: list[str], known: tuple[str, ...]) -> list[str]:
     return ids
 
 
-def _say_what_to_do(folder: Path) -> None:
-    _say(f"figures of the old references are gone: `mlclip eval {folder}` measures, `mlclip-export` serves anew")
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+def _say_next_steps(folder: Path) -> None:
+    say(f"the run's figures were removed: `mlclip eval {folder}` measures it, `mlclip-export` exports it again")

@@ -1,8 +1,7 @@
-"""`mlclip train`: a head on a frozen encoder. Options that this file does not name are the head's own."""
+"""`mlclip train`: a head on a frozen encoder. Options that are not listed here are the head's own."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,29 +10,32 @@ import typer
 
 from mlclip.cli.extend import extend as extend_command
 from mlclip.cli.options import (
+    BatchSizeOption,
     BetaOption,
     CacheOption,
     DataOption,
     EncoderOption,
+    EpochsOption,
     ModeOption,
     PretrainedOption,
+    SeedOption,
     TopOption,
     dataset,
     feature_cache,
-    given,
+    is_given,
     numbers,
     threshold_config,
 )
-from mlclip.console import console, epoch_line, metrics_table, progress
+from mlclip.console import console, metrics_table, progress
 from mlclip.encoders.clip import DEFAULT_ENCODER
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
 
 if TYPE_CHECKING:
-    from mlclip.training.runs import Recipe
+    from mlclip.settings import Recipe
 
 ExtendOption = Annotated[
-    Path | None, typer.Option(help="Add the data's new classes to this run; its head and encoder are taken.")
+    Path | None, typer.Option(help="Run folder to extend by the data's new classes; head and encoder stay.")
 ]
 OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -41,45 +43,59 @@ OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 def train(
     context: typer.Context,
     data: DataOption,
-    head: Annotated[str, typer.Option(help="Which head; `mlclip heads` lists them with their own options.")] = "mld",
+    head: Annotated[
+        str, typer.Option(help="A head; `mlclip heads NAME` describes it. Its own options are accepted too.")
+    ] = "mld",
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder to write; by default runs/HEAD, runs/RECIPE, or RUN-extended.")
     ] = None,
     extend: ExtendOption = None,
-    recipe: Annotated[str | None, typer.Option(help="A document's own settings; `mlclip recipes` lists them.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings from a publication; `mlclip recipes` lists them.")
+    ] = None,
     top: TopOption = None,
-    loss: Annotated[str | None, typer.Option(help="bce, focal, asl or apl.")] = None,
-    loss_option: Annotated[list[str] | None, typer.Option(help="Such as gamma_neg=3; repeatable.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Loss: bce, focal, asl or apl.")] = None,
+    loss_option: Annotated[
+        list[str] | None, typer.Option(help="Parameter of the loss, such as gamma_neg=3; repeatable.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many passes.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs without a better validation mAP.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    alignment_weight: Annotated[float | None, typer.Option(help="mld: weight of the alignment loss.")] = None,
+    epochs: EpochsOption = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after this many epochs without a better validation mAP.")
+    ] = None,
+    batch_size: BatchSizeOption = None,
+    alignment_weight: Annotated[
+        float | None, typer.Option(help="Weight of the alignment loss; for the head mld.")
+    ] = None,
     thresholds: ModeOption = "per_class",
     beta: BetaOption = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
+    seed: SeedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Train a head on a frozen encoder and choose its thresholds; write a run folder."""
+    """Train a head on a frozen encoder, choose its thresholds, and write a run folder."""
     from mlclip.checkpoint import save_run
-    from mlclip.training.runs import Recipe, train_run
+    from mlclip.settings import Recipe
+    from mlclip.training.runs import train_run
 
-    settings = given(lr=lr, epochs=epochs, patience=patience, batch_size=batch_size, loss=loss, seed=seed,
-                     alignment_weight=alignment_weight, loss_options=numbers(loss_option))  # fmt: skip
+    settings: dict[str, Any] = {
+        "lr": lr, "epochs": epochs, "patience": patience, "batch_size": batch_size, "loss": loss, "seed": seed,
+        "alignment_weight": alignment_weight, "loss_options": numbers(loss_option),
+    }  # fmt: skip
+    settings = {name: value for name, value in settings.items() if value is not None}
     options = own_options(context.args)
-    given_thresholds = _is_given(context, "thresholds") or _is_given(context, "beta")
+    given_thresholds = is_given(context, "thresholds") or is_given(context, "beta")
     limits = threshold_config(thresholds, beta) if given_thresholds else None
     if extend is not None:
         names = ("head", "encoder", "pretrained", "recipe")
-        fixed = [name for name in names if _is_given(context, name)] + list(options)
+        fixed = [name for name in names if is_given(context, name)] + list(options)
         if fixed:
             raise TrainError(f"--extend takes head, options and encoder from the run: leave --{fixed[0]} out")
         extend_command(extend, data, top, settings, limits, cache, out)
         return
-    if recipe is not None and _is_given(context, "head"):
-        raise TrainError(f"--recipe {recipe} brings its own head: leave --head out")
+    if recipe is not None and is_given(context, "head"):
+        raise TrainError(f"--recipe {recipe} has its own head: leave --head out")
     start = _start(recipe, head)
     assert start.training is not None
     try:
@@ -92,7 +108,7 @@ def train(
     with progress("encoding images") as on_features:
         run = train_run(
             chosen, store.encoder, store, plan,
-            on_features=on_features, on_epoch=lambda epoch: console.print(epoch_line(epoch)),
+            on_features=on_features, on_epoch=lambda epoch: console.print(epoch.line()),
         )  # fmt: skip
     folder = out or Path("runs") / (recipe or head)
     record = {"data": [str(Path(d)) for d in data], "top": top, "recipe": recipe}
@@ -102,39 +118,24 @@ def train(
 
 
 def _start(recipe: str | None, head: str) -> Recipe:
-    """What the command line's options change: a named recipe, or the head's defaults."""
-    from mlclip.heads import HEADS
+    """The starting point that options change: a named recipe, or the head's defaults."""
+    from mlclip.heads import find_head
     from mlclip.presets import find_recipe
-    from mlclip.training.runs import Recipe
+    from mlclip.settings import Recipe
 
-    if recipe is None and head not in HEADS:
-        raise TrainError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
     start = Recipe(head) if recipe is None else find_recipe(recipe).recipe
-    return replace(start, training=start.training or HEADS[start.head].defaults)
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return replace(start, training=start.training or find_head(start.head).defaults)
 
 
 def own_options(words: list[str]) -> dict[str, Any]:
-    """Read a head's own options, `--max-neighbors 36` or `--max-neighbors=36`, as keyword arguments.
+    """A head's own options, `--max-neighbors 36` or `--max-neighbors=36`, as arguments; values are JSON or text."""
+    from mlclip.tune.space import json_or_text
 
-    Values are JSON where they can be read so, else strings.
-    """
     options: dict[str, Any] = {}
     rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     while rest:
         name = rest.pop(0)
         if not name.startswith("--") or not rest:
-            raise typer.BadParameter(f"{name!r}: a head's own options come as --name value")
-        options[name[2:].replace("-", "_")] = _value(rest.pop(0))
+            raise typer.BadParameter(f"{name!r}: a head's own options have the form --name value")
+        options[name[2:].replace("-", "_")] = json_or_text(rest.pop(0))
     return options
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
-from mlclip.console import console, metrics_table, progress
+from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import TrainError
 
 if TYPE_CHECKING:
     from mlclip.tune import Search, Trial
-
-TRIALS = "trials.jsonl"
 
 
 def tune(
@@ -23,26 +21,37 @@ def tune(
     data: RunDataOption = None,
     thresholds: ModeOption = "per_class",
     beta: Annotated[
-        float | None, typer.Option(help="Maximise F-beta; by default 1, and 2 with --search bayes, as its source does.")
+        float | None, typer.Option(help="Beta of the F-beta to maximise; default: 1, or 2 with --search bayes.")
     ] = None,
-    search: Annotated[str | None, typer.Option(help="Search settings, too: bayes, grid or ladder.")] = None,
-    trials: Annotated[int, typer.Option(help="At most so many trials; bayes stops where the best ten agree.")] = 1000,
+    search: Annotated[
+        str | None, typer.Option(help="Also search for better settings of the head: bayes, grid or ladder.")
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(help="Maximum number of trials; bayes stops earlier when the ten best agree.")
+    ] = 1000,
     vary: Annotated[
         list[str] | None,
-        typer.Option(help="Vary this, not what the head declares: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."),
+        typer.Option(
+            help="Setting to vary instead of the head's own list: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."
+        ),
     ] = None,
-    figure: Annotated[str | None, typer.Option(help="f or map; by default f, and map with --search ladder.")] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(help="What to maximise: f (F-beta) or map (mAP); default: f, or map with --search ladder."),
+    ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="ladder: positives were left unlabelled, so move beta1 too.")
+        bool, typer.Option("--unlabelled", help="For ladder: labels are incomplete, so vary beta1 too.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Run folder of a search; by default RUN-tuned.")] = None,
-    study: Annotated[Path | None, typer.Option(help="File of the trials; by default trials.jsonl in --out.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder that a search writes; default: RUN-tuned.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="File that stores the trials; default: trials.jsonl in --out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the search.")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Choose a run's thresholds anew; with --search, train its head again with other settings and keep the best.
+    """Choose new thresholds for a run. With --search, also train its head with other settings and keep the best.
 
-    Both look at the validation split only. A search goes on from its trials when it is started again.
+    Both use the validation split only. Repeat an interrupted search to continue it.
     """
     from mlclip.checkpoint import load_run, save_run
     from mlclip.encoders.features import FeatureCache
@@ -61,7 +70,7 @@ def tune(
     folder = out or run.with_name(f"{run.name}-tuned")
     with progress("trials") as on_trials, progress("encoding images") as on_features:
         tuned = tune_run(
-            loaded, data_set, store, how, study or folder / TRIALS, threshold_config(thresholds, how.beta),
+            loaded, data_set, store, how, study or folder / "trials.jsonl", threshold_config(thresholds, how.beta),
             on_trial=_teller(on_trials, trials), on_features=on_features,
         )  # fmt: skip
     save_run(folder, tuned)
@@ -98,7 +107,7 @@ def _teller(on_trials: Any, limit: int) -> Any:
             best = trial.score
             settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.settings.items())
             line = f"trial {trial.number:3d}  {trial.score:.4f}  {settings}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
         on_trials(trial.number, limit)
 
     return tell

@@ -4,7 +4,7 @@
 
     admitted = admit("photos", labels=Path("labels.csv"))     # reads, checks every file, splits
     write_manifest(admitted.dataset, Path("manifest.jsonl"))
-    dataset = read_dataset("manifest.jsonl")                  # what training starts from
+    dataset = read_dataset("manifest.jsonl")                  # the input of training
     targets = dataset.split("train").targets()                # uint8 [R, N]
 
     prepared = prepare(dataset, cache.rows)                   # near-duplicates and rare labels dropped, strata split

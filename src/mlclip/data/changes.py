@@ -1,4 +1,4 @@
-"""What cleaning a data set did to it: one entry for each image or label that was dropped or merged, and why."""
+"""What cleaning did to a data set: one entry for each image or label that was dropped or merged, and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlclip.errors import DataError
+from mlclip.data.text_files import write_text
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Change:
     """One entry of the log.
 
     Attributes:
-        action: `dropped` takes an image out, `merged` gives its labels to another one, `label dropped` takes a
-            label off every image.
+        action: `dropped` removes an image, `merged` gives its labels to another one, `label dropped` removes a label
+            from every image.
         what: the image's path, or the label.
         reason: the same few words for the same cause, so that they can be counted.
         partner: the image that stays in its place.
         similarity: cosine similarity to the partner.
         labels: the labels it had; of a merge, those that are new to the partner.
-        images: how many images carried a label that was dropped.
+        images: how many images had the label that was dropped.
     """
 
     action: str
@@ -35,7 +35,7 @@ class Change:
     images: int | None = None
 
     def to_json(self) -> str:
-        """One line; what does not apply is left out."""
+        """One line; fields that do not apply are left out."""
         fields = {name: value for name, value in vars(self).items() if value is not None and value != ()}
         if self.similarity is not None:
             fields["similarity"] = round(self.similarity, 6)
@@ -48,13 +48,5 @@ def reasons(changes: Iterable[Change], action: str = "dropped") -> dict[str, int
 
 
 def write_changes(changes: Iterable[Change], path: Path) -> None:
-    """Write the log as JSON lines.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{change.to_json()}\n" for change in changes), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    """Write the log as JSON lines."""
+    write_text(path, (f"{change.to_json()}\n" for change in changes))

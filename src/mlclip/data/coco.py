@@ -14,24 +14,20 @@ from typing import Any
 from mlclip.data.dataset import Item
 from mlclip.data.problems import Problem
 from mlclip.data.rows import clean_label
+from mlclip.data.text_files import read_text
 from mlclip.errors import DataError
+
+KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
 
 def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple[str, ...], list[Problem]]:
     """Read one annotations file.
 
-    The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; else
+    The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; otherwise
     file names start from the JSON file's folder. The name also tells the split: train, val or test.
 
-    Args:
-        path: the JSON file.
-        images: folder of the images.
-
     Returns:
-        The images as items, without label where nothing is annotated; the category names by id; the problems.
-
-    Raises:
-        DataError: the file is not JSON, not COCO, or two categories share a name.
+        The images as items, those without annotations without labels; the category names by id; the problems.
     """
     content = _load(path)
     problems: list[Problem] = []
@@ -47,33 +43,24 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
             problems.append(Problem(where, f"there is no category {category}"))
         else:
             labels[image].add(category)
-    root = images or _image_folder(path)
-    split = _split_of(path)
-    items = []
+    named = re.fullmatch(r"instances_(train|val|test)\d*", path.stem)
+    root, split, items = images or _image_folder(path), named and named[1], []
     for position, image in enumerate(content["images"]):
-        where = f"{path}: image {image['id']}"
         if image["id"] not in known:
             problems.append(Problem(f"{path}: images[{position}]", f"a second image {image['id']}: left out"))
             continue
         known.remove(image["id"])
-        own = tuple(name for category, name in names.items() if category in labels.get(image["id"], ()))
-        items.append(Item(root / image["file_name"], own, split=split, where=where))
+        own = tuple(name for category, name in names.items() if category in labels[image["id"]])
+        items.append(Item(root / image["file_name"], own, split=split, where=f"{path}: image {image['id']}"))
     return items, tuple(names.values()), problems
 
 
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
-    needed = {
-        "images": ("id", "file_name"),
-        "annotations": ("image_id", "category_id"),
-        "categories": ("id", "name"),
-    }
-    for part, keys in needed.items():
+    for part, keys in KEYS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise DataError(f"{path}: not COCO instances: it has no list {part!r}")
@@ -99,8 +86,3 @@ def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[object, st
 def _image_folder(path: Path) -> Path:
     beside = path.parent.parent / path.stem.removeprefix("instances_")
     return beside if path.stem.startswith("instances_") and beside.is_dir() else path.parent
-
-
-def _split_of(path: Path) -> str | None:
-    match = re.fullmatch(r"instances_(train|val|test)\d*", path.stem)
-    return match.group(1) if match else None

@@ -1,9 +1,9 @@
-"""What every reader gives and everything later takes: items, and the classes in order."""
+"""What every reader returns and everything else works on: items, and the classes in order."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,19 @@ from mlclip.errors import DataError
 
 SPLITS = ("train", "val", "test")
 
+Progress = Callable[[int, int], None]
+"""Called with the amount of work done and the amount in all."""
+
+
+def quiet(done: int, total: int) -> None:
+    """Report no progress."""
+
 
 @dataclass(frozen=True)
 class Item:
-    """One image and what is known of it.
+    """One image and what is known about it.
 
     Attributes:
-        path: the image file.
         labels: names, each once, in the order they were given; empty means none is known.
         text: a title or caption.
         split: `train`, `val`, `test`, or None while undecided.
@@ -40,17 +46,15 @@ class Item:
 
     @property
     def place(self) -> str:
-        """What messages call it: its place in the source, or its path where it came from none."""
+        """Its name in messages: the place in its source, or its path if it has none."""
         return self.where or str(self.path)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items and their classes; every method that changes something returns a new one.
+    """Items, in the order of their source, and their classes, in the order of the columns of `targets`.
 
-    Attributes:
-        items: in the order of their source.
-        classes: label names in the order of the columns of `targets`.
+    Every method that changes something returns a new one.
     """
 
     items: tuple[Item, ...]
@@ -61,17 +65,17 @@ class Dataset:
 
     @cached_property
     def split_counts(self) -> dict[str, int]:
-        """Images a split: train, val and test, and `none` for those that are undecided."""
+        """Images per split: train, val and test, and `none` for those that are undecided."""
         counts = Counter(item.split for item in self.items)
         found = {name: counts[name] for name in SPLITS if counts[name]}
         return found | ({"none": counts[None]} if counts[None] else {})
 
-    def split(self, name: str) -> Dataset:
-        """The items of one split, with all classes.
+    def split_line(self) -> str:
+        """`train 720, val 240, test 240`."""
+        return ", ".join(f"{name} {images:,}" for name, images in self.split_counts.items())
 
-        Raises:
-            DataError: no such split, or it is empty.
-        """
+    def split(self, name: str) -> Dataset:
+        """The items of one split, with all classes; raises DataError if there are none."""
         if name not in SPLITS:
             raise DataError(f"no split is called {name!r}: use one of {', '.join(SPLITS)}")
         items = tuple(item for item in self.items if item.split == name)
@@ -84,7 +88,7 @@ class Dataset:
         return replace(self, items=tuple(item for item in self.items if item.labels))
 
     def label_counts(self) -> dict[str, int]:
-        """Training images a class, in class order; all images count while there are no splits."""
+        """Training images per class, in class order; all images count while there are no splits."""
         train = [item for item in self.items if item.split == "train"] or self.items
         counts = Counter(label for item in train for label in item.labels)
         return {name: counts[name] for name in self.classes}
@@ -101,22 +105,15 @@ class Dataset:
         return tuple(name for name, count in self.label_counts().items() if count >= min_count)
 
     def with_classes(self, classes: Sequence[str]) -> Dataset:
-        """Keep these classes, in this order; other labels are taken off, items stay even without a label."""
+        """Keep these classes, in this order; other labels are removed, items stay even without a label."""
         kept = frozenset(classes)
         items = (replace(item, labels=tuple(label for label in item.labels if label in kept)) for item in self.items)
         return Dataset(tuple(items), tuple(classes))
 
     def targets(self, items: Sequence[Item] | None = None) -> npt.NDArray[np.uint8]:
-        """The labels as zeros and ones.
+        """The labels of R items (by default all) as zeros and ones: uint8 [R, N], columns in class order.
 
-        Args:
-            items: R of them; all items of the dataset by default.
-
-        Returns:
-            uint8 [R, N], columns in class order.
-
-        Raises:
-            DataError: an item has a label that is no class.
+        Raises DataError for a label that is none of the classes.
         """
         rows = self.items if items is None else items
         column = {name: n for n, name in enumerate(self.classes)}

@@ -1,14 +1,13 @@
-"""From which similarity on are two images duplicates? A logistic regression on pairs that somebody labelled.
+"""How similar are duplicates? A logistic regression on pairs of images that were labelled as the same or not.
 
-The two points where it gives 1 % and 99 % are the thresholds of near-duplicate removal (document 002, 3.1.2). Pairs are
-answered by the `group` field of a data set, by a CSV file with the columns a, b and same, or by a person who is asked
-until the points stand still.
+The two similarities where it gives 1 % and 99 % are the thresholds of near-duplicate removal (document 002, 3.1.2).
+Pairs are labelled by the `group` field of a data set, by a CSV file with the columns a, b and same, or by a person who
+is asked until both thresholds are steady.
 """
 
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +17,25 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
-from mlclip.data.dataset import Item
-from mlclip.data.similarity import Embeddings, Index, Vector, cosines
+from mlclip.data.dataset import Item, Progress, quiet
+from mlclip.data.similarity import BLOCK, Embeddings, Index, Vector, cosines, nearest
+from mlclip.data.text_files import columns, relative_to
 from mlclip.errors import DataError
 
 CHANCES = (0.01, 0.99)
 STRENGTH = 1e4
-"""Inverse of the L2 penalty on the slope: weak, but it keeps the slope finite where one similarity parts all pairs."""
+"""Inverse of the slope's L2 penalty: weak, but it keeps the slope finite where one similarity separates all pairs."""
 
 ASK_AT = (0.5, 0.176, 0.824)
-"""Chances at which pairs are asked in turn: the last two tell most about both parameters of a logistic curve (the
-D-optimal design: Abdelbasit and Plackett 1983, https://doi.org/10.1080/01621459.1983.10477936)."""
+"""Chances at which pairs are asked about in turn: the last two tell most about both parameters of a logistic curve
+(D-optimal design: Abdelbasit and Plackett 1983, https://doi.org/10.1080/01621459.1983.10477936)."""
 
 _ANSWERS = {"1": True, "y": True, "yes": True, "true": True, "0": False, "n": False, "no": False, "false": False}
-_COLUMNS = ["a", "b", "same"]
+_COLUMNS = ("a", "b", "same")
 
 
 class Points(NamedTuple):
-    """Cosine similarities from which on a pair is a suspected and a certain duplicate."""
+    """Cosine similarities from which a pair is a suspected and a certain duplicate."""
 
     suspected: float
     certain: float
@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Curve:
-    """Chance of being duplicates as a logistic function of the cosine similarity."""
+    """Chance that two images are duplicates, as a logistic function of their cosine similarity."""
 
     slope: float
     intercept: float
@@ -69,12 +69,8 @@ class Curve:
 def fit_curve(similarities: npt.ArrayLike, same: npt.ArrayLike) -> Curve:
     """Fit the logistic regression: L2 penalty of 1e-4 on the slope of the standardised similarity.
 
-    Args:
-        similarities: [n] cosine similarities of pairs.
-        same: [n] whether they are duplicates; both answers must occur.
-
-    Raises:
-        DataError: there is no curve: one answer only, or duplicates are not the more similar ones.
+    Similarities [n] are cosines of pairs; `same` [n] says whether they are duplicates. Raises DataError if all answers
+    are equal, or if duplicates are not the more similar ones.
     """
     x, y = np.asarray(similarities, dtype=np.float64), np.asarray(same, dtype=np.bool_)
     if not y.any() or y.all() or np.ptp(x) == 0:
@@ -89,15 +85,9 @@ def fit_curve(similarities: npt.ArrayLike, same: npt.ArrayLike) -> Curve:
 
 
 def group_answers(items: Sequence[Item], index: Index, similarities: Vector) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """Label each image's pair with its most similar image by their groups; images without a group are passed over.
+    """Label the pair of each image and its most similar one (see `nearest`) by their groups, no pair twice.
 
-    Args:
-        items: R items.
-        index: int [R]: the row of the most similar other image.
-        similarities: [R]: how similar it is.
-
-    Returns:
-        Similarities [n] and answers [n] of the pairs where both have a group, no pair twice.
+    Returns similarities [n] and answers [n] of the pairs where both have a group.
     """
     pairs, found = nearest_pairs(index, similarities)
     known = [all(items[row].group is not None for row in pair) for pair in pairs.tolist()]
@@ -121,17 +111,11 @@ def ask_until_steady(
     tolerance: float = 0.002,
     steady: int = 10,
 ) -> dict[int, bool]:
-    """Ask about one pair after the other until both points have stood still for a while.
+    """Ask about one pair after another until both points are steady, or no candidate is left; return all answers.
 
-    Args:
-        candidates: [n] similarities of the pairs that can be asked about.
-        answers: what is known already, by candidate.
-        ask: called with a candidate and the points so far; None stops.
-        tolerance: neither point may have moved more than this over the last `steady` answers.
-        steady: answers in a row.
-
-    Returns:
-        All answers, the given ones included; asking also ends when no candidate is left.
+    Candidates are the similarities [n] of the pairs that can be asked about; `answers`, by candidate, are known.
+    `ask` gets a candidate and the points so far; None stops. Points are steady if neither moved by more than
+    `tolerance` over the last `steady` answers.
     """
     known = dict(answers)
     history: list[Points] = []
@@ -151,52 +135,46 @@ def ask_until_steady(
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a CSV file with the columns a, b (image files, relative to the CSV file) and same (y or n).
+    """Read a CSV file with the columns a, b (image files, relative to the CSV file) and same (y or n)."""
+    return [_pair(path.parent, where, *map(str.strip, values)) for where, values in columns(path, *_COLUMNS)]
 
-    Raises:
-        DataError: it cannot be read, or a line is wrong.
-    """
+
+def points_from_groups(
+    items: Sequence[Item], rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet
+) -> Points:
+    """Thresholds from the pairs of each image and its most similar one: duplicates where their group is the same."""
+    index, best = nearest(rows, block, on_progress)
+    similarities, same = group_answers(items, index, best)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-                raise DataError(f"{path}: the first line must name the columns a, b and same")
-            return [_pair(path, reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
+        return fit_curve(similarities, same).points()
+    except DataError as error:
+        raise DataError(f"groups do not tell what a duplicate is ({error}), or give --duplicates LOW HIGH") from error
 
 
 def points_from_pairs(path: Path, embed: Callable[[Sequence[Path]], Embeddings]) -> Points:
-    """The thresholds that a CSV file of labelled pairs tells.
-
-    Raises:
-        DataError: the file cannot be read, or its pairs do not tell.
-    """
+    """The thresholds from a CSV file of labelled pairs."""
     pairs = read_pairs(path)
     if not pairs:
-        raise DataError(f"{path}: no pair is in it: label some with `mlclip data pairs`")
+        raise DataError(f"{path}: it holds no pair: label some with `mlclip data pairs`")
     left, right = embed([pair.a for pair in pairs]), embed([pair.b for pair in pairs])
     similarities = cosines(left[slice(None)], right[slice(None)])
     return fit_curve(similarities, [pair.same for pair in pairs]).points()
 
 
 def append_pair(pair: Pair, path: Path) -> None:
-    """Add one answer to a CSV file, which is made if it is not there."""
-    new = not path.exists()
-    base = path.parent.resolve()
+    """Add one answer to a CSV file, which is created if it is missing."""
+    new, name = not path.exists(), relative_to(path.parent)
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow(_COLUMNS)
-        names = [Path(os.path.relpath(image.resolve(), base)).as_posix() for image in (pair.a, pair.b)]
-        writer.writerow([*names, "y" if pair.same else "n"])
+        writer.writerow([name(pair.a.resolve()), name(pair.b.resolve()), "y" if pair.same else "n"])
 
 
-def _pair(path: Path, line: int, row: Mapping[str, str | None]) -> Pair:
-    a, b, same = ((row[name] or "").strip() for name in _COLUMNS)
+def _pair(folder: Path, where: str, a: str, b: str, same: str) -> Pair:
     if not a or not b or same.lower() not in _ANSWERS:
-        raise DataError(f"{path}:{line}: give two image files and y or n, not {a!r}, {b!r} and {same!r}")
-    return Pair(path.parent / a, path.parent / b, _ANSWERS[same.lower()])
+        raise DataError(f"{where}: give two image files and y or n, not {a!r}, {b!r} and {same!r}")
+    return Pair(folder / a, folder / b, _ANSWERS[same.lower()])
 
 
 def _curve(candidates: Vector, known: Mapping[int, bool]) -> Curve | None:
@@ -207,10 +185,9 @@ def _curve(candidates: Vector, known: Mapping[int, bool]) -> Curve | None:
 
 
 def _next(candidates: Vector, known: Mapping[int, bool], curve: Curve | None) -> int:
-    """The open candidate nearest to a point of interest; without a curve the most, else the least similar one."""
+    """The open candidate that tells most: nearest to a chance of interest, or while there is no curve, an extreme."""
     opened = np.setdiff1d(np.arange(len(candidates)), list(known))
-    if curve is None:
-        wanted = np.inf if not any(known.values()) else -np.inf
-        return int(opened[candidates[opened].argmax() if wanted > 0 else candidates[opened].argmin()])
-    wanted = curve.similarity_at(ASK_AT[len(known) % len(ASK_AT)])
-    return int(opened[np.abs(candidates[opened] - wanted).argmin()])
+    if curve:
+        wanted = curve.similarity_at(ASK_AT[len(known) % len(ASK_AT)])
+        return int(opened[np.abs(candidates[opened] - wanted).argmin()])
+    return int(opened[candidates[opened].argmin() if any(known.values()) else candidates[opened].argmax()])

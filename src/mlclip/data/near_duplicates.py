@@ -1,8 +1,8 @@
-"""Near-duplicates: which image stays for which, with as few comparisons as chains of similar images allow.
+"""Near-duplicates: which image stays in place of which.
 
-Of images that are duplicates of each other one stays. Where A is like B and B like C, but A is not like C, chains alone
-would drop two of three, and with many images whole series collapse into one; here an image goes only for one that
-stays and that it is itself similar to. Connected components (chains) just bound where such images can be.
+Of images that are duplicates of each other one stays. Where A is similar to B and B to C, but A is not to C, chains
+alone would drop two of three, and among many images collapse whole series into one. Here an image is dropped only for
+one that stays and that it is itself similar to; chains merely limit which images must be compared.
 """
 
 from __future__ import annotations
@@ -10,20 +10,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mlclip.data.similarity import BLOCK, Embeddings, Index, Progress, Vector, clusters, quiet, unit
+from mlclip.data.dataset import Progress, quiet
+from mlclip.data.similarity import BLOCK, Embeddings, Index, Vector, clusters, unit
 
 
 def near_duplicates(
     rows: Embeddings, threshold: float, priority: npt.ArrayLike, block: int = BLOCK, on_progress: Progress = quiet
 ) -> tuple[Index, Vector]:
-    """Choose who stays: in order of priority, each image that is not similar to one that stays already.
+    """Choose which images stay: in order of priority, each that is not similar to one that stays already.
 
-    Args:
-        rows: R embeddings.
-        threshold: cosine similarity from which on two images are duplicates.
-        priority: [R], the higher the sooner; of equals the first row.
-        block: rows compared at a time.
-        on_progress: called with blocks done and blocks in all.
+    Priority is [R], highest first; of equals, the first row. `block` rows are compared at a time.
 
     Returns:
         For each row the row that stays in its place, int64 [R], its own where it stays; and their cosine similarity,
@@ -32,7 +28,7 @@ def near_duplicates(
     partner = np.arange(len(rows))
     similarity = np.ones(len(rows))
     rank = np.lexsort((partner, -np.asarray(priority, dtype=np.float64)))
-    (numbers,) = clusters(rows, [threshold], block, on_progress)
+    numbers = clusters(rows, threshold, block, on_progress)
     by_set = rank[np.argsort(numbers[rank], kind="stable")]
     borders = np.flatnonzero(np.diff(numbers[by_set])) + 1
     for members in np.split(by_set, borders):
@@ -45,7 +41,7 @@ def near_duplicates(
 def _settle(
     rows: Embeddings, members: Index, threshold: float, block: int, partner: Index, similarity: Vector
 ) -> Index:
-    """Decide on the first `block` members and on all that go for one of them; returns who is left, in order."""
+    """Decide on the first `block` members and on all that are dropped for one of them; returns the rest, in order."""
     first, rest = members[:block], members[block:]
     ours = unit(rows[first])
     within = ours @ ours.T

@@ -1,11 +1,11 @@
 """Data preparation as document 002, 3.1.2 describes it: no duplicates, comparable splits, no rare labels.
 
-Images without labels go; of near-duplicates one stays; the rest is split with strata by how many relevant examples an
-image has; labels that too few training images carry go, and so do the images that then have none.
+Images without labels are dropped; of near-duplicates one stays; the rest is split with strata by how many relevant
+examples an image has; labels of too few training images are dropped, and so are the images that then have none.
 
-What the document leaves open, and ours: of near-duplicates the one with the most labels stays, of equals the first; an
-image goes only for one that stays and that it is itself similar to, so chains do not collapse; its labels are merged
-where that similarity reaches the second threshold; groups, and groups that a duplicate connects, are never split.
+The document leaves open, and we chose: of near-duplicates the one with the most labels stays, of equals the first; an
+image is dropped only for one that stays and that it is itself similar to, so chains do not collapse; its labels are
+merged where that similarity reaches the second threshold; groups, and groups connected by a duplicate, are never split.
 """
 
 from __future__ import annotations
@@ -20,26 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip.data.changes import Change, reasons
-from mlclip.data.dataset import Dataset, Item
-from mlclip.data.duplicate_pairs import Points, fit_curve, group_answers
+from mlclip.data.dataset import Dataset, Item, Progress, quiet
+from mlclip.data.duplicate_pairs import Points, points_from_groups
 from mlclip.data.near_duplicates import near_duplicates
 from mlclip.data.problems import count
-from mlclip.data.similarity import (
-    BLOCK,
-    Embeddings,
-    Index,
-    Progress,
-    highest_softmax,
-    nearest,
-    quiet,
-)
+from mlclip.data.similarity import BLOCK, Embeddings, Index, highest_softmax
 from mlclip.data.splits import FRACTIONS, assign_splits, together
 from mlclip.errors import DataError
 
 Embed = Callable[[Sequence[Path]], Embeddings]
 
 SMALLEST_STRATUM = 5
-"""Images a stratum at least, where 60/20/20 can just be had: small sets have fewer strata."""
+"""Fewest images per stratum, with which 60/20/20 is just possible: small sets have fewer strata."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +39,12 @@ class Preparation:
     """Settings of `prepare`.
 
     Attributes:
-        fractions: shares of train, val and test.
         stratify: `similarity` spreads the strata below, `labels` every label (iterative stratification).
         strata: quantiles of the highest softmaxed similarity.
         temperature: factor on similarities before that softmax.
-        min_count: a label with fewer training images is dropped everywhere; the document's is 50.
+        min_count: a label with fewer training images is dropped everywhere; the document has 50.
         resplit: do not keep the splits that items have.
-        seed: of the splits.
-        block: rows whose similarities are computed at a time.
+        block: rows compared at a time.
     """
 
     fractions: tuple[float, float, float] = FRACTIONS
@@ -69,14 +59,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is left, and what became of the rest.
-
-    Attributes:
-        dataset: without near-duplicates; every item has a label and a split.
-        points: the two thresholds of similarity.
-        changes: an entry for each image and label that was dropped, and each merge.
-        given: how many images came in.
-    """
+    """What is left of `given` images (every item has a label and a split), and what was dropped and merged."""
 
     dataset: Dataset
     points: Points
@@ -84,11 +67,10 @@ class Prepared:
     given: int
 
     def lines(self) -> list[str]:
-        """The summary: what came in, what went and why, what is left."""
+        """The summary: images before, what was dropped and why, what is left."""
         merges = [change for change in self.changes if change.action == "merged"]
         partners = Counter(change.partner for change in self.changes if change.action == "dropped" and change.partner)
         largest = max(partners.values(), default=0)
-        splits = ", ".join(f"{name} {images:,}" for name, images in self.dataset.split_counts.items())
         return [
             f"{self.given:,} images came in",
             f"thresholds: suspected duplicates from {self.points.suspected:.4f} on, certain ones from "
@@ -97,7 +79,7 @@ class Prepared:
             f"merged: {len({merge.partner for merge in merges}):,} images got labels of {len(merges):,} duplicates",
             *([f"largest set of near-duplicates: {largest + 1:,} images"] if largest else []),
             *(f"dropped: {n:,} labels, {reason}" for reason, n in reasons(self.changes, "label dropped").items()),
-            f"{len(self.dataset):,} images are left: {splits}",
+            f"{len(self.dataset):,} images are left: {self.dataset.split_line()}",
             f"{count(self.dataset.classes, 'label')} {'is' if len(self.dataset.classes) == 1 else 'are'} left",
         ]
 
@@ -111,25 +93,18 @@ def prepare(
 ) -> Prepared:
     """Drop what has no label, near-duplicates and rare labels, and split.
 
-    Args:
-        dataset: items whose files can be read.
-        embed: gives the embeddings of image files, such as `FeatureCache(encoder).rows`.
-        points: similarities of suspected and certain duplicates; by default from the items' groups.
-        settings: see there.
-        on_progress: called with blocks done and blocks in all, in each pass over the similarities.
+    The images that are dropped and those that are left add up to those before.
 
-    Returns:
-        The prepared data set; the counts of its changes and its items add up to what came in.
-
-    Raises:
-        DataError: nothing is left, or groups do not tell the thresholds.
+    `embed` gives the embeddings of image files, such as `FeatureCache(encoder).rows`. Without `points` the thresholds
+    come from the items' groups. `on_progress` is called with blocks done and blocks in all of each pass over the
+    similarities. Raises DataError if nothing is left, or if groups do not tell the thresholds.
     """
     labelled = dataset.labelled()
     if not labelled.items:
         raise DataError("no image has a label: there is nothing to prepare")
     changes = [_dropped(item, "no label") for item in dataset.items if not item.labels]
     rows = embed([item.path for item in labelled.items])
-    points = points or points_from_groups(labelled, rows, settings.block, on_progress)
+    points = points or points_from_groups(labelled.items, rows, settings.block, on_progress)
     unique, kept, units, found = _drop_duplicates(labelled, rows, points, settings.block, on_progress)
     try:
         split = _split(unique, _Subset(rows, kept), units[kept], settings, on_progress)
@@ -140,22 +115,8 @@ def prepare(
     return Prepared(final, points, (*changes, *found, *rare), len(dataset))
 
 
-def points_from_groups(dataset: Dataset, rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet) -> Points:
-    """Thresholds from the pairs of each image and its most similar one: duplicates where their group is the same.
-
-    Raises:
-        DataError: groups do not tell; the message says what to do.
-    """
-    index, best = nearest(rows, block, on_progress)
-    similarities, same = group_answers(dataset.items, index, best)
-    try:
-        return fit_curve(similarities, same).points()
-    except DataError as error:
-        raise DataError(f"groups do not tell what a duplicate is ({error}), or give --duplicates LOW HIGH") from error
-
-
 def quantile_strata(values: npt.ArrayLike, strata: int) -> Index:
-    """Number the quantile of each value, from 0: sets of equal size (to one), ties in the order given."""
+    """The quantile of each value, from 0: sets whose sizes differ by at most one, ties in the order given."""
     order = np.argsort(np.asarray(values), kind="stable")
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order))
@@ -177,7 +138,7 @@ class _Subset:
 def _drop_duplicates(
     dataset: Dataset, rows: Embeddings, points: Points, block: int, on_progress: Progress
 ) -> tuple[Dataset, Index, Index, list[Change]]:
-    """The data set with one image of each cluster, its rows, units of all rows, and what was dropped and merged."""
+    """The data set without duplicates, its rows, units of all rows, and what was dropped and merged."""
     if not points.suspected <= points.certain:
         raise DataError(f"the threshold of certain duplicates must not be below that of suspected ones: {points}")
     items, changes = list(dataset.items), []
@@ -218,20 +179,14 @@ def _drop_rare(dataset: Dataset, min_count: int) -> tuple[Dataset, list[Change]]
     if not frequent:
         raise DataError(f"no label is on {min_count} training images: lower --min-count")
     left = dataset.with_classes([name for name in dataset.classes if name in frequent])
-    carried = {name: 0 for name in dataset.classes}
-    for item in dataset.items:
-        for label in item.labels:
-            carried[label] += 1
+    images = Counter(label for item in dataset.items for label in item.labels)
     reason = f"fewer than {max(1, min_count)} training images"
-    changes = [
-        Change("label dropped", name, reason, images=images) for name, images in carried.items() if name not in frequent
-    ]
+    rare = [name for name in dataset.classes if name not in frequent]
+    changes = [Change("label dropped", name, reason, images=images[name]) for name in rare]
     pairs = zip(dataset.items, left.items, strict=True)
-    changes += [
-        replace(_dropped(item, "only rare labels"), labels=item.labels) for item, new in pairs if not new.labels
-    ]
+    changes += [_dropped(item, "only rare labels", item.labels) for item, new in pairs if not new.labels]
     return left.labelled(), changes
 
 
-def _dropped(item: Item, reason: str) -> Change:
-    return Change("dropped", str(item.path), reason)
+def _dropped(item: Item, reason: str, labels: tuple[str, ...] = ()) -> Change:
+    return Change("dropped", str(item.path), reason, labels=labels)

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, each thing named by its place in the source."""
+"""What is wrong with a dataset; every finding gives its place in the source."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from mlclip.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding.
+    """One finding and its place in the source, such as `labels.csv:12`.
 
-    Attributes:
-        where: place in the source, such as `labels.csv:12`.
-        message: what is wrong there.
-        severity: an `error` keeps the item out of the prepared data, a `warning` does not.
+    An `error` keeps the item out of the prepared data, a `warning` does not.
     """
 
     where: str
@@ -29,11 +26,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings about a dataset, none left out, in the order they were found.
+    """All findings about a dataset, in the order they were found.
 
-    Attributes:
-        problems: errors and warnings.
-        checked: the dataset, with the hash of every file that could be read.
+    `checked` is the dataset, with the hash of every file that could be read.
     """
 
     problems: tuple[Problem, ...]
@@ -46,18 +41,18 @@ class Report:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The findings that are only worth a look."""
+        """The other findings."""
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
     @property
     def accepted(self) -> Dataset:
-        """The dataset without the items that an error names."""
-        named = {problem.where for problem in self.errors}
-        items = tuple(item for item in self.checked.items if item.place not in named)
+        """The dataset without the items that have an error."""
+        rejected = {problem.where for problem in self.errors}
+        items = tuple(item for item in self.checked.items if item.place not in rejected)
         return replace(self.checked, items=items)
 
     def lines(self) -> list[str]:
-        """One short line a finding, errors first, then how many there are."""
+        """One line per finding, errors first, then the counts."""
         found = [str(problem) for problem in (*self.errors, *self.warnings)]
         return [*found, f"{count(self.errors, 'error')}, {count(self.warnings, 'warning')}"]
 

@@ -1,4 +1,4 @@
-"""The door: a folder, a manifest or COCO annotations become one dataset."""
+"""The entrance: a folder, a manifest or COCO annotations become one dataset."""
 
 from __future__ import annotations
 
@@ -7,76 +7,64 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from mlclip.data.coco import read_coco
 from mlclip.data.dataset import SPLITS, Dataset, Item
 from mlclip.data.manifest import read_manifest
 from mlclip.data.problems import Problem
 from mlclip.data.rows import clean_label
+from mlclip.data.text_files import numbered_lines
 from mlclip.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
 LABELS_FILES = (
-    "manifest.jsonl",
-    "manifest.csv",
-    "manifest.parquet",
-    "labels.csv",
-    "labels.jsonl",
-    "labels.parquet",
+    *(f"{name}{suffix}" for name in ("manifest", "labels") for suffix in (".jsonl", ".csv", ".parquet")),
     "metadata.jsonl",
 )
 """What is looked for in a folder when no labels file is named."""
 
 Source = str | Path
+"""A folder with images and a labels file, a manifest (`.csv`, `.tsv`, `.jsonl`, `.parquet`) or COCO annotations
+(`.json`); `train=PATH`, `val=PATH` and `test=PATH` set the split of all its images."""
 
 
-def read_dataset(
-    *sources: Source,
-    labels: Path | None = None,
-    images: Path | None = None,
-    classes: Path | Sequence[str] | None = None,
-    separator: str = "|",
-) -> Dataset:
-    """Read sources that are in order, as those that `mlclip data` has written.
+class ReadOptions(TypedDict, total=False):
+    """How sources are read.
 
-    Args:
-        *sources: each a folder with images and a labels file, a manifest (`.csv`, `.tsv`, `.jsonl`,
-            `.parquet`) or COCO annotations (`.json`); `train=PATH`, `val=PATH` and `test=PATH` set the
-            split of all its images.
+    Attributes:
         labels: the labels file of a folder; by default one of `LABELS_FILES` inside it.
         images: folder that image paths start from; by default the manifest's own.
-        classes: a file with one class a line, or the names: these classes, in this order, and no others.
-            By default COCO's categories by id, else all labels by name.
-        separator: what stands between labels that come as one string.
-
-    Returns:
-        The dataset. Image files are not looked at: `validate` does that.
-
-    Raises:
-        DataError: anything is wrong, named by its line.
+        classes: a file with one class per line, or the names: these classes, in this order, and no others. By default
+            COCO's categories by id, otherwise all labels by name.
+        separator: between labels that come as one string; by default `|`.
     """
-    dataset, problems = scan(*sources, labels=labels, images=images, classes=classes, separator=separator)
+
+    labels: Path | None
+    images: Path | None
+    classes: Path | Sequence[str] | None
+    separator: str
+
+
+def read_dataset(*sources: Source, **options: Unpack[ReadOptions]) -> Dataset:
+    """Read sources without faults, such as `mlclip data` writes them. Image files are not opened: `validate` does that.
+
+    Raises DataError if anything is wrong; the message gives the line.
+    """
+    dataset, problems = scan(*sources, **options)
     errors = [problem for problem in (*problems, *unknown_labels(dataset)) if problem.severity == "error"]
     if errors:
-        rest = f" (and {len(errors) - 1:,} more: `mlclip data` lists them all)" if len(errors) > 1 else ""
+        rest = f" (and {len(errors) - 1:,} more: `mlclip data read` lists them all)" if len(errors) > 1 else ""
         raise DataError(f"{errors[0].where}: {errors[0].message}{rest}")
     if not dataset.items:
         raise DataError(f"{', '.join(map(str, sources))}: there is no image in it")
     return dataset
 
 
-def scan(
-    *sources: Source,
-    labels: Path | None = None,
-    images: Path | None = None,
-    classes: Path | Sequence[str] | None = None,
-    separator: str = "|",
-) -> tuple[Dataset, list[Problem]]:
-    """Read sources as far as they can be read, and say what could not; arguments as for `read_dataset`.
-
-    Raises:
-        DataError: a source as a whole cannot be read.
-    """
+def scan(*sources: Source, **options: Unpack[ReadOptions]) -> tuple[Dataset, list[Problem]]:
+    """Read sources as far as possible, and report the rest as problems."""
+    labels, images, classes = options.get("labels"), options.get("images"), options.get("classes")
+    separator = options.get("separator", "|")
     if not separator:
         raise DataError("the separator between labels must not be empty")
     given = [parse_source(source) for source in sources]
@@ -97,7 +85,7 @@ def scan(
 
 
 def parse_source(source: Source) -> tuple[Path, str | None]:
-    """Take `val=PATH` apart into the path and the split; a path that exists as written is left alone."""
+    """Split `val=PATH` into the path and the split; a path that exists as written is left alone."""
     name, _, rest = str(source).partition("=")
     if isinstance(source, str) and name in SPLITS and rest and not Path(source).exists():
         return Path(rest), name
@@ -105,7 +93,7 @@ def parse_source(source: Source) -> tuple[Path, str | None]:
 
 
 def unknown_labels(dataset: Dataset) -> list[Problem]:
-    """An error for every label that is none of the dataset's classes, with a near class if there is one."""
+    """An error for every label that is none of the dataset's classes, with a similar class if there is one."""
     known = frozenset(dataset.classes)
 
     @cache
@@ -142,7 +130,7 @@ def _labels_file(folder: Path) -> Path:
     if not found:
         raise DataError(f"{folder}: no labels file in it ({', '.join(LABELS_FILES)}): name one with --labels")
     if len(found) > 1:
-        raise DataError(f"{folder}: it holds {' and '.join(found)}: say which counts with --labels")
+        raise DataError(f"{folder}: it holds {' and '.join(found)}: name the one to use with --labels")
     return folder / found[0]
 
 
@@ -157,28 +145,21 @@ def _unlisted(folder: Path, items: Sequence[Item]) -> list[Problem]:
 
 
 def _read_classes(classes: Path | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, Path):
-        try:
-            lines = classes.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{classes}: cannot be read as UTF-8 text: {error}") from error
-        place = f"{classes}:"
-    else:
-        lines, place = list(classes), "class "
     names: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in numbered_lines(classes) if isinstance(classes, Path) else enumerate(classes, start=1):
         name = clean_label(line)
         if name in names:
-            raise DataError(f"{place}{number}: {name!r} stands there twice, first at {names[name]}: take one out")
+            place = f"{classes}:{number}" if isinstance(classes, Path) else f"class {number}"
+            raise DataError(f"{place}: {name!r} is already at {names[name]}: remove one")
         if name:
             names[name] = number
     if not names:
-        raise DataError("no class is named: write one a line")
+        raise DataError("no class is named: write one per line")
     return tuple(names)
 
 
 def _merge_classes(orders: Sequence[tuple[str, ...] | None], items: Sequence[Item]) -> tuple[str, ...]:
-    """The order that all sources agree on; else every name, sorted."""
+    """The order that all sources agree on; otherwise every name, sorted."""
     if orders and orders[0] is not None and all(order == orders[0] for order in orders):
         return orders[0]
     named = {name for order in orders if order for name in order}

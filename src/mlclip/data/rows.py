@@ -1,4 +1,4 @@
-"""From the fields of one manifest line to an item: names of columns, labels, splits, and what is refused."""
+"""From the fields of one manifest line to an item: column names, labels, splits, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = {
     "group": ("group",),
     "sha256": ("sha256",),
 }
-"""What is read, and the names it goes by, in upper or lower case; of several, the first here counts."""
+"""What is read, and its column names, in upper or lower case; of several, the first here counts."""
 
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val"}
 
@@ -25,7 +25,7 @@ Fields = Mapping[str, object]
 
 
 def known_columns(names: list[str]) -> dict[str, str]:
-    """Which of the given column names holds what: `{"path": "File", ...}`."""
+    """The column of each meaning among the given names: `{"path": "File", ...}`."""
     given = {name.strip().lower(): name for name in names}
     return {
         meaning: next(given[alias] for alias in aliases if alias in given)
@@ -35,22 +35,14 @@ def known_columns(names: list[str]) -> dict[str, str]:
 
 
 def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
-    """Make an item of one line.
+    """Turn the fields of one line, column name → value, into an item; the path starts from `root`.
 
-    Args:
-        fields: column name → value, as the file has it.
-        where: place in the source, for messages.
-        root: folder that relative paths start from.
-        separator: what stands between labels that come as one string.
-
-    Raises:
-        DataError: a value is missing, of the wrong type or not allowed; the message does not repeat `where`.
+    Raises DataError if a value is missing, of the wrong type or not allowed; the message does not repeat `where`.
     """
     columns = known_columns(list(fields))
-    if "path" not in columns:
-        raise DataError(f"no path: give one of {', '.join(COLUMNS['path'])}")
-    if "labels" not in columns:
-        raise DataError(f"no labels: give one of {', '.join(COLUMNS['labels'])}")
+    for needed in ("path", "labels"):
+        if needed not in columns:
+            raise DataError(f"no {needed}: give one of {', '.join(COLUMNS[needed])}")
     path = _text(fields, columns, "path")
     if path is None:
         raise DataError("the path is empty")
@@ -66,11 +58,7 @@ def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
 
 
 def parse_labels(value: object, separator: str) -> tuple[str, ...]:
-    """Labels from a list, or from one string; spaces around a label and repetitions are taken off.
-
-    Raises:
-        DataError: neither a list of strings nor a string, or a label that `clean_label` refuses.
-    """
+    """Labels from a list of strings, or from one string; spaces around a label and repetitions are removed."""
     if value is None:
         return ()
     parts = value.split(separator) if isinstance(value, str) else value
@@ -85,14 +73,10 @@ def parse_labels(value: object, separator: str) -> tuple[str, ...]:
 
 
 def clean_label(label: str) -> str:
-    """A label without spaces around it, in Unicode's composed form, so that equal names are equal.
-
-    Raises:
-        DataError: it holds a line break (labels are stored one a line), or is no valid text.
-    """
+    """A label without spaces around it, in Unicode's composed form; a label with a line break is refused."""
     label = unicodedata.normalize("NFC", _valid(label.strip()))
     if len(label.splitlines()) > 1:
-        raise DataError(f"the label {label!r} holds a line break: take it out")
+        raise DataError(f"the label {label!r} holds a line break: remove it")
     return label
 
 
@@ -106,9 +90,9 @@ def _text(fields: Fields, columns: Mapping[str, str], meaning: str) -> str | Non
 
 
 def _valid(text: str) -> str:
-    """Refuse what JSON can spell but no file or path can hold: lone surrogates and NUL."""
+    """Refuse what JSON can express but no file or path can hold: lone surrogates and NUL."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise DataError(f"{text!r} is no valid text: take out the characters shown as \\")
+        raise DataError(f"{text!r} is not valid text: remove the characters shown as \\")
     return text
 
 

@@ -1,12 +1,13 @@
 """Cosine similarities of every image with every other, a block at a time.
 
 R images have R x R similarities, which do not fit in memory when R is large. Everything here goes through them in
-blocks of at most `block` x `block` and keeps only a few numbers an image. Rows may be memory-mapped.
+blocks of at most `block` x `block` and keeps only a few numbers per image. Rows may be memory-mapped. Functions call
+`on_progress` with blocks done and blocks in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -14,16 +15,13 @@ import numpy.typing as npt
 from scipy.sparse import coo_array  # type: ignore[import-untyped]
 from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
+from mlclip.data.dataset import Progress, quiet
+
 BLOCK = 2048
-"""Rows a block: 2048 x 2048 similarities are 16 MB."""
+"""Rows per block: 2048 x 2048 similarities are 16 MB."""
 
 Vector = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
-Progress = Callable[[int, int], None]
-
-
-def quiet(done: int, total: int) -> None:
-    """Report no progress."""
 
 
 class Embeddings(Protocol):
@@ -41,9 +39,8 @@ def similarity_blocks(
 ) -> Iterator[tuple[int, int, npt.NDArray[np.float32]]]:
     """Go through the upper half of all similarities, the diagonal's blocks included.
 
-    Yields:
-        The first row and first column of a block, and its similarities, float32 [<= block, <= block]. An image's
-        similarity to itself is -inf, so that it is nobody's neighbour.
+    Yields the first row and first column of a block, and its similarities, float32 [<= block, <= block]. An image's
+    similarity to itself is -inf, so that it is not its own neighbour.
     """
     total = len(rows)
     for done, start in enumerate(range(0, total, block), start=1):
@@ -58,10 +55,9 @@ def similarity_blocks(
 
 
 def nearest(rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet) -> tuple[Index, Vector]:
-    """The most similar other image of every image.
+    """The most similar other image of every image: its row, int64 [R], and the similarity, float64 [R].
 
-    Returns:
-        Its row, int64 [R] (of equals the lowest; -1 where there is no other), and the similarity, float64 [R].
+    Of equals it is the lowest row; -1 where there is no other.
     """
     index = np.full(len(rows), -1, dtype=np.int64)
     best = np.full(len(rows), -np.inf)
@@ -81,26 +77,13 @@ def nearest(rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet)
     return index, best
 
 
-def clusters(
-    rows: Embeddings, thresholds: Sequence[float], block: int = BLOCK, on_progress: Progress = quiet
-) -> list[Index]:
-    """Number the sets of images that chains of similarities at or above a threshold hold together.
-
-    Args:
-        rows: R embeddings.
-        thresholds: cosine similarities, each giving a numbering of its own.
-        block: rows at a time.
-        on_progress: called with blocks done and blocks in all.
-
-    Returns:
-        int64 [R] a threshold, equal for images of one set.
-    """
-    numbers = [np.arange(len(rows)) for _ in thresholds]
+def clusters(rows: Embeddings, threshold: float, block: int = BLOCK, on_progress: Progress = quiet) -> Index:
+    """Number the sets of images that chains of similarities at or above a threshold connect: int64 [R]."""
+    numbers = np.arange(len(rows))
     for start, other, similarities in similarity_blocks(rows, block, on_progress):
-        for which, threshold in enumerate(thresholds):
-            left, right = np.nonzero(similarities >= threshold)
-            if len(left):
-                numbers[which] = _join(numbers[which], left + start, right + other)
+        left, right = np.nonzero(similarities >= threshold)
+        if len(left):
+            numbers = connected(len(rows), numbers[left + start], numbers[right + other])[numbers]
     return numbers
 
 
@@ -109,16 +92,8 @@ def highest_softmax(
 ) -> Vector:
     """Each image's highest value after a softmax over its similarities with all other images.
 
-    A measure of how many relevant examples an image has: many give a low value (document 002, 3.1.2).
-
-    Args:
-        rows: R embeddings.
-        temperature: factor on the similarities before the softmax; 1 is the document's.
-        block: rows at a time.
-        on_progress: called with blocks done and blocks in all.
-
-    Returns:
-        float64 [R]; 0 where there is no other image.
+    A measure of how many relevant examples an image has: many give a low value (document 002, 3.1.2). `temperature` is
+    a factor on the similarities; 1 is the document's. Returns float64 [R]; 0 where there is no other image.
     """
     highest = np.full(len(rows), -np.inf)
     total = np.zeros(len(rows))
@@ -153,9 +128,8 @@ def unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return normalised
 
 
-def _join(numbers: Index, left: Index, right: Index) -> Index:
-    """Put the sets of `left[n]` and `right[n]` together, for all n."""
-    size = len(numbers)
-    links = coo_array((np.ones(len(left), dtype=np.bool_), (numbers[left], numbers[right])), shape=(size, size))
-    joined = connected_components(links, directed=False)[1]
-    return np.asarray(joined[numbers], dtype=np.int64)
+def connected(count: int, left: npt.ArrayLike, right: npt.ArrayLike) -> Index:
+    """Number the sets of `count` things that the pairs of `left[n]` and `right[n]` connect in chains: int64 [count]."""
+    ends = np.asarray(left, dtype=np.intp), np.asarray(right, dtype=np.intp)
+    links = coo_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(count, count))
+    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)

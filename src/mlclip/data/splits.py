@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests; and samples of k images a class.
+"""Splits into train, val and test, and samples of k images per class.
 
 Splits keep the share of every label, or of every stratum where strata are given: iterative stratification (Sechidis,
 Tsoumakas, Vlahavas 2011, "On the Stratification of Multi-Label Data", https://doi.org/10.1007/978-3-642-23808-6_10).
@@ -13,10 +13,9 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
 from mlclip.data.dataset import SPLITS, Dataset, Item
+from mlclip.data.similarity import Index, connected
 from mlclip.errors import DataError
 
 FRACTIONS = (0.6, 0.2, 0.2)
@@ -27,24 +26,18 @@ def assign_splits(
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
     *,
-    strata: npt.NDArray[np.int64] | None = None,
-    units: npt.NDArray[np.int64] | None = None,
+    strata: Index | None = None,
+    units: Index | None = None,
 ) -> Dataset:
     """Give a split to every item that has none.
 
-    Items that have one keep it, with one exception: where every item has a split but nobody is in val (or
-    test), as with COCO's two files, its share is cut from train. Items of one group, or with the same bytes,
-    go together; a group that has a member in a split follows it.
+    Items that have one keep it, with one exception: where every item has a split but none is in val (or test), as with
+    COCO's two files, its share is cut from train. Items of one group, or with the same bytes, stay together; a group
+    with a member in a split follows it.
 
-    Args:
-        dataset: at least as many groups as splits are asked for.
-        fractions: shares of train, val and test; they are divided by their sum, and 0 leaves a split out.
-        seed: the same seed and items give the same splits.
-        strata: int [R], 0 and up: spread these by the shares, instead of the labels.
-        units: int [R], equal for items that stay together; by default `together(dataset.items)`.
-
-    Raises:
-        DataError: fractions that make no sense, or too few images for them.
+    Fractions are the shares of train, val and test, divided by their sum; 0 leaves a split out. The shares spread the
+    labels, or the `strata`, int [R], from 0. `units`, int [R], are equal for items that stay together, by default
+    `together(dataset.items)`. Raises DataError if there are too few images for the fractions.
     """
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or (shares < 0).any() or shares[0] == 0:
@@ -68,13 +61,10 @@ def assign_splits(
 
 
 def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
-    """Keep about k training images a class; other splits stay whole.
+    """Keep about k training images per class; other splits stay whole.
 
-    Classes are served rarest first, and an image counts for all its labels, so frequent classes may get more
-    than k; a class with fewer keeps all it has.
-
-    Raises:
-        DataError: k is below 1, or there is no training image.
+    Images are drawn for the rarest class first, and an image counts for all its labels, so frequent classes may get
+    more than k; a class with fewer keeps all of them.
     """
     if k < 1:
         raise DataError(f"k must be at least 1, not {k}")
@@ -91,23 +81,16 @@ def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
     return replace(dataset, items=tuple(items))
 
 
-def together(items: Sequence[Item], sets: Iterable[int] | None = None) -> npt.NDArray[np.int64]:
-    """Number the sets of items that must stay together, by group and by content, in chains.
+def together(items: Sequence[Item], sets: Iterable[int] | None = None) -> Index:
+    """Number the sets of R items that must stay together, by group and by content, in chains: int64 [R], from 0.
 
-    Args:
-        items: R of them.
-        sets: R numbers that bind items of one number together, too.
-
-    Returns:
-        int64 [R], from 0.
+    Items with the same number in `sets`, R numbers, stay together, too.
     """
     first: dict[tuple[str, str | int], int] = {}
     numbers = repeat(None) if sets is None else sets
     keys = (_keys(item, number) for item, number in zip(items, numbers, strict=False))
     pairs = [(row, first.setdefault(key, row)) for row, its_keys in enumerate(keys) for key in its_keys]
-    rows, columns = np.asarray(pairs, dtype=np.intp).reshape(-1, 2).T
-    links = coo_array((np.ones(len(pairs), dtype=np.bool_), (rows, columns)), shape=(len(items),) * 2)
-    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
+    return connected(len(items), *np.asarray(pairs, dtype=np.intp).reshape(-1, 2).T)
 
 
 def _keys(item: Item, number: int | None) -> Iterator[tuple[str, str | int]]:
@@ -119,7 +102,7 @@ def _keys(item: Item, number: int | None) -> Iterator[tuple[str, str | int]]:
         yield "set", int(number)
 
 
-def _owned_splits(items: tuple[Item, ...], units: npt.NDArray[np.int64]) -> list[str | None]:
+def _owned_splits(items: tuple[Item, ...], units: Index) -> list[str | None]:
     """The split of each unit's first member that has one."""
     owned: list[str | None] = [None] * (int(units.max()) + 1 if len(units) else 0)
     for item, unit in zip(items, units, strict=True):
@@ -129,7 +112,7 @@ def _owned_splits(items: tuple[Item, ...], units: npt.NDArray[np.int64]) -> list
 
 def _stratify(
     traits: npt.NDArray[np.bool_],
-    units: npt.NDArray[np.int64],
+    units: Index,
     owned: list[str | None],
     wanted: list[str],
     shares: npt.NDArray[np.float64],

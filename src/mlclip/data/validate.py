@@ -1,47 +1,36 @@
-"""Look at every image of a dataset and say all that is wrong, each by its line."""
+"""Check every image of a dataset and report all that is wrong, with line numbers."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from mlclip_client.pixels import ImageError, decode
 
-from mlclip.data.dataset import Dataset, Item
+from mlclip.data.dataset import Dataset, Item, Progress, quiet
 from mlclip.data.problems import Problem, Report
 from mlclip.data.read import unknown_labels
 
-Progress = Callable[[int, int], None]
-"""Called with images done and images in all."""
 
+def validate(dataset: Dataset, *, problems: Iterable[Problem] = (), on_progress: Progress = quiet) -> Report:
+    """Check labels, files and pixels; report all findings, and the dataset with the files' hashes.
 
-def validate(dataset: Dataset, *, problems: Iterable[Problem] = (), on_progress: Progress | None = None) -> Report:
-    """Check labels, files and pixels.
-
-    Errors: a label that is no class, a file that is missing or cannot be decoded, a path that was there
-    before, a picture (same bytes) that is in another split too. Warnings: no label, the same bytes twice in
-    one split, a file that has changed since its hash was noted.
-
-    Args:
-        dataset: items with their place in the source.
-        problems: what reading has already found; it comes first in the report.
-        on_progress: called after every image.
-
-    Returns:
-        All findings, and the dataset with the files' hashes.
+    Errors: a label that is none of the classes, a file that is missing or cannot be decoded, a repeated path, a picture
+    (same bytes) that is also in another split. Warnings: no label, the same bytes twice in one split, a file that has
+    changed since its hash was recorded. `problems`, which reading has found already, come first in the report.
     """
-    found = [*problems, *unknown_labels(dataset), *_unlabelled(dataset), *_repeated_paths(dataset)]
+    unlabelled = [Problem(item.place, "no label", "warning") for item in dataset.items if not item.labels]
+    found = [*problems, *unknown_labels(dataset), *unlabelled, *_repeated_paths(dataset)]
     items: list[Item] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for item, problem in pool.map(_look_at, dataset.items):
             items.append(item)
             found += [problem] if problem else []
-            if on_progress:
-                on_progress(len(items), len(dataset))
+            on_progress(len(items), len(dataset))
     checked = replace(dataset, items=tuple(items))
     rejected = {problem.where for problem in found if problem.severity == "error"}
     found += _repeated_content([item for item in items if item.place not in rejected])
@@ -49,7 +38,7 @@ def validate(dataset: Dataset, *, problems: Iterable[Problem] = (), on_progress:
 
 
 def _look_at(item: Item) -> tuple[Item, Problem | None]:
-    """Hash and decode one file; runs in threads, as both leave the interpreter free."""
+    """Hash and decode one file; runs in threads, since both release the interpreter's lock."""
     try:
         data = item.path.read_bytes()
     except FileNotFoundError:
@@ -63,12 +52,8 @@ def _look_at(item: Item) -> tuple[Item, Problem | None]:
     except ImageError as error:
         return checked, Problem(item.place, f"undecodable file {item.path}: {error}")
     if item.sha256 not in (None, digest):
-        return checked, Problem(item.place, f"{item.path} has changed since its hash was noted", "warning")
+        return checked, Problem(item.place, f"{item.path} has changed since its hash was recorded", "warning")
     return checked, None
-
-
-def _unlabelled(dataset: Dataset) -> list[Problem]:
-    return [Problem(item.place, "no label", "warning") for item in dataset.items if not item.labels]
 
 
 def _repeated_paths(dataset: Dataset) -> list[Problem]:
@@ -84,13 +69,11 @@ def _repeated_paths(dataset: Dataset) -> list[Problem]:
 
 
 def _repeated_content(items: Iterable[Item]) -> list[Problem]:
-    first: dict[str, Item] = {}
+    first: dict[str | None, Item] = {}
     problems = []
     for item in items:
-        if item.sha256 is None:
-            continue
         other = first.setdefault(item.sha256, item)
-        if other is item:
+        if other is item or item.sha256 is None:
             continue
         message = f"duplicate: same picture as {other.place}"
         if item.split != other.split and item.split and other.split:

@@ -1,17 +1,16 @@
 """Frozen CLIP image encoders: uint8 pixels in, an embedding and tokens out.
 
-An encoder is any open_clip model (CLIP and SigLIP families), by name and `pretrained` tag or file, or a folder
-with `open_clip_config.json` and `open_clip_model.safetensors`, as open_clip's own `local-dir:` reads it. The
-folder `models/mlclip-tiny` ships inside the package and is the default; only a pretrained tag touches the network.
+An encoder is any open_clip model (CLIP and SigLIP families), by name and `pretrained` tag or file, or a folder with
+`open_clip_config.json` and `open_clip_model.safetensors`, as open_clip's own `local-dir:` reads it. The folder
+`models/mlclip-tiny` ships with the package and is the default; only a pretrained tag uses the network.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,28 +23,25 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mlclip.encoders.text_tower import read_text, text_fingerprint, text_shape
+from mlclip.encoders.text_tower import read_text, text_shape
 from mlclip.errors import EncoderError
 
 MODELS = Path(__file__).parents[1] / "models"
 DEFAULT_ENCODER = "mlclip-tiny"
 RANDOM = "random"
-"""The `pretrained` value that asks for seeded random weights: enough for speed and parity, no use for labels."""
+"""The `pretrained` value for seeded random weights: enough to measure speed and parity, useless for labels."""
 
 
 class Encoder(nn.Module):
-    """A frozen image tower with normalisation inside, and the text tower that goes with it.
+    """A frozen image tower with normalisation inside, and its text tower.
 
     Attributes:
-        name: what `load_encoder` was asked for: an open_clip architecture, or a folder.
-        pretrained: tag, file or `random`; None for a folder, which brings its own weights.
+        name: the argument of `load_encoder`: an open_clip architecture, or a folder.
+        pretrained: tag, file or `random`; None for a folder, which has its own weights.
         tag: the encoder's name in files and in the model repository: `[a-z0-9_-]+`.
-        spec: the pixels it wants.
         embedding_width: D.
-        token_count: T, or 0 where the tower has no tokens.
-        token_width: W, or 0.
-        text_token_count: L, the text tower's context length, or 0 where its tokens cannot be taken.
-        text_token_width: V, or 0.
+        token_count: T, as `token_width` W, 0 for a tower without tokens.
+        text_token_count: L, the text tower's context length, as `text_token_width` V, 0 if its tokens are inaccessible.
     """
 
     mean: Tensor
@@ -57,7 +53,7 @@ class Encoder(nn.Module):
         config: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
         self.spec = pixel_spec(config)
         self.visual: nn.Module = model.visual  # type: ignore[assignment]
-        self._model = [model]  # in a list, so that the text tower is no submodule and stays out of graphs
+        self._model = [model]  # in a list, so that the text tower is not a submodule and stays out of graphs
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -69,10 +65,7 @@ class Encoder(nn.Module):
         self.text_token_count, self.text_token_width = text_shape(model)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Encode images.
-
-        Args:
-            pixels: uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
+        """Encode images: pixels uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
 
         Returns:
             embedding float32 [B, D], L2-normalised; tokens float32 [B, T, W] after the final norm, class token
@@ -95,15 +88,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def encode_text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Embed texts, and give their tokens too.
-
-        Returns:
-            embedding float32 [n, D], L2-normalised; tokens float32 [n, L, V] after the final norm, zeros behind a
-            text's end.
-
-        Raises:
-            EncoderError: the tower's tokens cannot be taken.
-        """
+        """Embed texts and return their tokens too, as `read_text`; raises EncoderError for towers without tokens."""
         if not self.text_token_count:
             raise EncoderError(
                 f"the text tower of {self.name} is not open_clip's own and gives no tokens: use its embedding only"
@@ -112,37 +97,29 @@ class Encoder(nn.Module):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """open_clip's tokenizer; made on first use, since some families fetch theirs from a hub."""
+        """open_clip's tokenizer; loaded on first use, since some families download theirs."""
         return open_clip.get_tokenizer(_open_clip_name(self.name))
 
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the image tower's weights and preprocessing: equal digests mean equal features."""
-        digest = hashlib.sha256(repr((self.spec, self.mean.tolist(), self.std.tolist())).encode())
-        for key, value in sorted(self.visual.state_dict().items()):
-            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        return weights_digest(self.visual.state_dict(), repr((self.spec, self.mean.tolist(), self.std.tolist())))
 
     @cached_property
     def text_fingerprint(self) -> str:
         """Hex digest of the text tower's weights: equal digests mean equal features of texts."""
-        return text_fingerprint(self.model)
+        text = {key: value for key, value in self.model.state_dict().items() if not key.startswith("visual.")}
+        return weights_digest(text)
 
 
 def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> Encoder:
     """Load an encoder.
 
-    Args:
-        name: `mlclip-tiny`, an open_clip architecture such as `ViT-B-32`, or a folder with an
-            `open_clip_config.json`.
-        pretrained: for an architecture: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights
-            file, or `random`.
-
-    Raises:
-        EncoderError: unknown name or tag, missing weights, a folder that open_clip cannot read.
+    `name` is `mlclip-tiny`, an open_clip architecture such as `ViT-B-32`, or a folder with an `open_clip_config.json`.
+    An architecture needs `pretrained`: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights file, or
+    `random`. Raises EncoderError for an unknown name or tag, missing weights, or a folder that open_clip cannot read.
     """
-    folder = _folder(name)
+    folder = encoder_folder(name)
     if folder is None and name not in open_clip.list_models():
         raise EncoderError(
             f"unknown encoder {name!r}: name an open_clip model (`mlclip encoders` lists them) or a folder"
@@ -151,7 +128,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none known"
         raise EncoderError(f"{name} needs weights: give --pretrained a file, '{RANDOM}', or one of: {tags}")
     if folder is not None and pretrained is not None:
-        raise EncoderError(f"{name} brings its own weights: leave --pretrained {pretrained} out")
+        raise EncoderError(f"{name} has its own weights: leave --pretrained {pretrained} out")
     source = None if pretrained == RANDOM else pretrained
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -165,40 +142,28 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
     return Encoder(model, name=name, pretrained=pretrained, tag=_tag(name, pretrained))
 
 
-def open_clip_config(encoder: Encoder) -> dict[str, Any]:
-    """What `open_clip_config.json` says of an encoder: `model_cfg` and `preprocess_cfg`."""
-    folder = _folder(encoder.name)
-    if folder is None:
-        preprocess = dict(encoder.visual.preprocess_cfg)  # type: ignore[arg-type]
-        return {"model_cfg": open_clip.get_model_config(encoder.name), "preprocess_cfg": preprocess}
-    config: dict[str, Any] = json.loads((folder / "open_clip_config.json").read_text())
-    return config
-
-
-def _folder(name: str) -> Path | None:
-    shipped = MODELS / name
-    for folder in (shipped, Path(name)):
-        if (folder / "open_clip_config.json").is_file():
-            return folder
-    return None
+def encoder_folder(name: str) -> Path | None:
+    """The folder of an encoder that is shipped or on disk; None for open_clip's own names."""
+    folders = (MODELS / name, Path(name))
+    return next((folder for folder in folders if (folder / "open_clip_config.json").is_file()), None)
 
 
 def _open_clip_name(name: str) -> str:
-    folder = _folder(name)
+    folder = encoder_folder(name)
     return name if folder is None else f"local-dir:{folder}"
 
 
 def _tag(name: str, pretrained: str | None) -> str:
-    parts = [Path(name).name if _folder(name) else name, Path(pretrained).stem if pretrained else ""]
+    parts = [Path(name).name if encoder_folder(name) else name, Path(pretrained).stem if pretrained else ""]
     return re.sub(r"[^a-z0-9_]+", "-", "-".join(filter(None, parts)).lower()).strip("-")
 
 
 def pixel_spec(config: dict[str, Any]) -> PixelSpec:
-    """Read the pixels that an open_clip model wants from its `visual.preprocess_cfg`."""
+    """The pixels that an open_clip model takes, from its `visual.preprocess_cfg`."""
     size = config["size"]
     if isinstance(size, (tuple, list)):
         if size[0] != size[1]:
-            raise EncoderError(f"this encoder wants {size[0]} x {size[1]} images; only square ones are supported")
+            raise EncoderError(f"this encoder takes {size[0]} x {size[1]} images; only square ones are supported")
         size = size[0]
     interpolation = config["interpolation"]
     return PixelSpec(
@@ -220,3 +185,12 @@ def _tower(visual: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         hidden = visual.trunk.forward_features(images)
         return visual.head(visual.trunk.forward_head(hidden)), (hidden if hidden.ndim == 3 else None)
     return visual(images), None
+
+
+def weights_digest(weights: Mapping[str, Tensor], start: str = "") -> str:
+    """16 hex digits that identify weights, after a text."""
+    digest = hashlib.sha256(start.encode())
+    for key, value in sorted(weights.items()):
+        digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

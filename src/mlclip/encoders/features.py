@@ -1,11 +1,11 @@
-"""The features cache: every image and text goes through an encoder once, whichever heads and data sets use it.
+"""The features cache: every image and text goes through an encoder once, for all heads and data sets.
 
-A cache belongs to one encoder (its folder carries the fingerprint of weights and preprocessing) and is keyed by
-content, of image files or of texts, so a changed file is a new key, and a changed encoder a new folder. Each kind of
-feature is an append-only pair of files: `embedding.f32` (float32 rows of D) with `embedding.keys` (one SHA-256 a
-line), and, once a head asks for them, `tokens.f16` (float16 rows of T x W) with `tokens.keys`. Texts have the same,
+A cache belongs to one encoder (its folder carries the fingerprint of weights and preprocessing) and is keyed by the
+content of image files or texts, so a changed file is a new key, and a changed encoder a new folder. Each kind of
+feature is an append-only pair of files: `embedding.f32` (float32 rows of D) with `embedding.keys` (one SHA-256 per
+line), and, once a head needs them, `tokens.f16` (float16 rows of T x W) with `tokens.keys`. Texts have the same,
 `text_embedding` and `text_tokens`, in a folder named after the text tower's fingerprint. A row counts when its key is
-complete on disk, so a killed run goes on where it was.
+complete on disk, so an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,28 +22,22 @@ import numpy.typing as npt
 import torch
 from mlclip_client.pixels import ImageError, to_pixels
 
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.table import FeatureTable
 from mlclip.errors import CacheError
 
 DEFAULT_CACHE = Path("features")
 TEXT_KINDS = ("text_embedding", "text_tokens")
-Progress = Callable[[int, int], None]
 S = TypeVar("S")
 _log = logging.getLogger(__name__)
-
-
-def _quiet(done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
 class Rows:
     """Feature rows of some images, in their order, read from the memory-mapped cache when indexed.
 
-    Attributes:
-        store: float32 [*, D] or float16 [*, T, W]: the whole cache file.
-        where: int64 [R]: which row belongs to image r.
+    `store` is the whole cache file, float32 [*, D] or float16 [*, T, W]; `where`, int64 [R], has the row of image r.
     """
 
     store: npt.NDArray[np.generic]
@@ -61,7 +54,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Features:
-    """What a head reads of R images: one table of rows an input, in the order of the head's inputs."""
+    """What a head reads of R images: one table of rows per input, in the order of the head's inputs."""
 
     tables: tuple[Rows, ...]
 
@@ -76,68 +69,33 @@ class Features:
 class FeatureCache:
     """The features of one encoder, on disk.
 
-    Args:
-        encoder: fills the cache.
-        root: folder that holds the caches of all encoders.
-        batch_size: images an encoder pass.
+    `root` holds the caches of all encoders; `batch_size` is the number of images per encoder pass.
     """
 
     def __init__(self, encoder: Encoder, root: Path = DEFAULT_CACHE, *, batch_size: int = 64) -> None:
         self.encoder, self.root, self.batch_size = encoder, root, batch_size
         self.folder = root / f"{encoder.tag}-{encoder.fingerprint}"
 
-    @cached_property
-    def text_folder(self) -> Path:
-        """Where the features of texts lie; the text tower has a fingerprint of its own."""
-        return self.folder.parent / f"{self.encoder.tag}-text-{self.encoder.text_fingerprint}"
-
     def of(self, encoder: Encoder) -> FeatureCache:
         """The cache of another encoder beside this one."""
         return FeatureCache(encoder, self.root, batch_size=self.batch_size)
 
-    def rows(
-        self,
-        paths: Sequence[Path],
-        kind: str = "embedding",
-        *,
-        on_progress: Progress = _quiet,
-    ) -> Rows:
-        """Features of images; what is missing is encoded first and stays in the cache.
+    def rows(self, paths: Sequence[Path], kind: str = "embedding", *, on_progress: Progress = quiet) -> Rows:
+        """Features of R images; new images are encoded first and stay in the cache.
 
-        Args:
-            paths: R image files.
-            kind: `embedding` or `tokens`.
-            on_progress: called with images done and images to do, whenever a batch is on disk.
-
-        Returns:
-            R rows: embedding [D] or tokens [T, W].
-
-        Raises:
-            CacheError: an image cannot be read or decoded (all that came before it stays cached), the encoder has
-                no tokens, or the cache folder is not writable.
+        `kind` is `embedding`, rows [D], or `tokens`, rows [T, W]. Progress is reported whenever a batch is on disk.
+        Raises CacheError if an image cannot be read or decoded (earlier ones stay cached), if the encoder has no
+        tokens, or if the cache folder is not writable.
         """
         table, keys = self._table(kind), [_content_key(path) for path in paths]
         return self._filled(table, "images", keys, paths, lambda batch: self._images(batch, kind), on_progress)
 
     def text_rows(
-        self,
-        texts: Sequence[str | None],
-        kind: str = "text_embedding",
-        *,
-        on_progress: Progress = _quiet,
+        self, texts: Sequence[str | None], kind: str = "text_embedding", *, on_progress: Progress = quiet
     ) -> Rows:
-        """Features of texts, as `rows` gives those of images; an image without a text has a row of zeros.
+        """Features of R texts, like `rows` for images; None and blank texts have a row of zeros.
 
-        Args:
-            texts: R texts; None and blanks stand for a missing one.
-            kind: `text_embedding` or `text_tokens`.
-            on_progress: called with texts done and texts to do, whenever a batch is on disk.
-
-        Returns:
-            R rows: embedding [D] or tokens [L, V], zeros behind a text's end.
-
-        Raises:
-            CacheError: the encoder has no text tokens, or the cache folder is not writable.
+        `kind` is `text_embedding`, rows [D], or `text_tokens`, rows [L, V], zeros after a text's end.
         """
         given = [text if text and text.strip() else "" for text in texts]
         table, keys = self._table(kind), [hashlib.sha256(text.encode()).hexdigest() for text in given]
@@ -152,7 +110,7 @@ class FeatureCache:
         encode: Callable[[Sequence[S]], npt.NDArray[np.float32]],
         on_progress: Progress,
     ) -> Rows:
-        """The rows of some keys; those that a table lacks are made first."""
+        """The rows of some keys; those that a table lacks are encoded first."""
         with table.locked():
             known = table.known()
             missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in known}
@@ -166,10 +124,11 @@ class FeatureCache:
         return Rows(table.open(len(known)), np.array([known[key] for key in keys], dtype=np.int64))
 
     def _table(self, kind: str) -> FeatureTable:
-        folder = self.text_folder if kind in TEXT_KINDS else self.folder
+        encoder, folder = self.encoder, self.folder
+        if kind in TEXT_KINDS:
+            folder = self.root / f"{encoder.tag}-text-{encoder.text_fingerprint}"
         if kind in ("embedding", "text_embedding"):
-            return FeatureTable(folder, kind, (self.encoder.embedding_width,), np.float32)
-        encoder = self.encoder
+            return FeatureTable(folder, kind, (encoder.embedding_width,), np.float32)
         of_texts = (encoder.text_token_count, encoder.text_token_width)
         shape = of_texts if kind == "text_tokens" else (encoder.token_count, encoder.token_width)
         if not shape[0]:
@@ -190,7 +149,7 @@ class FeatureCache:
         try:
             return to_pixels(path.read_bytes(), self.encoder.spec)
         except ImageError as error:
-            raise CacheError(f"{path}: {error}; take it out of the data (`mlclip data` finds such files)") from error
+            raise CacheError(f"{path}: {error}; remove it (`mlclip data` finds such files)") from error
 
     def _texts(self, texts: Sequence[str], kind: str) -> npt.NDArray[np.float32]:
         encoder = self.encoder

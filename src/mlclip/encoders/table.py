@@ -21,13 +21,9 @@ _KEY_BYTES = 65  # 64 hex digits and a newline
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Rows of one shape and type, each with a key; a row counts when its key is complete on disk.
+    """Rows of one shape and type, each with a key, in two files named after the `kind` in a folder.
 
-    Attributes:
-        folder: where its two files lie; made where it does not exist.
-        kind: their name.
-        shape: of a row.
-        dtype: float32 or float16.
+    A row counts when its key is complete on disk.
     """
 
     folder: Path
@@ -42,11 +38,7 @@ class FeatureTable:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other writers out of the folder.
-
-        Raises:
-            CacheError: the folder cannot be used, at the start or by what is done meanwhile.
-        """
+        """Keep other writers out of the folder, and turn errors of writing into CacheError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "lock").open("w") as lock:
@@ -56,7 +48,7 @@ class FeatureTable:
             raise CacheError(f"cannot use the features cache {self.folder}: {error}") from error
 
     def known(self) -> dict[str, int]:
-        """Key to row, after cutting off what an interrupted writer left half done; call it `locked`."""
+        """Key to row, after truncating the incomplete rows of an interrupted writer; call it `locked`."""
         if not (self._rows.exists() and self._keys.exists()):
             return {}
         count = min(self._rows.stat().st_size // self.row_bytes, self._keys.stat().st_size // _KEY_BYTES)
@@ -72,13 +64,9 @@ class FeatureTable:
         batch_size: int,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        """Add rows; call it `locked`.
+        """Add a row for every key, `encode`d from its source in batches; call it `locked`.
 
-        Args:
-            sources: key to what its row is made from.
-            encode: makes rows float32 [b, ...] of up to `batch_size` sources; what was added before it raises stays.
-            batch_size: sources at a time.
-            on_progress: called with rows done and rows to do, whenever a batch is on disk.
+        `encode` returns float32 [b, ...]; rows added before it raises stay. Batches on disk are reported.
         """
         todo = list(sources.items())
         with self._rows.open("ab") as rows, self._keys.open("a") as keys:

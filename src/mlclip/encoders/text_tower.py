@@ -1,12 +1,10 @@
 """The text tower of an open_clip model: token ids in, an embedding and tokens out.
 
 CLIP keeps the tower's layers on the model itself, later families in `model.text`; both are read through open_clip's
-`forward_intermediates`. Towers of other libraries (Hugging Face's) give an embedding only.
+`forward_intermediates`. Towers of other libraries (Hugging Face's) return an embedding only.
 """
 
 from __future__ import annotations
-
-import hashlib
 
 import open_clip
 import torch
@@ -18,7 +16,7 @@ CLIP_VOCABULARY = 49408
 
 
 def text_shape(model: nn.Module) -> tuple[int, int]:
-    """Give L, the context length, and V, the width of a text's tokens; zeros where the tower's cannot be taken."""
+    """L, the context length, and V, the width of a text's tokens; zeros if the tower's tokens are inaccessible."""
     if isinstance(model, open_clip.CLIP):
         return model.context_length, model.ln_final.weight.shape[0]
     text = getattr(model, "text", None)
@@ -28,33 +26,19 @@ def text_shape(model: nn.Module) -> tuple[int, int]:
 
 
 def read_text(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a text tower that has a `text_shape`.
-
-    Args:
-        model: an open_clip model.
-        token_ids: int64 [n, L], as its tokenizer makes them.
+    """Run a text tower that has a `text_shape` on int64 [n, L], as the model's tokenizer makes them.
 
     Returns:
         embedding float32 [n, D], L2-normalised; tokens float32 [n, L, V] after the final norm, before pooling, zeros
-        behind a text's end.
+        after a text's end.
     """
     outputs = model.forward_intermediates(text=token_ids, text_indices=1, normalize_intermediates=True)  # type: ignore[operator]
     tokens = outputs["text_intermediates"][0]
     return outputs["text_features"].float(), (tokens * _within(model, token_ids)[:, :, None]).float()
 
 
-def text_fingerprint(model: nn.Module) -> str:
-    """Hex digest of the text tower's weights: all of the model's but the image tower's."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        if not key.startswith("visual."):
-            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def has_clip_tokens(tokenizer: object) -> bool:
-    """Tell whether a tokenizer gives CLIP's own ids of the whole, lower-cased text."""
+    """Whether a tokenizer returns CLIP's own ids of the whole, lower-cased text."""
     return (
         isinstance(tokenizer, SimpleTokenizer)
         and tokenizer.vocab_size == CLIP_VOCABULARY
@@ -66,8 +50,8 @@ def has_clip_tokens(tokenizer: object) -> bool:
 def _within(model: nn.Module, token_ids: Tensor) -> Tensor:
     """Which positions belong to the text, bool [n, L].
 
-    Where the tower pools at the end token, that is all up to there (CLIP pads with 0, and 0 is also the id of a
-    "!" inside a word); else all that are not padding.
+    Where the tower pools at the end token, these are the positions up to it (CLIP pads with 0, which is also the id of
+    a "!" inside a word); otherwise all that are not padding.
     """
     text = getattr(model, "text", None)
     if isinstance(text, TextTransformer) and text.pool_type != "argmax":

@@ -1,17 +1,17 @@
-"""Heads: what turns a frozen encoder's features into one logit or score a class.
+"""Heads turn a frozen encoder's features into one logit or score per class.
 
-`HEADS` maps the name that people type to a class that follows `Head`; everything else (training, export, serving) is
-driven by this table.
+`HEADS` maps the name that people type to a subclass of `Head`. Training, export and serving know heads from this table
+only: a new head is one file and one entry here.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.errors import TrainError
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.classnet import ClassNet
 from mlclip.heads.fusion import FusionHead
-from mlclip.heads.growth import Growth
 from mlclip.heads.knn1 import NearestNeighbor
 from mlclip.heads.mld import MLDecoder
 from mlclip.heads.neighbornet import NeighborNet
@@ -20,32 +20,24 @@ from mlclip.heads.powerset import PowersetHead
 from mlclip.heads.siglip import SiglipHead
 from mlclip.heads.sigmoid import SigmoidHead
 from mlclip.heads.tip import TipAdapter
+from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, PythonModel, Range
 from mlclip.heads.zeroshot import ZeroShot
 
 __all__ = [
     "HEADS",
     "Choice",
-    "ClassNet",
     "Examples",
     "FeatureShapes",
-    "FusionHead",
     "Growth",
     "Head",
     "LabelTexts",
-    "MLDecoder",
-    "NearestNeighbor",
-    "NeighborNet",
-    "NeighborSearch",
-    "PowersetHead",
+    "PythonModel",
     "Range",
-    "SiglipHead",
-    "SigmoidHead",
-    "TipAdapter",
-    "ZeroShot",
     "build_head",
+    "find_head",
 ]
 
-METHODS: tuple[type[Head], ...] = (
+_HEADS: tuple[type[Head], ...] = (
     SigmoidHead,
     MLDecoder,
     PowersetHead,
@@ -58,22 +50,16 @@ METHODS: tuple[type[Head], ...] = (
     TipAdapter,
     FusionHead,
 )
-HEADS: dict[str, type[Head]] = {head.name: head for head in METHODS}
+HEADS: dict[str, type[Head]] = {head.name: head for head in _HEADS}
+
+
+def find_head(name: str) -> type[Head]:
+    """The head of a name; raises TrainError."""
+    if name not in HEADS:
+        raise TrainError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
+    return HEADS[name]
 
 
 def build_head(name: str, classes: int, shapes: FeatureShapes, **options: Any) -> Head:
-    """Build an untrained head.
-
-    Args:
-        name: a key of HEADS.
-        classes: N.
-        shapes: widths of the encoder's features.
-        options: the head's own options; see its class.
-
-    Raises:
-        ValueError: unknown head, an option out of range, or tokens asked of an encoder that has none.
-        TypeError: the head has no such option.
-    """
-    if name not in HEADS:
-        raise ValueError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
-    return HEADS[name].build(classes, shapes, **options)
+    """Build an untrained head of HEADS for N classes; raises TrainError if there is none, and as `Head.build`."""
+    return find_head(name).build(classes, shapes, **options)

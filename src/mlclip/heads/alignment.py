@@ -1,9 +1,9 @@
-"""The alignment loss: the decoder's output learns to lie near the texts of an image's labels.
+"""The alignment loss: the decoder's output is trained to lie near the texts of an image's labels.
 
 Aktas and Garcia ("CLIP-based Few-Shot Multi-Label Classification Methods", III.D) add to the classification loss "an
 alignment loss coming from the similarity of text and image embeddings", with fixed text embeddings. With CLIP frozen
-the similarity of CLIP's own two embeddings is a constant and teaches nothing, so here the decoder's output takes the
-image's place.
+the similarity of CLIP's own two embeddings is a constant without a gradient, so here the decoder's output replaces the
+image embedding.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PROMPT = "a photo of a {}"
-
 
 class AlignmentLoss(nn.Module):
     """Project the decoded groups' mean to the text space; contrast the image's labels with all others.
 
-    Args:
-        text: float32 [N, D], the label texts' embeddings, L2-normalised; fixed.
-        width: E, the decoder's width.
+    `text` is float32 [N, D], the label texts' embeddings, L2-normalised and fixed; `width` is E, the decoder's width.
     """
 
     text: Tensor
@@ -34,15 +30,10 @@ class AlignmentLoss(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, decoded: Tensor, targets: Tensor) -> Tensor:
-        """Loss of a batch.
+        """The decoder's output [B, K, E] and targets [B, N], 0 or 1, to a scalar.
 
-        Args:
-            decoded: float [B, K, E], the decoder's output.
-            targets: 0 or 1, [B, N].
-
-        Returns:
-            Scalar: mean over the images that have labels of the cross entropy between softmax(scale * cosines) and
-            the uniform distribution over the image's labels; 0 where no image has one.
+        It is the mean, over the images with labels, of the cross entropy between softmax(scale * cosines) and the
+        uniform distribution over the image's labels; 0 where no image has a label.
         """
         image = F.normalize(self.project(decoded.mean(dim=1)), dim=-1)
         logits = self.log_scale.clamp(max=math.log(100)).exp() * image @ self.text.T

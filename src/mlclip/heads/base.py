@@ -1,10 +1,10 @@
-"""What a head must offer, and what it is given."""
+"""The interface of heads: all that training, evaluation, extension and export use of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,106 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from mlclip.encoders.features import Features
+from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, PythonModel, Range
 from mlclip.settings import UNTRAINED, TrainConfig
-
-if TYPE_CHECKING:
-    from mlclip.heads.growth import Growth
-
-
-@dataclass(frozen=True)
-class FeatureShapes:
-    """Widths of an encoder's features; 0 where there are none.
-
-    Attributes:
-        embedding_width: D, of images and of texts.
-        token_count: T.
-        token_width: W.
-        text_token_count: L, the text tower's context length.
-        text_token_width: V, its width.
-    """
-
-    embedding_width: int
-    token_count: int
-    token_width: int
-    text_token_count: int = 0
-    text_token_width: int = 0
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled images as a head sees them.
-
-    Attributes:
-        features: R rows of each of the head's inputs.
-        targets: uint8 [R, N], 0 or 1.
-        ids: R names of the images.
-    """
-
-    features: Features
-    targets: npt.NDArray[np.uint8]
-    ids: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-@dataclass(frozen=True)
-class LabelTexts:
-    """The labels as words, and the text tower that reads them.
-
-    Attributes:
-        labels: N class names.
-        encode: texts to float32 [len(texts), D], L2-normalised.
-    """
-
-    labels: tuple[str, ...]
-    encode: Callable[[Sequence[str]], Tensor]
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers to search: from `low` to `high`, both included; `log` spreads them evenly in the logarithm.
-
-    Where the option is a list of numbers, `each` names the entry of the head's `config`, itself a list, that has as
-    many items: `"weights": Range(0, 100, each="contexts")` is one weight a context.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    integer: bool = False
-    each: str | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Values to search."""
-
-    values: tuple[Any, ...]
 
 
 class Head(nn.Module):
-    """A torch module from features to one logit or score a class, that can say how to build it again.
+    """A torch module from features to one logit or score per class, which can describe how to build it again.
 
-    `forward` takes the features that `inputs` names, in that order, float32: `embedding` [B, D], `tokens` [B, T, W],
-    `text_embedding` [B, D], `text_tokens` [B, L, V]; the last two are zeros for images without a text. It gives what
-    `outputs` names: one tensor, or a tuple where there are several.
+    Every head is built with `classes`, N, and most with `width`, D. `forward` takes the features that `inputs` names,
+    in that order, float32: `embedding` [B, D], `tokens` [B, T, W], `text_embedding` [B, D], `text_tokens` [B, L, V];
+    the last two are zeros for images without a text. It returns what `outputs` names: a tensor, or a tuple of several.
 
-    A head's life: `build`, `prepare`, gradient steps as `defaults` say (none with `epochs=0`), `finish`.
+    A head's life: `build`, `prepare`, gradient steps with the settings in `defaults` (none with `epochs=0`), `finish`.
 
     Attributes:
         name: the word people type, and its key in HEADS.
-        defaults: settings of its training where none are given.
+        defaults: settings of its training unless others are given.
         search: what `mlclip tune` may vary: names of options, or `training.NAME` for settings of the training.
+        growth_rate: factor on a run's learning rate when it is extended, since few parameters take larger steps.
+        growth_note: why the scores of old classes may change when the head is `extended`; empty where they stay.
+        trains_encoder: training moves both towers of the encoder too, so the run has an encoder of its own.
+        uses_text_tower: label texts are in its weights, or it reads texts; it does not fit another text tower.
         inputs: the features it reads.
         outputs: first `logits` or `scores` (in [0, 1]), float32 [B, N]. A head that can name the references behind
             its answer adds `reference_index` int32 and `reference_weight` float32, both [B, R'], heaviest first,
             weight 0 where fewer than R' took part.
         config: keyword arguments that build this head again, plain JSON values; `classes` is N.
         reference_ids: names of the R images that the head keeps as references; empty where it keeps none.
-        uses_text_tower: label texts are in its weights, or it reads texts; another text tower would not fit it.
-        growth_rate: factor on a run's learning rate when it is extended: what is trained then alone takes larger steps.
-        growth_note: why the scores of old classes may move when the head is `extended`; empty where they stay.
+        decoder_width: E of what `decode` returns; 0 for heads without a decoder, which take no alignment loss.
+        text_batch: label texts per training step, at most, where `trains_encoder`.
     """
 
     name: ClassVar[str]
@@ -119,58 +48,132 @@ class Head(nn.Module):
     search: ClassVar[Mapping[str, Range | Choice]] = {}
     growth_rate: ClassVar[float] = 1.0
     growth_note: ClassVar[str] = ""
-    inputs: tuple[str, ...]
+    trains_encoder: ClassVar[bool] = False
+    uses_text_tower: bool = False
+    inputs: tuple[str, ...] = ("embedding",)
     outputs: tuple[str, ...] = ("logits",)
     config: dict[str, Any]
     reference_ids: tuple[str, ...] = ()
-    uses_text_tower: bool = False
+    decoder_width: int = 0
+    text_batch: int = 0
+    _facts: Mapping[str, Any] = {}
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build an untrained head for an encoder's feature widths.
+        """Build an untrained head for an encoder's feature widths; here for heads that read the embedding alone.
 
         Raises:
             ValueError: an option is out of range, or the encoder lacks what the head reads.
             TypeError: the head has no such option.
         """
-        raise NotImplementedError
+        return cls(classes, shapes.embedding_width, **options)
+
+    def rebuilt(self, **changes: Any) -> Self:
+        """A new, untrained head with this one's config except for the changes."""
+        return type(self)(**self.config | changes)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """Take from the data, before any gradient step, what the head keeps: references, label texts, label sets."""
 
     def loss(self, features: Sequence[Tensor], targets: Tensor) -> Tensor | None:
-        """The head's own loss, a scalar; None where the configured one of LOSSES, on its logits, applies.
-
-        Args:
-            features: float32, one tensor an input, [B, ...].
-            targets: float32 [B, N].
-        """
+        """The head's own loss, a scalar, of its inputs and targets [B, N]; None to apply the configured loss."""
         return None
 
     def finish(self, validation: Examples) -> None:
-        """Fit, after the last gradient step, what is fitted on validation images."""
+        """Fit parameters on validation images, after the last gradient step."""
 
     def extended(self, growth: Growth) -> Self:
-        """This head with further classes behind its own; it stays as it is itself.
+        """A copy of this head with further classes after its own.
 
-        Scores of its own classes stay equal up to rounding, but where `growth_note` says why not.
-
-        Raises:
-            ValueError: the method takes no further classes, and why.
+        Scores of its own classes stay equal up to rounding, unless `growth_note` says why not. Heads that take no
+        further classes raise a ValueError that says why.
         """
         raise ValueError(f"{self.name} takes no further classes: train a new head on all labels")
 
     def facts(self) -> dict[str, Any]:
-        """What a run should record of how this head was made, plain JSON values by name."""
-        return {}
+        """What a run should record about how this head was made, plain JSON values by name."""
+        return dict(self._facts)
+
+    def caveats(self, targets: npt.NDArray[np.uint8], split: str) -> list[str]:
+        """What limits this head's figures on a split with these targets [R, N], one sentence each."""
+        return []
+
+    def python_model(self) -> PythonModel | None:
+        """The Triton Python model that serves this head; None for heads that become graphs."""
+        return None
+
+    @property
+    def names_references(self) -> bool:
+        """Whether an answer names the references behind it; only then can references be added and removed."""
+        return "reference_index" in self.outputs
+
+    def reference_features(self) -> Tensor:
+        """The references' embeddings, float32 [R, D], in the order of `reference_ids`."""
+        raise NotImplementedError
 
     def reference_targets(self) -> Tensor:
-        """Labels of the references, as zeros and ones: [R, N], in the order of `reference_ids`."""
+        """The references' labels, 0 or 1, [R, N], in the order of `reference_ids`."""
         raise NotImplementedError
+
+    def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
+        """The same head with R other references, where it `names_references`.
+
+        Features, float32 [R, D], L2-normalised, are kept bit for bit. Targets are 0 or 1, [R, N]; N may differ.
+        """
+        raise NotImplementedError
+
+    def decode(self, *features: Tensor) -> Tensor:
+        """The decoder's output before the readout, [B, K, E], where there is a `decoder_width`."""
+        raise NotImplementedError
+
+    def read(self, decoded: Tensor) -> Tensor:
+        """Logits [B, N] from the decoder's output [B, K, E]."""
+        raise NotImplementedError
+
+    def pair_logits(self, embedding: Tensor, texts: Tensor) -> Tensor:
+        """Logits [B, M] of every pair of an image [B, D] and a label text [M, D], where it `trains_encoder`."""
+        raise NotImplementedError
+
+    def calibrate(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8]) -> None:
+        """Choose, before the encoder is trained, where training starts.
+
+        Logits are float32 [R, N], from `pair_logits` of the validation images and all label texts.
+        """
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a head of N classes is given to take M further ones.
+
+    Attributes:
+        train: images with targets [R, N + M], the known classes first.
+        validation: the same for the images that decide when to stop.
+        texts: all N + M labels as words.
+        known: N.
+        training_asked: training was requested, so a head that does not need it trains what it can.
+        fit: takes a newly built head of the M new classes alone through `prepare`, gradient steps and `finish`.
+    """
+
+    train: Examples
+    validation: Examples
+    texts: LabelTexts
+    known: int
+    training_asked: bool
+    fit: Callable[[Head], None]
+
+    @property
+    def new_texts(self) -> LabelTexts:
+        """The M new classes as words."""
+        return replace(self.texts, labels=self.new_labels)
+
+    @property
+    def new_labels(self) -> tuple[str, ...]:
+        """Names of the M new classes."""
+        return self.texts.labels[self.known :]
 
 
 def first_output(head: Head, features: Sequence[Tensor]) -> Tensor:
-    """A head's logits or scores, float32 [B, N], without what may come behind them."""
+    """A head's logits or scores, float32 [B, N], without any outputs after them."""
     output = head(*features)
     first: Tensor = output if isinstance(output, Tensor) else output[0]
     return first

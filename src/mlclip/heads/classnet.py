@@ -4,18 +4,18 @@ Per class, a softmax over the similarities of that class's references only, then
 [-1, 1] to [0, 1]: between the mean similarity (temperature 0) and the highest one (temperature towards infinity).
 Bynke 2022, "Multi-label image classification with language-image models" (master's thesis, NTNU; document 002), 3.2.3.
 
-The thesis expands the similarities to [B, R, N] and masks what does not belong. Here the P pairs of class and
-reference are listed instead, in chunks of one class each, and a class's chunks are summed up afterwards: besides the
-similarities [R, B] only [P, B] is held, and a pair is an image's label. Measured at B = 32, R = 80,000, N = 159,
-D = 512, P = 146,455 (164 MB of weights; one [B, R, N] tensor would be 1,628 MB): 130 MB in torch, 290 MB for a step of
-fine-tuning, of which F's gradient is 164 MB, and 240 MB in onnxruntime.
+The thesis expands the similarities to [B, R, N] and masks the other classes' references. Here the P pairs of class and
+reference are listed instead, in chunks of one class each, and a class's chunks are summed afterwards: beside the
+similarities [R, B] only [P, B] is held, and P is the number of labels of all images. Measured at B = 32, R = 80,000,
+N = 159, D = 512, P = 146,455 (164 MB of weights; one [B, R, N] tensor would be 1,628 MB): 130 MB in torch, 290 MB for a
+step of fine-tuning, of which F's gradient is 164 MB, and 240 MB in onnxruntime.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,42 +23,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
-from mlclip.heads.growth import Growth
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
+from mlclip.heads.values import Choice, Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
 
 CHUNK = 64
-"""So many pairs a chunk at most."""
+"""Most pairs per chunk."""
 
 
 class ClassNet(Head):
     """A softmax-weighted mean of similarities for each class; a class without references scores 0.
 
     Fine-tuning moves the references F by the mean squared error of the scores; the temperature stays, and nothing
-    has a bias. After it similarities may leave [-1, 1]; scores are cut to [0, 1] then. As the net is, its scores crowd
-    around 0.5 to 0.9. The thesis fine-tunes by SGD at large rates; the defaults get there in fewer epochs by Adam.
+    has a bias. Similarities may then leave [-1, 1]; scores are clamped to [0, 1]. Without fine-tuning, scores crowd
+    around 0.5 to 0.9. The thesis fine-tunes with SGD at large rates; Adam, the default, needs fewer epochs.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
-        prototypes: so many averaged references a class; None keeps every training image.
+        prototypes: averaged references per class; None keeps every training image.
         grouping: how prototypes are grouped: `random` or `kmeans`. Empty groups are left out.
         temperature: factor on the similarities in the softmax, at least 0.
         fine_tune: train F.
-        references: R, which `prepare` finds out.
-        pairs: S and C, the shape of the table of pairs, which `prepare` finds out.
-        chunks: K, chunks of the largest class, which `prepare` finds out.
     """
 
-    name: ClassVar[str] = "classnet"
-    defaults: ClassVar[TrainConfig] = TrainConfig(schedule="cosine", lr=0.03, batch_size=64, epochs=30, patience=30)
-    search: ClassVar[Mapping[str, Range | Choice]] = {
+    name = "classnet"
+    defaults = TrainConfig(schedule="cosine", lr=0.03, batch_size=64, epochs=30, patience=30)
+    search = {
         "temperature": Range(0.3, 100, log=True),
         "training.epochs": Range(10, 60, integer=True),
         "training.batch_size": Choice((32, 64, 128)),
     }
 
+    outputs = ("scores",)
     pairs: Tensor
     paired: Tensor
     chunks: Tensor
@@ -85,14 +81,7 @@ class ClassNet(Head):
             "classes": classes, "width": width, "prototypes": prototypes, "grouping": grouping,
             "temperature": temperature, "fine_tune": fine_tune,
         }  # fmt: skip
-        self.inputs = ("embedding",)
-        self.outputs = ("scores",)
         self._keep(torch.zeros(references, width), np.full(tuple(pairs), -1), np.full((classes, chunks), -1))
-
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """The training images, or their prototypes, become the references of their classes."""
@@ -106,10 +95,10 @@ class ClassNet(Head):
         self._keep(torch.from_numpy(embedding), *_chunked(targets))
 
     def extended(self, growth: Growth) -> Self:
-        """References of the new classes, made and fine-tuned by themselves; no class sees another's."""
-        new = type(self)(**self.config | {"classes": len(growth.new_labels)})
+        """References of the new classes, made and fine-tuned on their own; no class sees another's."""
+        new = self.rebuilt(classes=len(growth.new_labels))
         growth.fit(new)
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         pairs = _stacked(_table(self.pairs, self.paired), _table(new.pairs, new.paired), len(self.references))
         chunks = _stacked(_table(self.chunks, self.chunked), _table(new.chunks, new.chunked), len(self.pairs))
         whole._keep(torch.cat([self.references, new.references]).detach(), pairs, chunks)
@@ -120,7 +109,7 @@ class ClassNet(Head):
         return self._scores(embedding).clamp(0, 1)
 
     def loss(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Mean squared error of the scores, before they are cut to [0, 1]."""
+        """Mean squared error of the scores, before they are clamped to [0, 1]."""
         return F.mse_loss(self._scores(*features), targets)
 
     def _scores(self, embedding: Tensor) -> Tensor:
@@ -137,8 +126,8 @@ class ClassNet(Head):
     def _weigh(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """exp(t (v - m)) of values v [G, C, B], 0 where the mask [G, C] is false, and each group's maximum m [G, B].
 
-        Subtracting each group's own maximum keeps the weights of one group from vanishing because another is nearer.
-        No gradient goes through the maxima: they cancel out of the weighted mean.
+        Subtracting its own maximum keeps a group's weights from vanishing because another group is nearer. The maxima
+        cancel out of the weighted mean, so they need no gradient.
         """
         inside = mask[..., None]
         peak = values.detach().masked_fill(~inside, -math.inf).amax(dim=1)
@@ -146,10 +135,7 @@ class ClassNet(Head):
         return torch.where(inside, (self.config["temperature"] * below).exp(), 0.0), peak
 
     def _keep(self, references: Tensor, pairs: npt.NDArray[np.int64], chunks: npt.NDArray[np.int64]) -> None:
-        """Take references [R, D], a table of pairs [S, C] of rows of them, and one of chunks [N, K] of rows of that.
-
-        -1 fills both tables up.
-        """
+        """Keep references [R, D], pairs [S, C] of their rows, and chunks [N, K] of rows of pairs; -1 is padding."""
         self.config |= {"references": len(references), "pairs": list(pairs.shape), "chunks": chunks.shape[1]}
         self.references = nn.Parameter(references, requires_grad=self.config["fine_tune"])
         for name, table in (("pair", pairs), ("chunk", chunks)):
@@ -158,10 +144,7 @@ class ClassNet(Head):
 
 
 def _chunked(targets: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Lay out which references [R, N] belong to each class: pairs [S, C] and chunks [N, K] of `_keep`.
-
-    A line of pairs holds up to C references of one class; small classes have one line, large ones several.
-    """
+    """Which references [R, N] belong to each class: pairs [S, C], up to C per line, and chunks [N, K] of `_keep`."""
     if not targets.any():
         raise ValueError("no image has a label: references need labelled images")
     members = [np.flatnonzero(column) for column in targets.T]
@@ -173,16 +156,16 @@ def _chunked(targets: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt
 
 
 def _filled_up(rows: Sequence[npt.NDArray[np.int64]], width: int) -> npt.NDArray[np.int64]:
-    """Rows of unequal length as one table [len(rows), width], -1 behind each."""
+    """Rows of unequal length as one table [len(rows), width], padded with -1."""
     return np.array([np.pad(row, (0, width - len(row)), constant_values=-1) for row in rows], dtype=np.int64)
 
 
 def _table(rows: Tensor, inside: Tensor) -> npt.NDArray[np.int64]:
-    """A kept table as `_keep` takes it: -1 where nothing is."""
+    """A kept table as `_keep` takes it."""
     return torch.where(inside, rows, -1).numpy()
 
 
 def _stacked(old: npt.NDArray[np.int64], new: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
-    """One table below another, whose numbers start at `offset`; the narrower one is filled up."""
+    """One table below another, whose numbers start at `offset`; the narrower one is padded."""
     moved = np.where(new >= 0, new + offset, -1)
     return _filled_up([*old, *moved], max(old.shape[1], new.shape[1]))

@@ -1,9 +1,9 @@
-"""Contexts that labels are put into, their weights, and translations: what the files say.
+"""Files of contexts that labels are put into, with weights, and files of translations.
 
-A context is a text with one `{}` where the label goes, such as `a photo of a {}`. Where labels are translated, a
-context in front of which a language stands, `[de] ein Foto von {}`, takes that language's words, and `[labels]` takes
-the labels as they are; a context without one is used with every language in turn. So contexts of several languages
-stand side by side, each with a weight of its own, and tuning decides between them.
+A context is a text with one `{}` where the label goes, such as `a photo of a {}`. With translations, a context may
+start with a language: `[de] ein Foto von {}` takes that language's words, and `[labels]` takes the labels unchanged. A
+context without a language is used with every language in turn. Each resulting context has its own weight, so tuning can
+choose among languages.
 """
 
 from __future__ import annotations
@@ -18,21 +18,18 @@ from mlclip.errors import DataError
 
 FULL_WEIGHT = 100.0
 LABELS = "labels"
-"""Stands where a language may: the labels as they are."""
+"""In place of a language: the labels unchanged."""
 _TAGGED = re.compile(r"\[([^\[\]\s]+)\] *(.*)", re.DOTALL)
 
 Words = Mapping[str, str]
-"""Label to its word in one language; labels that are missing stay as they are."""
+"""Label to its word in one language; labels without a word stay unchanged."""
 
 
 def read_contexts(path: Path) -> list[tuple[str, float]]:
-    """Read contexts and their weights.
+    """Read contexts and their weights; raises DataError.
 
-    The file has one context a line, UTF-8; behind a tab its weight may follow, 100 where it does not. Empty lines
-    and lines that start with `#` are left out.
-
-    Raises:
-        DataError: the file cannot be read, holds no context, or a weight is no number.
+    The file is UTF-8 with one context per line, optionally followed by a tab and its weight, otherwise 100. Empty lines
+    and lines that start with `#` are skipped.
     """
     contexts = []
     for number, line in enumerate(_read(path).splitlines(), 1):
@@ -42,18 +39,15 @@ def read_contexts(path: Path) -> list[tuple[str, float]]:
             except ValueError as error:
                 raise DataError(f"{path}:{number}: {error}") from None
     if not contexts:
-        raise DataError(f"{path} holds no context: write one a line, such as 'a photo of a {{}}'")
+        raise DataError(f"{path} holds no context: write one per line, such as 'a photo of a {{}}'")
     return contexts
 
 
 def read_translations(paths: Iterable[Path]) -> dict[str, Words]:
-    """Read translations, each file a JSON object.
+    """Read translations from JSON files; raises DataError.
 
-    A file `de.json` that maps labels to words gives the language `de`; one that maps languages to such objects
-    gives those.
-
-    Raises:
-        DataError: a file cannot be read, is no such object, or a language or label is given twice.
+    A file `de.json` that maps labels to words defines the language `de`; a file that maps languages to such objects
+    defines these languages.
     """
     found: dict[str, Words] = {}
     for path in paths:
@@ -74,16 +68,12 @@ def read_translations(paths: Iterable[Path]) -> dict[str, Words]:
 
 
 def split_weight(line: str) -> tuple[str, float]:
-    """A context and its weight, which may follow behind a tab; 100 where it does not.
-
-    Raises:
-        ValueError: the weight is no number.
-    """
+    """A context and its weight, 100 unless one follows after a tab; raises ValueError."""
     context, _, weight = (part.strip() for part in line.partition("\t"))
     try:
         return context, float(weight) if weight else FULL_WEIGHT
     except ValueError:
-        raise ValueError(f"{weight!r} is no weight: give a number from 0 to 100") from None
+        raise ValueError(f"{weight!r} is not a weight: give a number from 0 to 100") from None
 
 
 def split_language(context: str) -> tuple[str | None, str]:
@@ -93,7 +83,7 @@ def split_language(context: str) -> tuple[str | None, str]:
 
 
 def is_language(name: str) -> bool:
-    """Whether a language may be called so: no space, no bracket, and not `labels`."""
+    """Whether a name is valid for a language: no space, no bracket, and not `labels`."""
     return name != LABELS and _TAGGED.fullmatch(f"[{name}]") is not None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm decoder layer without self-attention; the residual of the removed self-attention stays."""
+    """Post-norm decoder layer without self-attention, but with its residual connection."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class DecoderLayer(nn.Module):
         return self.read(self.norm1(target + self.residual_dropout(target)), memory)
 
     def read(self, target: Tensor, memory: Tensor) -> Tensor:
-        """What follows where a self-attention may have been: the same shapes."""
+        """The part after the place of the self-attention; same shapes."""
         target = self.norm2(target + self.residual_dropout(self._attend(target, memory)))
         hidden = self.inner_dropout(F.relu(self.up(target)))
         output: Tensor = self.norm3(target + self.residual_dropout(self.down(hidden)))
@@ -50,10 +50,10 @@ class DecoderLayer(nn.Module):
         return output
 
     def _attend_from_queries(self, query: Tensor, memory: Tensor, dropout: float) -> Tensor:
-        """The same attention with the projections moved to the side of the queries: [B, heads, K, E / heads].
+        """The same attention with the projections applied to the queries: [B, heads, K, E / heads].
 
-        (W q) . m = q . (W^T m), so keys and values of all T tokens need not be made. The keys' bias adds the same
-        to all logits of a query, which softmax does not see.
+        (W q) . m = q . (W^T m), so keys and values of all T tokens need not be computed. The keys' bias adds the same
+        value to all logits of a query, which softmax ignores.
         """
         key, value = (weight.unflatten(0, (self.heads, -1)) for weight in self.key_value.weight.chunk(2))
         bias = self.key_value.bias.chunk(2)[1].view(self.heads, 1, -1)
@@ -69,14 +69,14 @@ class DecoderLayer(nn.Module):
 
 
 def _by_head(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply [B, heads, K, E] by each head's own weight [heads, E, F]: one product a head, all images in it."""
+    """Multiply [B, heads, K, E] by each head's own weight [heads, E, F]: one product per head for all images."""
     product = x.transpose(0, 1).flatten(1, 2) @ weight
     output: Tensor = product.unflatten(1, (-1, x.shape[2])).transpose(0, 1)
     return output
 
 
 def _few_queries(queries: int, heads: int, memory: Tensor) -> bool:
-    """Whether projecting K queries costs less than projecting T tokens, in multiplications a layer."""
+    """Whether projecting K queries costs less than projecting T tokens, in multiplications per layer."""
     tokens, width = memory.shape[1:]
     return queries * (width + heads * tokens) < tokens * (width + queries)
 
@@ -85,7 +85,7 @@ class GroupLayer(nn.Module):
     """Group k's output gives the logits of its own classes: [B, K, E] to [B, N] in one batched product.
 
     Class n is slot n % f of group n // f with f = ceil(N / K). Where that layout would leave groups without a
-    class (N = 46, K = 45 has 22 of them), classes are spread evenly instead: the first N % K groups get one more.
+    class (22 of them for N = 46, K = 45), classes are spread evenly instead: the first N % K groups get one more.
     """
 
     index: Tensor | None
@@ -127,7 +127,7 @@ class SharedReadout(nn.Linear):
 
 
 class SegmentedReadout(nn.Module):
-    """Each part's readout reads its own groups: [B, K, E] to [B, N], part after part."""
+    """Each part's readout reads its own groups: [B, K, E] to [B, N]."""
 
     def __init__(self, parts: Sequence[nn.Module], groups: Sequence[int]) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class SegmentedReadout(nn.Module):
 
 
 class LearnedQueries(nn.Module):
-    """K query vectors [K, E], trained or kept as drawn."""
+    """K query vectors [K, E], trained or kept at their random initial values."""
 
     def __init__(self, groups: int, width: int, learned: bool) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class LearnedQueries(nn.Module):
 
 
 class TextQueries(nn.Module):
-    """One query a class: its text embedding [N, D], projected to E. Set `text` to add or replace classes."""
+    """One query per class: its text embedding [N, D], projected to E. Set `text` to add or replace classes."""
 
     text: Tensor
 
@@ -161,12 +161,6 @@ class TextQueries(nn.Module):
         self.register_buffer("text", torch.zeros(classes, text_width))
         self.project = nn.Linear(text_width, width)
 
-    def let_train(self) -> None:
-        """Make the texts something that gradient steps move."""
-        text = nn.Parameter(self.text)
-        del self.text
-        self.text = text
-
     def forward(self) -> Tensor:
         """Queries [N, E]."""
         queries: Tensor = self.project(self.text)
@@ -174,11 +168,7 @@ class TextQueries(nn.Module):
 
 
 def make_queries(kind: str, groups: int, width: int, text_width: int | None) -> nn.Module:
-    """Queries of a kind: `learned`, `fixed`, or `text`, which needs the width of the class texts' embeddings.
-
-    Raises:
-        ValueError: `text` without that width.
-    """
+    """Queries of a kind: `learned`, `fixed`, or `text`, which needs the width of the class texts' embeddings."""
     if kind != "text":
         return LearnedQueries(groups, width, learned=kind == "learned")
     if text_width is None:
@@ -194,7 +184,7 @@ def make_readout(kind: str, classes: int, groups: int, width: int) -> nn.Module:
 
 
 def readout_parts(readout: nn.Module) -> list[nn.Module]:
-    """The readouts that a readout consists of: itself, unless classes were added to it."""
+    """The parts of a readout: itself, unless classes were added to it."""
     return list(readout.parts) if isinstance(readout, SegmentedReadout) else [readout]
 
 

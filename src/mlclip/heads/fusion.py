@@ -1,22 +1,22 @@
-"""Image and text together: their embeddings are fused, and a head reads the labels off what comes out.
+"""Image and text together: their embeddings are fused, and a classifier reads the labels from the result.
 
-Guo, "Multimodal Multilabel Classification by CLIP", sets fusion methods and classification heads on CLIP's two
-embeddings side by side. v is the image's embedding, t its text's (a title, a caption). Where an image has no text, a
-learned vector stands in for t, and training takes some texts away so that it learns.
+Guo, "Multimodal Multilabel Classification by CLIP", compares fusion methods and classification heads on CLIP's
+two embeddings. v is the image's embedding, t its text's (a title, a caption). Where an image has no text, a
+learned vector replaces t; training drops some texts so that this vector is learned.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.base import Choice, FeatureShapes, Head, Range
-from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.base import Growth, Head
+from mlclip.heads.growth import joined_rows
+from mlclip.heads.values import Choice, FeatureShapes, Range, check_choice
 from mlclip.settings import TrainConfig
 
 MODES = ("concat", "sum", "product", "gated", "attention")
@@ -27,28 +27,27 @@ class FusionHead(Head):
     """Fuse image and text, then classify.
 
     Modes: `concat` [v; t]; `sum` v + t; `product` v * t; `gated` g * v + (1 - g) * t with g = sigmoid(W [v; t] + b);
-    `attention` [v; t; a], where a is the mean of what the text's tokens find among the image's tokens. Heads: `linear`;
-    `mlp`, one hidden layer with GELU; `gmlp`, a block with spatial gating over two or three positions: v, t and, but
-    for `concat`, the fused vector.
+    `attention` [v; t; a], where a is the mean of the text tokens' cross attention to the image's tokens. Heads:
+    `linear`; `mlp`, one hidden layer with GELU; `gmlp`, a block with spatial gating over two or three positions: v, t
+    and, except for `concat`, the fused vector.
 
     Args:
-        classes: N.
         width: D, of both embeddings.
         mode: how the two are fused; see above.
-        head: what classifies; see above.
+        head: the classifier; see above.
         hidden: units of `mlp`, or channels of the gating block of `gmlp`, an even number.
         dropout: on the head's input, in training.
-        text_dropout: share of the texts that training takes away.
+        text_dropout: share of the texts that training drops.
         scale: factor on the embeddings; None means sqrt(D), as for the head `sigmoid`.
         attention_heads: heads of the cross attention; must divide D.
         token_width: W of the image's tokens, for `attention`.
         text_token_width: V of the text's tokens, for `attention`.
     """
 
-    name: ClassVar[str] = "fusion"
+    name = "fusion"
     uses_text_tower = True
-    defaults: ClassVar[TrainConfig] = TrainConfig(lr=1e-3, epochs=100, patience=15, weight_decay=1e-5)
-    search: ClassVar[Mapping[str, Range | Choice]] = {
+    defaults = TrainConfig(lr=1e-3, epochs=100, patience=15, weight_decay=1e-5)
+    search = {
         "mode": Choice(MODES),
         "head": Choice(HEAD_KINDS),
         "hidden": Choice((128, 256, 512)),
@@ -72,7 +71,13 @@ class FusionHead(Head):
         text_token_width: int = 0,
     ) -> None:
         super().__init__()
-        _check(mode, head, hidden, dropout, text_dropout)
+        check_choice("mode", mode, MODES)
+        check_choice("head", head, HEAD_KINDS)
+        if hidden < 2 or (head == "gmlp" and hidden % 2):
+            raise ValueError(f"hidden must be at least 2, and even for gmlp, not {hidden}")
+        for option, share in (("dropout", dropout), ("text_dropout", text_dropout)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{option} must be at least 0 and below 1, not {share:g}")
         self.scale = math.sqrt(width) if scale is None else scale
         self.text_dropout = text_dropout
         self.config = {
@@ -95,11 +100,7 @@ class FusionHead(Head):
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths.
-
-        Raises:
-            ValueError: an option is out of range, or `mode="attention"` on an encoder without tokens of both kinds.
-        """
+        """Build for an encoder's feature widths; `mode="attention"` needs tokens of both images and texts."""
         if options.get("mode") != "attention":
             return cls(classes, shapes.embedding_width, **options)
         if not (shapes.token_count and shapes.text_token_count):
@@ -110,16 +111,16 @@ class FusionHead(Head):
         return cls(classes, shapes.embedding_width, **options)
 
     def extended(self, growth: Growth) -> Self:
-        """New rows of the last layer, trained by themselves; all before it stays."""
+        """New rows of the last layer, trained on their own; everything before it stays."""
         last = f"classify.{len(self.classify) - 1}."
         kept = {name: value for name, value in self.state_dict().items() if not name.startswith(last)}
-        new = type(self)(**self.config | {"classes": len(growth.new_labels)})
+        new = self.rebuilt(classes=len(growth.new_labels))
         new.load_state_dict(new.state_dict() | kept)
         for name, parameter in new.named_parameters():
             parameter.requires_grad_(name not in kept)
         growth.fit(new)
         rows = {name: value for name, value in self.state_dict().items() if name not in kept}
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         whole.load_state_dict(kept | joined_rows(rows, new.state_dict()))
         return whole
 
@@ -130,16 +131,9 @@ class FusionHead(Head):
         tokens: Tensor | None = None,
         text_tokens: Tensor | None = None,
     ) -> Tensor:
-        """Logits of images with their texts.
+        """Embeddings float32 [B, D], for `attention` with tokens [B, T, W] and [B, L, V], to logits [B, N].
 
-        Args:
-            embedding: float32 [B, D].
-            text_embedding: float32 [B, D]; zeros for images without a text.
-            tokens: float32 [B, T, W], for `attention`.
-            text_tokens: float32 [B, L, V], for `attention`; zeros behind a text's end.
-
-        Returns:
-            float32 [B, N].
+        A text embedding of zeros means no text; text tokens are zeros after a text's end.
         """
         present = text_embedding.abs().amax(dim=1, keepdim=True) > 0
         if self.training:
@@ -170,14 +164,7 @@ class FusionHead(Head):
 
 
 class CrossAttention(nn.Module):
-    """The text's tokens ask the image's tokens; the mean answer is normalised.
-
-    Args:
-        text_width: V.
-        image_width: W.
-        width: D.
-        heads: attention heads; must divide D.
-    """
+    """The text's tokens (width V) attend to the image's tokens (W); the mean result (D) is normalised."""
 
     def __init__(self, text_width: int, image_width: int, width: int, heads: int) -> None:
         super().__init__()
@@ -203,12 +190,7 @@ class CrossAttention(nn.Module):
 class GatedBlock(nn.Module):
     """A gMLP block (Liu et al. 2021, "Pay Attention to MLPs", https://arxiv.org/abs/2105.08050) and its mean.
 
-    Half of the channels, mixed across positions, gate the other half; at the start the gate lets all through.
-
-    Args:
-        positions: P.
-        width: D.
-        hidden: channels inside, an even number.
+    Half of the hidden channels, mixed across P positions, gate the other half; initially the gate is open.
     """
 
     def __init__(self, positions: int, width: int, hidden: int) -> None:
@@ -233,14 +215,3 @@ def _classifier(head: str, positions: int, width: int, hidden: int, classes: int
     if head == "mlp":
         return nn.Sequential(nn.Flatten(), nn.Linear(positions * width, hidden), nn.GELU(), nn.Linear(hidden, classes))
     return nn.Sequential(nn.Flatten(), nn.Linear(positions * width, classes))
-
-
-def _check(mode: str, head: str, hidden: int, dropout: float, text_dropout: float) -> None:
-    for option, value, allowed in (("mode", mode, MODES), ("head", head, HEAD_KINDS)):
-        if value not in allowed:
-            raise ValueError(f"{option} must be one of {', '.join(allowed)}, not {value!r}")
-    if hidden < 2 or (head == "gmlp" and hidden % 2):
-        raise ValueError(f"hidden must be at least 2, and even for gmlp, not {hidden}")
-    for option, share in (("dropout", dropout), ("text_dropout", text_dropout)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{option} must be at least 0 and below 1, not {share:g}")

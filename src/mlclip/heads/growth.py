@@ -1,45 +1,18 @@
-"""What a head is given when classes are added to it, and how its parts are put together."""
+"""How a head's parts are put together when classes are added to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlclip.heads.base import Examples, Head, LabelTexts
-
-
-@dataclass(frozen=True)
-class Growth:
-    """What a head of N classes is given to take M further ones.
-
-    Attributes:
-        train: images with targets [R, N + M], the known classes first.
-        validation: the same of the images that decide when to stop.
-        texts: all N + M labels as words.
-        known: N.
-        training_asked: training was asked for, so that a head that could do without it trains what it can.
-        fit: takes a head of the M new classes alone, as built, through `prepare`, gradient steps and `finish`.
-    """
-
-    train: Examples
-    validation: Examples
-    texts: LabelTexts
-    known: int
-    training_asked: bool
-    fit: Callable[[Head], None]
-
-    @property
-    def new_labels(self) -> tuple[str, ...]:
-        """Names of the M new classes."""
-        return self.texts.labels[self.known :]
+from mlclip.heads.base import Growth
 
 
 def joined_rows(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that have a row a class: the old classes' rows, then the new ones'."""
+    """Weights with one row per class: the old classes' rows, then the new ones'."""
     return {name: torch.cat([rows, new[name]]) for name, rows in old.items()}
 
 
@@ -48,15 +21,9 @@ def joined_references(
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
     """References that know the new classes: the old ones, then training images that have a new label.
 
-    Args:
-        ids: names of R references. Those that are among the training images get the new labels that these have.
-        features: [R, D].
-        targets: 0 or 1, [R, N].
-        growth: what there is to join.
-        old_labels: images that join bring their old labels too; without, they say nothing of the old classes.
-
-    Returns:
-        Names, features [R', D] and targets [R', N + M].
+    R references with features [R, D] and targets [R, N] become R' with features [R', D] and targets [R', N + M]. Those
+    that are among the training images get the new labels that these have. With `old_labels`, images that join also keep
+    their labels among the old classes; otherwise these are 0.
     """
     train, known = growth.train, growth.known
     labels = torch.from_numpy(train.targets).to(targets.dtype)

@@ -1,9 +1,9 @@
-"""Approximate nearest neighbours with faiss, where exact search over all references takes too long.
+"""Approximate nearest neighbours with faiss, for when exact search over all references takes too long.
 
 An index holds the references' unit vectors and finds those with the largest inner products, which are their cosine
-similarities. It is made by one thread, so equal vectors in equal order give equal bytes, and it travels as these
-bytes. How hard it searches (`efSearch` of a graph, `nprobe` of inverted lists) is part of it: `tune_effort` doubles
-that until the recall against exact search is high enough, and states it.
+similarities. It is built by one thread, so that equal vectors in equal order give equal bytes, and it is stored as
+these bytes. Its search effort (`efSearch` of a graph, `nprobe` of inverted lists) is part of it: `tune_effort` doubles
+the effort until the recall against exact search is high enough, and returns that recall.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip.errors import TrainError
+from mlclip.heads.values import check_choice
 
 KINDS = ("hnsw", "ivf")
 TARGET_RECALL = 0.99
@@ -28,11 +29,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def require_faiss() -> Any:
-    """Import faiss.
-
-    Raises:
-        TrainError: it is not installed; the message holds the pip command.
-    """
+    """Import faiss; the TrainError where it is not installed contains the pip command."""
     try:
         return importlib.import_module("faiss")
     except ModuleNotFoundError as error:
@@ -42,23 +39,15 @@ def require_faiss() -> Any:
 
 
 def build_index(kind: str, vectors: Floats) -> Any:
-    """Make an index.
+    """Build a faiss index for inner products.
 
     Args:
-        kind: `hnsw` (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320: a graph, 32 links a node, 80
-            candidates while it grows; quick to search, slow to make) or `ivf` (k-means puts vectors into about
-            4·√R lists, of which a query looks into a few; quick to make).
+        kind: `hnsw` (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320: a graph with 32 links per node and 80
+            candidates per insertion; fast to search, slow to build) or `ivf` (k-means puts vectors into about 4·√R
+            lists, of which a query searches a few; fast to build).
         vectors: float32 [R, D], unit length; row r becomes number r.
-
-    Returns:
-        A faiss index for inner products.
-
-    Raises:
-        ValueError: no such kind.
-        TrainError: faiss is not installed.
     """
-    if kind not in KINDS:
-        raise ValueError(f"index must be one of {', '.join(KINDS)}, not {kind!r}")
+    check_choice("index", kind, KINDS)
     faiss = require_faiss()
     count, width = vectors.shape
     lists = max(1, min(round(4 * count**0.5), count // _POINTS_A_LIST))
@@ -67,7 +56,7 @@ def build_index(kind: str, vectors: Floats) -> Any:
     if kind == "hnsw":
         index.hnsw.efConstruction = 80
     else:
-        index.cp.min_points_per_centroid = 1  # so that it does not complain about few vectors
+        index.cp.min_points_per_centroid = 1  # otherwise faiss warns about few vectors
     with _one_thread(faiss):
         index.train(vectors)
         index.add(vectors)
@@ -75,23 +64,20 @@ def build_index(kind: str, vectors: Floats) -> Any:
 
 
 def tune_effort(index: Any, vectors: Floats, queries: Floats, k: int, target: float = TARGET_RECALL) -> float:
-    """Double the effort of an index until it finds enough of the nearest neighbours, or can do no more.
+    """Double an index's effort until it finds enough of the nearest neighbours or reaches its maximum; return recall@k.
 
-    Args:
-        index: made of `vectors`; its effort is set.
-        vectors: float32 [R, D].
-        queries: float32 [Q, D], images that are no references.
-        k: neighbours that count.
-        target: recall that is enough.
-
-    Returns:
-        The recall@k: the share of the k nearest by exact search that the index finds too. Vectors as similar as the
-        k-th nearest (within 1e-6) count as found, since which of them is named is a matter of order.
+    The index is built from vectors float32 [R, D]; queries, float32 [Q, D], are images that are not references.
+    Recall@k is the share of the k nearest by exact search that the index also finds. Vectors as similar as the k-th
+    nearest (within 1e-6) count as found, since their order is arbitrary.
     """
     exact, _ = require_faiss().knn(queries, vectors, k, metric=require_faiss().METRIC_INNER_PRODUCT)
-    effort, most = (max(k, 16), len(vectors)) if hasattr(index, "hnsw") else (1, index.nlist)
+    graph = hasattr(index, "hnsw")
+    effort, most = (max(k, 16), len(vectors)) if graph else (1, index.nlist)
     while True:
-        _set_effort(index, min(effort, most))
+        if graph:
+            index.hnsw.efSearch = min(effort, most)
+        else:
+            index.nprobe = min(effort, most)
         found, _ = search_index(index, queries, k)
         recall = float((found >= exact[:, -1:] - 1e-6).mean())
         if recall >= target or effort >= most:
@@ -100,15 +86,9 @@ def tune_effort(index: Any, vectors: Floats, queries: Floats, k: int, target: fl
 
 
 def search_index(index: Any, queries: Floats, k: int) -> tuple[Floats, Integers]:
-    """Find neighbours, most similar first, ties by lowest number.
+    """Find the k neighbours of queries [B, D], unit length, most similar first, ties by lowest number.
 
-    Args:
-        index: a faiss index.
-        queries: float32 [B, D], unit length.
-        k: at most R.
-
-    Returns:
-        Similarities float32 [B, k] and numbers int64 [B, k]; where fewer were found, -inf and 0.
+    Similarities are float32 [B, k], numbers int64 [B, k]; -inf and 0 where fewer were found.
     """
     similarity, number = index.search(np.ascontiguousarray(queries), k)
     similarity = np.where(number < 0, np.float32(-np.inf), similarity)
@@ -118,7 +98,7 @@ def search_index(index: Any, queries: Floats, k: int) -> tuple[Floats, Integers]
 
 
 def effort_of(index: Any) -> int:
-    """How hard an index searches: `efSearch` or `nprobe`."""
+    """An index's search effort: `efSearch` or `nprobe`."""
     return int(index.hnsw.efSearch if hasattr(index, "hnsw") else index.nprobe)
 
 
@@ -129,16 +109,12 @@ def pack(index: Any) -> npt.NDArray[np.uint8]:
 
 
 def unpack(data: npt.NDArray[np.uint8]) -> Any:
-    """The index that `pack` took apart.
-
-    Raises:
-        TrainError: faiss is not installed.
-    """
+    """The index that `pack` serialized."""
     return require_faiss().deserialize_index(data)
 
 
 def index_vectors(index: Any) -> Floats:
-    """The vectors in an index as they went in: float32 [R, D]."""
+    """The vectors in an index, unchanged: float32 [R, D]."""
     if not hasattr(index, "hnsw"):
         index = require_faiss().clone_index(index)
         index.make_direct_map()
@@ -146,16 +122,9 @@ def index_vectors(index: Any) -> Floats:
     return vectors
 
 
-def _set_effort(index: Any, effort: int) -> None:
-    if hasattr(index, "hnsw"):
-        index.hnsw.efSearch = effort
-    else:
-        index.nprobe = effort
-
-
 @contextmanager
 def _one_thread(faiss: Any) -> Iterator[None]:
-    """More threads may put vectors into a graph in another order each time, which makes another graph."""
+    """With more threads, the order of insertion and therefore the graph would vary."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from mlclip.heads.base import Range
 from mlclip.heads.neighbors import NeighborSearch
 
 
@@ -13,15 +9,10 @@ class NearestNeighbor(NeighborSearch):
     """Neighbour search with one neighbour, whose weight is 1; the baseline of Bynke 2022 (document 002), 4.1.3.
 
     Scores are the labels of that reference, 0 or 1, so a ranking of images by them is mostly ties.
-
-    Args:
-        classes: N.
-        width: D, the embedding's width.
-        references: R.
     """
 
-    name: ClassVar[str] = "knn1"
-    search: ClassVar[Mapping[str, Range]] = {}
+    name = "knn1"
+    search = {}
 
     def __init__(self, classes: int, width: int, references: int = 0) -> None:
         super().__init__(classes, width, max_neighbors=1, references=references)

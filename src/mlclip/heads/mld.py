@@ -1,4 +1,4 @@
-"""ML-Decoder: a transformer decoder whose K group queries read N classes off an image's tokens.
+"""ML-Decoder: a transformer decoder whose K group queries read N classes from an image's tokens.
 
 Ridnik et al. 2021, "ML-Decoder: Scalable and Versatile Classification Head", https://arxiv.org/abs/2111.12933;
 on frozen CLIP with an alignment loss: Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification
@@ -7,15 +7,14 @@ Methods", III.D. There is no self-attention between queries, so cost grows with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.heads.alignment import PROMPT
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.decoder import (
     DecoderLayer,
     SegmentedReadout,
@@ -24,21 +23,21 @@ from mlclip.heads.decoder import (
     make_readout,
     readout_parts,
 )
-from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.growth import joined_rows
+from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, check_choice
 from mlclip.settings import TrainConfig
 
 MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
 QUERIES = ("learned", "fixed", "text")
 SHARED = ("memory", "layers")
-"""What all queries go through."""
+"""Modules that all queries share."""
 
 
 class MLDecoder(Head):
     """Group queries cross-attend to the image; a readout gives N logits.
 
     Args:
-        classes: N.
         width: W, width of the memory's input: a token's, or the embedding's with `memory="pooled"`.
         groups: K, clamped to N.
         layers: decoder layers.
@@ -48,19 +47,19 @@ class MLDecoder(Head):
         dropout: inside the feed-forward layers; attention and residuals use 0.1.
         queries: `learned`, `fixed` (random, as public ML-Decoder code has them) or `text`: each class's text
             embedding, projected, is its query, and one shared readout scores it, so classes can be added.
-        memory: `tokens` [B, T, W] behind a ReLU, or `pooled`: the embedding alone, no ReLU.
+        memory: `tokens` [B, T, W], followed by a ReLU, or `pooled`: the embedding alone, no ReLU.
         readout: `groups` (the group layer) or `mean` (average over groups, then one linear layer).
         text_width: D of the class texts, for `queries="text"`.
-        segments: classes and groups of each part, where classes were added later: groups of one part know nothing of
-            the other parts' classes. None for one part.
+        segments: classes and groups of each part, where classes were added later; groups of one part do not read the
+            other parts' classes. None for one part.
     """
 
-    name: ClassVar[str] = "mld"
-    defaults: ClassVar[TrainConfig] = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
-    growth_rate: ClassVar[float] = 10.0
-    """Ten of openclip's 46 classes, added later, reach 39.5 % mAP on validation with 1, 45.6 % with 3 and 49.4 % with
-    10 times the run's rate (two choices of the ten); trained with the others from the start, 53.6 %."""
-    search: ClassVar[Mapping[str, Choice]] = {
+    name = "mld"
+    defaults = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+    growth_rate = 10.0
+    """Ten of openclipart's 46 classes, added later, reach 39.5 % validation mAP at the run's rate, 45.6 % at 3 and
+    49.4 % at 10 times that rate (mean of two choices of the ten); trained from the start, 53.6 %."""
+    search = {
         "attention_heads": Choice((2, 4, 8)),
         "dropout": Choice((0.1, 0.3, 0.5)),
         "groups": Choice((8, 16, 46)),
@@ -85,7 +84,9 @@ class MLDecoder(Head):
         segments: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
-        _check(("memory", memory, MEMORIES), ("readout", readout, READOUTS), ("queries", queries, QUERIES))
+        check_choice("memory", memory, MEMORIES)
+        check_choice("readout", readout, READOUTS)
+        check_choice("queries", queries, QUERIES)
         if min(classes, groups, layers) < 1:
             raise ValueError(f"classes, groups and layers must be at least 1, not {classes}, {groups}, {layers}")
         decoder_width = decoder_width or width
@@ -99,7 +100,7 @@ class MLDecoder(Head):
             "segments": segments,
         }  # fmt: skip
         self.inputs = ("tokens",) if memory == "tokens" else ("embedding",)
-        self.uses_text_tower = queries == "text"
+        self.uses_text_tower, self.decoder_width = queries == "text", decoder_width
         self.memory = nn.Linear(width, decoder_width)
         self.queries = make_queries(queries, groups, decoder_width, text_width)
         self.layers = nn.ModuleList(
@@ -116,11 +117,7 @@ class MLDecoder(Head):
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, *, memory: str = "tokens", **options: Any) -> Self:
-        """Build for an encoder's feature widths.
-
-        Raises:
-            ValueError: `memory="tokens"` on an encoder without tokens.
-        """
+        """Build for an encoder's feature widths; `memory="tokens"` needs an encoder with tokens."""
         if memory == "tokens" and not shapes.token_count:
             raise ValueError("this encoder gives no tokens (a ResNet-style tower): use --memory pooled")
         width = shapes.token_width if memory == "tokens" else shapes.embedding_width
@@ -131,18 +128,18 @@ class MLDecoder(Head):
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """With text queries, each class's query is its prompt's embedding."""
         if isinstance(self.queries, TextQueries):
-            self.queries.text.copy_(texts.encode([PROMPT.format(label) for label in texts.labels]))
+            self.queries.text.copy_(texts.embeddings())
 
     def extended(self, growth: Growth) -> Self:
         """New queries and a readout of their own for the new classes; the decoder stays.
 
-        There are as many classes a group as before. Queries do not see each other, so old ones give what they gave,
-        and with `readout="mean"` each part averages its own groups. Text queries need no training: the new texts are
-        projected and read out as the old ones are. Where training is asked for, it moves these new texts only.
+        Classes per group stay as before. Queries do not see each other, so old ones return what they did, and with
+        `readout="mean"` each part averages its own groups. Text queries need no training: the new texts are projected
+        and read out as the old ones are. If training is requested, it changes the new texts only.
         """
         added, config = len(growth.new_labels), self.config
         groups = -(-added * config["groups"] // config["classes"])
-        new = type(self)(**config | {"classes": added, "groups": groups, "segments": None})
+        new = self.rebuilt(classes=added, groups=groups, segments=None)
         shared = ("memory", "layers", "queries.project", "readout") if config["queries"] == "text" else SHARED
         for name in shared:
             new.get_submodule(name).load_state_dict(self.get_submodule(name).state_dict())
@@ -153,7 +150,7 @@ class MLDecoder(Head):
         old = config["segments"] or [[config["classes"], config["groups"]]]
         segments = [*old, [added, new.config["groups"]]]
         classes, groups = (sum(part) for part in zip(*segments, strict=True))
-        whole = type(self)(**config | {"classes": classes, "groups": groups, "segments": segments})
+        whole = self.rebuilt(classes=classes, groups=groups, segments=segments)
         for name in SHARED:
             whole.get_submodule(name).load_state_dict(self.get_submodule(name).state_dict())
         whole.queries.load_state_dict(joined_rows(self.queries.state_dict(), new.queries.state_dict()))
@@ -162,15 +159,16 @@ class MLDecoder(Head):
         return whole
 
     def _with_texts(self, new: Self, queries: TextQueries, growth: Growth) -> Self:
-        """This head with the queries of another behind its own; they are trained before where that is asked for."""
+        """This head with the queries of another after its own, trained first if training is requested."""
         if growth.training_asked:
-            queries.let_train()
+            text = nn.Parameter(queries.text)
+            del queries.text
+            queries.text = text
             growth.fit(new)
         else:
-            labels = LabelTexts(growth.new_labels, growth.texts.encode)
-            new.prepare(growth.train, growth.validation, labels, seed=0)
+            new.prepare(growth.train, growth.validation, growth.new_texts, seed=0)
         classes = len(growth.texts.labels)
-        whole = type(self)(**self.config | {"classes": classes, "groups": classes})
+        whole = self.rebuilt(classes=classes, groups=classes)
         name = "queries.text"
         texts = torch.cat([self.state_dict()[name], new.state_dict()[name]])
         whole.load_state_dict(self.state_dict() | {name: texts})
@@ -178,13 +176,12 @@ class MLDecoder(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [B, T, W] (or embedding [B, D] with `memory="pooled"`) to logits float32 [B, N]."""
-        logits: Tensor = self.readout(self.decode(features))
-        return logits
+        return self.read(self.decode(features))
 
-    def decode(self, features: Tensor) -> Tensor:
+    def decode(self, *features: Tensor) -> Tensor:
         """The decoder's output before the readout: [B, K, E]."""
-        pooled = self.config["memory"] == "pooled"
-        memory = self.memory(features.unsqueeze(1)) if pooled else F.relu(self.memory(features))
+        (memory,), pooled = features, self.config["memory"] == "pooled"
+        memory = self.memory(memory.unsqueeze(1)) if pooled else F.relu(self.memory(memory))
         target: Tensor = self.queries()[None]
         if self.training:  # dropout wants a mask of its own for each image; without it the first layer runs once
             target = target.expand(memory.shape[0], -1, -1)
@@ -192,8 +189,7 @@ class MLDecoder(Head):
             target = layer(target, memory)
         return target
 
-
-def _check(*options: tuple[str, str, tuple[str, ...]]) -> None:
-    for name, value, allowed in options:
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    def read(self, decoded: Tensor) -> Tensor:
+        """Logits [B, N] from the decoder's output [B, K, E]."""
+        logits: Tensor = self.readout(decoded)
+        return logits

@@ -4,7 +4,7 @@
 "Multi-label image classification with language-image models" (master's thesis, NTNU; document 002), 3.2.3, after
 Orhan 2018, https://arxiv.org/abs/1805.07709, and Zhang et al. 2021, "Tip-Adapter", https://arxiv.org/abs/2111.03930.
 
-Beside F and L a batch of B images takes similarities and weights [B, R] and nothing of size B·R·N. Measured at B = 32,
+Beside F and L, a batch of B images takes similarities and weights [B, R] and nothing of size B·R·N. Measured at B = 32,
 R = 80,000, N = 159, D = 512 (164 MB + 51 MB of weights): 55 MB in torch, 220 MB more for a step of fine-tuning, of
 which F's gradient is 164 MB, and 25 MB in onnxruntime.
 """
@@ -12,54 +12,48 @@ which F's gradient is 164 MB, and 25 MB in onnxruntime.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclip.errors import CheckpointError
-from mlclip.heads.base import Choice, Examples, FeatureShapes, Head, LabelTexts, Range
-from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.base import Growth, Head
+from mlclip.heads.growth import joined_references
 from mlclip.heads.neighbors import largest
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
+from mlclip.heads.values import Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
 
 TOP = 32
-"""How many of the heaviest references an answer names."""
+"""Most references that an answer names."""
 
 
 class NeighborNet(Head):
     """Every reference votes with its labels, weighted by a softmax over all similarities.
 
     Fine-tuning moves F and τ by the mean squared error of the scores; L stays, and nothing has a bias. Without
-    prototypes there is little for it to learn, as every training image finds itself among the references. A net that
-    keeps the training images as they are, neither averaged nor fine-tuned, names the heaviest of them.
+    prototypes there is little to learn, since every training image finds itself among the references. Only a net that
+    keeps the training images unchanged, neither averaged nor fine-tuned, names the heaviest of them in its answers.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
-        prototypes: so many averaged references a class; None keeps every training image.
+        prototypes: averaged references per class; None keeps every training image.
         grouping: how prototypes are grouped: `random` or `kmeans`. Empty groups are zero vectors without labels,
             whose similarity is 0.
         labels: labels of a prototype: `averaged` over its images, or `onehot`.
-        temperature: e^τ, the factor on cosine similarities (its start, with fine-tuning). The thesis found
+        temperature: e^τ, the factor on cosine similarities; with fine-tuning, its initial value. The thesis found
             105.6 for CLIP's embeddings without prototypes; the default suits `mlclip-tiny`.
         fine_tune: train F and τ.
-        references: R, which `prepare` finds out.
-
-    Attributes:
-        names_references: whether the references are training images as they are.
     """
 
-    name: ClassVar[str] = "neighbornet"
-    defaults: ClassVar[TrainConfig] = TrainConfig(
+    name = "neighbornet"
+    defaults = TrainConfig(
         optimizer="sgd", schedule="cosine", lr=9.805, momentum=0.366, batch_size=33, epochs=12, patience=12
     )
-    growth_note: ClassVar[str] = "images that joined the references take part in the softmax"
-    search: ClassVar[Mapping[str, Range | Choice]] = {"temperature": Range(1, 200, log=True)}
+    growth_note = "images that joined the references take part in the softmax"
+    search = {"temperature": Range(1, 200, log=True)}
 
     labels: Tensor
 
@@ -83,16 +77,10 @@ class NeighborNet(Head):
             "classes": classes, "width": width, "prototypes": prototypes, "grouping": grouping, "labels": labels,
             "temperature": temperature, "fine_tune": fine_tune, "references": references,
         }  # fmt: skip
-        self.inputs = ("embedding",)
-        self.names_references = prototypes is None and not fine_tune
-        self.outputs = ("scores", "reference_index", "reference_weight") if self.names_references else ("scores",)
+        named = ("reference_index", "reference_weight") if prototypes is None and not fine_tune else ()
+        self.outputs = ("scores", *named)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=fine_tune)
         self._keep(torch.zeros(references, width), torch.zeros(references, classes))
-
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """The training images, or their prototypes, become the references."""
@@ -101,46 +89,26 @@ class NeighborNet(Head):
         if options["prototypes"] is None:
             self._keep(torch.from_numpy(embedding), torch.from_numpy(train.targets.astype(np.float32)))
         else:
-            made = make_prototypes(
-                embedding,
-                train.targets,
-                options["prototypes"],
-                grouping=options["grouping"],
-                labels=options["labels"],
-                seed=seed,
-            )
+            how = {name: options[name] for name in ("grouping", "labels")}
+            made = make_prototypes(embedding, train.targets, options["prototypes"], **how, seed=seed)
             self._keep(torch.from_numpy(made.vectors), torch.from_numpy(made.labels))
         self.reference_ids = train.ids if self.names_references else ()
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
-        """The same head with other references.
-
-        Args:
-            ids: R names.
-            features: float32 [R, D], L2-normalised.
-            targets: 0 or 1, [R, N]; N may differ from this head's.
-
-        Raises:
-            CheckpointError: this head's references are averages, or have moved.
-        """
-        if not self.names_references:
-            raise CheckpointError(
-                f"the references of a {self.name} with prototypes or fine-tuning cannot change: train it again"
-            )
-        head = type(self)(**self.config | {"classes": targets.shape[1]})
+        """The same head with other references, unless prototypes or fine-tuning made its own."""
+        head = self.rebuilt(classes=targets.shape[1])
         head._keep(features, targets.to(features.dtype))
         head.reference_ids = tuple(ids)
         return head.eval()
 
     def reference_features(self) -> Tensor:
-        """Embeddings of the references: float32 [R, D]."""
+        """The references' embeddings: float32 [R, D]."""
         return self.references.detach()
 
     def extended(self, growth: Growth) -> Self:
         """References get the new labels they have, and training images with a new label join them.
 
-        Raises:
-            ValueError: the references were averaged or fine-tuned for the old classes.
+        Refused where the references were averaged or fine-tuned for the old classes.
         """
         if not self.names_references:
             raise ValueError(
@@ -166,7 +134,7 @@ class NeighborNet(Head):
         return F.mse_loss(self._weights(F.linear(embedding, self.references)) @ self.labels, targets)
 
     def reference_targets(self) -> Tensor:
-        """Labels of the references: float32 [R, N], 0 or 1 where they are training images."""
+        """The references' labels: float32 [R, N], 0 or 1 where they are training images."""
         return self.labels
 
     def _weights(self, similarity: Tensor) -> Tensor:

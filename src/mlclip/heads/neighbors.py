@@ -2,7 +2,7 @@
 
 Bynke 2022, "Multi-label image classification with language-image models" (master's thesis, NTNU; document 002),
 3.2.2; defaults from its Table 4.3, bounds of the search from 3.2.2. Nothing is trained: the references are the
-training images, and more can come and go at any time.
+training images, and they can be added and removed at any time.
 
 A batch of B images against R references with N labels takes B·R float32 similarities and B·k·N labels of the k
 neighbours; no tensor of size B·R·N exists. At B = 32, R = 80,000, N = 159, k = 36 and D = 512, torch allocates 23 MB
@@ -11,21 +11,23 @@ at most (measured) beside the 164 MB of references and their 13 MB of labels.
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range, batches, tensors
-from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.base import Growth, Head, batches, tensors
+from mlclip.heads.growth import joined_references
 from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
+from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range, check_choice
 
 PROBES = 256
-"""So many validation images stay with an index, to measure its recall whenever it is made anew."""
+"""Validation images kept with an index, to measure its recall whenever it is rebuilt."""
 _log = logging.getLogger(__name__)
 
 Answer = tuple[Tensor, Tensor, Tensor]
@@ -39,26 +41,22 @@ class NeighborSearch(Head):
     scaled similarities.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
-        temperature: factor on cosine similarities before the softmax; 0 lets all neighbours count alike.
+        temperature: factor on cosine similarities before the softmax; 0 gives all neighbours the same weight.
         max_difference: in scaled units.
         max_neighbors: k.
-        index: None for exact search; `hnsw` or `ivf` for faiss, which finds nearly all neighbours and is quicker
-            where there are many references. Such a head cannot be a graph: a Python model serves it.
-        references: R.
-        index_bytes: size of the index.
-        probes: how many images its recall is measured on.
-        recall: recall@k against exact search on these, as measured when the index was made.
+        index: None for exact search; `hnsw` or `ivf` for faiss, which finds nearly all neighbours and is faster
+            with many references. Such a head cannot be a graph: a Python model serves it.
+        recall: recall@k of the index against exact search, measured when it was built.
     """
 
-    name: ClassVar[str] = "neighbors"
-    growth_note: ClassVar[str] = "images that joined the references are neighbours now"
-    search: ClassVar[Mapping[str, Range]] = {
+    name = "neighbors"
+    growth_note = "images that joined the references are neighbours now"
+    search = {
         "temperature": Range(1.0, 200.0, log=True),
         "max_difference": Range(0.5, 8.0),
         "max_neighbors": Range(1, 200, log=True, integer=True),
     }
+    outputs = ("scores", "reference_index", "reference_weight")
     labels: Tensor
     features: Tensor
     index_data: Tensor
@@ -85,9 +83,8 @@ class NeighborSearch(Head):
             raise ValueError(f"max_neighbors must be a whole number of at least 1, not {max_neighbors!r}")
         if min(self.temperature, self.max_difference) < 0:
             raise ValueError(f"temperature and max_difference must not be below 0: {temperature}, {max_difference}")
-        if index is not None and index not in KINDS:
-            raise ValueError(f"index must be one of {', '.join(KINDS)}, not {index!r}")
-        self.inputs, self.outputs = ("embedding",), ("scores", "reference_index", "reference_weight")
+        if index is not None:
+            check_choice("index", index, KINDS)
         self.config = {
             "classes": classes, "width": width, "temperature": self.temperature,
             "max_difference": self.max_difference, "max_neighbors": max_neighbors, "index": index,
@@ -102,23 +99,13 @@ class NeighborSearch(Head):
         self._opened: Any = None
         self.register_load_state_dict_post_hook(_forget_index)  # type: ignore[no-untyped-call]
 
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
-
     @property
     def neighbors(self) -> int:
         """How many neighbours an answer names: `max_neighbors`, or R where there are fewer."""
         return min(self.max_neighbors, len(self.labels))
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
-        """Keep the training images as references.
-
-        Raises:
-            ValueError: there is none.
-            TrainError: faiss is asked for and not installed.
-        """
+        """Keep the training images as references."""
         if not len(train):
             raise ValueError("neighbour search needs at least one training image")
         vectors = torch.cat([tensors(train.features, part)[0] for part in batches(train.features)])
@@ -129,13 +116,7 @@ class NeighborSearch(Head):
         self._keep(train.ids, F.normalize(vectors, dim=1), torch.from_numpy(train.targets))
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
-        """The same head with other references; an index is made anew.
-
-        Args:
-            ids: R names.
-            features: float32 [R, D], L2-normalised; they are kept to the last bit.
-            targets: 0 or 1, [R, N]; N may differ from this head's.
-        """
+        """The same head with other references; an index is built again."""
         config = self.config | {"classes": targets.shape[1], "references": 0, "index_bytes": 0}
         head = type(self)(**{name: config[name] for name in self.config})
         if self.index is not None:
@@ -155,53 +136,32 @@ class NeighborSearch(Head):
         return {"index": self.index, "effort": effort_of(self._index()), "recall": self.config["recall"]}
 
     def reference_features(self) -> Tensor:
-        """The references' embeddings, L2-normalised: float32 [R, D], in the order of `reference_ids`."""
+        """The references' embeddings, L2-normalised: float32 [R, D]."""
         return self.features if self.index is None else torch.from_numpy(index_vectors(self._index()))
 
     def reference_targets(self) -> Tensor:
-        """Labels of the references: uint8 [R, N], 0 or 1, in the order of `reference_ids`."""
+        """The references' labels: uint8 [R, N], 0 or 1."""
         return self.labels
 
+    def python_model(self) -> PythonModel | None:
+        """With an index, a Python model that searches with faiss."""
+        if self.index is None:
+            return None
+        labels = io.BytesIO()
+        np.save(labels, self.labels.numpy())
+        files = {"index.faiss": self.index_data.numpy().tobytes(), "labels.npy": labels.getvalue()}
+        settings = ("temperature", "max_difference", "max_neighbors")
+        return PythonModel("neighbors", files, {name: str(self.config[name]) for name in settings})
+
     def forward(self, embedding: Tensor) -> Answer:
-        """Search.
+        """Embedding float32 [B, D] to scores float32 [B, N] in [0, 1] and k neighbours, heaviest first.
 
-        Args:
-            embedding: float32 [B, D].
-
-        Returns:
-            scores float32 [B, N] in [0, 1]; reference_index int32 [B, k] and reference_weight float32 [B, k],
-            heaviest first, with weight 0 behind `max_difference`; k is `neighbors`.
+        reference_index is int32 [B, k], reference_weight float32 [B, k], 0 beyond `max_difference`; k is `neighbors`.
         """
         queries = F.normalize(embedding, dim=1)
         if self.index is not None:
             return self._answer(*self._search(queries, self.neighbors))
         return self._answer(*largest(queries @ self.features.T, self.neighbors))
-
-    def leave_one_out(self, embedding: Tensor, ids: Sequence[str]) -> Answer:
-        """Search for images that may be references themselves: each is left out of its own neighbours.
-
-        For tuning and audits, where references are evaluated against themselves; `forward` leaves nothing out.
-
-        Args:
-            embedding: float32 [B, D].
-            ids: B names; an image whose name is no reference's is searched for as in `forward`.
-
-        Returns:
-            As `forward`; scores are 0 where there is no other reference.
-        """
-        queries, rows = F.normalize(embedding, dim=1), _rows(self.reference_ids)
-        own = [rows.get(name, []) for name in ids]
-        if self.index is None:
-            similarity = queries @ self.features.T
-            for row, mine in zip(similarity, own, strict=True):
-                row[mine] = -torch.inf
-            return self._answer(*largest(similarity, self.neighbors))
-        spare = max(map(len, own), default=0)
-        similarity, index = self._search(queries, min(self.neighbors + spare, len(self.labels)))
-        for row, numbers, mine in zip(similarity, index, own, strict=True):
-            row[torch.isin(numbers, torch.tensor(mine, dtype=torch.int64))] = -torch.inf
-        similarity, order = similarity.sort(dim=1, descending=True, stable=True)
-        return self._answer(similarity[:, : self.neighbors], index.gather(1, order)[:, : self.neighbors])
 
     def _answer(self, similarity: Tensor, index: Tensor) -> Answer:
         weight = neighbor_weights(similarity, self.temperature, self.max_difference)
@@ -236,15 +196,10 @@ class NeighborSearch(Head):
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest values of each row, largest first, ties by lowest index.
 
-    ONNX's TopK is defined so; torch's leaves open which of equal values it takes, so that is put right here, for the
-    rows where a tie lies across the cut by a full sort.
+    ONNX's TopK is defined this way; torch's leaves open which of equal values it takes. Rows where a tie crosses the
+    cut are therefore sorted in full.
 
-    Args:
-        values: float32 [B, R].
-        k: at most R.
-
-    Returns:
-        Values [B, k] and their indices int64 [B, k].
+    Values float32 [B, R] give the largest [B, k] and their indices int64 [B, k].
     """
     found, index = values.topk(k)
     if torch.compiler.is_compiling():  # traced for ONNX
@@ -259,13 +214,8 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def neighbor_weights(similarity: Tensor, temperature: float, max_difference: float) -> Tensor:
     """Softmax of scaled similarities over the neighbours within `max_difference` of the best.
 
-    Args:
-        similarity: [B, k], largest first; -inf where there is no neighbour.
-        temperature: factor on similarities.
-        max_difference: in scaled units; a neighbour exactly so far away still counts.
-
-    Returns:
-        [B, k], rows sum to 1, or to 0 where there is no neighbour at all.
+    Similarities [B, k], largest first and -inf without a neighbour, are scaled by `temperature`. A neighbour at exactly
+    `max_difference` still counts. The weights [B, k] sum to 1 per row, or to 0 where there is no neighbour at all.
     """
     behind = (similarity[:, :1] - similarity) * temperature
     weight = torch.where(behind <= max_difference, torch.exp(-behind), 0.0)
@@ -274,10 +224,3 @@ def neighbor_weights(similarity: Tensor, temperature: float, max_difference: flo
 
 def _forget_index(head: NeighborSearch, keys: Any) -> None:
     head._opened = None
-
-
-def _rows(ids: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(ids):
-        rows.setdefault(name, []).append(row)
-    return rows

@@ -1,9 +1,9 @@
-"""Prototypes: each class's references averaged in groups, so that their number no longer grows with the data.
+"""Prototypes: each class's references averaged in groups, so that their number does not grow with the data.
 
 Zhang et al. 2021, "Tip-Adapter", https://arxiv.org/abs/2111.03930, average random groups of a class's images. Bynke
 2022, "Multi-label image classification with language-image models" (master's thesis, NTNU; document 002), 3.2.3,
-extends that to several labels an image: it counts for each of them, the labels of a group can be averaged as well, and
-similar images can be grouped by clustering instead.
+extends that to several labels per image: an image counts for each of them, the labels of a group can be averaged as
+well, and similar images can be grouped by clustering instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 
+from mlclip.heads.values import check_choice
+
 GROUPINGS = ("random", "kmeans")
 LABELS = ("averaged", "onehot")
 
@@ -22,11 +24,8 @@ LABELS = ("averaged", "onehot")
 class Prototypes:
     """M prototypes for each of N classes, class by class: row n * M + m is the m-th of class n.
 
-    Attributes:
-        vectors: float32 [N * M, D], means of the grouped embeddings, not normalised again; zeros where a group is
-            empty.
-        labels: float32 [N * M, N], in [0, 1]; zeros where a group is empty.
-        filled: bool [N * M], false where a group is empty.
+    Vectors, float32 [N * M, D], are means of the grouped embeddings, not normalised again; labels, float32
+    [N * M, N], lie in [0, 1]. Both are zeros where a group is empty; there `filled`, bool [N * M], is false.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -48,14 +47,11 @@ def make_prototypes(
     Args:
         embedding: R image embeddings [R, D].
         targets: their labels, 0 or 1, [R, N].
-        per_class: groups a class. M is that many, or the number of images of the largest class if that is less. A
-            class with fewer than M images has each of them as a prototype, and the rest of its groups empty.
+        per_class: groups per class. M is this or, if smaller, the number of images of the largest class. A class with
+            fewer than M images has each of them as a prototype; its other groups are empty.
         grouping: `random` groups of equal size, or `kmeans` (mini-batch k-means, Sculley 2010).
         labels: `averaged` labels of a group's images, or `onehot`: the class that the group was made for.
-        seed: seeds the grouping.
-
-    Raises:
-        ValueError: an unknown grouping or kind of labels, less than one group a class, or no label at all.
+        seed: of the grouping.
     """
     check_prototypes(per_class, grouping, labels)
     counts = targets.sum(axis=0, dtype=np.int64)
@@ -76,16 +72,11 @@ def make_prototypes(
 
 
 def check_prototypes(per_class: int | None, grouping: str, labels: str = "averaged") -> None:
-    """Refuse options that `make_prototypes` does not know.
-
-    Raises:
-        ValueError: an unknown grouping or kind of labels, or less than one group a class.
-    """
-    for name, value, allowed in (("grouping", grouping, GROUPINGS), ("labels", labels, LABELS)):
-        if value not in allowed:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+    """Raise ValueError for options that `make_prototypes` does not know."""
+    check_choice("grouping", grouping, GROUPINGS)
+    check_choice("labels", labels, LABELS)
     if per_class is not None and per_class < 1:
-        raise ValueError(f"prototypes must be at least 1 a class, not {per_class}; null takes every reference")
+        raise ValueError(f"prototypes must be at least 1 per class, not {per_class}; null takes every reference")
 
 
 def _groups(embedding: npt.NDArray[np.float32], size: int, grouping: str, seed: int) -> npt.NDArray[np.int64]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Self
 
 from torch import Tensor, nn
 
-from mlclip.heads.base import Choice, FeatureShapes, Head, Range
-from mlclip.heads.growth import Growth, joined_rows
+from mlclip.heads.base import Growth, Head
+from mlclip.heads.growth import joined_rows
+from mlclip.heads.values import Range
 from mlclip.settings import TrainConfig
 
 
@@ -17,15 +17,13 @@ class SigmoidHead(Head):
     """One linear layer (Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods", III.B).
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
-        scale: factor on the embedding; None means sqrt(D), which gives unit vectors a standard deviation of
-            about one a component. The paper has no such factor (1.0), and its layer then barely learns.
+        scale: factor on the embedding; None means sqrt(D), which gives the components of unit vectors a standard
+            deviation of about one. The paper has no such factor (1.0), and its layer then barely learns.
     """
 
-    name: ClassVar[str] = "sigmoid"
-    defaults: ClassVar[TrainConfig] = TrainConfig(lr=1e-2, epochs=300, patience=30, batch_size=256, weight_decay=1e-5)
-    search: ClassVar[Mapping[str, Range | Choice]] = {
+    name = "sigmoid"
+    defaults = TrainConfig(lr=1e-2, epochs=300, patience=30, batch_size=256, weight_decay=1e-5)
+    search = {
         "training.lr": Range(1e-3, 1e-1, log=True),
         "training.weight_decay": Range(1e-7, 1e-2, log=True),
     }
@@ -33,14 +31,8 @@ class SigmoidHead(Head):
     def __init__(self, classes: int, width: int, scale: float | None = None) -> None:
         super().__init__()
         self.scale = math.sqrt(width) if scale is None else scale
-        self.inputs = ("embedding",)
         self.config = {"classes": classes, "width": width, "scale": self.scale}
         self.linear = nn.Linear(width, classes)
-
-    @classmethod
-    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths."""
-        return cls(classes, shapes.embedding_width, **options)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to logits float32 [B, N]."""
@@ -48,9 +40,9 @@ class SigmoidHead(Head):
         return logits
 
     def extended(self, growth: Growth) -> Self:
-        """New rows of the layer, trained by themselves."""
-        new = type(self)(**self.config | {"classes": len(growth.new_labels)})
+        """New rows of the layer, trained on their own."""
+        new = self.rebuilt(classes=len(growth.new_labels))
         growth.fit(new)
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         whole.load_state_dict(joined_rows(self.state_dict(), new.state_dict()))
         return whole

@@ -7,10 +7,10 @@ probability, so the scores are σ(a z + b). Without a and b all would lie at 1.
 
 Nothing is trained. What validation decides:
 
-* α and β, for the best mAP. α is searched as a share of the ratio of the two terms' spreads, since the right one
-  depends on β and on how many images vouch for a label by many powers of ten.
-* a and b, one pair for all classes, by logistic regression on all pairs of image and label. A pair a class would rest
-  on a handful of positives; what classes need beyond that, their thresholds give.
+* α and β, for the best mAP. α is searched as a share of the ratio of the two terms' spreads, since the best α varies
+  by many powers of ten with β and with the number of images per label.
+* a and b, one pair for all classes, by logistic regression on all pairs of image and label. A pair per class would
+  rest on a handful of positives; thresholds account for the classes' differences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +26,17 @@ import torch
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor
 
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, batches, tensors
+from mlclip.heads.base import Growth, Head, batches, tensors
 from mlclip.heads.contexts import Words
-from mlclip.heads.growth import Growth, joined_references
+from mlclip.heads.growth import joined_references
+from mlclip.heads.values import Examples, FeatureShapes, LabelTexts
 from mlclip.heads.wording import Wording
-from mlclip.heads.zeroshot import untranslated_fact
 from mlclip.metrics import mean_average_precision
 
 BETAS = tuple(float(2**power) for power in range(9))
 SHARES = (0.0, *(2.0**power for power in range(-4, 6)))
 MOST_IMAGES = 5000
-"""So many validation images at most, evenly drawn, decide: four numbers need no more."""
+"""Most validation images that decide, evenly spaced: four numbers need no more."""
 
 Array = npt.NDArray[np.float32]
 
@@ -47,17 +47,14 @@ class TipAdapter(Head):
     `build` takes the options of `mlclip.heads.wording.Wording.read` too.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
         contexts: C of them; see `mlclip.heads.contexts`.
-        weights: one a context, 0 to 100.
+        weights: one per context, 0 to 100.
         translations: language to words.
         alpha: α; None lets `finish` search it.
         beta: β; None lets `finish` search it.
-        references: R, which `prepare` finds out.
     """
 
-    name: ClassVar[str] = "tip"
+    name = "tip"
     uses_text_tower = True
 
     text: Tensor
@@ -87,34 +84,20 @@ class TipAdapter(Head):
         self.wording = Wording(tuple(contexts), tuple(weights), translations)
         self.config = {"classes": classes, "width": width} | self.wording.config
         self.config |= {"alpha": alpha, "beta": beta, "references": references}
-        self.inputs = ("embedding",)
-        self._facts: dict[str, Any] = {}
         self.register_buffer("text", torch.zeros(classes, width))
         for name, value in (("alpha", alpha or 0.0), ("beta", beta or 0.0), ("slope", 1.0), ("intercept", 0.0)):
             self.register_buffer(name, torch.tensor(float(value)))
         self._keep(torch.zeros(references, width), torch.zeros(references, classes))
 
     @classmethod
-    def build(
-        cls,
-        classes: int,
-        shapes: FeatureShapes,
-        *,
-        alpha: float | None = None,
-        beta: float | None = None,
-        **options: Any,
-    ) -> Self:
-        """Build for an encoder's feature widths; files of contexts and translations are read here.
-
-        Raises:
-            DataError: a file cannot be read or used.
-            ValueError: contexts, weights and translations do not fit together, or a number is out of range.
-        """
-        return cls(classes, shapes.embedding_width, **Wording.read(**options).config, alpha=alpha, beta=beta)
+    def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
+        """Build for an encoder's feature widths; files of contexts and translations are read here."""
+        own = {name: options.pop(name) for name in ("alpha", "beta") if name in options}
+        return cls(classes, shapes.embedding_width, **Wording.read(**options).config, **own)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """Embed the labels, and keep the training images."""
-        self._facts = untranslated_fact(self.wording, texts.labels)
+        self._facts = self.wording.facts(texts.labels)
         self.text.copy_(self.wording.embed(texts.labels, texts.encode))
         (embedding,) = train.features[:]
         self._keep(torch.from_numpy(embedding), torch.from_numpy(train.targets.astype(np.float32)))
@@ -136,27 +119,23 @@ class TipAdapter(Head):
         found = {"alpha": alpha, "beta": beta, "slope": slope, "intercept": intercept}
         for name, value in found.items():
             getattr(self, name).fill_(value)
-        self._facts |= found
+        self._facts = {**self._facts, **found}
 
     def extended(self, growth: Growth) -> Self:
-        """The new labels' texts, and images that vouch for them; α, β, a and b stay.
+        """The new labels' texts, and images that have them; α, β, a and b stay.
 
-        Images that join vouch for their new labels alone, so the old classes' logits stay.
+        Images that join count for their new labels alone, so the old classes' logits stay.
         """
         ids, references, labels = joined_references(
             self.reference_ids, self.references, self.labels, growth, old_labels=False
         )
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels), "references": len(ids)})
+        whole = self.rebuilt(classes=len(growth.texts.labels), references=len(ids))
         new = self.wording.embed(growth.new_labels, growth.texts.encode)
         text = torch.cat([self.text, new])
         whole.load_state_dict(self.state_dict() | {"text": text, "references": references, "labels": labels})
         whole.reference_ids = ids
-        whole._facts = self._facts | untranslated_fact(self.wording, growth.texts.labels)
+        whole._facts = self.facts() | self.wording.facts(growth.texts.labels)
         return whole
-
-    def facts(self) -> dict[str, Any]:
-        """What validation decided, and how many labels have no translation."""
-        return self._facts
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to logits a z + b, float32 [B, N]."""
@@ -172,7 +151,7 @@ class TipAdapter(Head):
         return torch.exp(beta * (embedding @ self.references.T - 1)) @ self.labels
 
     def reference_targets(self) -> Tensor:
-        """Labels of the training images: [R, N]."""
+        """The training images' labels: [R, N]."""
         return self.labels
 
     def _keep(self, references: Tensor, labels: Tensor) -> None:
@@ -193,17 +172,10 @@ def search(
     alpha: float | None = None,
     beta: float | None = None,
 ) -> tuple[float, float]:
-    """Find α and β by turns, each on its grid, until neither makes mAP better.
+    """Find α and β in turn, each on its grid, until neither improves mAP.
 
-    Args:
-        targets: 0 or 1, [V, N]; at least one is 1.
-        by_text: float32 [V, N], the first term of z.
-        by_images: from β to the second term without α, float32 [V, N].
-        alpha: a value to keep.
-        beta: a value to keep.
-
-    Returns:
-        α and β.
+    Targets [V, N] are 0 or 1, and at least one is 1. `by_text`, float32 [V, N], is the first term of z; `by_images`
+    maps β to the second term without α. A given `alpha` or `beta` is kept.
     """
 
     def alpha_of(share: float, beta: float) -> float:
@@ -227,17 +199,10 @@ def search(
 
 
 def calibrate(targets: npt.NDArray[np.uint8], z: Array) -> tuple[float, float]:
-    """Fit σ(a z + b) to the targets by logistic regression over all V x N pairs.
+    """Fit a and b of σ(a z + b) to targets [V, N], 0 or 1, by logistic regression over all pairs; z is float32 [V, N].
 
-    scikit-learn's default L2 penalty keeps a finite where z separates the pairs. a stays above 0, so that a label's
-    better images keep the higher scores even where z misleads over all labels together.
-
-    Args:
-        targets: 0 or 1, [V, N].
-        z: float32 [V, N].
-
-    Returns:
-        a and b.
+    scikit-learn's default L2 penalty keeps a finite where z separates the pairs. a stays above 0, so that the ranking
+    of images within a label is kept even where z misleads over all labels together.
     """
     values, truth = z.astype(np.float64).ravel(), targets.ravel()
     mean, spread = values.mean(), values.std() or 1.0

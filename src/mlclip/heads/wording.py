@@ -1,4 +1,4 @@
-"""From labels to text embeddings, one a class, by way of contexts, weights and translations.
+"""From labels to text embeddings, one per class, through contexts, weights and translations.
 
 Each text's embedding is normalised, they are averaged with the contexts' weights, and the mean is normalised again.
 Bynke 2022 (document 002), 3.2.1; the weights, from 0 to 100 and scaled to sum to 1, are hyperparameters there (4.1.2).
@@ -32,12 +32,10 @@ _TEXTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Wording:
-    """All that turns a label into a text embedding, but for the text tower.
+    """Everything that turns a label into a text embedding except the text tower.
 
-    Attributes:
-        contexts: C of them, each with its language in front where there are translations.
-        weights: C numbers from 0 to 100.
-        translations: language to words.
+    C contexts, each with its language in front where there are translations; C weights from 0 to 100; and translations
+    from language to words.
     """
 
     contexts: tuple[str, ...]
@@ -55,7 +53,13 @@ class Wording:
                 raise ValueError(f"the context {context!r} asks for {language!r}, which has no translations")
         if len(set(self.contexts)) < len(self.contexts):
             raise ValueError("a context is given twice: give it once, with the weight you want")
-        _check_weights(self.weights, self.contexts)
+        if len(self.weights) != len(self.contexts):
+            counts, listed = f"{len(self.weights)} weights for {len(self.contexts)} contexts", ", ".join(self.contexts)
+            raise ValueError(f"{counts}: give one for each of: {listed}")
+        if not all(0 <= weight <= FULL_WEIGHT for weight in self.weights):
+            raise ValueError(f"weights lie between 0 and {FULL_WEIGHT:g}, not {list(self.weights)}")
+        if not any(self.weights):
+            raise ValueError("all weights are 0: at least one context must count")
 
     @classmethod
     def read(
@@ -65,19 +69,15 @@ class Wording:
         translations: str | Path | Sequence[str] | Mapping[str, Words] | None = None,
         keep_labels: bool = False,
     ) -> Self:
-        """Make a wording of what people give.
+        """Make a wording from a user's options; raises ValueError where they do not fit together.
 
         Args:
-            contexts: a file as `read_contexts` takes it, or the contexts themselves, written as its lines are; one
-                string that holds `{}` is a context. By default `a photo of a {}`.
-            weights: one number from 0 to 100 a context, in the order of the result's `contexts`, where a context
-                without a language counts once for each; by default what stands behind the contexts, or all alike.
+            contexts: a file as `read_contexts` takes it, or the contexts themselves, written like its lines; a string
+                with `{}` is a context. By default `a photo of a {}`.
+            weights: one number from 0 to 100 per context, in the order of the result's `contexts`, where a context
+                without a language counts once per language; by default the weights given with the contexts.
             translations: files as `read_translations` takes them, or language to words.
             keep_labels: use contexts without a language with the untranslated labels too.
-
-        Raises:
-            DataError: a file cannot be read or used.
-            ValueError: anything else is wrong.
         """
         given = _contexts(contexts)
         words = translations if isinstance(translations, Mapping) else read_translations(_several(translations))
@@ -113,15 +113,7 @@ class Wording:
         return rows
 
     def embed(self, labels: Sequence[str], encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-        """Embed classes.
-
-        Args:
-            labels: N names; they need not be those of a training.
-            encode: texts to float32 [len(texts), D], L2-normalised.
-
-        Returns:
-            float32 [N, D], L2-normalised.
-        """
+        """Embed N labels, not necessarily those of a training: float32 [N, D], L2-normalised, as `encode` returns."""
         total = sum(self.weights)
         rows = (
             weight / total * F.normalize(_encode(texts, encode), dim=-1)
@@ -130,12 +122,8 @@ class Wording:
         )
         return F.normalize(torch.stack(list(rows)).sum(dim=0), dim=-1)
 
-    def untranslated(self, labels: Sequence[str]) -> dict[str, int]:
-        """How many labels each language has no word for.
-
-        Raises:
-            ValueError: a language has a word for none.
-        """
+    def facts(self, labels: Sequence[str]) -> dict[str, Any]:
+        """How many labels each language has no word for; raises ValueError if a language has no word for any."""
         counts = {
             language: sum(label not in words for label in labels) for language, words in self.translations.items()
         }
@@ -145,7 +133,7 @@ class Wording:
                     f"the translations {language!r} hold none of the labels, such as {labels[0]!r}: "
                     "they map a label, spelt as in the data, to its word"
                 )
-        return counts
+        return {"untranslated_labels": counts} if counts else {}
 
 
 def _contexts(given: str | Path | Sequence[str] | None) -> list[tuple[str, float]]:
@@ -173,17 +161,7 @@ def _check_words(words: Mapping[str, Words]) -> None:
         if not is_language(language):
             raise ValueError(f"{language!r} cannot name a language: use a short name without spaces, such as 'de'")
         if not isinstance(translated, Mapping) or not all(isinstance(word, str) for word in translated.values()):
-            raise ValueError(f"translations are words by label by language; what stands at {language!r} is not")
-
-
-def _check_weights(weights: Sequence[float], contexts: Sequence[str]) -> None:
-    if len(weights) != len(contexts):
-        listed = ", ".join(contexts)
-        raise ValueError(f"{len(weights)} weights for {len(contexts)} contexts: give one for each of: {listed}")
-    if not all(0 <= weight <= FULL_WEIGHT for weight in weights):
-        raise ValueError(f"weights lie between 0 and {FULL_WEIGHT:g}, not {list(weights)}")
-    if not any(weights):
-        raise ValueError("all weights are 0: at least one context must count")
+            raise ValueError(f"translations map language to label to word, but {language!r} does not")
 
 
 def _numbers(weights: Sequence[float]) -> tuple[float, ...]:

@@ -1,21 +1,21 @@
 """Zero-shot: images against the texts of the labels, nothing trained.
 
 Bynke 2022 (document 002), "Language-image model", after Radford et al. 2021, https://arxiv.org/abs/2103.00020: labels
-are put into contexts, and the cosine similarity of image and text is rescaled from [-1, 1] to [0, 1], for a softmax
+are put into contexts, and the cosine similarity of image and text is rescaled from [-1, 1] to [0, 1], since a softmax
 would make labels exclude each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from mlclip.heads.base import Examples, FeatureShapes, Head, LabelTexts, Range
+from mlclip.heads.base import Growth, Head
 from mlclip.heads.contexts import Words
-from mlclip.heads.growth import Growth
+from mlclip.heads.values import Examples, FeatureShapes, LabelTexts, Range
 from mlclip.heads.wording import Wording
 
 
@@ -23,20 +23,19 @@ class ZeroShot(Head):
     """Cosine similarity to each class's text embedding, as a score.
 
     `build` takes the options of `mlclip.heads.wording.Wording.read`: files or values of `contexts`, `weights` and
-    `translations`, and `keep_labels`; `config` holds what they came to.
+    `translations`, and `keep_labels`; `config` holds the result.
 
     Args:
-        classes: N.
-        width: D, the embedding's width.
         contexts: C of them; see `mlclip.heads.contexts`.
-        weights: one a context, 0 to 100.
+        weights: one per context, 0 to 100.
         translations: language to words.
     """
 
-    name: ClassVar[str] = "zeroshot"
+    name = "zeroshot"
     uses_text_tower = True
-    search: ClassVar[Mapping[str, Range]] = {"weights": Range(0, 100, each="contexts")}
+    search = {"weights": Range(0, 100, each="contexts")}
 
+    outputs = ("scores",)
     text: Tensor
 
     def __init__(
@@ -51,43 +50,26 @@ class ZeroShot(Head):
         super().__init__()
         self.wording = Wording(tuple(contexts), tuple(weights), translations)
         self.config = {"classes": classes, "width": width} | self.wording.config
-        self.inputs, self.outputs = ("embedding",), ("scores",)
-        self._facts: dict[str, Any] = {}
         self.register_buffer("text", torch.zeros(classes, width))
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths; files are read here.
-
-        Raises:
-            DataError: a file cannot be read or used.
-            ValueError: contexts, weights and translations do not fit together.
-        """
+        """Build for an encoder's feature widths; files are read here."""
         return cls(classes, shapes.embedding_width, **Wording.read(**options).config)
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
-        """Embed the labels; no image is looked at."""
-        self._facts = untranslated_fact(self.wording, texts.labels)
+        """Embed the labels; no image is used."""
+        self._facts = self.wording.facts(texts.labels)
         self.text.copy_(self.wording.embed(texts.labels, texts.encode))
 
     def extended(self, growth: Growth) -> Self:
         """The new labels' texts."""
-        whole = type(self)(**self.config | {"classes": len(growth.texts.labels)})
+        whole = self.rebuilt(classes=len(growth.texts.labels))
         new = self.wording.embed(growth.new_labels, growth.texts.encode)
         whole.load_state_dict({"text": torch.cat([self.text, new])})
-        whole._facts = untranslated_fact(self.wording, growth.texts.labels)
+        whole._facts = self.wording.facts(growth.texts.labels)
         return whole
-
-    def facts(self) -> dict[str, Any]:
-        """How many labels have no translation, where there are translations."""
-        return self._facts
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding float32 [B, D] to scores float32 [B, N] in [0, 1]."""
         return ((1 + embedding @ self.text.T) / 2).clamp(0, 1)  # rounding can leave the range in the last bit
-
-
-def untranslated_fact(wording: Wording, labels: Sequence[str]) -> dict[str, Any]:
-    """For a head's `facts`: how many labels have no translation; refuse translations that have none of them."""
-    counts = wording.untranslated(labels)
-    return {"untranslated_labels": counts} if counts else {}

@@ -1,14 +1,13 @@
-"""Add classes to a trained head: labels that came up later, without a new training of what is known.
+"""Add classes to a trained head without training the known classes again.
 
-New classes go behind the old ones, which keep their thresholds and, where the method allows it, their scores. What is
-trained is trained on the new classes alone; see each head's `extended` for what that is.
+New classes follow the old ones, which keep their thresholds and, where the method allows it, their scores. Only the new
+classes are trained; see each head's `extended`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +15,26 @@ import torch
 
 from mlclip.checkpoint import Run
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
 from mlclip.heads import Examples, Growth, Head, LabelTexts
 from mlclip.metrics import evaluate
-from mlclip.settings import TrainConfig
+from mlclip.settings import ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
-from mlclip.training.runs import ThresholdConfig, examples, fit_head, run_cache
+from mlclip.training.runs import examples, fit_head, run_cache
+
+TOLERANCE = 1e-6
+"""Scores closer than this are equal, since larger matrix products add up in a different order."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """What came of adding classes.
+    """A run with its added classes, and the epochs of their training, if any.
 
-    Attributes:
-        run: the run with all classes.
-        added: names of the new ones.
-        epochs: of their training; none where nothing was trained.
-        largest_change: of a score of an old class, over all validation images.
-        note: why these scores moved; empty where they stayed.
+    `largest_change` is that of an old class's score over all validation images; `note` says why, empty where scores
+    stayed.
     """
 
     run: Run
@@ -45,7 +44,7 @@ class Extension:
     note: str
 
     def line(self) -> str:
-        """What happened, in one line."""
+        """A summary in one line."""
         kept = f"scores of the old classes stay (largest difference on validation images: {self.largest_change:.1g})"
         moved = f"scores of the old classes moved by up to {self.largest_change:.3f}, since {self.note}"
         trained = f"trained for {len(self.epochs)} epochs" if self.epochs else "nothing was trained"
@@ -59,31 +58,23 @@ def extend_run(
     *,
     training: TrainConfig | None = None,
     thresholds: ThresholdConfig | None = None,
-    on_features: Callable[[int, int], None] = lambda done, total: None,
+    on_features: Progress = quiet,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Extension:
     """Add the classes of a dataset that a run does not know.
 
-    Args:
-        run: stays as it is.
-        dataset: images with labels and splits. An image without a new label counts as one that does not have it.
-            Labels that the run knows are not trained again; they only enter the figures.
-        cache: features of the run's encoder.
-        training: settings for the new classes' training. None takes `run_settings`, or no training where the method
-            needs none: text queries, `zeroshot`, `siglip`, neighbours.
-        thresholds: how the new classes' thresholds are chosen; None as the run's were. Classes that no validation
-            image has get the median of the old ones.
-        on_features: called with images done and to do while features are computed.
-        on_epoch: called after each epoch.
+    An image without a new label counts as a negative. Labels that the run knows are not trained again; they only enter
+    the figures. Without `training`, the new classes are trained with `run_settings`, or not at all where the method
+    needs no training: text queries, `zeroshot`, `siglip`, neighbours. Without `thresholds`, theirs are chosen as the
+    run's were; classes without a validation image get the median of the old ones.
 
     Raises:
-        DataError: a split is empty.
-        TrainError: the data has no new class, none of its images shows one that must be trained, or the method takes
-            no further classes.
+        TrainError: the data has no new class, a class that must be trained has no images, or the method takes no
+            further classes.
     """
     added = tuple(name for name in dataset.classes if name not in run.labels)
     if not added:
-        raise TrainError("every label of this data is a class of the run already: there is nothing to add")
+        raise TrainError("every label of this data is already a class of the run: there is nothing to add")
     known, cache = len(run.labels), run_cache(run, cache)
     data = dataset.with_classes((*run.labels, *added))
     train, validation = (
@@ -94,11 +85,16 @@ def extend_run(
     epochs: list[Epoch] = []
 
     def fit(head: Head) -> None:
-        images, unseen = _new_classes(train, known), _new_classes(validation, known)
+        images, unseen = (replace(part, targets=part.targets[:, known:]) for part in (train, validation))
         epochs.extend(_fit_new(head, images, unseen, replace(texts, labels=added), config, on_epoch))
 
     growth = Growth(train, validation, texts, known, training is not None and training.epochs > 0, fit)
-    head = _extended(run.head, growth, config.seed).eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            head = run.head.extended(growth).eval().requires_grad_(False)
+        except ValueError as error:
+            raise TrainError(str(error)) from error
     scores = predict_scores(head, validation.features)
     change = float(np.abs(scores[:, :known] - predict_scores(run.head, validation.features)).max())
     limits = np.concatenate([run.thresholds, _new_thresholds(run, validation, scores, thresholds)])
@@ -119,10 +115,6 @@ def extend_run(
     )
 
 
-TOLERANCE = 1e-6
-"""Scores closer than this are equal: larger matrix products add up in another order."""
-
-
 def _fit_new(
     head: Head,
     train: Examples,
@@ -139,15 +131,6 @@ def _fit_new(
     return fit_head(head, train, validation, texts, config, on_epoch=on_epoch)
 
 
-def _extended(head: Head, growth: Growth, seed: int) -> Head:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return head.extended(growth)
-        except ValueError as error:
-            raise TrainError(str(error)) from error
-
-
 def _new_thresholds(
     run: Run, validation: Examples, scores: npt.NDArray[np.float32], config: ThresholdConfig | None
 ) -> npt.NDArray[np.float32]:
@@ -155,37 +138,18 @@ def _new_thresholds(
     targets, scores = validation.targets[:, known:], scores[:, known:]
     if not targets.any():
         return np.full(targets.shape[1], median, dtype=np.float32)
-    chosen = asdict(config) if config else _known(ThresholdConfig, run.training.get("thresholds") or {})
-    try:
-        found = tune_thresholds(targets, scores, **chosen)
-    except (ValueError, TypeError) as error:
-        raise TrainError(f"the run's way to choose thresholds works no more: give --thresholds ({error})") from error
+    chosen = asdict(config) if config else run.training.get("thresholds") or {}
+    found = tune_thresholds(targets, scores, **chosen)
     return np.where(targets.any(axis=0), found, median).astype(np.float32)
 
 
-def _new_classes(part: Examples, known: int) -> Examples:
-    return replace(part, targets=part.targets[:, known:])
-
-
 def run_settings(run: Run) -> TrainConfig:
-    """The settings that a run was trained by, with the learning rate that suits its further classes."""
+    """The settings that a run was trained with, and the learning rate that suits further classes."""
     settings = recorded_training(run)
     return replace(settings, lr=settings.lr * run.head.growth_rate)
 
 
 def recorded_training(run: Run) -> TrainConfig:
-    """The settings that a run was trained by; settings that are not known any more are left aside.
-
-    Raises:
-        TrainError: a value is not known any more.
-    """
-    try:
-        return TrainConfig(**_known(TrainConfig, run.training))
-    except (ValueError, TypeError) as error:
-        raise TrainError(f"the settings that this run was trained by work no more: train it again ({error})") from error
-
-
-def _known(settings: type[TrainConfig | ThresholdConfig], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run recorded, without what an earlier version had and this one has not."""
-    names = {field.name for field in fields(settings)}
-    return {name: value for name, value in recorded.items() if name in names}
+    """The settings that a run was trained with."""
+    names = {field.name for field in fields(TrainConfig)}
+    return TrainConfig(**{name: value for name, value in run.training.items() if name in names})

@@ -1,19 +1,17 @@
-"""Train an encoder's two towers together with a head: what `siglip` does and no other head.
+"""Train an encoder's two towers together with a head that `trains_encoder`.
 
 Pictures are decoded once, at twice the encoder's size, into a memory-mapped scratch file; each step crops and jitters
-them as pre-training does. A step passes label texts through the text tower as well, so its cost grows with the number
-of classes up to the head's `text_batch`; beyond that, negatives are sampled. A GPU is used where torch sees one.
+them as in pre-training. A step also passes label texts through the text tower, so its cost grows with the number of
+classes up to the head's `text_batch`; beyond that, negatives are sampled. A GPU is used if torch finds one.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,51 +19,42 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import TrainError
-from mlclip.heads.siglip import SiglipHead, label_prompts
+from mlclip.heads import Head
+from mlclip.heads.values import label_prompts
 from mlclip.losses import LOSSES
 from mlclip.settings import TrainConfig
-from mlclip.training.loop import Epoch, optimizer_and_schedule, run_epochs
+from mlclip.training.loop import Epoch, run_epochs
 from mlclip.training.pictures import Pixels, augmented, decode_pictures
+from mlclip.training.pretrain import mixed_precision
 
 LONG = 3 * 3600
-"""Seconds from which a fine-tuning without a GPU is called long."""
+"""Seconds of fine-tuning on a CPU above which a GPU is recommended."""
 _log = logging.getLogger(__name__)
 
 
 def finetune(
-    head: SiglipHead,
+    head: Head,
     encoder: Encoder,
     dataset: Dataset,
     config: TrainConfig,
     *,
     scratch: Path,
-    on_images: Callable[[int, int], None] = lambda done, total: None,
+    on_images: Progress = quiet,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[Encoder, list[Epoch]]:
     """Train a copy of an encoder, and a head in place, on the splits `train` and `val`.
 
-    Args:
-        head: its scale and bias are trained; its texts are not set here.
-        encoder: where the towers start from; it stays as it is.
-        dataset: images with labels and splits.
-        config: settings; a loss in `LOSSES` is always averaged over images and classes here.
-        scratch: folder for the decoded pictures, which are gone afterwards.
-        on_images: called with images decoded and to decode.
-        on_epoch: called after each epoch.
+    The head's label texts are not set here, and the loss is always averaged over images and classes. `scratch` is a
+    folder for the decoded pictures, which are deleted afterwards.
 
     Returns:
         The trained encoder, weights rounded to the float16 that its folder will hold, and the epochs, in order.
-
-    Raises:
-        DataError: a split is empty.
-        TrainError: an image cannot be decoded, no validation image has a label, or a loss that is no number.
     """
     train, validation = dataset.split("train"), dataset.split("val")
     if not validation.targets().any():
@@ -76,8 +65,7 @@ def finetune(
         pictures = decode_pictures(train.items, spec, Path(folder) / "train", on_images)
         unseen = decode_pictures(validation.items, encoder.spec, Path(folder) / "val", on_images)
         towers = _Towers(encoder, head, dataset.classes)
-        if head.config["scale"] is None and head.config["bias"] is None:
-            _calibrate(towers, unseen, validation.targets())
+        head.calibrate(towers.outputs(unseen), validation.targets())
         history = _train(towers, (pictures, train.targets()), (unseen, validation.targets()), config, on_epoch)
     head.cpu().eval()
     model = towers.model.cpu().half().float()
@@ -87,9 +75,9 @@ def finetune(
 
 
 class _Towers(nn.Module):
-    """A trainable copy of both towers, with the head that compares what they give."""
+    """A trainable copy of both towers, with the head that compares their embeddings."""
 
-    def __init__(self, encoder: Encoder, head: SiglipHead, classes: tuple[str, ...]) -> None:
+    def __init__(self, encoder: Encoder, head: Head, classes: tuple[str, ...]) -> None:
         super().__init__()
         self.model = copy.deepcopy(encoder.model).requires_grad_(True)
         self.head = head
@@ -109,34 +97,16 @@ class _Towers(nn.Module):
 
     @torch.inference_mode()
     def outputs(self, pictures: Pixels) -> npt.NDArray[np.float32]:
-        """Logits float32 [R, N] of pictures as they are, uint8 [R, S, S, 3]."""
+        """Logits float32 [R, N] of pictures without augmentation, uint8 [R, S, S, 3]."""
         self.eval()
-        size = self.head.config["text_batch"]
+        size = self.head.text_batch
         texts = torch.cat([self.texts(columns) for columns in torch.arange(len(self.prompts)).split(size)])
         mean, std = self.frame
         rows = []
         for start in range(0, len(pictures), 64):
             images = torch.from_numpy(pictures[start : start + 64]).permute(0, 3, 1, 2) / 255
-            rows.append(self.head.pairs(self.images((images - mean) / std), texts).cpu().numpy())
+            rows.append(self.head.pair_logits(self.images((images - mean) / std), texts).cpu().numpy())
         return np.concatenate(rows)
-
-
-def _calibrate(towers: _Towers, pictures: Pixels, targets: npt.NDArray[np.uint8]) -> None:
-    """Start scale and bias from a logistic regression of targets [R, N] on cosine similarities.
-
-    Where similarities say nothing of the labels, as an untrained encoder's, both stay.
-    """
-    if targets.all():
-        return
-    head = towers.head
-    cosines = (towers.outputs(pictures) - head.bias.item()) / head.log_scale.exp().item()
-    fit = LogisticRegression(C=1e6).fit(cosines.reshape(-1, 1), targets.ravel())
-    scale, bias = float(fit.coef_[0, 0]), float(fit.intercept_[0])
-    if 1 <= scale <= 100:
-        with torch.no_grad():
-            head.log_scale.fill_(math.log(scale))
-            head.bias.fill_(bias)
-        _log.info("fine-tuning: scale %.1f and bias %.1f to start with", scale, bias)
 
 
 def _train(
@@ -148,38 +118,28 @@ def _train(
 ) -> list[Epoch]:
     """Gradient steps, from pictures [R, 2S, 2S, 3] with targets [R, N], and [R', S, S, 3] with theirs."""
     pictures, targets = train
-    optimizer, schedule = optimizer_and_schedule(list(towers.parameters()), config)
-    order = np.random.default_rng(config.seed)
     count = -(-len(pictures) // config.batch_size)
     forward = len(validation[0]) / len(pictures) / 3  # a pass without gradients costs about a third of a step
     pace = _Pace(config.epochs, count * (1 + forward), towers.device)
 
-    def epoch() -> float:
-        towers.train()
-        total = 0.0
-        for rows in np.array_split(order.permutation(len(pictures)), count):
-            loss = _loss(
-                towers, augmented(pictures, rows, towers.size, towers.preprocess, order), targets[rows], config, order
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-            pace.step()
-        schedule.step()
-        return total / count
+    def loss(rows: npt.NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        images = augmented(pictures, rows, towers.size, towers.preprocess, rng)
+        return _loss(towers, images, targets[rows], config, rng)
 
-    return run_epochs(towers, epoch, lambda: towers.outputs(validation[0]), validation[1], config, on_epoch)
+    return run_epochs(
+        towers, list(towers.parameters()), len(pictures), loss, lambda: towers.outputs(validation[0]), validation[1],
+        config, on_epoch, pace.step,
+    )  # fmt: skip
 
 
 def _loss(
     towers: _Towers, images: Tensor, targets: npt.NDArray[np.uint8], config: TrainConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Mean loss over images [B, 3, S, S] and all N classes, estimated from the drawn ones."""
-    columns, weights = draw_classes(targets, towers.head.config["text_batch"], rng)
-    with _mixed_precision(towers.device):
+    """Mean loss over images [B, 3, S, S] and all N classes, estimated from the drawn classes."""
+    columns, weights = draw_classes(targets, towers.head.text_batch, rng)
+    with mixed_precision(towers.device):
         image, text = towers.images(images), towers.texts(torch.from_numpy(columns))
-    logits = towers.head.pairs(image.float(), text.float())
+    logits = towers.head.pair_logits(image.float(), text.float())
     wanted = torch.from_numpy(targets[:, columns]).float().to(towers.device)
     losses = LOSSES[config.loss](logits, wanted, **{**config.loss_options, "reduction": "none"})
     return (losses * torch.from_numpy(weights).to(towers.device)).sum() / targets.size
@@ -188,18 +148,10 @@ def _loss(
 def draw_classes(
     targets: npt.NDArray[np.uint8], limit: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Choose the classes whose texts take part in a step.
+    """Choose the classes, int64 [M] with weights float32 [M], whose texts take part in a step with targets [B, N].
 
-    All classes that an image of the batch has are in; others fill up to `limit`, drawn evenly, and each counts for
-    its share of those left out, so that the weighted sum of the losses is right on average.
-
-    Args:
-        targets: 0 or 1, [B, N].
-        limit: so many classes at most, if the batch has not more.
-        rng: draws.
-
-    Returns:
-        int64 [M], classes; float32 [M], how often each counts.
+    All classes of the batch's images are included; others are drawn uniformly up to `limit`, and each is weighted for
+    its share of those left out, so that the weighted sum of the losses is unbiased.
     """
     present, absent = np.flatnonzero(targets.any(axis=0)), np.flatnonzero(~targets.any(axis=0))
     room = min(len(absent), max(limit - len(present), 1))
@@ -210,7 +162,7 @@ def draw_classes(
 
 
 class _Pace:
-    """Says after the second step (the first one warms up) how long the whole will take."""
+    """Logs after the second step (the first is a warm-up) how long training will take."""
 
     def __init__(self, epochs: int, steps: float, device: torch.device) -> None:
         self.epochs, self.steps, self.device = epochs, steps, device
@@ -229,17 +181,7 @@ class _Pace:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: `40 s`, `12 min`, `3.5 h`."""
+    """A readable time: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
-
-
-@contextmanager
-def _mixed_precision(device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        if device.type == "cuda":
-            yield
-        else:  # the flash kernel's bfloat16 backward pass is several times slower on CPUs than plain attention
-            with sdpa_kernel(SDPBackend.MATH):
-                yield

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from mlclip.encoders.features import Features
 from mlclip.errors import TrainError
-from mlclip.heads import Examples, Head, MLDecoder
+from mlclip.heads import Examples, Head
 from mlclip.heads.alignment import AlignmentLoss
 from mlclip.heads.base import batches, first_output, tensors, to_scores
 from mlclip.losses import LOSSES
@@ -23,12 +24,16 @@ from mlclip.settings import TrainConfig
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: mean training loss, validation mAP in [0, 1], and whether it is the best so far."""
+    """The result of an epoch: mean training loss, validation mAP in [0, 1], and whether it is the best so far."""
 
     number: int
     loss: float
     validation_map: float
     best: bool
+
+    def line(self) -> str:
+        """The epoch in one line; a star marks the best so far."""
+        return f"epoch {self.number:3d}  loss {self.loss:.4f}  val mAP {self.validation_map:.3f}{' *' * self.best}"
 
 
 def train_head(
@@ -40,76 +45,71 @@ def train_head(
     text: Tensor | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train a head in place and leave it in evaluation mode with its best epoch's weights.
+    """Train a prepared head in place and leave it in evaluation mode with its best epoch's weights; return the epochs.
 
-    Args:
-        head: a module of `HEADS`, prepared; initialise it under the same seed for repeatable results.
-        train: R images.
-        validation: the images that decide when to stop.
-        config: settings; with `epochs=0` nothing is trained.
-        text: label text embeddings float32 [N, D]; needed with `alignment_weight` > 0.
-        on_epoch: called after each epoch.
-
-    Returns:
-        The epochs, in order.
-
-    Raises:
-        TrainError: no images, no validation label to measure, or a loss that is no number.
+    Heads initialised with the same seed give repeatable results. `text`, the label texts' embeddings, float32 [N, D],
+    is needed with `alignment_weight` > 0. Raises TrainError without images or validation labels, or if training
+    diverges.
     """
     if not len(train) or not validation.targets.any():
         raise TrainError("training needs images in `train`, and images with labels in `val`: check the splits")
     alignment = _alignment(head, text, config)
     modules = nn.ModuleList([head, *([alignment] if alignment else [])])
     parameters = [p for p in modules.parameters() if p.requires_grad]
+
+    def loss(rows: npt.NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        targets = torch.from_numpy(train.targets[rows]).float()
+        return _loss(head, alignment, tensors(train.features, rows), targets, config)
+
     history: list[Epoch] = []
     if config.epochs and parameters:
-        optimizer, schedule = optimizer_and_schedule(parameters, config)
-        order = np.random.default_rng(config.seed)
-
-        def epoch() -> float:
-            loss = _epoch(head, alignment, train, optimizer, config, order)
-            schedule.step()
-            return loss
-
         history = run_epochs(
-            head, epoch, lambda: predict_outputs(head, validation.features), validation.targets, config, on_epoch
-        )
+            head, parameters, len(train), loss, lambda: predict_outputs(head, validation.features), validation.targets,
+            config, on_epoch,
+        )  # fmt: skip
     head.eval()
     return history
 
 
 def run_epochs(
     module: nn.Module,
-    epoch: Callable[[], float],
+    parameters: Sequence[nn.Parameter],
+    images: int,
+    loss: Callable[[npt.NDArray[np.int64], np.random.Generator], Tensor],
     outputs: Callable[[], npt.NDArray[np.float32]],
     targets: npt.NDArray[np.uint8],
     config: TrainConfig,
     on_epoch: Callable[[Epoch], None],
+    on_step: Callable[[], None] = lambda: None,
 ) -> list[Epoch]:
-    """Repeat an epoch until validation mAP rises no more; leave the module with its best epoch's weights.
+    """Train until validation mAP stops rising; leave the module with its best epoch's weights.
 
-    Args:
-        module: what is trained.
-        epoch: one pass over the training images; gives its mean loss.
-        outputs: logits or scores [R, N] of the validation images, as the module now is.
-        targets: their labels, 0 or 1, [R, N]; at least one is 1.
-        config: how many epochs, patience and seed.
-        on_epoch: called after each epoch.
-
-    Raises:
-        TrainError: a loss or an output that is no number.
+    Parameters are the module's and those of its loss. `loss` maps the rows of a step's images, out of R `images`, and a
+    random generator to a scalar; `outputs` returns the current logits or scores [V, N] of the validation images, whose
+    `targets`, [V, N], are 0 or 1, and 1 at least once.
     """
-    history: list[Epoch] = []
+    optimizer, schedule = _optimizer_and_schedule(parameters, config)
+    order, history = np.random.default_rng(config.seed), list[Epoch]()
     best, best_state, since = -1.0, copy.deepcopy(module.state_dict()), 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         for number in range(1, config.epochs + 1):
-            loss, found = epoch(), outputs()
-            if not (np.isfinite(loss) and np.isfinite(found).all()):
-                raise TrainError(f"epoch {number} ran away (loss {loss:g}): lower --lr (now {config.lr:g})")
+            module.train()
+            total, steps = 0.0, np.array_split(order.permutation(images), -(-images // config.batch_size))
+            for rows in steps:
+                step_loss = loss(rows, order)
+                optimizer.zero_grad()
+                step_loss.backward()
+                optimizer.step()
+                total += step_loss.item()
+                on_step()
+            schedule.step()
+            mean, found = total / len(steps), outputs()
+            if not (np.isfinite(mean) and np.isfinite(found).all()):
+                raise TrainError(f"epoch {number} diverged (loss {mean:g}): lower --lr (now {config.lr:g})")
             value = mean_average_precision(targets, found)
             assert value is not None  # there is a label, as callers check
-            history.append(Epoch(number, loss, value, value > best))
+            history.append(Epoch(number, mean, value, value > best))
             on_epoch(history[-1])
             if value > best:
                 best, best_state, since = value, copy.deepcopy(module.state_dict()), 0
@@ -121,17 +121,16 @@ def run_epochs(
     return history
 
 
-def optimizer_and_schedule(
-    parameters: list[nn.Parameter], config: TrainConfig
+def _optimizer_and_schedule(
+    parameters: Sequence[nn.Parameter], config: TrainConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimiser that the settings name, and the schedule of its learning rate, to step once an epoch."""
+    """The configured optimiser and its learning-rate schedule, to step once per epoch."""
     optimizer: torch.optim.Optimizer
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "adam":
-        optimizer = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.Adam(parameters, **common)
     else:
-        optimizer = torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        optimizer = torch.optim.SGD(parameters, **common, momentum=config.momentum)
     if config.schedule == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
@@ -154,33 +153,11 @@ def predict_scores(head: Head, features: Features) -> npt.NDArray[np.float32]:
 def _alignment(head: Head, text: Tensor | None, config: TrainConfig) -> AlignmentLoss | None:
     if not config.alignment_weight:
         return None
-    if text is None or not isinstance(head, MLDecoder):
+    if text is None or not head.decoder_width:
         raise TrainError("the alignment loss works for `mld` and needs label texts: set --alignment-weight 0 elsewhere")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return AlignmentLoss(text, head.config["decoder_width"])
-
-
-def _epoch(
-    head: Head,
-    alignment: AlignmentLoss | None,
-    train: Examples,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    order: np.random.Generator,
-) -> float:
-    """One pass over the images; the mean loss a step."""
-    head.train()
-    total, steps = 0.0, np.array_split(order.permutation(len(train)), -(-len(train) // config.batch_size))
-    for step in steps:
-        features = tensors(train.features, step)
-        targets = torch.from_numpy(train.targets[step]).float()
-        loss = _loss(head, alignment, features, targets, config)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item()
-    return total / len(steps)
+        return AlignmentLoss(text, head.decoder_width)
 
 
 def _loss(
@@ -194,9 +171,9 @@ def _loss(
     if own is not None:
         return own
     classify = LOSSES[config.loss]
-    if alignment is None or not isinstance(head, MLDecoder):
+    if alignment is None:
         return classify(first_output(head, features), targets, **config.loss_options)
     decoded = head.decode(*features)
-    loss: Tensor = classify(head.readout(decoded), targets, **config.loss_options)
+    loss: Tensor = classify(head.read(decoded), targets, **config.loss_options)
     loss = loss + config.alignment_weight * alignment(decoded, targets)
     return loss

@@ -1,10 +1,10 @@
-"""Pictures for training on pixels: decoded once into a memory-mapped file, cropped and jittered anew on every read."""
+"""Pictures for training on pixels: decoded once into a memory-mapped file, augmented on every read."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mlclip.data import Item
+from mlclip.data.dataset import Progress
 from mlclip.errors import TrainError
 from mlclip.training.pretrain import PretrainConfig, jitter, random_crop
 
@@ -23,14 +24,8 @@ Pixels = npt.NDArray[np.uint8]
 _log = logging.getLogger(__name__)
 
 
-def decode_pictures(
-    items: Sequence[Item], spec: PixelSpec, file: Path, on_images: Callable[[int, int], None]
-) -> Pixels:
-    """Write pictures as uint8 [R, S, S, 3] into a file and map it: it stays in memory as far as that reaches.
-
-    Raises:
-        TrainError: an image cannot be read or decoded.
-    """
+def decode_pictures(items: Sequence[Item], spec: PixelSpec, file: Path, on_images: Progress) -> Pixels:
+    """Write pictures as uint8 [R, S, S, 3] into a memory-mapped file."""
     shape = (len(items), spec.size, spec.size, 3)
     _log.info("%d pictures are decoded to %s (%.0f MB)", len(items), file.parent, np.prod(shape) / 1e6)
     pictures = np.memmap(file, np.uint8, "w+", shape=shape)
@@ -38,9 +33,7 @@ def decode_pictures(
         try:
             pictures[row] = to_pixels(item.path.read_bytes(), spec)
         except (ImageError, OSError) as error:
-            raise TrainError(
-                f"{item.path}: {error}; take it out of the data (`mlclip data` finds such files)"
-            ) from error
+            raise TrainError(f"{item.path}: {error}; remove it (`mlclip data` finds such files)") from error
         on_images(row + 1, len(items))
     return pictures
 
@@ -52,17 +45,9 @@ def augmented(
     preprocess: dict[str, Sequence[float]],
     rng: np.random.Generator,
 ) -> Tensor:
-    """Take random parts of pictures, jittered and normalised.
+    """Random crops of some rows of pictures [R, 2S, 2S, 3], jittered and normalised: float32 [B, 3, S, S].
 
-    Args:
-        pictures: uint8 [R, 2S, 2S, 3].
-        rows: which of them.
-        size: S.
-        preprocess: open_clip's `preprocess_cfg`, for mean and deviation.
-        rng: draws the parts; torch's own generator draws the jitter.
-
-    Returns:
-        float32 [B, 3, S, S].
+    `rng` draws the crops, torch's own generator the jitter; `preprocess` is open_clip's `preprocess_cfg`.
     """
     seeds = rng.spawn(len(rows))
     smallest = PretrainConfig().smallest_crop

@@ -1,41 +1,38 @@
 """Contrastive pre-training of a small CLIP on captioned pictures: how `mlclip-tiny` was made.
 
-Captions are drawn anew at each step from what is known of a picture (its title and its keywords, "facts"), so
-one caption often fits several pictures of a batch. The loss takes every picture whose facts include all facts
-of a caption as a positive of it: the bidirectional multi-positive loss of UniCL (Yang et al. 2022,
-https://arxiv.org/abs/2204.03610), which is CLIP's (Radford et al. 2021) where captions are unique.
+Captions are redrawn at each step from a picture's "facts", its title and keywords, so one caption often fits several
+pictures of a batch. Every picture whose facts include all facts of a caption counts as a positive: this is the
+bidirectional multi-positive loss of UniCL (Yang et al. 2022, https://arxiv.org/abs/2204.03610), which equals CLIP's
+(Radford et al. 2021) where captions are unique.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import open_clip
 import torch
 import torch.nn.functional as F
 from mlclip_client.pixels import decode
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mlclip.encoders.clip import Encoder, open_clip_config, pixel_spec
-from mlclip.errors import EncoderError
+from mlclip.encoders.clip import pixel_spec
 
 TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A captioned picture: where it lies, its title (may be empty) and its keywords."""
+    """A captioned picture; its title may be empty."""
 
     path: Path
     title: str
@@ -43,7 +40,7 @@ class Picture:
 
     @property
     def facts(self) -> frozenset[str]:
-        """All that is known of the picture; titles are kept apart from equal keywords."""
+        """Keywords and title; titles are distinguished from equal keywords."""
         return frozenset(self.keywords) | ({f"title: {self.title}"} if self.title else frozenset())
 
 
@@ -62,16 +59,10 @@ class PretrainConfig:
 
 
 def multi_positive_loss(image: Tensor, text: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
-    """Bidirectional contrastive loss with several positives a row.
+    """Bidirectional contrastive loss with several positives per row, a scalar.
 
-    Args:
-        image: [B, D], L2-normalised.
-        text: [B, D], L2-normalised.
-        positive: bool [B, B]; [i, j] says that text j is true of image i. The diagonal is true.
-        scale: the logit scale.
-
-    Returns:
-        Scalar: mean of the image-to-text and text-to-image cross entropies against uniform targets.
+    It is the mean of the image-to-text and text-to-image cross entropies against uniform targets, for images and texts
+    [B, D], L2-normalised; `positive[i, j]`, bool [B, B], says that text j is true of image i. The diagonal is true.
     """
     logits = scale * image @ text.T
     target = positive.to(logits.dtype)
@@ -90,12 +81,8 @@ def pretrain(
 ) -> nn.Module:
     """Train an open_clip model in place, on the CPU in bfloat16 autocast.
 
-    Args:
-        model: a CLIP with `visual.preprocess_cfg`.
-        pictures: captioned pictures; each needs a title or a keyword.
-        tokenizer: open_clip's tokenizer of the model.
-        config: settings; equal seeds on one machine give equal weights.
-        on_epoch: called with the epoch's number (from 1) and its mean loss.
+    Each picture needs a title or a keyword. Equal seeds on one machine give equal weights. `on_epoch` is called with
+    the epoch's number (from 1) and its mean loss.
     """
     torch.manual_seed(config.seed)
     if config.patch_dropout > 0:
@@ -113,8 +100,7 @@ def pretrain(
         for batch, (images, captions, positive) in enumerate(loader):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * _schedule((epoch + batch / batches) / config.epochs, config.warmup)
-            # the flash kernel's bfloat16 backward pass is several times slower on CPUs than plain attention
-            with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            with mixed_precision(torch.device("cpu")):
                 image = model.encode_image(jitter(images, model.visual.preprocess_cfg), normalize=True)  # type: ignore
                 text = model.encode_text(tokenizer(captions), normalize=True)  # type: ignore[operator]
             loss = multi_positive_loss(image.float(), text.float(), positive, model.logit_scale.exp())  # type: ignore
@@ -129,20 +115,12 @@ def pretrain(
     return model.eval()
 
 
-def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
-    """Write an encoder folder that `load_encoder` and open_clip's `local-dir:` read; weights in float16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-
-
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write the folder of an encoder that was loaded or trained, with its tokenizer where that comes as files."""
-    save(encoder.model, open_clip_config(encoder), folder)
-    tokenizer: Any = getattr(encoder.tokenizer, "tokenizer", None)
-    if hasattr(tokenizer, "save_pretrained"):  # a Hugging Face tokenizer: open_clip looks for it in the folder
-        tokenizer.save_pretrained(folder)
+@contextmanager
+def mixed_precision(device: torch.device) -> Iterator[None]:
+    """Autocast to bfloat16; plain attention on CPUs, where the flash kernel's backward pass is several times slower."""
+    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with torch.autocast(device.type, dtype=torch.bfloat16), attention:
+        yield
 
 
 def _schedule(progress: float, warmup: float) -> float:
@@ -158,11 +136,11 @@ def _optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-6)
 
 
-Sample = tuple["np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", str, frozenset[str], frozenset[str]]
+Sample = tuple[npt.NDArray[np.uint8], str, frozenset[str], frozenset[str]]
 
 
 class _Captioned(Dataset[Sample]):
-    """Pictures, decoded once and kept in memory at twice the encoder's size; augmented on every read."""
+    """Pictures, decoded once, kept in memory at twice the encoder's size, and augmented on every read."""
 
     def __init__(self, pictures: Sequence[Picture], size: int, config: PretrainConfig) -> None:
         self.pictures, self.config, self.size = pictures, config, size
@@ -210,10 +188,8 @@ def draw_caption(picture: Picture, rng: np.random.Generator) -> tuple[str, froze
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(", ".join(words)), said
 
 
-def random_crop(
-    image: Image.Image, size: int, smallest: float, rng: np.random.Generator
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A random part of the picture, resized to [S, S, 3] and mirrored half the time."""
+def random_crop(image: Image.Image, size: int, smallest: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """A random crop of the picture, resized to [S, S, 3] and mirrored half the time."""
     area, aspect = rng.uniform(smallest, 1), math.exp(rng.uniform(-0.3, 0.3))
     width = min(1.0, math.sqrt(area * aspect)) * image.width
     height = min(1.0, math.sqrt(area / aspect)) * image.height
@@ -230,7 +206,7 @@ def _collate(samples: list[Sample]) -> tuple[Tensor, list[str], Tensor]:
 
 
 def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
-    """Random brightness, contrast and saturation a picture, then normalisation: float32 [B, 3, S, S]."""
+    """Random brightness, contrast and saturation per picture, then normalisation: float32 [B, 3, S, S]."""
     images = pixels.permute(0, 3, 1, 2).float() / 255
     brightness, contrast, saturation = (1 + 0.3 * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)).unbind()
     gray = images.mean(1, keepdim=True)
@@ -238,19 +214,3 @@ def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
     images = brightness * (0.5 + contrast * (images - 0.5))
     mean, std = (torch.tensor(preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     return (images.clamp(0, 1) - mean) / std
-
-
-def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
-    """Build an untrained open_clip model and its tokenizer from an `open_clip_config.json`.
-
-    Raises:
-        EncoderError: the file is missing or no such config.
-    """
-    try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-            (Path(folder) / "open_clip_config.json").write_text(architecture.read_text())
-            torch.manual_seed(seed)
-            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-            return model, open_clip.get_tokenizer(f"local-dir:{folder}")
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"{architecture} is no open_clip_config.json: {error}") from error

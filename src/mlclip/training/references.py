@@ -1,10 +1,10 @@
-"""References of a run: named behind an answer, appended and removed without training.
+"""References of a run, added and removed without training.
 
-What stays when references come or go: the search settings, the thresholds and the order of the old classes. An
-image's scores stay where none of those that come or go is among its neighbours. Where newcomers of total weight w
-are, every old weight shrinks by the factor 1 - w, and the newcomers' own labels gain w, as long as they push no old
-neighbour over `max_neighbors` or `max_difference`; an old reference counts as having none of the new classes.
-Figures that were measured before no longer describe the run, so they go: measure them again.
+The search settings, the thresholds and the order of the old classes stay. An image's scores change only if an added or
+removed reference is among its neighbours. If added references have total weight w, every old weight shrinks by the
+factor 1 - w, and the labels of the added ones gain w, unless they displace an old neighbour through `max_neighbors` or
+`max_difference`; an old reference counts as having none of the new classes. Measured figures no longer describe the run
+and are removed.
 """
 
 from __future__ import annotations
@@ -13,87 +13,21 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from mlclip.checkpoint import REFERENCES, Run, load_run, save_run
 from mlclip.data import Dataset, Item
-from mlclip.encoders.features import FeatureCache, Features
+from mlclip.data.dataset import Progress, quiet
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
 from mlclip.heads import Head
-from mlclip.heads.base import batches, tensors
-
-
-@runtime_checkable
-class KeepsReferences(Protocol):
-    """What a head offers whose references can come and go."""
-
-    reference_ids: tuple[str, ...]
-
-    def reference_features(self) -> Tensor:
-        """Embeddings of the references, float32 [R, D]."""
-
-    def reference_targets(self) -> Tensor:
-        """Their labels, 0 or 1, [R, N]."""
-
-    def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
-        """The same head with other references; features are L2-normalised."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A reference that took part in an answer.
-
-    Attributes:
-        id: its name: the path of the image it was made of.
-        labels: its labels, in class order.
-        weight: its share of the answer, in (0, 1].
-    """
-
-    id: str
-    labels: tuple[str, ...]
-    weight: float
-
-
-@torch.inference_mode()
-def explain(run: Run, features: Features) -> list[tuple[Evidence, ...]]:
-    """Name the references behind a run's answers.
-
-    Args:
-        run: of a head that names references.
-        features: R rows of each of the head's inputs.
-
-    Returns:
-        For each row the references that took part, heaviest first.
-
-    Raises:
-        CheckpointError: the head names no references.
-    """
-    if "reference_index" not in run.head.outputs:
-        raise CheckpointError(f"this {run.head_name} names no references: use neighbors or knn1")
-    _check_names(run)
-    targets = run.head.reference_targets()
-
-    def evidence(index: int, weight: float) -> Evidence:
-        labels = tuple(run.labels[n] for n in torch.nonzero(targets[index]).flatten().tolist())
-        return Evidence(run.head.reference_ids[index], labels, weight)
-
-    answers: list[tuple[Evidence, ...]] = []
-    for batch in batches(features):
-        output = dict(zip(run.head.outputs, run.head(*tensors(features, batch)), strict=True))
-        for indices, weights in zip(output["reference_index"], output["reference_weight"], strict=True):
-            pairs = zip(indices.tolist(), weights.tolist(), strict=True)
-            answers.append(tuple(evidence(index, weight) for index, weight in pairs if weight > 0))
-    return answers
 
 
 def append_references(
@@ -102,28 +36,16 @@ def append_references(
     cache: FeatureCache,
     *,
     new_labels: bool = True,
-    on_features: Callable[[int, int], None] = lambda done, total: None,
+    on_features: Progress = quiet,
 ) -> Run:
     """Add labelled images to a run's references.
 
-    Images of the splits `val` and `test` are left out, so that what is measured there stays honest; so are images
-    without a label, and images that are references already.
+    Images of the splits `val` and `test` are left out, so that evaluation on them stays valid; so are images without a
+    label, and images that are references already.
 
-    Args:
-        run: of a head that keeps references.
-        dataset: labelled images.
-        cache: features of the run's encoder.
-        new_labels: labels that the run does not know become classes, behind its own, in the dataset's order; their
-            threshold is the median of the run's (which is the global one, where it has one for all). Without, they
-            are left aside.
-        on_features: called with images done and to do while features are computed.
-
-    Returns:
-        The run with more references, and without figures; the same run where there is nothing to add.
-
-    Raises:
-        CheckpointError: the head keeps no references.
-        DataError: an image is given twice.
+    With `new_labels`, labels that the run does not know become classes, after its own, in the dataset's order, with the
+    median of the run's thresholds; otherwise they are ignored. Returns the run with more references and without
+    figures, or the same run where there is nothing to add.
     """
     head = _keeper(run)
     classes = tuple(name for name in dataset.classes if name not in run.labels) if new_labels else ()
@@ -140,29 +62,19 @@ def append_references(
         torch.cat([old, targets.to(old.dtype)]),
     )
     fallback = np.full(len(labels) - len(run.labels), np.median(run.thresholds), dtype=np.float32)
-    return _with(run, grown, labels, np.concatenate([run.thresholds, fallback]))
+    return replace(run, head=grown, labels=labels, thresholds=np.concatenate([run.thresholds, fallback]), metrics={})
 
 
 def remove_references(run: Run, ids: Collection[str], *, drop_labels: bool = False) -> Run:
-    """Take references out of a run.
+    """Remove references from a run by their names, and its figures.
 
-    Args:
-        run: of a head that keeps references.
-        ids: their names.
-        drop_labels: classes that no reference is left for go, too; without, they stay and score 0.
-
-    Returns:
-        The run with fewer references, and without figures.
-
-    Raises:
-        CheckpointError: the head keeps no references.
-        DataError: a name is no reference's, or none would be left.
+    With `drop_labels`, classes without a remaining reference are removed too; otherwise they stay and score 0.
     """
     head, gone = _keeper(run), frozenset(ids)
     unknown = sorted(gone.difference(head.reference_ids))
     if unknown:
-        more = f" (nor are {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
-        raise DataError(f"{unknown[0]!r} is no reference of this run{more}: `mlclip references RUN --list` names them")
+        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+        raise DataError(f"{unknown[0]!r} is not a reference of this run{more}: see `mlclip references RUN --list`")
     kept = [row for row, name in enumerate(head.reference_ids) if name not in gone]
     if not kept:
         raise DataError("no reference would be left: keep at least one")
@@ -173,23 +85,14 @@ def remove_references(run: Run, ids: Collection[str], *, drop_labels: bool = Fal
         raise DataError("no label would be left: keep at least one reference that has one")
     names = tuple(head.reference_ids[row] for row in kept)
     shrunk = head.with_references(names, head.reference_features()[kept], targets[:, columns])
-    return _with(run, shrunk, labels, run.thresholds[columns.numpy()])
+    return replace(run, head=shrunk, labels=labels, thresholds=run.thresholds[columns.numpy()], metrics={})
 
 
 def edit_run(folder: Path, change: Callable[[Run], Run]) -> tuple[Run, Run]:
-    """Change a run folder as a whole: another is written beside it and takes its place with two renames.
+    """Change a run folder atomically: a new folder is written beside it and takes its place with two renames.
 
-    Whoever edits it at the same time waits; a change that fails leaves the folder as it was.
-
-    Args:
-        folder: a run folder.
-        change: from the run as it is to the run as it shall be; where it returns the same, nothing is written.
-
-    Returns:
-        The run before and after.
-
-    Raises:
-        CheckpointError: the folder cannot be read or written.
+    Concurrent edits wait for each other; a change that fails leaves the folder as it was. Where `change` returns the
+    same run, nothing is written. Returns the run before and after.
     """
     folder = folder.resolve()
     with _locked(folder):
@@ -204,7 +107,7 @@ def _replace(folder: Path, run: Run) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as staging:
             new, old = Path(staging) / "new", Path(staging) / "old"
-            shutil.copytree(folder, new)  # for files in it that are not a run's own
+            shutil.copytree(folder, new)  # keeps other files in the folder
             save_run(new, run)
             folder.rename(old)
             try:
@@ -218,7 +121,7 @@ def _replace(folder: Path, run: Run) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The parent folder is what stays while run folders change places, so the lock lies there."""
+    """The lock is on the parent folder, since run folders are renamed."""
     try:
         handle = os.open(folder.parent, os.O_RDONLY)
     except OSError as error:
@@ -230,23 +133,18 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _keeper(run: Run) -> KeepsReferences:
-    if "reference_index" in run.head.outputs:
-        _check_names(run)
-    if not isinstance(run.head, KeepsReferences) or not run.head.reference_ids:
+def _keeper(run: Run) -> Head:
+    """A run's head, if its references can change and all have names, which a lost or truncated file would not."""
+    if not run.head.names_references:
         raise CheckpointError(f"this {run.head_name} keeps no references that could change: use neighbors or knn1")
-    return run.head
-
-
-def _check_names(run: Run) -> None:
-    """Refuse references without names: their file was lost, or cut."""
     names, references = len(run.head.reference_ids), len(run.head.reference_targets())
     if names != references:
         raise CheckpointError(f"this run names {names:,} of its {references:,} references: restore its {REFERENCES}")
+    return run.head
 
 
 def _newcomers(run: Run, dataset: Dataset) -> list[Item]:
-    """The items to append; a path is the same image whether it is written relative or absolute."""
+    """The items to append; relative and absolute paths of an image are the same."""
     places = {os.path.abspath(name): "" for name in run.head.reference_ids}
     items = []
     for item in dataset.items:
@@ -254,11 +152,7 @@ def _newcomers(run: Run, dataset: Dataset) -> list[Item]:
         if not item.labels or item.split not in (None, "train") or places.get(place) == "":
             continue
         if place in places:
-            raise DataError(f"{item.place}: {item.path} is given twice, first at {places[place]}: take one out")
+            raise DataError(f"{item.place}: {item.path} is given twice, first at {places[place]}: remove one")
         places[place] = item.place
         items.append(item)
     return items
-
-
-def _with(run: Run, head: KeepsReferences, labels: tuple[str, ...], thresholds: npt.NDArray[np.float32]) -> Run:
-    return replace(run, head=cast(Head, head), labels=labels, thresholds=thresholds, metrics={})

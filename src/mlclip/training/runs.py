@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import torch
 
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features
 from mlclip.errors import TrainError
-from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts, build_head
-from mlclip.heads.alignment import PROMPT
-from mlclip.heads.siglip import SiglipHead
+from mlclip.heads import Examples, FeatureShapes, Head, LabelTexts, build_head, find_head
 from mlclip.metrics import Metrics, evaluate
-from mlclip.settings import TrainConfig
-from mlclip.thresholds import Mode, tune_thresholds
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
+from mlclip.thresholds import tune_thresholds
 from mlclip.training.finetune import finetune
 from mlclip.training.loop import Epoch, predict_scores, train_head
-
-Progress = Callable[[int, int], None]
-
-
-def _quiet(done: int, total: int) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class ThresholdConfig:
-    """How thresholds are chosen on the validation split; see `tune_thresholds`."""
-
-    mode: Mode = "per_class"
-    beta: float = 1.0
-    shrink: float = 10.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that makes a run, but for the data and the encoder.
-
-    Attributes:
-        head: a name in `HEADS`.
-        options: the head's own options.
-        training: settings of the training; None takes the head's defaults.
-        thresholds: how thresholds are chosen.
-    """
-
-    head: str = "mld"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    training: TrainConfig | None = None
-    thresholds: ThresholdConfig = ThresholdConfig()
 
 
 def train_run(
@@ -61,30 +27,18 @@ def train_run(
     cache: FeatureCache,
     recipe: Recipe,
     *,
-    on_features: Progress = _quiet,
+    on_features: Progress = quiet,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Run:
-    """Train one head on the splits `train` and `val`.
+    """Train one head on the splits `train` and `val`; the run has validation figures in its metrics.
 
-    Args:
-        dataset: images with labels and splits; its classes become the head's, in their order.
-        encoder: the frozen encoder, or the one that `siglip` starts from.
-        cache: its features cache.
-        recipe: which head, and how.
-        on_features: called with images done and to do while features are computed.
-        on_epoch: called after each epoch.
-
-    Returns:
-        The run, with validation figures in its metrics.
-
-    Raises:
-        DataError: a split is empty.
-        TrainError: the head cannot be built for this encoder, or training fails.
+    The dataset's classes become the head's, in their order. The encoder is frozen, except that `siglip` fine-tunes a
+    copy of it.
     """
     head = untrained_head(recipe, dataset, encoder)
     steps = config = recipe.training or head.defaults
     history: list[Epoch] = []
-    if isinstance(head, SiglipHead):
+    if head.trains_encoder:
         encoder, history = finetune(
             head, encoder, dataset, config, scratch=cache.root, on_images=on_features, on_epoch=on_epoch
         )
@@ -101,7 +55,7 @@ def train_run(
         head=head.requires_grad_(False),
         labels=dataset.classes,
         thresholds=thresholds,
-        encoder=EncoderRef.of(encoder, own=isinstance(head, SiglipHead), text_tower=head.uses_text_tower),
+        encoder=EncoderRef.of(encoder, own=head.trains_encoder, text_tower=head.uses_text_tower),
         training=asdict(config)
         | {"options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
         | {"best_epoch": best, "epochs_run": len(history), "facts": head.facts()},
@@ -118,21 +72,9 @@ def fit_head(
     *,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Take a head, as built, through the rest of its life: prepare, gradient steps, finish.
+    """Prepare, train and finish a newly built head in place, see `Head` for its life; return the epochs, if any.
 
-    Args:
-        head: changed in place.
-        train: R images.
-        validation: the images that decide when to stop.
-        texts: the labels as words.
-        config: settings of the training.
-        on_epoch: called after each epoch.
-
-    Returns:
-        The epochs, in order; none where nothing is trained.
-
-    Raises:
-        TrainError: the data does not suit the head, or training fails.
+    Raises TrainError if the data does not suit the head, or if training fails.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -140,23 +82,23 @@ def fit_head(
             head.prepare(train, validation, texts, config.seed)
     except ValueError as error:
         raise TrainError(str(error)) from error
-    text = texts.encode([PROMPT.format(name) for name in texts.labels]) if config.alignment_weight else None
+    text = texts.embeddings() if config.alignment_weight else None
     history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
     head.finish(validation)
     return history
 
 
 def evaluate_run(
-    run: Run, dataset: Dataset, cache: FeatureCache, split: str = "test", *, on_features: Progress = _quiet
+    run: Run, dataset: Dataset, cache: FeatureCache, split: str = "test", *, on_features: Progress = quiet
 ) -> Metrics:
-    """Measure a run on a split; labels of the data that the run does not know are left aside."""
+    """Measure a run on a split; labels of the data that the run does not know are ignored."""
     cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split(split)
     scores = predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features))
     return evaluate(part.targets(), scores, run.thresholds, classes=run.labels)
 
 
 def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: ThresholdConfig) -> Run:
-    """Choose a run's thresholds anew on the validation split."""
+    """Choose new thresholds for a run on the validation split."""
     cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split("val")
     scores = predict_scores(run.head, head_features(run.head, part, cache))
     thresholds = tune_thresholds(part.targets(), scores, **asdict(config))
@@ -165,11 +107,11 @@ def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: Threshol
 
 
 def run_cache(run: Run, cache: FeatureCache) -> FeatureCache:
-    """The cache of the encoder that a run reads: the given one, or one beside it if that is another encoder's."""
+    """The cache of a run's encoder: the given one, or one beside it if that belongs to another encoder."""
     return cache if run.encoder.fits(cache.encoder) else cache.of(run.encoder.load())
 
 
-def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Features:
+def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = quiet) -> Features:
     """The features that a head reads, for the items of a dataset."""
     paths, texts = [item.path for item in part.items], [item.text for item in part.items]
     return Features(
@@ -182,31 +124,18 @@ def head_features(head: Head, part: Dataset, cache: FeatureCache, *, on_progress
     )
 
 
-def examples(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = _quiet) -> Examples:
+def examples(head: Head, part: Dataset, cache: FeatureCache, *, on_progress: Progress = quiet) -> Examples:
     """The items of a dataset as a head sees them."""
     features = head_features(head, part, cache, on_progress=on_progress)
     return Examples(features, part.targets(), tuple(str(item.path) for item in part.items))
 
 
 def untrained_head(recipe: Recipe, dataset: Dataset, encoder: Encoder) -> Head:
-    """Build the head of a recipe for the classes of a dataset, seeded as the recipe says.
-
-    Raises:
-        TrainError: no such head or option, or the encoder lacks what the head reads.
-    """
-    shapes = FeatureShapes(
-        encoder.embedding_width,
-        encoder.token_count,
-        encoder.token_width,
-        encoder.text_token_count,
-        encoder.text_token_width,
-    )
-    if recipe.head not in HEADS:
-        raise TrainError(f"unknown head {recipe.head!r}: choose one of {', '.join(HEADS)}")
-    seed = (recipe.training or HEADS[recipe.head].defaults).seed
+    """Build the head of a recipe for the classes of a dataset, with the recipe's seed."""
+    seed = (recipe.training or find_head(recipe.head).defaults).seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return build_head(recipe.head, len(dataset.classes), shapes, **recipe.options)
+            return build_head(recipe.head, len(dataset.classes), FeatureShapes.of(encoder), **recipe.options)
         except (ValueError, TypeError) as error:
             raise TrainError(str(error)) from error

@@ -1,13 +1,10 @@
-"""Tuning: a run's head is trained again with other settings, and the best on the validation split is kept.
+"""Tuning: a run's head is trained with other settings, and the best on the validation split is kept.
 
 ::
 
     tuned = tune_run(run, dataset, cache, Search("bayes"), Path("runs/neighbors-tuned/trials.jsonl"))
 
-    space                  what may be varied, and how it gets into a recipe
-    judge                  how good settings are
-    study                  the trials, kept in a file
-    bayes, grid, ladder    which settings are tried: documents 002, 000 and 001
+The strategies `bayes`, `grid` and `ladder` are those of documents 002, 000 and 001.
 """
 
 from __future__ import annotations
@@ -19,9 +16,10 @@ from typing import Literal, get_args
 
 from mlclip.checkpoint import Run
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
-from mlclip.settings import TrainConfig
-from mlclip.training.runs import Progress, ThresholdConfig, train_run
+from mlclip.settings import ThresholdConfig, TrainConfig
+from mlclip.training.runs import train_run
 from mlclip.tune.bayes import optimise
 from mlclip.tune.grid import try_all
 from mlclip.tune.judge import Figure, Judge
@@ -37,16 +35,14 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 @dataclass(frozen=True)
 class Search:
-    """How settings are searched.
+    """How settings are searched, in `trials` at the most.
 
     Attributes:
-        by: `bayes`, `grid` or `ladder`.
-        trials: at most so many.
         figure: what is maximised: `f`, micro F-beta at its best global threshold, or `map`, macro mAP.
         beta: recall counts beta times as much as precision; document 002 searches by F2.
-        seed: seeds the search; trainings keep the run's own seed.
+        seed: of the search; trainings keep the run's own seed.
         vary: what is varied instead of what the head declares; see `parse_range`.
-        unlabelled: for the ladder: positives were left unlabelled.
+        unlabelled: for the ladder: some positives are unlabelled.
     """
 
     by: Strategy = "bayes"
@@ -73,28 +69,17 @@ def tune_run(
     thresholds: ThresholdConfig | None = None,
     *,
     on_trial: Callable[[Trial], None] = lambda trial: None,
-    on_features: Progress = lambda done, total: None,
+    on_features: Progress = quiet,
 ) -> Run:
-    """Search for better settings of a run's head, and train it with the best.
+    """Search for better settings of a run's head, and train it with the best; the test split is not used.
 
-    The test split is never looked at.
-
-    Args:
-        run: what the search starts from; what is not varied stays as it is.
-        dataset: what the run was trained on.
-        cache: features cache of the run's encoder.
-        search: how to search.
-        study: file of the trials; a search that was interrupted goes on from it.
-        thresholds: how the tuned run's thresholds are chosen; by default to maximise the search's F-beta.
-        on_trial: called after each new trial.
-        on_features: called with images done and to do while features are computed.
-
-    Returns:
-        The tuned run; `training["search"]` says what was found, and by what.
+    The dataset is what the run was trained on. Settings that are not varied stay as they are. Trials go to the file
+    `study`, from which an interrupted search resumes. By default thresholds maximise the search's F-beta. In the tuned
+    run, `training["search"]` records the search and its best settings.
 
     Raises:
-        TrainError: nothing can be searched, no settings worked, or `study` belongs to another search.
-        DataError: a split is empty.
+        TrainError: nothing can be searched, or no settings worked.
+        ResultsError: `study` belongs to another search, or cannot be used.
     """
     base = base_recipe(run)
     recipe = replace(base, thresholds=thresholds or ThresholdConfig(beta=search.beta))

@@ -1,7 +1,7 @@
 """Grid search: every combination of the choices, as document 000 tuned its decoder.
 
 Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods", III.D, searched attention heads, dropout,
-groups and layers of the ML-Decoder; they state what won (4, 0.5, 8, 2), not the grid, whose values are the head's.
+groups and layers of the ML-Decoder. They state the best values (4, 0.5, 8, 2) but not the grid; ours is the head's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ from mlclip.tune.study import Study
 
 
 def try_all(study: Study, space: Space, limit: int, seed: int) -> None:
-    """Try every combination, or `limit` of them drawn at random where there are more.
-
-    Raises:
-        TrainError: the space holds a range, of which there is no end of values.
-    """
+    """Try every combination, or `limit` of them drawn at random if there are more; raises TrainError for a range."""
     choices = {name: values.values for name, values in space.items() if isinstance(values, Choice)}
     ranges = sorted(space.keys() - choices.keys())
     if ranges:

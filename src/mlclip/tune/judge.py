@@ -1,4 +1,4 @@
-"""How good settings are: a head is trained with them and measured on the validation split, then forgotten.
+"""How good settings are: a head is trained with them, measured on the validation split, and discarded.
 
 Features, targets and label texts are read once and stay in memory; a trial of a head without gradient steps then costs
 little more than scoring the validation images.
@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from mlclip.data import Dataset
+from mlclip.data.dataset import Progress
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
 from mlclip.heads import Examples, Head, LabelTexts
 from mlclip.metrics import mean_average_precision
+from mlclip.settings import Recipe
 from mlclip.thresholds import best_threshold, select
 from mlclip.training.loop import predict_scores
-from mlclip.training.runs import Progress, Recipe, examples, fit_head, untrained_head
+from mlclip.training.runs import examples, fit_head, untrained_head
 from mlclip.tune.space import Settings, apply
 
 Figure = Literal["f", "map"]
@@ -32,7 +34,7 @@ Figure = Literal["f", "map"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What settings came to; see `Trial`."""
+    """How good settings are; see `Trial`."""
 
     score: float
     threshold: float | None
@@ -40,17 +42,7 @@ class Judgement:
 
 
 class Judge:
-    """Measures settings on the validation split.
-
-    Args:
-        recipe: what the settings are put into.
-        dataset: images with labels and splits.
-        encoder: the frozen encoder.
-        cache: its features cache.
-        figure: `f`: micro F-beta at the global threshold where it is best; `map`: macro mAP.
-        beta: recall counts beta times as much as precision.
-        on_features: called with images done and to do while features are computed.
-    """
+    """Measures settings, put into a recipe, on the validation split; see `Search` for `figure` and `beta`."""
 
     def __init__(
         self,
@@ -68,7 +60,7 @@ class Judge:
         self._parts: dict[tuple[str, ...], tuple[Examples, Examples]] = {}
 
     def __call__(self, settings: Settings) -> Judgement:
-        """Train and measure; settings that cannot work score 0 and say why."""
+        """Train and measure; settings that cannot work score 0, with the reason as `error`."""
         try:
             recipe = apply(self.recipe, settings)
             head = untrained_head(recipe, self.dataset, self.encoder)
@@ -107,7 +99,7 @@ def best_f_beta(targets: npt.NDArray[np.generic], scores: npt.NDArray[np.float32
 
 
 def remembered(encode: Callable[[Sequence[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:
-    """An `encode` that reads every text once."""
+    """An `encode` that encodes every text once."""
     known: dict[str, Tensor] = {}
 
     def encode_new(texts: Sequence[str]) -> Tensor:

@@ -2,17 +2,16 @@
 
 Huang et al. 2023, "Asymmetric Polynomial Loss for Multi-Label Classification", https://arxiv.org/abs/2304.05361, 2.4
 and 3: find gamma_neg with gamma_pos 0, compare gamma_pos 0 with 1, then move alpha1, then alpha2, which gains less;
-beta1 above 1 where positives were left unlabelled. Values are those that the document tried (gamma_neg 1 to 5; alpha1
-from 0 over 1.2 ... 1.5 to 2 ... 3.5); of alpha2 it names 3 only, of beta1 1.4 only, and their neighbours are ours.
+beta1 above 1 where some positives are unlabelled. The values are the document's (gamma_neg 1 to 5; alpha1 0, 1.2 to
+1.5, 2 to 3.5); for alpha2 it names only 3, for beta1 only 1.4, and the values around them are ours.
 """
 
 from __future__ import annotations
 
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS, Head
-from mlclip.training.runs import Recipe
-from mlclip.tune.space import Settings
-from mlclip.tune.study import Study, Trial
+from mlclip.settings import Recipe
+from mlclip.tune.study import Study
 
 START = {"gamma_neg": 4.0, "gamma_pos": 0.0, "shift": 0.05, "alpha1": 1.0, "alpha2": 0.5, "beta1": 1.0}
 ASL_RUNGS: dict[str, tuple[float, ...]] = {"gamma_neg": (4.0, 1.0, 2.0, 3.0, 5.0), "gamma_pos": (0.0, 1.0)}
@@ -24,16 +23,10 @@ UNLABELLED_RUNG: dict[str, tuple[float, ...]] = {"beta1": (1.0, 1.2, 1.4, 1.6)}
 
 
 def rungs(recipe: Recipe, unlabelled: bool) -> dict[str, tuple[float, ...]]:
-    """What is tried, in order; the first value of each is where the ladder stands when it comes there.
+    """What is tried, in order; the first value of each rung is where the ladder starts on it.
 
     `asl` has the first two rungs. Any other loss becomes `apl`, of which `bce`, `focal` and `asl` are special cases.
-
-    Args:
-        recipe: what is tuned.
-        unlabelled: positives were left unlabelled: move `beta1`, too.
-
-    Raises:
-        TrainError: the head is not trained by one of these losses.
+    Where some positives are `unlabelled`, `beta1` moves too. Raises TrainError for heads without one of these losses.
     """
     head, training = HEADS[recipe.head], recipe.training or HEADS[recipe.head].defaults
     if head.loss is not Head.loss or not training.epochs:
@@ -44,26 +37,16 @@ def rungs(recipe: Recipe, unlabelled: bool) -> dict[str, tuple[float, ...]]:
 
 
 def climb(study: Study, recipe: Recipe, limit: int, unlabelled: bool) -> None:
-    """Make the trials of the ladder, at most `limit`; a value must be better to be taken, equal is not enough."""
+    """Make the trials of the ladder, at most `limit`; a value replaces the first only if it scores higher."""
     order = rungs(recipe, unlabelled)
     loss = "asl" if order is ASL_RUNGS else "apl"
     kept = {name: value for name, value in START.items() if loss == "apl" or name in (*ASL_RUNGS, "shift")}
     for name, values in order.items():
         trials = []
         for value in values:
-            trial = _once(study, _settings(loss, kept | {name: value}), limit)
-            if trial is None:
+            settings = {"training.loss": loss, "training.loss_options": kept | {name: value}}
+            known = study.known(settings)
+            if known is None and len(study.trials) >= limit:
                 return
-            trials.append((trial.score, value))
+            trials.append(((known or study.measure(settings)).score, value))
         kept[name] = max(trials, key=lambda pair: pair[0])[1]
-
-
-def _once(study: Study, settings: Settings, limit: int) -> Trial | None:
-    known = study.known(settings)
-    if known is None and len(study.trials) >= limit:
-        return None
-    return known or study.measure(settings)
-
-
-def _settings(loss: str, options: Settings) -> Settings:
-    return {"training.loss": loss, "training.loss_options": options}

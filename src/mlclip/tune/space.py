@@ -1,4 +1,4 @@
-"""What a search varies: names, the values they may take, and how they get into a recipe."""
+"""What a search varies: names, the values they may take, and how a recipe takes them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 from mlclip.checkpoint import Run
 from mlclip.errors import TrainError
 from mlclip.heads import Choice, Range
-from mlclip.settings import TrainConfig
+from mlclip.settings import Recipe, TrainConfig
 from mlclip.training.extend import recorded_training
-from mlclip.training.runs import Recipe
 
 Space = Mapping[str, Range | Choice]
 Settings = dict[str, Any]
@@ -21,10 +20,9 @@ Settings = dict[str, Any]
 
 
 def base_recipe(run: Run) -> Recipe:
-    """The recipe that a run was trained by; a search starts from it.
+    """The recipe that a run was trained by, from which a search starts.
 
-    Raises:
-        TrainError: the run does not say, or each trial would be a full fine-tune of an encoder.
+    Raises TrainError if the run does not record it, or if each trial would be a full fine-tune of an encoder.
     """
     if run.encoder.own:
         raise TrainError(f"`{run.head_name}` trains its encoder, which takes too long to search: set options by hand")
@@ -35,7 +33,7 @@ def base_recipe(run: Run) -> Recipe:
 
 
 def _without_files(options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that name files of contexts or translations, with what the run keeps of these files instead."""
+    """The options, with the run's own copy in place of files of contexts or translations."""
     kept = dict(options)
     if {"contexts", "translations"} & options.keys():
         pairs = zip(config["contexts"], config["weights"], strict=True)
@@ -46,12 +44,7 @@ def _without_files(options: Mapping[str, Any], config: Mapping[str, Any]) -> dic
 
 
 def apply(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Put settings into a recipe, over what it says itself.
-
-    Raises:
-        TypeError: training has no setting of that name.
-        ValueError: a value is out of range.
-    """
+    """Put settings into a recipe, in place of its own."""
     options, training = dict(recipe.options), recipe.training or TrainConfig()
     for name, value in settings.items():
         match name.split("."):
@@ -67,14 +60,8 @@ def apply(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 def space_of(run: Run, vary: Sequence[str] = ()) -> Space:
     """What a search of this run varies: what its head declares, or what is named instead.
 
-    A range with `each` becomes one range an item: `weights[0]`, `weights[1]`, ...; `fold` joins their values.
-
-    Args:
-        run: any run of the head.
-        vary: `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=A,B,C`, as `parse_range` reads them.
-
-    Raises:
-        TrainError: nothing is declared and nothing named, or it cannot be read.
+    `parse_range` reads what is named. A range with `each` becomes one range per item: `weights[0]`, `weights[1]`, ...;
+    `fold` joins their values. Raises TrainError if nothing is declared and nothing named.
     """
     declared: Space = dict(parse_range(text) for text in vary) if vary else run.head.search
     if not declared:
@@ -113,26 +100,24 @@ def unfold(settings: Mapping[str, Any], space: Space) -> dict[str, Any]:
 def parse_range(text: str) -> tuple[str, Range | Choice]:
     """Read `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=A,B,C`.
 
-    Two whole numbers make a range of whole numbers. The values of a choice are JSON where they can be read so.
-
-    Raises:
-        TrainError: it is neither.
+    Two whole numbers make a range of whole numbers. The values of a choice are read as JSON if they are valid JSON.
     """
     name, _, values = text.partition("=")
     ends = values.split(":")
     try:
         if len(ends) == 1 and name and values:
-            return name.replace("-", "_"), Choice(tuple(_value(value) for value in values.split(",")))
+            return name.replace("-", "_"), Choice(tuple(json_or_text(value) for value in values.split(",")))
         low, high = float(ends[0]), float(ends[1])
         if not name or ends[2:] not in ([], ["log"]) or not low < high or (len(ends) == 3 and low <= 0):
             raise ValueError
-        whole = all(isinstance(_value(end), int) for end in ends[:2])
+        whole = all(isinstance(json_or_text(end), int) for end in ends[:2])
         return name.replace("-", "_"), Range(low, high, log=len(ends) == 3, integer=whole)
     except (ValueError, IndexError):
         raise TrainError(f"--vary {text!r}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log (above 0) or NAME=A,B,C") from None
 
 
-def _value(text: str) -> Any:
+def json_or_text(text: str) -> Any:
+    """The value of a setting as people type it: JSON if it is valid, otherwise the text itself."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""NVIDIA's perf_analyzer on the model that the client asks: a closed loop, one image a request, over gRPC.
+"""NVIDIA's perf_analyzer on the model that the client asks: a closed loop, one image per request, over gRPC.
 
 The clock is its own: the count of images over the throughput it reports, which leaves out reading the files.
 """

@@ -1,1 +1,1 @@
-"""Downloads: fetched politely, within limits, and never from inside the own network."""
+"""Downloads: polite to sites, within limits, and never from inside your own network."""

@@ -1,8 +1,7 @@
-"""Which machines a download may reach: the public internet's, and no other unless that is allowed.
+"""Which machines a download may reach: those of the public internet, and no others unless that is allowed.
 
-A host name is resolved here, every address is judged, and the connection goes to the very address that was judged,
-so a name that changes its address in between gains nothing. Everything that is read or written has one deadline,
-that of the whole download.
+Host names are resolved here, each address is checked, and the connection goes to the address that was checked, so a
+name cannot change its address in between. All reads and writes share one deadline, that of the whole download.
 """
 
 from __future__ import annotations
@@ -44,11 +43,8 @@ _CLOSED = tuple(
 def is_public(text: str) -> bool:
     """Tell whether an address belongs to the public internet.
 
-    Loopback, private, link-local, shared, multicast, reserved and documentation addresses do not, nor IPv6 addresses
-    that stand for such an IPv4 address.
-
-    Args:
-        text: an IPv4 or IPv6 address, as the resolver gives it.
+    Loopback, private, link-local, shared, multicast, reserved and documentation addresses do not, and neither do IPv6
+    addresses that stand for such an IPv4 address.
     """
     address = _inner(ipaddress.ip_address(text))
     if address.version == 6 and address not in _UNICAST6:
@@ -74,7 +70,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_closed_literal(host: str) -> bool:
-    """Tell whether a host that is written as a number, in whatever form, is not public; False for names."""
+    """Tell whether a host written as a number, in any notation, is not public; False for names but `localhost`."""
     try:
         return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:
@@ -86,23 +82,18 @@ def is_closed_literal(host: str) -> bool:
 
 
 def not_public(host: str, address: str) -> str:
-    """Say that an address may not be reached, and what would allow it.
-
-    Args:
-        host: as it was asked for.
-        address: what it stands for; the same, if it is a number.
-    """
+    """Say that an address may not be reached, and which option allows it; a host that is a number is its address."""
     name = host if host == address else f"{host} is {address}, which"
-    return f"{name} is no address of the public internet; --private allows it"
+    return f"{name} is not an address of the public internet; --private allows it"
 
 
 class Deadline(threading.local):
-    """Until when this thread's download must have ended."""
+    """When this thread's download must have ended."""
 
     until = 0.0
 
     def left(self) -> float:
-        """Give the seconds that remain; raises httpcore2.TimeoutException where none do."""
+        """Give the seconds that remain; raises httpcore2.TimeoutException if there are none."""
         left = self.until - time.monotonic()
         if left <= 0:
             raise httpcore2.ReadTimeout("the time is up")
@@ -110,13 +101,9 @@ class Deadline(threading.local):
 
 
 class CheckedNetwork(httpcore2.NetworkBackend):
-    """Connects to public addresses only, and to the address that was checked.
+    """Connects to public addresses only unless `private` is set, and to the address that was checked.
 
-    Args:
-        deadline: of the thread that connects, reads and writes.
-        executor: resolves names, which knows no deadline of its own.
-        private: all addresses are allowed.
-        lookup: resolves names.
+    The executor runs `lookup`, which has no deadline of its own.
     """
 
     def __init__(self, deadline: Deadline, executor: Executor, private: bool, lookup: Resolve = resolve) -> None:

@@ -1,4 +1,4 @@
-"""Downloads over http and https, for addresses that nobody has looked at."""
+"""Downloads over http and https, from addresses that nobody has checked."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
+from http.client import responses
 
 import httpcore2
 import httpx2
 
 from mlclip_client.errors import DownloadFailed, TooLarge
-from mlclip_client.inputs.item import shortened
+from mlclip_client.images import check_size
 from mlclip_client.inputs.limits import Limits
-from mlclip_client.inputs.stores import one_line
 from mlclip_client.inputs.web.addresses import CheckedNetwork, Deadline, Resolve, is_closed_literal, not_public, resolve
-from mlclip_client.inputs.web.politeness import refusal
-from mlclip_client.inputs.web.slots import Slots
+from mlclip_client.inputs.web.politeness import Slots, refusal
+from mlclip_client.wording import reason_of, shortened
 
 _TRIES = 3
 _FIRST_PAUSE = 0.5
@@ -31,7 +30,7 @@ _BUSY = frozenset({429, 502, 503, 504})
 
 
 class _Again(Exception):
-    """It may go better in a while; `after` is how long the site asks to wait, in seconds."""
+    """Another try may succeed; `after` is how many seconds the site asks to wait."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -41,10 +40,7 @@ class _Again(Exception):
 class Web:
     """Fetches files; may be used from several threads.
 
-    Args:
-        limits: see `Limits`.
-        executor: resolves host names.
-        lookup: how they are resolved.
+    The executor runs `lookup`, which resolves host names.
     """
 
     def __init__(self, limits: Limits, executor: Executor, lookup: Resolve = resolve) -> None:
@@ -53,18 +49,24 @@ class Web:
         self._slots = Slots(limits.connections, limits.per_host)
         self._closing = threading.Event()
         self._headers = [("User-Agent", limits.user_agent), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
-        network = CheckedNetwork(self._deadline, executor, limits.private or limits.proxy is not None, lookup)
-        self._pool = _pool(limits, network)
+        any_address = limits.private or limits.proxy is not None
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            proxy=None if limits.proxy is None else _proxy(limits.proxy),
+            max_connections=limits.connections,
+            keepalive_expiry=5.0,
+            network_backend=CheckedNetwork(self._deadline, executor, any_address, lookup),
+        )
 
     def fetch(self, url: str) -> bytes:
         """Download a file.
 
-        The time starts when a place is free for the download, and covers redirects and retries. Busy sites and broken
-        connections are tried again, up to three times in all, as late as the site asks for.
+        Time counts from when a slot is free, and includes redirects and retries. If a site is busy or a connection
+        breaks, there are up to three tries, the next one not before the time that the site asks for.
 
         Raises:
-            DownloadFailed: there is no file, or it may not be had; the message says why.
-            TooLarge: it is over `max_bytes`.
+            DownloadFailed: there is no file, or it may not be fetched; the message says why.
+            TooLarge: it is larger than `max_bytes`.
         """
         address = _parse(url)
         self._deadline.until = 0.0
@@ -80,51 +82,49 @@ class Web:
         raise AssertionError("the last try returns or raises")
 
     def close(self) -> None:
-        """Close all connections and wake who waits for a second try."""
+        """Close all connections, and end all waits for another try."""
         self._closing.set()
         self._pool.close()
 
     def _follow(self, url: httpx2.URL) -> bytes:
         for _ in range(self._limits.redirects + 1):
-            self._check(url)
+            if self._limits.proxy is not None and not self._limits.private and is_closed_literal(url.host):
+                raise DownloadFailed(not_public(url.host, url.host))
             started = bool(self._deadline.until)
             with self._timed(), self._slots.one(url.host, self._deadline.left() if started else None) as got:
                 if not got:
-                    raise httpcore2.PoolTimeout("no place for the download in time")
+                    raise httpcore2.PoolTimeout("no slot for the download in time")
                 if not started:
-                    self._deadline.until = time.monotonic() + self._limits.seconds
+                    self._deadline.until = time.monotonic() + self._limits.download_seconds
                 answer = self._get(url)
             if isinstance(answer, bytes):
                 return answer
             url = answer
         raise DownloadFailed(f"more than {self._limits.redirects} redirects")
 
-    def _check(self, url: httpx2.URL) -> None:
-        if self._limits.proxy is not None and not self._limits.private and is_closed_literal(url.host):
-            raise DownloadFailed(not_public(url.host, url.host))
-
     def _get(self, url: httpx2.URL) -> bytes | httpx2.URL:
-        """One request: the file, or where it is instead."""
+        """One request: the file, or the address that it redirects to."""
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         wait = {"timeout": {"pool": self._deadline.left()}}
         with self._pool.stream("GET", target, headers=self._headers, extensions=wait) as response:
             headers = httpx2.Headers(response.headers)
             directive = refusal(headers.get_list("x-robots-tag"), self._limits.user_agent)
-            if directive and self._limits.robots:
+            if directive and not self._limits.ignore_robots:
                 raise DownloadFailed(f"the site asks not to be indexed (X-Robots-Tag: {directive})")
             if response.status in _REDIRECTS and "location" in headers:
                 return _parse(headers["location"], base=url)
+            status = f"HTTP {response.status} {responses.get(response.status, '')}".rstrip()
             if response.status in _BUSY:
-                raise _Again(_status(response.status), _seconds(headers.get("retry-after", "")))
+                raise _Again(status, _seconds(headers.get("retry-after", "")))
             if response.status != 200:
-                raise DownloadFailed(_status(response.status))
+                raise DownloadFailed(status)
             return self._body(response, headers)
 
     def _body(self, response: httpcore2.Response, headers: httpx2.Headers) -> bytes:
         limit, data = self._limits.max_bytes, bytearray()
         announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > limit:
-            raise TooLarge(f"{int(announced[:20]):,} bytes are over the limit of {limit:,}")
+        if announced.isdecimal():
+            check_size(int(announced[:20]), limit)
         for chunk in response.iter_stream():
             data += chunk
             if len(data) > limit:
@@ -133,32 +133,22 @@ class Web:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """What httpcore raises becomes an error that is final, or one that a second try may mend."""
+        """Turn what httpcore raises into an error that is final, or into one that asks for another try."""
         try:
             yield
         except httpcore2.TimeoutException as error:
-            raise DownloadFailed(f"not whole within {self._limits.seconds:g} s") from error
+            raise DownloadFailed(f"not whole within {self._limits.download_seconds:g} s") from error
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError) as error:
-            raise _Again(f"the connection failed: {one_line(error)}") from error
+            raise _Again(f"the connection failed: {reason_of(error)}") from error
         except (httpcore2.ProtocolError, httpcore2.UnsupportedProtocol) as error:
-            raise DownloadFailed(one_line(error)) from error
-
-
-def _pool(limits: Limits, network: CheckedNetwork) -> httpcore2.ConnectionPool:
-    return httpcore2.ConnectionPool(
-        ssl_context=httpx2.create_ssl_context(),
-        proxy=None if limits.proxy is None else _proxy(limits.proxy),
-        max_connections=limits.connections,
-        keepalive_expiry=5.0,
-        network_backend=network,
-    )
+            raise DownloadFailed(reason_of(error)) from error
 
 
 def _proxy(address: str) -> httpcore2.Proxy:
     try:
         proxy = httpx2.Proxy(address)
     except (ValueError, httpx2.InvalidURL) as error:
-        raise ValueError(f"proxy {address}: {one_line(error)}") from error
+        raise ValueError(f"proxy {address}: {reason_of(error)}") from error
     return httpcore2.Proxy(str(proxy.url), auth=proxy.raw_auth)
 
 
@@ -166,7 +156,7 @@ def _parse(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
     try:
         address = httpx2.URL(url) if base is None else base.join(url)
     except (httpx2.InvalidURL, ValueError) as error:
-        raise DownloadFailed(f"not an address: {one_line(error)}") from error
+        raise DownloadFailed(f"not an address: {reason_of(error)}") from error
     if address.scheme not in ("http", "https"):
         raise DownloadFailed(f"only http and https are fetched, not {shortened(url)}")
     if not address.host:
@@ -176,15 +166,8 @@ def _parse(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
     return address
 
 
-def _status(code: int) -> str:
-    try:
-        return f"HTTP {code} {HTTPStatus(code).phrase}"
-    except ValueError:
-        return f"HTTP {code}"
-
-
 def _seconds(text: str) -> float:
-    """Retry-After: seconds, or a date."""
+    """The seconds to wait by `Retry-After`, which is a number or a date; 0 if it makes no sense."""
     if text.strip().isdecimal():
         return float(text.strip()[:9])
     try:
@@ -195,7 +178,7 @@ def _seconds(text: str) -> float:
 
 
 def _decoded(data: bytes, encoding: str, limit: int) -> bytes:
-    """Some sites compress though they are asked not to; what comes out has the same limit."""
+    """Unpack what a site compressed though it was asked not to; the result has the same limit."""
     if encoding in ("", "identity"):
         return data
     if encoding not in ("gzip", "x-gzip", "deflate"):

@@ -1,26 +1,53 @@
-"""The response header `X-Robots-Tag`: what a site asks of robots about one file.
-
-Its directives are those of https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag, and `noai`
-and `noimageai` (DeviantArt's, since 2022), which img2dataset honours too.
-"""
+"""What sites may expect of a visitor: few downloads at once, and respect for the response header `X-Robots-Tag`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 _REFUSING = frozenset({"noindex", "none", "noai", "noimageai"})
 _WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 
 
-def refusal(values: Iterable[str], user_agent: str) -> str:
-    """Give the directive by which a site asks not to be indexed; empty where it does not.
+class Slots:
+    """Limits how many downloads run at once, in all and from one host."""
 
-    A directive counts when it names no robot, or ours; what stands behind a robot's name is for that robot, up to the
-    next name.
+    def __init__(self, in_all: int, per_host: int) -> None:
+        self._in_all, self._per_host = in_all, per_host
+        self._taken: Counter[str] = Counter()
+        self._freed = threading.Condition()
+
+    @contextlib.contextmanager
+    def one(self, host: str, seconds: float | None) -> Iterator[bool]:
+        """Hold a slot while the block runs; tells whether one was free within `seconds` (None: without limit)."""
+        with self._freed:
+            got = self._freed.wait_for(lambda: self._free(host), seconds)
+            self._taken[host] += got
+        try:
+            yield got
+        finally:
+            with self._freed:
+                self._taken[host] -= got
+                if not self._taken[host]:
+                    del self._taken[host]
+                self._freed.notify_all()
+
+    def _free(self, host: str) -> bool:
+        return self._taken.total() < self._in_all and self._taken[host] < self._per_host
+
+
+def refusal(values: Iterable[str], user_agent: str) -> str:
+    """Give the directive by which a site asks not to be indexed; empty if there is none.
+
+    The directives are those of https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag, and `noai`
+    and `noimageai` (introduced by DeviantArt in 2022), which img2dataset respects too. A directive counts if it
+    addresses no robot, or ours; a robot's name holds for all that follows, up to the next name.
 
     Args:
-        values: of the header, one for each time that it was sent.
-        user_agent: ours, as it is sent: its first word up to a slash is our name.
+        values: of the header, one per time that it was sent.
+        user_agent: as sent; the part before a slash is our name.
     """
     ours = ("", "*", user_agent.partition("/")[0].strip().lower())
     for value in values:

@@ -1,11 +1,11 @@
-// What this report is made of, and how far its numbers carry.
+// What this report holds, and how to read its numbers.
 
-const SOURCES = ["Head", "Model", "Version", "Classes known here", "Images", "sha256 of its label list"];
+const SOURCES = ["Head", "Model", "Version", "Known classes", "Images", "sha256 of its label list"];
 const SHORT_HASH = 12;
 
 function drawSummary() {
   const parts = [plural(report.count, "image")];
-  if (head().name) parts.push(`${plural(counted.answered - counted.none, "image")} with a label`.replace(/ images? /, " "), `${number(counted.none)} without`);
+  if (head().name) parts.push(`${number(counted.answered - counted.none)} with a label`, `${number(counted.none)} without`);
   parts.push(plural(report.errors, "error"));
   find("summary").textContent = parts.join(" · ") + (report.more ? " · the file has more rows than these" : "");
   find("checked-count").textContent = number(corrections.byRow.size);
@@ -17,10 +17,10 @@ function drawAbout() {
     ...(report.hashes ? [[report.sameAs.size, "files that occur more than once"]] : []),
   ];
   find("view-about").replaceChildren(
-    make("h2", {}, "What is in here"),
+    make("h2", {}, "Contents"),
     make("div", { class: "facts" }, ...facts.map(([count, text]) => make("div", {}, make("b", {}, number(count)), make("span", { class: "soft" }, text)))),
     make("p", {}, report.more ? "The labels file has more rows: these are the first." : ""),
-    make("h2", {}, "Who answered"),
+    make("h2", {}, "Models that answered"),
     sourceTable(),
     ...report.heads.flatMap((each) => each.notes.map((note) => make("p", { class: "warn" }, `${visible(each.name)}: ${note}`))),
     make("h2", {}, "How to read the numbers"),
@@ -41,34 +41,33 @@ function sourceTable() {
       ),
     ),
   );
-  const top = make("tr", {}, ...SOURCES.map((text) => make("th", { scope: "col" }, text)));
-  return make("table", { class: "plain sources" }, make("thead", {}, top), make("tbody", {}, ...rows));
+  return table({ class: "plain sources" }, SOURCES.map((text) => heading(text)), rows);
 }
 
 function readingNotes() {
   return [
-    "A score is no probability unless the head was calibrated. “Each label’s own” is what the server selected: thresholds that come from " +
-      "validation data. One threshold for all labels is a question to this page: no served model uses it until you set it there.",
+    "A score is not a probability unless the head was calibrated. “Each label’s own” shows what the server selected, by thresholds from " +
+      "validation data. “One for all” changes this page only; served models keep their thresholds.",
     ...report.heads.map((each) => knownNote(each)),
     ...(Array.from({ length: report.count }, (_, row) => row).some(isNotFetched)
-      ? ["Images at addresses have no picture here, since a report fetches nothing: open one and follow its address."]
+      ? ["Images at addresses have no picture here because a report fetches nothing. Open one and follow its address."]
       : []),
-    "Precision and recall beside the slider count the images you have checked, over all labels. Who sees the model’s answer first tends to agree with it.",
+    "Precision and recall beside the slider count all labels of the images that you have checked. People who see the model’s answer first tend to agree with it.",
     report.neighbours
-      ? "Neighbours are the five rows with the highest cosine of their embeddings, compared exactly, all rows with all."
+      ? "Neighbours are the five rows with the highest cosine similarity of embeddings, found by an exact search over all rows."
       : report.neighboursSkipped
-        ? "The rows have embeddings, but neighbours were left out: there are more than 50,000 rows, or embeddings of several lengths."
+        ? "The rows have embeddings, but neighbours were left out: there are more than 50,000 rows, or embeddings differ in length."
         : "The rows have no embeddings (classify with --embeddings), so there are no neighbours.",
     corrections.stored
-      ? "What you tick is kept in this browser, for this list of images and labels, until you forget it in the export dialog."
-      : "This browser keeps nothing for this page: export before you close it.",
+      ? "Your changes are kept in this browser, for this list of images and labels, until you delete them in the export dialog."
+      : "This browser does not store your changes to this page: export before you close it.",
   ];
 }
 
 function knownNote(each) {
   const name = `Head ${visible(each.name)}: `;
-  if (!each.complete) return `${name}rows list the ${each.listed} best labels and the selected ones; what scored lower is not known here (classify with --scores).`;
-  if (each.floor > 0) return `${name}all scores from ${longScore(each.floor)} on are here; lower ones were left out to keep the page small.`;
+  if (!each.complete) return `${name}rows list the ${each.listed} best labels and the selected ones; lower scores are not known here (${ALL_SCORES}).`;
+  if (each.floor > 0) return `${name}all scores of ${longScore(each.floor)} or higher are here; lower ones were left out to keep the page small.`;
   return `${name}the scores of all its classes are here.`;
 }
 

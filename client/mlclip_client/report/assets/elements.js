@@ -20,7 +20,10 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// A name from the data: kept from turning the text around it.
+const heading = (text, attributes = {}) => make("th", { scope: "col", ...attributes }, text);
+const table = (attributes, top, rows) => make("table", attributes, make("thead", {}, make("tr", {}, ...top)), make("tbody", {}, ...rows));
+
+// A name from the data: its writing direction does not change that of the text around it.
 const given = (text) => make("bdi", {}, visible(text));
 
 // Line breaks and other control characters become visible signs.
@@ -32,7 +35,7 @@ function visible(text) {
 
 const isAddress = (path) => /^[a-z][a-z0-9+.-]*:\/\//i.test(path);
 
-// A web address as a link that tells nobody where it stands; any other path as text.
+// A web address as a link that sends no referrer; any other path as text.
 function linked(path, text = path) {
   if (!/^https?:\/\//i.test(path)) return visible(text);
   return make("a", { href: path, target: "_blank", rel: "noopener noreferrer" }, visible(text));

@@ -14,14 +14,14 @@ function drawErrors() {
   }
   const view = find("view-errors");
   if (!kinds.size) {
-    view.replaceChildren(make("h2", {}, "Errors"), make("p", {}, "Every image has its labels."));
+    view.replaceChildren(make("h2", {}, "Errors"), make("p", {}, "Every image was classified."));
     return;
   }
   const most = [...messages].sort((a, b) => b[1] - a[1]);
   view.replaceChildren(
     make("h2", {}, "Kinds of errors"),
     errorTable("Kind", [...kinds].sort((a, b) => b[1] - a[1]).map(([kind, count]) => [kind, count, { kind, message: null }])),
-    make("h2", {}, "What was said"),
+    make("h2", {}, "Messages"),
     errorTable(
       "Message",
       most.slice(0, MESSAGES).map(([both, count]) => {
@@ -29,7 +29,7 @@ function drawErrors() {
         return [`${kind}: ${message}`, count, { kind, message }];
       }),
     ),
-    make("p", { class: "soft" }, most.length > MESSAGES ? `${number(most.length - MESSAGES)} more messages, each rarer than these.` : ""),
+    make("p", { class: "soft" }, most.length > MESSAGES ? `${number(most.length - MESSAGES)} more messages, all rarer than these.` : ""),
   );
 }
 
@@ -41,6 +41,5 @@ function errorTable(title, lines) {
     };
     return make("tr", {}, make("td", { class: "number" }, number(count)), make("td", {}, make("button", { onclick: open }, given(text))));
   });
-  const top = make("tr", {}, make("th", { scope: "col", class: "number" }, "Images"), make("th", { scope: "col" }, title));
-  return make("table", { class: "plain" }, make("thead", {}, top), make("tbody", {}, ...rows));
+  return table({ class: "plain" }, [heading("Images", { class: "number" }), heading(title)], rows);
 }

@@ -54,10 +54,10 @@ function exportNotes(rows, joined) {
   const notes = [];
   const bare = rows.filter((row) => !corrections.labels(row).length).length;
   const bytes = rows.filter((row) => /\\x[0-9a-f]{2}/.test(report.paths[row])).length;
-  if (bare) notes.push(`${plural(bare, "image")} without a label: reading leaves them out.`);
-  if (bytes) notes.push(`${plural(bytes, "path")} with bytes that are no UTF-8, which no manifest can spell: rename these files.`);
-  if (joined) notes.push("A label holds |, so CSV is not offered.");
-  if (!corrections.stored) notes.push("This browser keeps nothing for this page: save before you close it.");
+  if (bare) notes.push(`${plural(bare, "image")} without a label: mlclip data read skips them.`);
+  if (bytes) notes.push(`${plural(bytes, "path")} with bytes that are not UTF-8, which manifests cannot hold: rename these files.`);
+  if (joined) notes.push("A label contains |, so CSV is not available.");
+  if (!corrections.stored) notes.push("This browser does not store your changes to this page: save before you close it.");
   return notes;
 }
 

@@ -1,4 +1,4 @@
-// The list of labels, the chosen ones, and what else can be filtered by.
+// The list of labels, the chosen ones, and the other filters.
 
 const LISTED_LABELS = 200;
 let activeLabel = 0;
@@ -78,22 +78,8 @@ function drawShows() {
   for (const label of box.children) {
     const input = label.querySelector("input");
     input.checked = input.value === state.show;
-    label.querySelector(".count").textContent = number(countShown(input.value));
+    label.querySelector(".count").textContent = number(SHOWS[input.value][2]());
   }
-}
-
-function countShown(name) {
-  const quick = {
-    all: () => report.count,
-    some: () => counted.answered - counted.none,
-    none: () => counted.none,
-    checked: () => corrections.byRow.size,
-    unchecked: () => report.count - corrections.byRow.size,
-    changed: () => [...corrections.byRow.keys()].filter(isChanged).length,
-    copies: () => [...report.sameAs.values()].reduce((sum, rows) => sum + rows.length, 0),
-    error: () => report.errors,
-  };
-  return quick[name]();
 }
 
 function startFilters() {

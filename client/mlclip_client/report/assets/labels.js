@@ -7,10 +7,10 @@ function drawLabels() {
   const order = byCount();
   const most = order.slice(0, HEAT).filter((index) => countOf(index));
   find("view-labels").replaceChildren(
-    make("h2", {}, "Labels together"),
+    make("h2", {}, "Labels that occur together"),
     make("p", { class: "soft" }, heatNote(most.length)),
     make("div", { class: "scroll" }, heatTable(most)),
-    make("h2", {}, "Images a label"),
+    make("h2", {}, "Images per label"),
     countTable(order.slice(0, COUNTED)),
     make("p", { class: "soft" }, order.length > COUNTED ? `${number(order.length - COUNTED)} more labels are in the list on the left: type to search.` : ""),
   );
@@ -21,8 +21,8 @@ const basis = () => (state.threshold === null ? "each label’s own threshold" :
 function heatNote(size) {
   if (!size) return "No label is selected on any image.";
   return (
-    `How many images have both labels, for the ${plural(size, "most frequent label")}, by ${basis()}; the stronger the colour, the larger the share of the ` +
-    "rarer label’s images. Choose a cell to see its images; arrows move."
+    `How many images have both labels, for the ${plural(size, "most frequent label")}, by ${basis()}. A stronger colour means a larger share of the ` +
+    "rarer label’s images. Choose a cell to see its images; arrow keys move."
   );
 }
 
@@ -32,8 +32,8 @@ function heatTable(numbers) {
   const rows = numbers.map((index, a) =>
     make("tr", {}, make("th", { scope: "row" }, given(names[a])), ...numbers.map((_, b) => make("td", {}, heatCell(numbers, names, counts, a, b)))),
   );
-  const top = make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, make("span", {}, given(name)))));
-  return make("table", { class: "heat", onkeydown: moveInTable }, make("thead", {}, top), make("tbody", {}, ...rows));
+  const top = [make("td"), ...names.map((name) => heading(make("span", {}, given(name))))];
+  return table({ class: "heat", onkeydown: moveInTable }, top, rows);
 }
 
 function heatCell(numbers, names, counts, a, b) {
@@ -78,6 +78,6 @@ function countTable(numbers) {
       make("td", { class: "level" }, bar(countOf(index) / most)),
     ),
   );
-  const top = make("tr", {}, ...["Label", "Images", "Share", ""].map((text, place) => make("th", { scope: "col", class: place === 1 || place === 2 ? "number" : null }, text)));
-  return make("table", { class: "plain" }, make("thead", {}, top), make("tbody", {}, ...rows));
+  const top = [heading("Label"), heading("Images", { class: "number" }), heading("Share", { class: "number" }), heading("")];
+  return table({ class: "plain" }, top, rows);
 }

@@ -54,7 +54,7 @@ async function thumbnail(picture) {
   return data ? `data:${mime};base64,${data}` : null;
 }
 
-// Fill a frame with a picture; a frame that is given another one meanwhile keeps the later.
+// Fill a frame with a picture; if it is given another one meanwhile, the later one stays.
 async function fillFrame(frame, picture, otherwise) {
   frame.dataset.picture = picture;
   frame.replaceChildren();
@@ -65,10 +65,10 @@ async function fillFrame(frame, picture, otherwise) {
 
 const isNotFetched = (row) => report.originals !== null && report.paths[row] !== null && isAddress(report.paths[row]);
 
-// What stands in place of a picture, briefly.
+// What stands in place of a missing picture, in a few words.
 const placeholderOf = (row) => kindOf(row) ?? (isNotFetched(row) ? "not fetched" : "no picture");
 
-// The same, for one image that is looked at.
+// The same, in a sentence for the large view.
 function whyMissing(row) {
   const path = report.paths[row];
   if (path === null) return ["No picture: it came from memory."];
@@ -90,7 +90,7 @@ function originalOf(row) {
   }
 }
 
-// Show an image as large as it is: the thumbnail, then the image itself where it can be loaded.
+// Show an image at its own size: first the thumbnail, then the image itself if it can be loaded.
 async function fillStage(image, note, row) {
   const thumb = await thumbnail(row);
   const isStill = () => image.dataset.row === String(row);
@@ -101,7 +101,7 @@ async function fillStage(image, note, row) {
     return;
   }
   image.src = thumb;
-  const small = () => isStill() && note.replaceChildren("Thumbnail: the image itself is not where this page can load it.");
+  const small = () => isStill() && note.replaceChildren("Thumbnail: this page cannot load the image itself.");
   const original = originalOf(row);
   if (!original) return small();
   const large = new Image();

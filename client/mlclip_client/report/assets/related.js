@@ -16,21 +16,12 @@ function section(title, parts) {
 }
 
 function referencesOf(row) {
-  const { reasons, which, weights } = head();
+  const { reasons, which, weights, references } = head();
   if (!reasons) return [];
   const parts = [];
   for (let place = reasons[row]; place < reasons[row + 1]; place++) {
-    const { ids, labels, pictures } = report.references;
-    const text = labels[which[place]].join(", ");
-    const frame = make("div", { class: "frame" });
-    fillFrame(frame, pictures[which[place]], "no picture");
-    parts.push(
-      make(
-        "div", { title: visible(`${ids[which[place]]}\n${text}`) },
-        frame, make("p", {}, percent(weights[place], 1)), make("p", {}, given(text || "no label")),
-        make("p", { class: "soft" }, given(nameOf(ids[which[place]]))),
-      ),
-    );
+    const { id, labels, picture } = references[which[place]];
+    parts.push(card("div", { title: `${id}\n${labels.join(", ")}` }, picture, "no picture", percent(weights[place], 1), labels, id));
   }
   return parts;
 }
@@ -48,12 +39,17 @@ function neighboursOf(row) {
 const copiesBut = (row) => copiesOf(row).filter((other) => other !== row).slice(0, COPIES).map((other) => rowButton(other, ""));
 
 function rowButton(row, text) {
+  const path = pathOf(row);
+  return card("button", { onclick: () => showRow(row), title: path }, row, placeholderOf(row), text, corrections.labels(row), path);
+}
+
+function card(tag, attributes, picture, otherwise, text, labels, path) {
   const frame = make("div", { class: "frame" });
-  fillFrame(frame, row, placeholderOf(row));
+  fillFrame(frame, picture, otherwise);
   return make(
-    "button", { onclick: () => showRow(row), title: visible(pathOf(row)) },
+    tag, { ...attributes, title: visible(attributes.title) },
     frame, text ? make("p", {}, text) : null,
-    make("p", {}, given(corrections.labels(row).join(", ") || "no label")),
-    make("p", { class: "soft" }, given(nameOf(pathOf(row)))),
+    make("p", {}, given(labels.join(", ") || "no label")),
+    make("p", { class: "soft" }, given(nameOf(path))),
   );
 }

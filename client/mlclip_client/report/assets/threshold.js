@@ -1,8 +1,9 @@
-// The threshold panel: how scores are spread, what another threshold would select, how it agrees with a person.
+// The threshold panel: the distribution of scores, what another threshold would select, and how it agrees with a person.
 
 const BINS = 50;
 const WIDTH = 250;
 const HEIGHT = 60;
+const ALL_SCORES = "classify with --scores into a .parquet file";
 
 function drawThreshold() {
   const isOne = state.threshold !== null;
@@ -24,7 +25,7 @@ function drawHistogram() {
   const most = Math.max(1, ...counts);
   const svg = find("histogram");
   const level = state.threshold;
-  const own = chosen !== null && level === null && lowestIn <= 1 ? lowestIn : null;
+  const own = chosen === null || level !== null ? null : head().thresholds?.[chosen] ?? (lowestIn <= 1 ? lowestIn : null);
   const from = level ?? own ?? 2;
   svg.replaceChildren();
   counts.forEach((count, bin) => {
@@ -41,7 +42,10 @@ function drawHistogram() {
   svg.setAttribute("aria-label", `${what}: ${plural(counts.reduce((sum, count) => sum + count, 0), "score")}`);
 }
 
+// A label's own threshold, or, if the file does not have it, the scores between which it must be.
 function ownNote(chosen, lowestIn, highestOut) {
+  const known = head().thresholds?.[chosen];
+  if (known !== undefined) return ` Its own threshold: ${longScore(known)}.`;
   if (chosen === null || lowestIn > 1) return "";
   const low = highestOut >= 0 && highestOut < lowestIn ? `between ${longScore(highestOut)} and ` : "at most ";
   return ` Its own threshold: ${low}${longScore(lowestIn)}.`;
@@ -57,8 +61,8 @@ function drawEffect() {
   const { total, answered: images, none, gained, lost, hiding } = counted;
   const rate = images ? (total / images).toFixed(2) : "0";
   const verb = state.threshold === null ? "selected" : "would be selected";
-  let text = `${plural(total, "label")} ${verb}, ${rate} an image; ${plural(none, "image")} without any.`;
-  if (state.threshold !== null) text += ` Against the labels’ own thresholds: ${number(gained)} more, ${number(lost)} fewer.`;
+  let text = `${plural(total, "label")} ${verb}, ${rate} per image; ${plural(none, "image")} without any.`;
+  if (state.threshold !== null) text += ` Compared with the labels’ own thresholds: ${number(gained)} more, ${number(lost)} fewer.`;
   find("effect").textContent = images ? text : "";
   find("hidden-note").textContent = hiding ? hidingNote(hiding) : "";
 }
@@ -66,17 +70,14 @@ function drawEffect() {
 function hidingNote(hiding) {
   const { complete, floor, listed } = head();
   if (complete) return `Scores below ${longScore(floor)} are not in this page: counts are too low here.`;
-  return (
-    `In ${plural(hiding, "image")}, labels beyond the ${listed} best may pass too: the rows do not list them, ` +
-    "so they cannot be shown (classify with --scores)."
-  );
+  return `In ${plural(hiding, "image")}, labels beyond the ${listed} best may pass too, but the rows do not list them (${ALL_SCORES}).`;
 }
 
 function drawAgreement() {
   const { images, both, selected, said } = corrections.agreement();
   find("agreement").textContent = images
     ? `On the ${plural(images, "image")} you checked: precision ${percent(both, selected)}, recall ${percent(both, said)}. ` +
-      "Those you chose to look at are no random sample."
+      "These are not a random sample."
     : "";
 }
 

@@ -1,14 +1,15 @@
-// Which images are shown, in which order; and what is drawn anew when something changes.
+// Which images are shown, in which order; and what is redrawn when something changes.
 
+// Text, which rows, how many.
 const SHOWS = {
-  all: ["All images", () => true],
-  some: ["With a label", (row) => answered(row) && hasSelected(row)],
-  none: ["Without a label", (row) => answered(row) && !hasSelected(row)],
-  error: ["With an error", (row) => report.kinds.index[row] >= 0],
-  checked: ["Checked by you", (row) => corrections.has(row)],
-  unchecked: ["Not checked yet", (row) => !corrections.has(row)],
-  changed: ["Changed by you", (row) => isChanged(row)],
-  copies: ["Same file elsewhere", (row) => copiesOf(row).length > 1],
+  all: ["All images", () => true, () => report.count],
+  some: ["With a label", (row) => answered(row) && hasSelected(row), () => counted.answered - counted.none],
+  none: ["Without a label", (row) => answered(row) && !hasSelected(row), () => counted.none],
+  error: ["With an error", (row) => report.kinds.index[row] >= 0, () => report.errors],
+  checked: ["Checked by you", (row) => corrections.has(row), () => corrections.byRow.size],
+  unchecked: ["Not checked yet", (row) => !corrections.has(row), () => report.count - corrections.byRow.size],
+  changed: ["Changed by you", (row) => isChanged(row), () => [...corrections.byRow.keys()].filter(isChanged).length],
+  copies: ["Same file elsewhere", (row) => copiesOf(row).length > 1, () => [...report.sameAs.values()].flat().length],
 };
 
 const answered = (row) => Boolean(head().answered && head().answered[row]);
@@ -61,7 +62,7 @@ let shown = [];
 let counted = null;
 let waiting = false;
 
-// Draw everything that depends on the state, once a frame however often it changes.
+// Draw everything that depends on the state, at most once per frame.
 function refresh() {
   if (waiting) return;
   waiting = true;

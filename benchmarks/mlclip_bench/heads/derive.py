@@ -1,0 +1,160 @@
+"""From raw lines and scores to what the report and the figures show; nothing is measured again.
+
+What needs the scores (intervals, precision-recall curves) is kept in `statistics.json` with the hashes of the scores,
+so a copy of the folder without scores gives the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import precision_recall_curve  # type: ignore[import-untyped]
+
+from mlclip.errors import ResultsError
+from mlclip.json_lines import Line
+from mlclip_bench.heads.comparison import COMPARED, Comparison, Targets, compare_methods
+from mlclip_bench.heads.floors import FLOORS
+from mlclip_bench.heads.results import Results, TestScores
+from mlclip_bench.kit.files import read_json, write_json
+from mlclip_bench.kit.intervals import LEVEL, RESAMPLES
+
+Shots = int | None
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A comparison, ready for report and figures.
+
+    Attributes:
+        runs: training images per class (None: all) -> method -> its lines, one per seed; methods by test mAP, best
+            first, floors last. A method without randomness has one line.
+        comparisons: training images per class -> metric -> intervals; a method without scores here is in none.
+        curves: method -> its micro precision at the recalls `RECALLS`, mean over seeds, trained on all images.
+        failures: the lines of runs that failed.
+        note: what `note.md` says.
+    """
+
+    runs: Mapping[Shots, Mapping[str, Sequence[Line]]]
+    comparisons: Mapping[Shots, Mapping[str, Comparison]]
+    curves: Mapping[str, Sequence[float]]
+    failures: Sequence[Line]
+    note: str
+
+    @property
+    def setting(self) -> Line:
+        """A line, for what all lines have in common."""
+        return next(iter(next(iter(self.runs.values())).values()))[0]
+
+
+def derive(results: Results) -> Derived:
+    """Group the runs of a folder, and compute what is not in `statistics.json` yet.
+
+    Raises:
+        ResultsError: nothing was measured here, or a file cannot be read or written.
+    """
+    lines = results.latest()
+    measured = [line for line in lines if "error" not in line]
+    if not measured:
+        reasons = "; ".join(sorted({line["error"] for line in lines}))
+        raise ResultsError(f"{results.folder}: nothing was measured: " + (reasons or "name the data with --data"))
+    shots = sorted({line["shots"] for line in measured}, key=lambda k: (k is None, k))
+    runs = {k: _methods([line for line in measured if line["shots"] == k]) for k in shots}
+    plain = _statistics(results, runs)
+    return Derived(
+        runs=runs,
+        comparisons={
+            k: {name: Comparison.from_dict(values) for name, values in plain["shots"][_word(k)].items()} for k in shots
+        },
+        curves=plain["precision"],
+        failures=[line for line in lines if "error" in line],
+        note=results.note(),
+    )
+
+
+def is_floor(method: str) -> bool:
+    """Whether a method needs no encoder."""
+    return method in FLOORS
+
+
+def _methods(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    grouped: dict[str, list[Line]] = {}
+    for line in sorted(lines, key=lambda line: line["seed"]):
+        grouped.setdefault(line["variant"], []).append(line)
+    grouped = {name: _without_copies(own) for name, own in grouped.items()}
+
+    def rank(name: str) -> tuple[bool, float]:
+        return is_floor(name), -np.mean([line["test"]["mean_average_precision"] for line in grouped[name]])
+
+    return {name: grouped[name] for name in sorted(grouped, key=rank)}
+
+
+def _without_copies(lines: list[Line]) -> list[Line]:
+    """One line if every seed gave the same scores."""
+    return lines[:1] if len({line["scores"]["sha256"] for line in lines}) == 1 else lines
+
+
+def _statistics(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]]]) -> dict[str, Any]:
+    """The content of `statistics.json` if it belongs to these runs, otherwise computed from their scores."""
+    path = results.folder / "statistics.json"
+    wanted = {
+        "resamples": RESAMPLES,
+        "level": LEVEL,
+        "scores": {
+            " / ".join(map(str, results.key(line))): line["scores"]["sha256"]
+            for methods in runs.values()
+            for lines in methods.values()
+            for line in lines
+        },
+    }
+    stored: dict[str, Any] = read_json(path) if path.exists() else {}
+    if all(stored.get(name) == value for name, value in wanted.items()):
+        return stored
+    computed = wanted | _computed(results, runs)
+    write_json(path, computed)
+    return computed
+
+
+def _computed(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]]]) -> dict[str, Any]:
+    targets = results.targets()
+    shots, precision = {}, {}
+    for k, methods in runs.items():
+        loaded = _loaded(results, methods) if targets is not None else {}
+        shots[_word(k)] = (
+            {
+                name: compare_methods(targets, loaded, metric, resamples=RESAMPLES).to_dict()
+                for name, metric in COMPARED.items()
+            }
+            if targets is not None and loaded
+            else {}
+        )
+        if k is None and targets is not None:
+            precision = {name: _precision(targets, outcomes) for name, outcomes in loaded.items()}
+    return {"shots": shots, "precision": precision}
+
+
+def _loaded(results: Results, methods: Mapping[str, Sequence[Line]]) -> dict[str, list[TestScores]]:
+    """Scores of the methods whose scores are all here."""
+    loaded = {}
+    for name, lines in methods.items():
+        outcomes = [outcome for line in lines if (outcome := results.scores(line)) is not None]
+        if len(outcomes) == len(lines):
+            loaded[name] = outcomes
+    return loaded
+
+
+def _precision(targets: Targets, outcomes: Sequence[TestScores]) -> list[float]:
+    """Micro precision where recall first reaches each of `RECALLS`, mean over seeds."""
+    curves = []
+    for outcome in outcomes:
+        precision, recall, _ = precision_recall_curve(targets.ravel(), outcome.scores.ravel())
+        precision, recall = precision[-2::-1], recall[-2::-1]  # rising recall, without the point that none selects
+        curves.append(precision[np.minimum(np.searchsorted(recall, RECALLS), len(recall) - 1)])
+    return [round(float(value), 5) for value in np.mean(curves, axis=0)]
+
+
+def _word(shots: Shots) -> str:
+    return "all" if shots is None else str(shots)

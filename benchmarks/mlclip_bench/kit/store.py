@@ -1,0 +1,91 @@
+"""The raw results of a study: JSON lines in one file, each appended as soon as it is measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from mlclip.errors import ResultsError
+from mlclip.json_lines import Line, append_line, read_lines
+
+
+class Store:
+    """The raw lines of one folder.
+
+    A study that stores different kinds of lines tells them apart by `kind`; one that stores a line per measurement
+    overrides `key`.
+
+    Args:
+        folder: made with the first line.
+    """
+
+    file: ClassVar[str] = "results.jsonl"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / self.file
+
+    @staticmethod
+    def key(line: Line) -> object:
+        """What a line is about; raises KeyError for a line of something else."""
+        return line["kind"]
+
+    def lines(self) -> list[Line]:
+        """All lines in the order of writing; empty before the first one. A last line cut by a kill does not count.
+
+        Raises:
+            ResultsError: the file cannot be read, or a complete line is not a result.
+        """
+        return read_lines(self.path, "result", self.key)
+
+    def latest(self) -> list[Line]:
+        """The last line of every key, in the order in which keys first appeared."""
+        return list({self.key(line): line for line in self.lines()}.values())
+
+    def of(self, kind: str) -> list[Line]:
+        """All lines of a kind."""
+        return [line for line in self.lines() if line["kind"] == kind]
+
+    def setting(self) -> Line:
+        """The line of kind `setting`, which every run of several kinds of lines writes first.
+
+        Raises:
+            ResultsError: there is none.
+        """
+        for line in self.of("setting"):
+            return line
+        raise ResultsError(f"{self.path} holds no run: measure first, without --derive")
+
+    def append(self, line: Line) -> Line:
+        """Write a line to the disk and return it."""
+        append_line(self.path, line)
+        return line
+
+    def check_new(self, alternative: str) -> None:
+        """Refuse to overwrite; `alternative` is what the message offers beside another folder.
+
+        Raises:
+            ResultsError: the folder holds lines.
+        """
+        if self.lines():
+            raise ResultsError(f"{self.path} holds a measurement: {alternative}, --out names another folder")
+
+    def check_same(self, asked: Line, measured: Iterable[Line]) -> None:
+        """Refuse to mix measurements of different settings.
+
+        Args:
+            asked: the settings of the new lines.
+            measured: those of the lines in the file.
+
+        Raises:
+            ResultsError: they differ; the message names the settings that do.
+        """
+        plain = json.loads(json.dumps(asked))  # as it will be when read back: tuples become lists
+        for settings in measured:
+            other = sorted(name for name in plain if settings.get(name) != plain[name])
+            if other:
+                raise ResultsError(
+                    f"{self.path} was measured with another {', '.join(other)}: name another folder with --out"
+                )

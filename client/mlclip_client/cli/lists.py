@@ -1,0 +1,70 @@
+"""The commands `mlclip-client heads` and `duplicates`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mlclip_client.bulk.request import Endpoints
+from mlclip_client.cli.ending import check_stdout, say
+from mlclip_client.client import Client
+from mlclip_client.output.near_duplicates import first_alike, read_embeddings
+from mlclip_client.output.writers import check_place
+from mlclip_client.values import HeadInfo
+from mlclip_client.wording import counted
+
+_PIPE_WIDTH = 160
+"""Columns of a table that goes into a pipe or a file: wide enough not to wrap."""
+
+
+def duplicates(
+    labels: Annotated[Path, typer.Argument(help="Rows with embeddings: a Parquet file, or a folder of them.")],
+    cosine: Annotated[
+        float, typer.Option(min=-1, max=1, help="Cosine similarity from which two images count as alike.")
+    ] = 0.97,
+    out: Annotated[Path, typer.Option(help="CSV file to write: each image (path) and the earlier one (like).")] = Path(
+        "duplicates.csv"
+    ),
+) -> None:
+    """List images that resemble an earlier one, by their embeddings (`classify --embeddings`)."""
+    check_place(out)
+    paths, embeddings = read_embeddings(labels)
+    pairs = [(row, like) for row, like in enumerate(first_alike(embeddings, cosine)) if row != like]
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "like"))
+        writer.writerows((paths[row], paths[like]) for row, like in pairs)
+    pictures = counted(len(paths), "picture")
+    resemble = "resembles" if len(pairs) == 1 else "resemble"
+    say(f"{len(pairs):,} of {pictures} {resemble} an earlier one; written to {out}")
+
+
+def heads(server: Endpoints) -> None:
+    """List the heads that a server serves."""
+    with Client(server.urls, timeout=server.timeout) as client:
+        check_stdout()
+        table = Table("head", "classes", "encoder", "image size", "thresholds", "version", "first labels")
+        for info in client.heads():
+            table.add_row(*_head_cells(info))
+        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        console.print(table if table.row_count else f"{server.url} serves no heads")
+
+
+def _head_cells(info: HeadInfo) -> tuple[str, ...]:
+    low, middle, high = min(info.thresholds), median(info.thresholds), max(info.thresholds)
+    return (
+        info.name,
+        str(len(info.labels)),
+        info.encoder,
+        str(info.spec.size),
+        f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, median {middle:.3g}",
+        info.version,
+        ", ".join(info.labels[:3]) + (", ..." if len(info.labels) > 3 else ""),
+    )
