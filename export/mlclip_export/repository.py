@@ -209,7 +209,7 @@ def _swap(folder: Path, staged: Path, before: Path) -> None:
 
 
 def _version(folder: Path) -> int:
-    """Give the highest version in a model's folder; 0 where there is none."""
+    """Give the highest version in a model's folder, or 0."""
     return max((int(path.name) for path in folder.glob("*") if path.is_dir() and path.name.isdecimal()), default=0)
 
 

@@ -45,7 +45,7 @@ ONNX_TYPES = {
 
 
 class TritonPythonModel:
-    """One instance of an ONNX model, as Triton's Python backend wants it."""
+    """One instance of an ONNX model, with the interface of Triton's Python backend."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the model.

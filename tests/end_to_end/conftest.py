@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlclip_client.pixels import to_pixels
@@ -16,8 +17,8 @@ from mlclip.heads.base import to_scores
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "demo" / "data" / "manifest.jsonl"
 HEADS = tuple(heads.HEADS)
-QUICK = {"mld": {"lr": 1e-3, "epochs": 4}, "siglip": {"epochs": 1}}
-"""Settings that make some trainings quicker; all others stop after 8 epochs."""
+QUICK = {"mld": {"lr": 3e-3, "epochs": 6}, "fusion": {"epochs": 24}, "siglip": {"epochs": 1}}
+"""Settings of short trainings; all other heads stop after 8 epochs."""
 SMALL = {"mld": {"hidden": 128, "decoder_width": 128}}
 INDEXED = "neighbors_hnsw"
 """One more: `neighbors` with a faiss index, which a Python model serves."""
@@ -54,7 +55,7 @@ class Served:
 
     def _features(self, encoder, data):
         if (encoder.tag, data) not in self.known:
-            pixels = torch.from_numpy(to_pixels(data, encoder.spec)[None])
+            pixels = torch.from_numpy(np.stack([to_pixels(data, encoder.spec)]))
             embedding, tokens = encoder(pixels)
             features = {"embedding": embedding, "tokens": tokens, "text_embedding": torch.zeros_like(embedding)}
             self.known[encoder.tag, data] = features

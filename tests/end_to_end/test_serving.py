@@ -1,4 +1,4 @@
-"""From files to labels through a real Triton, for every head and both doors."""
+"""From files to labels through a real Triton, for every head, from files and from pixels."""
 
 import io
 import json
@@ -79,7 +79,7 @@ def test_each_head_answers_alone(served, head, via):
 
 @pytest.mark.parametrize("in_flight", [1, 3, 32])
 def test_served_scores_equal_in_process_scores(served, in_flight):
-    """Different heads, doors and wanted outputs at once; Triton batches them as it likes."""
+    """Different heads, inputs and requested outputs at once, in the batches that Triton builds."""
     paths = served.paths[:48]
     expected = {head: served.expected(head, paths) for head in HEADS}
 
@@ -216,7 +216,7 @@ def odd_images():
 
 @pytest.mark.parametrize("data", list(odd_images()))
 def test_pixels_are_the_same_in_training_server_and_client(served, data, tmp_path):
-    """The server's own `preprocess` against the client's function, and both doors against the features cache."""
+    """The server's own `preprocess` against the client's function, and both inputs against the features cache."""
     path = tmp_path / "image"
     path.write_bytes(data)
     with grpc.InferenceServerClient(served.server.grpc_url) as client:

@@ -144,7 +144,7 @@ def tiny_repository(tmp_path):
 
 
 def await_end(pid):
-    """Wait for the end of a process, which may be no child of ours; False where it goes on."""
+    """Wait for the end of a process, which may be no child of ours; False if it goes on."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -22,7 +22,7 @@ except ModuleNotFoundError:  # outside Triton, only what does not need it is usa
 
 
 class TritonPythonModel:
-    """One instance of `head_<name>`, as Triton's Python backend wants it."""
+    """One instance of `head_<name>`, with the interface of Triton's Python backend."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Read the index, the labels and the settings from the config, which `args` from Triton has as JSON."""

@@ -23,7 +23,7 @@ except ModuleNotFoundError:  # outside Triton, only what does not need it is usa
 
 
 class TritonPythonModel:
-    """One instance of `preprocess`, as Triton's Python backend wants it."""
+    """One instance of `preprocess`, with the interface of Triton's Python backend."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load `pixels.py` and read the settings from the config, which `args` from Triton has as JSON."""

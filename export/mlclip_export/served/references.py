@@ -20,7 +20,7 @@ except ModuleNotFoundError:  # outside Triton, only what does not need it is usa
 
 
 class TritonPythonModel:
-    """One instance of `references_<head>`, as Triton's Python backend wants it."""
+    """One instance of `references_<head>`, with the interface of Triton's Python backend."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Read the references; `args` come from Triton."""

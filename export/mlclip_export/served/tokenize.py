@@ -28,7 +28,7 @@ START, END = 49406, 49407
 
 
 class TritonPythonModel:
-    """One instance of `tokenize`, as Triton's Python backend wants it."""
+    """One instance of `tokenize`, with the interface of Triton's Python backend."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Read the context length L from the config, which `args` from Triton has as JSON."""
