@@ -361,6 +361,7 @@ def test_a_failing_command_is_one_line(tmp_path):
         find_tree(tmp_path, tmp_path / "work")
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_mlclip_reads_and_reports_missing_pictures(tree, tmp_path):
     """As people run it, on a tree with one published picture."""
     published = "animals/2_dead_frogs_lumen_desig_01"
