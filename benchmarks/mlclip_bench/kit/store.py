@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
 from mlclip.errors import ResultsError
-from mlclip.json_lines import Line, append_line, read_lines
+from mlclip.json_lines import Line, append_line, different, read_lines
 
 
 class Store:
@@ -82,10 +81,8 @@ class Store:
         Raises:
             ResultsError: they differ; the message names the settings that do.
         """
-        plain = json.loads(json.dumps(asked))  # as it will be when read back: tuples become lists
         for settings in measured:
-            other = sorted(name for name in plain if settings.get(name) != plain[name])
-            if other:
+            if other := sorted(different({name: settings.get(name) for name in asked}, asked)):
                 raise ResultsError(
                     f"{self.path} was measured with another {', '.join(other)}: name another folder with --out"
                 )
