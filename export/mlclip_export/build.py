@@ -64,8 +64,6 @@ def build_graphs(encoder: Encoder, runs: Mapping[str, Run], workshop: Workshop) 
     Raises:
         ExportError: a graph cannot be built, or a head does not fit the encoder.
     """
-    for name, run in runs.items():
-        _check_inputs(name, run, encoder)
     cases, text = list(_encoder_cases(encoder)), None
     write = partial(write_encoder, encoder)
     graphs = [_tower(f"encoder_{encoder.tag}", encoder.fingerprint, write, cases, workshop)]
@@ -128,14 +126,6 @@ def _head(
     write_threshold(run.thresholds, facts.output, folder)
     checked = partial(compare_threshold, threshold, folder / FILE, run.thresholds, facts.output)
     return facts, (head, Graph(threshold, folder, checked))
-
-
-def _check_inputs(name: str, run: Run, encoder: Encoder) -> None:
-    if "tokens" in run.head.inputs and not encoder.token_count:
-        raise ExportError(
-            f"head {name} reads tokens, and the encoder {encoder.name} gives none (a ResNet-style tower): train it "
-            "with --memory pooled"
-        )
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from mlclip.encoders.features import TEXT_KINDS
 from mlclip_export.facts import EncoderFacts, HeadFacts
 from mlclip_export.gpu_variants import Variant, accelerate
-from mlclip_export.graphs import EXPORTER, TOP, encoder_outputs, threshold_input
+from mlclip_export.graphs import ENCODER_OUTPUTS, EXPORTER, TOP, threshold_input
 
 Dims = Sequence[int]
 
@@ -57,7 +57,7 @@ def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Varia
     config = _model(f"encoder_{encoder.tag}", "onnxruntime", encoder.max_batch)
     size = encoder.spec.size
     add_tensor(config.input, "pixels", pb.TYPE_UINT8, [size, size, 3])
-    for output in encoder_outputs(encoder.token_count > 0):
+    for output in ENCODER_OUTPUTS:
         add_tensor(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
     parameters = {"encoder": encoder.tag, "fingerprint": encoder.fingerprint, "exporter": EXPORTER}
     with_parameters(config, "encoder", {**parameters, **spec_parameters(encoder.spec)})

@@ -30,6 +30,7 @@ IR_VERSION = 10
 EXPORTER = f"torch {torch.__version__}, onnxscript {version('onnxscript')}, opset {OPSET}"
 """What writes the graphs; a graph of the same weights by the same exporter can be used again."""
 FILE = "model.onnx"
+ENCODER_OUTPUTS = ("embedding", "tokens", "embedding_out")
 TOP = 32
 """Largest number of best classes that the threshold model previews."""
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
@@ -44,26 +45,19 @@ class ServedEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels uint8 [B, S, S, 3] to embedding [B, D], tokens [B, T, W] (if any), embedding_out [B, D].
+        """Pixels uint8 [B, S, S, 3] to embedding [B, D], tokens [B, T, W], embedding_out [B, D].
 
         The cast comes first: TensorRT accepts uint8 inputs only if the next operation casts them.
         """
         embedding, tokens = self.encoder(pixels.float())
-        copy = embedding.clone()
-        return (embedding, copy) if tokens is None else (embedding, tokens, copy)
-
-
-def encoder_outputs(has_tokens: bool) -> tuple[str, ...]:
-    """Name the outputs of the encoder graph, in order."""
-    return ("embedding", "tokens", "embedding_out") if has_tokens else ("embedding", "embedding_out")
+        return embedding, tokens, embedding.clone()
 
 
 def write_encoder(encoder: Encoder, folder: Path) -> None:
     """Write `model.onnx` of an encoder, and its weights, into an existing folder; errors as for `write_graph`."""
     size = encoder.spec.size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    outputs = encoder_outputs(encoder.token_count > 0)
-    write_graph(ServedEncoder(encoder), (pixels,), ("pixels",), outputs, folder)
+    write_graph(ServedEncoder(encoder), (pixels,), ("pixels",), ENCODER_OUTPUTS, folder)
 
 
 def write_head(head: Head, features: Sequence[Tensor], folder: Path) -> None:

@@ -17,7 +17,6 @@ from mlclip.encoders.folder import save
 from mlclip.heads import FeatureShapes, build_head
 
 VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
-RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 1, "layers": 1}
 
 
@@ -45,11 +44,6 @@ def make_encoder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def encoder(make_encoder):
     return make_encoder("nano")
-
-
-@pytest.fixture(scope="session")
-def resnet(make_encoder):
-    return make_encoder("resnet", RESNET)
 
 
 @pytest.fixture(scope="session")

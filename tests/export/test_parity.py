@@ -12,6 +12,7 @@ from mlclip.heads import FeatureShapes, build_head
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 8, 32)
+RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
 SHAPES = FeatureShapes(embedding_width=24, token_count=5, token_width=32)
 
 
@@ -110,38 +111,49 @@ def test_wrong_threshold_graph_is_noticed(tmp_path):
     assert {d.output: d.value for d in differences}["selected"] == 1.0
 
 
-def test_encoder_without_tokens_equals_torch(resnet, tmp_path):
-    write_encoder(resnet, tmp_path)
-    differences = encoder_differences(resnet, tmp_path)
-    assert set(differences) == {"embedding", "embedding_out"}
+def timm_tower(name, pool):
+    return {"image_size": 64, "timm_model_name": name, "timm_pool": pool, "timm_proj": "none"}
+
+
+@pytest.mark.parametrize(
+    ("vision", "width", "places"),
+    [
+        (RESNET, 24, 1),
+        (timm_tower("test_efficientnet", "avg"), 256, 4),
+        (timm_tower("small_siglip", "map"), 16, 16),  # no class token, attention pooling
+        (timm_tower("small_swin", "avg"), 32, 64),  # channels last
+    ],
+    ids=("resnet", "efficientnet", "siglip", "swin"),
+)
+def test_every_kind_of_tower_equals_torch(make_encoder, small_towers, vision, width, places, tmp_path):
+    encoder = make_encoder("tower", vision, embed_dim=width, size=vision["image_size"])
+    assert encoder.token_count == places
+    write_encoder(encoder, tmp_path)
+    differences = encoder_differences(encoder, tmp_path)
+    assert set(differences) == {"embedding", "tokens", "embedding_out"}
     assert max(differences.values()) <= TOLERANCE
 
 
-def test_timm_encoder_equals_torch(make_encoder, tmp_path):
-    """SigLIP's towers come from timm: no class token, attention pooling."""
-    vision = {
-        "image_size": 32,
-        "timm_model_name": "vit_tiny_patch16_siglip_nano",
-        "timm_model_pretrained": False,
-        "timm_pool": "map",
-        "timm_proj": "none",
-    }
+@pytest.fixture(scope="module")
+def small_towers():
+    """Small towers of timm's own kinds, under names that open_clip can ask for."""
     import timm
+    from timm.models.swin_transformer import SwinTransformer
     from timm.models.vision_transformer import VisionTransformer
 
-    def vit_tiny_patch16_siglip_nano(pretrained=False, **kwargs):
-        kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None), kwargs.pop("cache_dir", None)
+    def small_siglip(pretrained=False, **options):
         return VisionTransformer(
-            img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2, class_token=False, global_pool="map",
+            img_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, class_token=False, global_pool="map",
             num_classes=0,
         )  # fmt: skip
 
-    timm.models.register_model(vit_tiny_patch16_siglip_nano)
-    siglip = make_encoder("siglip", vision)
-    write_encoder(siglip, tmp_path)
-    differences = encoder_differences(siglip, tmp_path)
-    assert set(differences) == {"embedding", "tokens", "embedding_out"}
-    assert max(differences.values()) <= TOLERANCE
+    def small_swin(pretrained=False, **options):
+        return SwinTransformer(
+            img_size=64, patch_size=4, window_size=4, embed_dim=16, depths=(1, 1), num_heads=(2, 2), num_classes=0
+        )
+
+    for tower in (small_siglip, small_swin):
+        timm.models.register_model(tower)
 
 
 @pytest.mark.parametrize(("few", "many"), [(48, 1000), (46, 1001)])

@@ -72,12 +72,6 @@ def test_names_that_are_not_free(name, encoder, make_run, repository):
     refused("cannot name a head", {name: make_run(encoder)}, repository, encoders=[encoder])
 
 
-def test_tokens_of_an_encoder_that_has_none(encoder, resnet, make_run, repository):
-    run = make_run(encoder, "mld", 7)
-    on_resnet = type(run)(run.head, run.labels, run.thresholds, make_run(resnet).encoder)
-    refused("reads tokens, and the encoder .*ResNet", {"mld": on_resnet}, repository, encoders=[resnet])
-
-
 def test_head_of_another_width(encoder, make_encoder, make_run, repository):
     wider = make_encoder("nano", embed_dim=24)
     run = make_run(wider)

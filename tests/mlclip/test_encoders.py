@@ -57,7 +57,7 @@ def test_the_default_is_the_shipped_model():
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens"), [("ViT-B-32", (50, 768)), ("RN50", (0, 0)), ("ViT-B-16-SigLIP", (196, 768))]
+    ("name", "tokens"), [("ViT-B-32", (50, 768)), ("RN50", (49, 2048)), ("ViT-B-16-SigLIP", (196, 768))]
 )
 def test_open_clip_families_by_name(name, tokens):
     encoder = load_encoder(name, "random")

@@ -98,7 +98,7 @@ def test_a_broken_image_is_named_and_the_rest_stays(counted, pictures, tmp_path)
         cache.rows([tmp_path / "missing.png"])
 
 
-def test_an_encoder_without_tokens_says_so(encoder, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "token_count", 0)
-    with pytest.raises(CacheError, match="gives no tokens"):
-        FeatureCache(encoder, tmp_path).rows(pictures[0][:1], "tokens")
+def test_an_encoder_without_text_tokens_says_so(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "text_token_count", 0)
+    with pytest.raises(CacheError, match="gives no text tokens"):
+        FeatureCache(encoder, tmp_path).text_rows(["a"], "text_tokens")

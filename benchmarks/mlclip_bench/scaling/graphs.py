@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from mlclip_export.graphs import FILE, ServedEncoder, encoder_outputs, write_encoder, write_head
+from mlclip_export.graphs import ENCODER_OUTPUTS, FILE, ServedEncoder, write_encoder, write_head
 from mlclip_export.parity import compare, refuse_if_apart
 from torch import nn
 
@@ -70,7 +70,7 @@ def write_graph(case: Case, estimate: CostEstimate, shapes: FeatureShapes, encod
 def _difference(case: Case, module: Encoder | Head, shapes: FeatureShapes, encoder: Encoder, file: Path) -> float:
     served: nn.Module = module if isinstance(module, Head) else ServedEncoder(module)
     inputs = module.inputs if isinstance(module, Head) else ("pixels",)
-    outputs = module.outputs if isinstance(module, Head) else encoder_outputs(shapes.token_count > 0)
+    outputs = module.outputs if isinstance(module, Head) else ENCODER_OUTPUTS
     pairs = []
     for batch in CHECKED_BATCHES:
         given = example(case, module, shapes, batch, encoder)

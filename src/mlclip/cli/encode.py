@@ -38,23 +38,32 @@ def pretrain(
         Path,
         typer.Option(help="The model's open_clip_config.json.", show_default=f"that of {DEFAULT_ENCODER}"),
     ] = MODELS / DEFAULT_ENCODER / "open_clip_config.json",
+    image_weights: Annotated[
+        Path | None, typer.Option(help="Weights of the image tower (safetensors), named as in its model.")
+    ] = None,
+    lock_image: Annotated[
+        bool, typer.Option("--lock-image", help="Keep the image tower and train the text tower alone (LiT).")
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 50,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     seed: Annotated[int, typer.Option(help="Random seed of weights, image order and captions.")] = 0,
 ) -> None:
-    """Pre-train a small CLIP on the `train` split; captions come from titles and labels."""
-    from mlclip.encoders.folder import new_model, save
+    """Train a CLIP, or its text tower alone, on the `train` split; captions come from titles and labels."""
+    from mlclip.encoders.folder import load_image_weights, new_model, save
     from mlclip.training.pretrain import Picture, PretrainConfig, pretrain
 
     items = read_dataset(*data).split("train").items
     pictures = [Picture(item.path, item.text or "", item.labels) for item in items if item.text or item.labels]
     model, tokenizer = new_model(architecture, seed)
+    if image_weights is not None:
+        load_image_weights(model, image_weights)
     console.print(f"{len(pictures):,} pictures, {epochs} epochs")
-    config = PretrainConfig(epochs=epochs, batch_size=batch_size, seed=seed)
-    pretrain(
-        model, pictures, tokenizer, config,
-        on_epoch=lambda epoch, loss: console.print(f"epoch {epoch}: loss {loss:.3f}"),
-    )  # fmt: skip
+    config = PretrainConfig(epochs=epochs, batch_size=batch_size, lock_image=lock_image, seed=seed)
+    with progress("encoding pictures") as on_images:
+        pretrain(
+            model, pictures, tokenizer, config,
+            on_images=on_images, on_epoch=lambda epoch, loss: console.print(f"epoch {epoch}: loss {loss:.3f}"),
+        )  # fmt: skip
     save(model, json.loads(architecture.read_text()), out)
     console.print(f"wrote {out}")
 

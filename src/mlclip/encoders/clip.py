@@ -19,6 +19,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from mlclip_client.pixels import INTERPOLATIONS, PixelSpec
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
         pretrained: tag, file or `random`; None for a folder, which has its own weights.
         tag: the encoder's name in files and in the model repository: `[a-z0-9_-]+`.
         embedding_width: D.
-        token_count: T, as `token_width` W, 0 for a tower without tokens.
+        token_count: T, as `token_width` W.
         text_token_count: L, the text tower's context length, as `text_token_width` V, 0 if its tokens are inaccessible.
     """
 
@@ -60,16 +61,16 @@ class Encoder(nn.Module):
         with torch.inference_mode():
             embedding, tokens = self(torch.zeros(1, self.spec.size, self.spec.size, 3, dtype=torch.uint8))
         self.embedding_width = embedding.shape[-1]
-        self.token_count = 0 if tokens is None else int(tokens.shape[1])
-        self.token_width = 0 if tokens is None else int(tokens.shape[2])
+        self.token_count, self.token_width = map(int, tokens.shape[1:])
         self.text_token_count, self.text_token_width = text_shape(model)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images: pixels uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
 
         Returns:
-            embedding float32 [B, D], L2-normalised; tokens float32 [B, T, W] after the final norm, class token
-            included (open_clip's own `output_tokens` drops it), or None for towers without tokens (ResNets).
+            embedding float32 [B, D], L2-normalised; tokens float32 [B, T, W]: those of a transformer after its final
+            norm, class token included (open_clip's own `output_tokens` drops it), or a convolutional tower's last map,
+            one token per place, row by row.
         """
         images = pixels.permute(0, 3, 1, 2).to(self.std.dtype) / 255
         pooled, tokens = _tower(self.visual, (images - self.mean) / self.std)
@@ -174,7 +175,7 @@ def pixel_spec(config: dict[str, Any]) -> PixelSpec:
     )
 
 
-def _tower(visual: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+def _tower(visual: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Run an image tower: pooled and projected features [B, D], and its tokens [B, T, W] before pooling."""
     if isinstance(visual, VisionTransformer):
         hidden = visual.transformer(visual._embeds(images))
@@ -183,8 +184,22 @@ def _tower(visual: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         return (pooled if visual.proj is None else pooled @ visual.proj), tokens
     if isinstance(visual, TimmModel):
         hidden = visual.trunk.forward_features(images)
-        return visual.head(visual.trunk.forward_head(hidden)), (hidden if hidden.ndim == 3 else None)
-    return visual(images), None
+        pooled = visual.head(visual.trunk.forward_head(hidden))
+        if hidden.ndim == 3:
+            return pooled, hidden
+        channels_last = getattr(visual.trunk, "output_fmt", "NCHW") == "NHWC"  # Swin's maps
+        return pooled, hidden.flatten(1, 2) if channels_last else _places(hidden)
+    if isinstance(visual, ModifiedResNet):
+        hidden = visual.stem(images)
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            hidden = layer(hidden)
+        return visual.attnpool(hidden), _places(hidden)
+    raise EncoderError(f"image towers of the kind {type(visual).__name__} are not supported")
+
+
+def _places(features: Tensor) -> Tensor:
+    """A map of features [B, W, H, V] as one token per place, row by row: [B, H * V, W]."""
+    return features.flatten(2).transpose(1, 2)
 
 
 def weights_digest(weights: Mapping[str, Tensor], start: str = "") -> str:

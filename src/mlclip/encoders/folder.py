@@ -10,7 +10,8 @@ from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mlclip.encoders.clip import Encoder, encoder_folder
@@ -21,7 +22,10 @@ def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
     """Write an encoder folder that `load_encoder` reads; weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    weights = {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in model.state_dict().items()
+    }
     save_file(weights, folder / "open_clip_model.safetensors")
 
 
@@ -43,6 +47,15 @@ def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[
             return model, open_clip.get_tokenizer(f"local-dir:{folder}")
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{architecture} is not an open_clip_config.json: {error}") from error
+
+
+def load_image_weights(model: nn.Module, file: Path) -> None:
+    """Give a model's image tower the weights of a safetensors file, under the names that the tower itself uses."""
+    tower: nn.Module = model.visual  # type: ignore[assignment]
+    try:
+        tower.load_state_dict(load_file(file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise EncoderError(f"{file} does not hold this image tower's weights: {str(error).splitlines()[0]}") from error
 
 
 def _config_of(encoder: Encoder) -> dict[str, Any]:

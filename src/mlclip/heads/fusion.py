@@ -100,11 +100,11 @@ class FusionHead(Head):
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
-        """Build for an encoder's feature widths; `mode="attention"` needs tokens of both images and texts."""
+        """Build for an encoder's feature widths; `mode="attention"` needs tokens of texts."""
         if options.get("mode") != "attention":
             return cls(classes, shapes.embedding_width, **options)
-        if not (shapes.token_count and shapes.text_token_count):
-            raise ValueError("this encoder does not give tokens of both images and texts: use another --mode")
+        if not shapes.text_token_count:
+            raise ValueError("this encoder gives no tokens of texts: use another --mode")
         if shapes.embedding_width % options.get("attention_heads", 4):
             raise ValueError(f"attention_heads must divide the embedding's width {shapes.embedding_width}")
         options |= {"token_width": shapes.token_width, "text_token_width": shapes.text_token_width}

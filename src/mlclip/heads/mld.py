@@ -117,9 +117,7 @@ class MLDecoder(Head):
 
     @classmethod
     def build(cls, classes: int, shapes: FeatureShapes, *, memory: str = "tokens", **options: Any) -> Self:
-        """Build for an encoder's feature widths; `memory="tokens"` needs an encoder with tokens."""
-        if memory == "tokens" and not shapes.token_count:
-            raise ValueError("this encoder gives no tokens (a ResNet-style tower): use --memory pooled")
+        """Build for an encoder's feature widths; text queries take the text tower's width too."""
         width = shapes.token_width if memory == "tokens" else shapes.embedding_width
         if options.get("queries") == "text":
             options["text_width"] = shapes.embedding_width

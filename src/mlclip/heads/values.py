@@ -18,7 +18,7 @@ PROMPT = "a photo of a {}"
 
 @dataclass(frozen=True)
 class FeatureShapes:
-    """D, T, W, L and V: widths of an encoder's embeddings, image tokens and text tokens; 0 where there are none."""
+    """D, T, W, L and V: widths of an encoder's embeddings, image tokens and text tokens (0 without)."""
 
     embedding_width: int
     token_count: int

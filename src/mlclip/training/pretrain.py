@@ -1,4 +1,7 @@
-"""Contrastive pre-training of a small CLIP on captioned pictures: how `mlclip-tiny` was made.
+"""Contrastive pre-training of a CLIP on captioned pictures, from nothing or against a locked image tower.
+
+`mlclip-lite` was made the second way: locked-image tuning (Zhai et al. 2022, "LiT: Zero-Shot Transfer with Locked-image
+text Tuning", https://arxiv.org/abs/2111.07991) trains the text tower alone, so pictures are encoded once.
 
 Captions are redrawn at each step from a picture's "facts", its title and keywords, so one caption often fits several
 pictures of a batch. Every picture whose facts include all facts of a caption counts as a positive: this is the
@@ -19,12 +22,13 @@ import numpy.typing as npt
 import open_clip
 import torch
 import torch.nn.functional as F
-from mlclip_client.pixels import decode
+from mlclip_client.pixels import PixelSpec, decode, to_pixels
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import pixel_spec
 
 TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
@@ -46,7 +50,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of a pre-training run; the defaults made `mlclip-tiny`."""
+    """Settings of a pre-training run.
+
+    Attributes:
+        views: augmented views per picture, besides the plain one, where the image tower is locked.
+        lock_image: keep the image tower's weights, and train the text tower alone.
+    """
 
     epochs: int = 50
     batch_size: int = 128
@@ -55,6 +64,8 @@ class PretrainConfig:
     warmup: float = 0.06
     patch_dropout: float = 0.25
     smallest_crop: float = 0.4
+    views: int = 3
+    lock_image: bool = False
     seed: int = 0
 
 
@@ -77,31 +88,39 @@ def pretrain(
     tokenizer: Callable[[list[str]], Tensor],
     config: PretrainConfig,
     *,
+    on_images: Progress = quiet,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> nn.Module:
     """Train an open_clip model in place, on the CPU in bfloat16 autocast.
 
-    Each picture needs a title or a keyword. Equal seeds on one machine give equal weights. `on_epoch` is called with
-    the epoch's number (from 1) and its mean loss.
+    Each picture needs a title or a keyword. Equal seeds on one machine give equal weights. `on_images` reports the
+    pictures that a locked image tower has encoded; `on_epoch` is called with the epoch's number (from 1) and its mean
+    loss.
     """
     torch.manual_seed(config.seed)
-    if config.patch_dropout > 0:
-        model.visual.patch_dropout = open_clip.transformer.PatchDropout(config.patch_dropout)  # type: ignore[union-attr]
-    size = pixel_spec(model.visual.preprocess_cfg).size  # type: ignore[union-attr, arg-type]
-    data = _Captioned(pictures, size, config)
+    visual: nn.Module = model.visual  # type: ignore[assignment]
+    if config.lock_image:
+        visual.requires_grad_(False)
+    elif config.patch_dropout > 0 and isinstance(visual, open_clip.transformer.VisionTransformer):
+        visual.patch_dropout = open_clip.transformer.PatchDropout(config.patch_dropout)
+    data = _Captioned(pictures, pixel_spec(visual.preprocess_cfg), config)  # type: ignore[arg-type]
+    if config.lock_image:
+        data.features = _encode_views(visual, data, on_images)
     loader = DataLoader(
         data, batch_sampler=_Epochs(len(pictures), config), num_workers=1, persistent_workers=True, collate_fn=_collate
     )
     optimizer = _optimizer(model, config)
     batches = max(1, len(pictures) // config.batch_size)
     model.train()
+    visual.train(not config.lock_image)
     for epoch in range(config.epochs):
         losses = []
         for batch, (images, captions, positive) in enumerate(loader):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * _schedule((epoch + batch / batches) / config.epochs, config.warmup)
             with mixed_precision(torch.device("cpu")):
-                image = model.encode_image(jitter(images, model.visual.preprocess_cfg), normalize=True)  # type: ignore
+                image = images if config.lock_image else visual(jitter(images, visual.preprocess_cfg))  # type: ignore
+                image = F.normalize(image, dim=-1)
                 text = model.encode_text(tokenizer(captions), normalize=True)  # type: ignore[operator]
             loss = multi_positive_loss(image.float(), text.float(), positive, model.logit_scale.exp())  # type: ignore
             optimizer.zero_grad()
@@ -130,26 +149,36 @@ def _schedule(progress: float, warmup: float) -> float:
 
 
 def _optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
-    plain = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
-    decayed = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    plain = [p for n, p in trained if p.ndim < 2 or "embedding" in n]
+    decayed = [p for n, p in trained if not (p.ndim < 2 or "embedding" in n)]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-6)
 
 
-Sample = tuple[npt.NDArray[np.uint8], str, frozenset[str], frozenset[str]]
+Sample = tuple[npt.NDArray[np.generic], str, frozenset[str], frozenset[str]]
 
 
 class _Captioned(Dataset[Sample]):
-    """Pictures, decoded once, kept in memory at twice the encoder's size, and augmented on every read."""
+    """Pictures, decoded once, kept in memory at twice the encoder's size, and augmented on every read.
 
-    def __init__(self, pictures: Sequence[Picture], size: int, config: PretrainConfig) -> None:
-        self.pictures, self.config, self.size = pictures, config, size
+    With `features`, float32 [R, V, D] of V views, a picture is one of its views instead.
+    """
+
+    features: npt.NDArray[np.float32] | None = None
+
+    def __init__(self, pictures: Sequence[Picture], spec: PixelSpec, config: PretrainConfig) -> None:
+        self.pictures, self.config, self.spec = pictures, config, spec
         self.images = [self._load(picture.path) for picture in pictures]
 
     def _load(self, path: Path) -> Image.Image:
         image = decode(path.read_bytes())
-        image.thumbnail((2 * self.size, 2 * self.size), Image.Resampling.LANCZOS)
+        image.thumbnail((2 * self.spec.size, 2 * self.spec.size), Image.Resampling.LANCZOS)
         return image
+
+    def crop(self, index: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        """An augmented picture, uint8 [S, S, 3]."""
+        return random_crop(self.images[index], self.spec.size, self.config.smallest_crop, rng)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -159,7 +188,28 @@ class _Captioned(Dataset[Sample]):
         rng = np.random.default_rng((self.config.seed, epoch, index))
         picture = self.pictures[index]
         caption, said = draw_caption(picture, rng)
-        return random_crop(self.images[index], self.size, self.config.smallest_crop, rng), caption, said, picture.facts
+        if self.features is None:
+            return self.crop(index, rng), caption, said, picture.facts
+        views = self.features[index]
+        return views[rng.integers(len(views))], caption, said, picture.facts
+
+
+@torch.inference_mode()
+def _encode_views(visual: nn.Module, data: _Captioned, on_images: Progress) -> npt.NDArray[np.float32]:
+    """Features [R, 1 + V, D] of every picture as it is and of V augmented views, which jitter changes too."""
+    visual.eval()
+    config, preprocess = data.config, visual.preprocess_cfg
+    rows = []
+    for index, image in enumerate(data.images):
+        rng = np.random.default_rng((config.seed, index))
+        plain = torch.from_numpy(to_pixels(image, data.spec))[None]
+        images = normalized(plain.permute(0, 3, 1, 2) / 255, preprocess)  # type: ignore[arg-type]
+        if config.views:
+            crops = torch.from_numpy(np.stack([data.crop(index, rng) for _ in range(config.views)]))
+            images = torch.cat([images, jitter(crops, preprocess)])  # type: ignore[arg-type]
+        rows.append(visual(images).numpy())
+        on_images(index + 1, len(data))
+    return np.stack(rows)
 
 
 class _Epochs(Sampler[list[tuple[int, int]]]):
@@ -212,5 +262,10 @@ def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
     gray = images.mean(1, keepdim=True)
     images = gray + saturation * (images - gray)
     images = brightness * (0.5 + contrast * (images - 0.5))
+    return normalized(images.clamp(0, 1), preprocess)
+
+
+def normalized(images: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
+    """Pictures [B, 3, S, S] in [0, 1] as a tower takes them, by open_clip's `preprocess_cfg`."""
     mean, std = (torch.tensor(preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return (images.clamp(0, 1) - mean) / std
+    return (images - mean) / std
