@@ -202,7 +202,7 @@ def _encode_views(visual: nn.Module, data: _Captioned, on_images: Progress) -> n
     rows = []
     for index, image in enumerate(data.images):
         rng = np.random.default_rng((config.seed, index))
-        plain = torch.from_numpy(to_pixels(image, data.spec))[None]
+        plain = torch.tensor(to_pixels(image, data.spec))[None]
         images = normalized(plain.permute(0, 3, 1, 2) / 255, preprocess)  # type: ignore[arg-type]
         if config.views:
             crops = torch.from_numpy(np.stack([data.crop(index, rng) for _ in range(config.views)]))
