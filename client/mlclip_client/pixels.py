@@ -6,9 +6,10 @@ Python 3.10, and imports nothing of mlclip.
 
 On a plain RGB image the result equals open_clip's inference transform (before normalisation) bit for bit.
 What open_clip leaves open is fixed here: EXIF orientation is applied (an EXIF block too broken to read is
-ignored), transparency is composited on white, 16-bit gray keeps its high byte, and of an animation the first
-frame counts. In `shortest` mode a strip more than 64 times as long as wide loses its ends before it is
-resized; in `longest` mode no side shrinks below one pixel.
+ignored), transparency is composited on white, gray of more than 8 bits is scaled by the range that the file
+documents (16 bits keep their high byte; without a range it is refused), and of an animation the first frame
+counts. In `shortest` mode a strip more than 64 times as long as wide loses its ends before it is resized; in
+`longest` mode no side shrinks below one pixel. Conversions need 4 bytes per pixel besides the decoded picture.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Iterator
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +34,23 @@ _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 """Pillow hands these to other programs (Ghostscript) or only knows their names: not for crawled files."""
 _MAX_ASPECT = 64
 """Beyond this aspect ratio the middle is cut out first: resizing a 1 x 100,000 strip would take gigabytes."""
+_BAND = 2**20
+"""Pixels that are converted at once."""
+_FULL_RANGE = 0xFFFF
+_S_MIN, _S_MAX, _PHOTOMETRIC, _BITS = 340, 341, 262, 258
+"""Tags of TIFF: SMinSampleValue, SMaxSampleValue, PhotometricInterpretation, BitsPerSample."""
+_OTHER_FORMATS = {
+    "AVIF": rb".{4}ftyp.{0,40}avi[fs]",
+    "HEIC": rb".{4}ftyp(he[iv][cmsx]|mif1|msf1)",
+    "JPEG XL": rb"\xff\x0a|\x00\x00\x00\x0cJXL ",
+    "SVG": rb"\s*(<\?xml[^>]*>\s*)?<svg",
+    "PDF": rb"%PDF-",
+}
+"""How files begin that people take for images, and that Pillow does not read (AVIF: not everywhere)."""
+
+# What Pillow warns of is either an ImageError or no fault of the picture. Filters of the program come first.
+warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class ImageError(ValueError):
@@ -81,8 +103,8 @@ def decode(data: bytes) -> Image.Image:
     """
     if not data:
         raise ImageError("the file is empty")
-    with _image_errors(), Image.open(io.BytesIO(data), formats=formats()) as image:
-        return _upright_rgb(image)
+    with _image_errors(data), Image.open(io.BytesIO(data), formats=formats()) as image:
+        return _upright_rgb(image, in_place=True)
 
 
 def to_pixels(image: bytes | Image.Image, spec: PixelSpec) -> npt.NDArray[np.uint8]:
@@ -102,12 +124,12 @@ def to_pixels(image: bytes | Image.Image, spec: PixelSpec) -> npt.NDArray[np.uin
         picture = decode(image)
     else:
         with _image_errors():
-            picture = _upright_rgb(image)
+            picture = _upright_rgb(image, in_place=False)
     return np.asarray(_fit(picture, spec), dtype=np.uint8)
 
 
 @contextlib.contextmanager
-def _image_errors() -> Iterator[None]:
+def _image_errors(data: bytes = b"") -> Iterator[None]:
     """Everything that Pillow raises on a broken image becomes an ImageError with one readable line."""
     try:
         yield
@@ -116,34 +138,69 @@ def _image_errors() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise ImageError(f"the image is too large: {error}") from error
     except UnidentifiedImageError as error:
-        raise ImageError("not an image in a format that Pillow reads") from error
+        name = next((name for name, start in _OTHER_FORMATS.items() if re.match(start, data[:512], re.DOTALL)), "")
+        known = f"{name}, which Pillow does not read: save it as JPEG or PNG"
+        raise ImageError(known if name else "not an image in a format that Pillow reads") from error
     except Exception as error:  # broken files raise nearly anything: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"the image is broken: {error}") from error
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, in_place: bool) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ImageError(f"the image is too large: {image.width} x {image.height} is over {limit} pixels")
     image.load()
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block, which raises nearly anything, says nothing about the picture
-        image = image.copy()
-    return _to_rgb(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):  # 16-bit gray, or 32-bit integers that hold it: Pillow clips it to white
-        values = np.asarray(image).astype(np.int64).clip(0, 0xFFFF)
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    to_gray = _to_gray(image) if image.mode.startswith(("I", "F")) else None
+    with contextlib.suppress(Exception):  # a broken EXIF block raises nearly anything, and says nothing of the picture
+        image = ImageOps.exif_transpose(image, in_place=in_place) or image
+    if to_gray is not None:
+        return _by_bands(image, "L", to_gray).convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(ground, layer).convert("RGB")
-    return image.convert("RGB")
+        return _by_bands(image, "RGB", _on_white)
+    return image if image.mode == "RGB" else _by_bands(image, "RGB", lambda band: band.convert("RGB"))
+
+
+def _by_bands(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a picture a band of rows at a time, so that no intermediate copy of it fills the memory."""
+    made, rows = Image.new(mode, image.size), max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        made.paste(convert(image.crop(box)), box)
+    return made
+
+
+def _on_white(band: Image.Image) -> Image.Image:
+    layer = band.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _to_gray(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """How samples of more than 8 bits become 8 bits: the range from black to white has 256 steps."""
+    tags = getattr(image, "tag_v2", {})
+    low, high = _sample_range(image, tags)
+    inverted = tags.get(_PHOTOMETRIC) == 0
+
+    def convert(band: Image.Image) -> Image.Image:
+        steps = np.nan_to_num((np.asarray(band).astype(np.float64) - low) * (256 / (high - low))).clip(0, 255)
+        return Image.fromarray(steps.astype(np.uint8) ^ (0xFF if inverted else 0))
+
+    return convert
+
+
+def _sample_range(image: Image.Image, tags: Any) -> tuple[float, float]:
+    """The values of black and white, as the file or its format documents them; raises ImageError if neither does."""
+    if _S_MIN in tags and _S_MAX in tags:
+        low, high = float(np.min(tags[_S_MIN])), float(np.max(tags[_S_MAX]))
+        if low < high:
+            return low, high
+    if image.mode.startswith("I;16") and image.format == "TIFF":
+        return 0, 2 ** int(np.max(tags.get(_BITS, 16))) - 1
+    if image.mode.startswith("I;16") and image.format in (None, "PNG", "PPM", "JPEG2000"):
+        return 0, _FULL_RANGE
+    if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow keeps their 16 bits there
+        return 0, _FULL_RANGE
+    kind = "floating-point" if image.mode == "F" else "wide integer"
+    raise ImageError(f"{kind} samples, and nothing says which are black and white: save it with 8 or 16 bits, unsigned")
 
 
 def _fit(image: Image.Image, spec: PixelSpec) -> Image.Image:

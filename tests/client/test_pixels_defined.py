@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -100,6 +102,55 @@ def test_16_bit_gray_keeps_its_high_byte(kind):
     assert pixels[0, :, 0].tolist() == [0, 1, 127, 255]
 
 
+def tiff(samples, bits, kind=1, photometric=1, **more):
+    """One row of gray samples in a TIFF; `more` are further tags, `t340=1.0` in double precision."""
+    tags = {256: len(samples), 257: 1, 258: bits, 259: 1, 262: photometric, 277: 1, 278: 1, 339: kind}
+    if bits == 12:
+        data = b"".join(struct.pack(">I", (a << 12 | b) << 8)[:3] for a, b in zip(*[iter(samples)] * 2, strict=True))
+    else:
+        data = struct.pack(f"<{len(samples)}{'f' if kind == 3 else {16: 'H', 32: 'i'}[bits]}", *samples)
+    doubles = {int(name[1:]): value for name, value in more.items()}
+    end = 8 + 2 + 12 * (len(tags) + 2 + len(doubles)) + 4
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    entries[279] = struct.pack("<HHII", 279, 4, 1, len(data))
+    for number, tag in enumerate(doubles):
+        entries[tag] = struct.pack("<HHII", tag, 12, 1, end + 8 * number)
+    entries[273] = struct.pack("<HHII", 273, 4, 1, end + 8 * len(doubles))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack(f"<{len(doubles)}d", *doubles.values()) + data
+
+
+@pytest.mark.parametrize(
+    ("data", "grays"),
+    [
+        (tiff([0.0, 0.5, 1.0, float("nan")], 32, 3, t340=0.0, t341=1.0), [0, 128, 255, 0]),
+        (tiff([0, 100, 255, 300], 32, 2, t340=0.0, t341=255.0), [0, 100, 255, 255]),
+        (tiff([0, 255, 2048, 4095], 12), [0, 15, 128, 255]),
+        (tiff([0, 0x100, 0x8000, 0xFFFF], 16, photometric=0), [255, 254, 127, 0]),
+        (b"P5 4 1 4095\n" + struct.pack(">4H", 0, 15, 2048, 4095), [0, 0, 128, 255]),
+    ],
+    ids=["float", "32 bits", "12 bits", "white is zero", "12 bits of PGM"],
+)
+def test_wide_gray_is_scaled_by_its_documented_range(data, grays):
+    assert to_pixels(data, PixelSpec(4, resize_mode="squash"))[0, :, 0].tolist() == grays
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        tiff([0.0, 0.5, 1.0, 1.0], 32, 3),
+        tiff([0, 100, 255, 300], 32, 2),
+        b"Pf 1 1 -1.0\n" + struct.pack("<f", 0.5),
+        Image.new("I", (2, 2), 255),
+        Image.new("F", (2, 2), 1.0),
+    ],
+    ids=["float", "32 bits", "PFM", "integers of the caller", "floats of the caller"],
+)
+def test_wide_gray_without_a_range_is_refused_not_guessed(image):
+    with pytest.raises(ImageError, match="samples, and nothing says which are black and white: save it with 8 or 16"):
+        to_pixels(image, SPEC)
+
+
 def test_16_bit_rgb_keeps_its_high_byte():
     row = b"\0" + struct.pack(">6H", 0x12FF, 0x3400, 0x5680, 0x12FF, 0x3400, 0x5680)
 
@@ -168,6 +219,9 @@ def test_longer_strip_keeps_its_middle():
         (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:-500], "the image is broken: .*truncated"),
         (encoded(Image.effect_noise((64, 64), 90))[:-1500], "the image is broken: .*truncated"),
         (b"\x89PNG\r\n\x1a\n", "not an image|broken"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "^HEIC, which Pillow does not read: save it as JPEG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "^JPEG XL, which"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "^SVG, which"),
     ],
 )
 def test_what_is_no_image_says_so(data, reason):
@@ -189,6 +243,49 @@ def test_too_many_pixels_are_refused_whatever_warnings_do(action, monkeypatch):
         warnings.simplefilter(action)
         decode(data)
     assert to_pixels(encoded(Image.new("L", (9, 11))), SPEC).shape == (8, 8, 3)
+
+
+PEAK = """
+import io, pathlib, sys
+from mlclip_client.pixels import decode
+from PIL import Image
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+mode, kind, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
+file = io.BytesIO()
+Image.new(mode, (side, side)).save(file, kind, **({"transparency": bytes(200)} if mode == "P" else {}))
+data = file.getvalue()
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = peak()
+decode(data)
+print((peak() - before) / side**2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("I;16", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("L", "TIFF")]
+)
+def test_decoding_takes_a_small_multiple_of_the_pixels(mode, kind):
+    """In bytes per pixel: the picture as Pillow keeps it, the RGB picture made of it, and a band of rows."""
+    command = [sys.executable, "-c", PEAK, mode, kind, "4000"]
+    assert float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) < 11
+
+
+def test_warnings_of_pillow_do_not_reach_the_terminal(tmp_path):
+    exif = b"Exif\0\0II*\0\xff\xff\xff\xff garbage"
+    (tmp_path / "warns.png").write_bytes(encoded(halves(RED, BLUE), exif=exif))
+    (tmp_path / "logs.tif").write_bytes(tiff([0, 0], 16, t277=9.0))
+    program = """
+import pathlib, sys
+from mlclip_client.pixels import ImageError, decode
+for file in pathlib.Path(sys.argv[1]).iterdir():
+    try:
+        decode(file.read_bytes())
+    except ImageError:
+        pass
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ghostscript_is_never_called():

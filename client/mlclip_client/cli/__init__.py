@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import signal
-import warnings
 
 import typer
-from PIL import Image
 
 from mlclip_client.cli import classify, jobs, lists, report
 from mlclip_client.cli.options import command
@@ -36,7 +34,6 @@ def main() -> None:
     """Run the command line."""
     _share_one_heap()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, it leaves the rows so far
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # it becomes an error row
     app()
 
 

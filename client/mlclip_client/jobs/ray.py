@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from mlclip_client.bulk.backends import open_backend
 from mlclip_client.bulk.labeller import Labeller
@@ -111,7 +109,6 @@ class Worker:
     def _opened(self) -> tuple[Job, Labeller]:
         if not (self._folder / "job.json").exists():
             raise JobError(f"there is no job in {self._folder}: on Ray, all nodes need it under the same path")
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # it becomes an error row
         job, request = Job(self._folder), self._spec.request
         backend = open_backend(request, self._spec.server).__enter__()  # until Ray ends the process
         return job, Labeller(backend, Reader(request.limits), AnswerCache(), request.columns, self._spec.pinned)
