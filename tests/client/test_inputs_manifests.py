@@ -15,7 +15,7 @@ from mlclip_client.errors import TooLarge, Unreadable
 from mlclip_client.inputs import Cell, InputOptions, Item, Limits, Reader, Skipped, find_inputs
 from mlclip_client.inputs.parquet import BytesColumn
 
-from .input_files import contents, items_of, problem, written
+from .input_files import contents, items_of, paths_of, problem, written
 
 MISSING = "read: no path"
 
@@ -91,11 +91,66 @@ def test_broken_csv_lines_are_errors_and_the_others_go_on(tmp_path):
     assert skipped.skipped == {"empty lines": 1}
 
 
-def test_quote_that_never_ends_is_one_error(tmp_path):
-    path = written(tmp_path / "m.csv", 'path\na.jpg\n"b.jpg\n' + "c.jpg\n" * 100)
-    *good, last = items_of(path)
-    assert [item.path for item in good] == [f"{tmp_path}/a.jpg"]
-    assert problem(last) == "read: broken CSV in lines 3 to 103: unexpected end of data"
+@pytest.mark.parametrize("names", [["c.jpg", '"d.jpg"'] * 100, ["c.jpg"] * 25_000])
+def test_quote_that_never_ends_costs_its_own_line_only(tmp_path, names):
+    path = written(tmp_path / "m.csv", 'path\na.jpg\n"b.jpg\n' + "".join(f"{name}\n" for name in names))
+    first, broken, *others = items_of(path)
+    assert first.path == f"{tmp_path}/a.jpg"
+    assert (broken.path, problem(broken)[:28]) == (f"{path}:3", "read: broken CSV in line 3: ")
+    assert [item.path for item in others] == [str(tmp_path / name.strip('"')) for name in names]
+
+
+def test_a_line_of_tsv_is_a_row_whatever_its_quotation_marks(tmp_path):
+    lines = ["path\ttext", 'a.jpg\t5" nail', 'b.jpg\t"begins', 'c.jpg\tends"', '"d.jpg"\t"say ""hi"""', "e.jpg\tx\ty"]
+    items = items_of(written(tmp_path / "m.tsv", "\n".join(lines)))
+    assert [(item.path, item.text) for item in items[:-1]] == [
+        (f"{tmp_path}/a.jpg", '5" nail'),
+        (f"{tmp_path}/b.jpg", '"begins'),
+        (f"{tmp_path}/c.jpg", 'ends"'),
+        (f"{tmp_path}/d.jpg", 'say "hi"'),
+    ]
+    assert problem(items[-1]) == "read: 3 values for 2 columns: every tab begins another value"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("before", ["", "\n\n", " , \n"])
+@pytest.mark.parametrize("kind", ["csv", "txt", "jsonl"])
+def test_every_kind_of_line_end_and_blank_lines_before_the_header(tmp_path, kind, end, before):
+    names = [f"{number:05}.jpg" for number in range(2000)]  # longer than what is read at once
+    row = {"csv": "{},x\n", "txt": "{}\n", "jsonl": '{{"path": "{}"}}\n'}[kind]
+    head = before + "path,text\n" if kind == "csv" else ""
+    path = written(tmp_path / f"m.{kind}", (head + "".join(map(row.format, names))).replace("\n", end))
+    assert [item.path for item in items_of(path)] == [f"{tmp_path}/{name}" for name in names]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize(
+    ("columns", "twice"),
+    [(("path", "Path "), "path"), (("path", "caption", "Caption"), "caption"), (("url", "url"), "url")],
+)
+def test_two_columns_of_one_name_are_refused_and_named(tmp_path, kind, columns, twice):
+    path = tmp_path / f"m.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table([["a.jpg"]] * len(columns), names=list(columns)), path)
+    else:
+        delimiter = "," if kind == "csv" else "\t"
+        written(path, delimiter.join(columns) + "\n" + delimiter.join(["a.jpg"] * len(columns)))
+    with pytest.raises(ValueError, match=rf"m\.{kind}: 2 columns are called {twice}: rename all but one$"):
+        items_of(path)
+
+
+def test_two_columns_of_one_name_that_nobody_reads_do_no_harm(tmp_path):
+    assert paths_of(written(tmp_path / "m.csv", "path,,,x,x\na.jpg,1,2,3,4\n")) == [f"{tmp_path}/a.jpg"]
+
+
+def test_two_keys_of_one_name_cost_their_line_only(tmp_path):
+    lines = ['{"path": "a.jpg", "path": "b.jpg"}', '{"path": "c.jpg", "PATH": "d.jpg"}', '{"path": "e.jpg"}']
+    path = written(tmp_path / "m.jsonl", "\n".join(lines))
+    assert [(item.path, problem(item)) for item in items_of(path)] == [
+        (f"{path}:1", "read: the key 'path' is there twice"),
+        (f"{path}:2", "read: 2 columns are called path: rename all but one"),
+        (f"{tmp_path}/e.jpg", ""),
+    ]
 
 
 def test_broken_json_lines_are_errors_and_the_others_go_on(tmp_path):
@@ -182,7 +237,7 @@ def images(count, size=1000):
 @pytest.mark.parametrize("nested", [False, True])
 def test_bytes_in_parquet_come_back_row_by_row(tmp_path, nested):
     data = [*images(50), None, *images(49)]
-    column = {"image": [{"bytes": cell, "path": "x.jpg"} for cell in data]} if nested else {"jpg": data}
+    column = {"image": [{"bytes": cell, "path": cell and "x.jpg"} for cell in data]} if nested else {"jpg": data}
     path = parquet(tmp_path / "m.parquet", column | {"text": [str(row) for row in range(100)]}, row_group_size=30)
     items = items_of(path)
     assert [item.path for item in items] == [f"{path}:{row}" for row in range(1, 101)]
@@ -280,7 +335,64 @@ def test_base64_in_json_lines(tmp_path):
             reader.read(replace(good, offset=0, size=200))
 
 
+PADDED = base64.b64encode(b"\xfb\xffimage").decode()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("bytes", PADDED),
+        ("bytes", PADDED.translate(str.maketrans("+/", "-_", "="))),
+        ("bytes", PADDED[:4] + "\r\n" + PADDED[4:]),
+        ("image", "data:image/png;base64," + PADDED.replace("+", "%2B")),
+        ("url", "data:,%FB%FFimage"),
+        ("image", {"bytes": PADDED, "path": "gone.jpg"}),
+        ("image", {"bytes": None, "path": "a.jpg"}),
+        ("image", {"path": " a.jpg"}),
+    ],
+)
+def test_images_in_json_lines_as_others_write_them(tmp_path, column, value):
+    written(tmp_path / "a.jpg", b"\xfb\xffimage")
+    path = written(tmp_path / "m.jsonl", json.dumps({column: value}))
+    assert contents(items_of(path)) == [b"\xfb\xffimage"]
+
+
+def test_images_in_structs_with_a_path_only(tmp_path):
+    written(tmp_path / "b.jpg", b"second")
+    images = [{"bytes": b"first", "path": "gone.jpg"}, {"bytes": None, "path": "b.jpg"}]
+    assert contents(items_of(parquet(tmp_path / "m.parquet", {"image": images}))) == [b"first", b"second"]
+    items = items_of(parquet(tmp_path / "m.parquet", {"image": [{"path": "b.jpg"}], "title": ["x"]}))
+    assert [(item.path, item.text) for item in items] == [(f"{tmp_path}/b.jpg", "x")]
+
+
+def test_columns_of_views_as_newer_writers_use_them(tmp_path):
+    path = parquet(tmp_path / "m.parquet", {"path": pa.array(["a.jpg"], pa.string_view())})
+    assert paths_of(path) == [f"{tmp_path}/a.jpg"]
+    table = {"image": pa.array([b"image"], pa.binary_view()), "text": pa.array(["x"], pa.string_view())}
+    (item,) = items_of(parquet(path, table))
+    assert (item.text, contents([item])) == ("x", [b"image"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "txt"])
+def test_spaces_around_a_path_are_dropped_unless_a_file_has_them(tmp_path, kind):
+    names = [" a.jpg", "b.jpg ", "  https://x.org/c.jpg "]
+    written(tmp_path / "b.jpg ", b"x")
+    row = {"csv": "{},x\n", "txt": "{}\n", "jsonl": '{{"path": "{}"}}\n'}
+    path = tmp_path / f"m.{kind}"
+    if kind == "parquet":
+        parquet(path, {"path": names})
+    else:
+        written(path, "path, text\n" * (kind == "csv") + "".join(map(row[kind].format, names)))
+    assert paths_of(path) == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg ", "https://x.org/c.jpg"]
+
+
+def test_data_addresses_elsewhere_are_an_error_that_says_where_they_are_read(tmp_path):
+    (item,) = items_of(written(tmp_path / "m.csv", 'url\n"data:image/png;base64,AAAA"\n'))
+    assert problem(item).startswith("download: images in data: addresses are read from JSON lines only")
+
+
 def test_lists_hold_a_name_a_line(tmp_path):
+    written(tmp_path / " -b.jpg ", b"x")
     data = b"a.jpg\n\n -b.jpg \r\nhttps://x.org/c.jpg\n" + b"x" * 2**20 + b"\n\xff.jpg"
     path = written(tmp_path / "m.txt", data)
     skipped = Skipped()

@@ -7,7 +7,6 @@ or `title`) is the text of the sample's images.
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from mlclip_client.inputs.formats import format_of
 from mlclip_client.inputs.item import Item, failed_item
 from mlclip_client.inputs.skipped import Skipped
 from mlclip_client.inputs.streams import Broken, ReadAt, open_archive
+from mlclip_client.lines import parse_json
 from mlclip_client.wording import reason_of
 
 _LARGEST_HEADER = 2**20
@@ -112,8 +112,8 @@ def _text(info: tarfile.TarInfo, read_at: ReadAt) -> str | None:
 
 def _text_in_json(words: str) -> str | None:
     try:
-        fields = json.loads(words)
-    except (ValueError, RecursionError):
+        fields = parse_json(words)
+    except ValueError:
         return None
     texts = [fields.get(key) for key in TEXTS] if isinstance(fields, dict) else []
     return next((clean_text(text) for text in texts if isinstance(text, str) and text), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -43,22 +44,30 @@ def choose_columns(
     """Choose the columns to read among those of a manifest.
 
     Args:
-        strings: names of the columns that hold strings.
+        strings: names of the columns that hold strings; of structs that hold only a path, as `image.path`.
         bytes_: names of those that hold bytes; a struct's as `image.bytes`.
         wanted: the one to take; None: the one whose name is known.
         others: name -> type of all other columns.
 
     Raises:
-        ValueError: there is none; the message lists the columns, but does not name the file.
+        ValueError: there is none, and the message lists the columns; or several have the name of one that is read. The
+            message does not name the file.
     """
+    every = Counter(map(_plain, [*strings, *bytes_, *others]))
+
+    def only(column: str) -> str:
+        if every[_plain(column)] > 1:
+            raise ValueError(f"{every[_plain(column)]} columns are called {_plain(column)}: rename all but one")
+        return column
+
     texts = _by_name(strings)
-    text = next((texts[name] for name in TEXTS if name in texts), None)
+    text = next((only(texts[name]) for name in TEXTS if name in texts), None)
     choices: tuple[tuple[Holds, Sequence[str]], ...] = (("bytes", bytes_), ("path", strings), ("url", strings))
     for holds, names in choices:
         there = _by_name(names)
         for name in COLUMNS[holds] if wanted is None else (wanted.strip().lower(),):
             if name in there:
-                return Columns(there[name], holds, text)
+                return Columns(only(there[name]), holds, text)
     listed = ", ".join([*strings, *bytes_, *(f"{name} ({kind})" for name, kind in others.items())]) or "none"
     if wanted is not None:
         raise ValueError(f"no column {wanted} with paths, addresses or bytes; columns: {listed}")
@@ -72,6 +81,8 @@ def base_of(manifest: str) -> str:
 
 def listed_item(value: object, holds: Holds, base: str, where: str, text: str | None) -> Item:
     """Make the item of a path or an address in a manifest or a list.
+
+    Spaces around it are dropped, unless they belong to the name of a file.
 
     Args:
         value: the path or address, unless the manifest holds something else there.
@@ -89,14 +100,20 @@ def listed_item(value: object, holds: Holds, base: str, where: str, text: str | 
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return failed_item(where, "the name is not a text: it holds half a surrogate pair")
-    scheme = scheme_of(value.strip())
+    value, as_written = value.strip(), value
+    scheme = scheme_of(value)
     if scheme and scheme not in LOCAL:
-        return item_at(value.strip(), text)
+        return item_at(value, text)
+    if is_data_uri(value):
+        return failed_item(
+            where, f"images in data: addresses are read from JSON lines only: {shortened(value, 40)}", error
+        )
     if holds == "url":
         return failed_item(where, f"not an address: {shortened(value)}", DownloadFailed)
-    path = local_path(value.strip()) if scheme else value
+    path = local_path(value) if scheme else value
     if not is_address(base):
-        return item_at(os.path.join(base, path), text)
+        has_spaces = value != as_written and os.path.lexists(os.path.join(base, as_written))
+        return item_at(os.path.join(base, as_written if has_spaces else path), text)
     if scheme or path.startswith("/"):
         return failed_item(where, f"a manifest from elsewhere names a file of this machine: {shortened(path)}")
     return item_at(f"{base}/{path}", text)
@@ -107,6 +124,15 @@ def clean_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def is_data_uri(value: object) -> bool:
+    """Tell whether a value is a `data:` address, which holds the file itself."""
+    return isinstance(value, str) and value.lstrip()[:5].lower() == "data:"
+
+
+def _plain(column: str) -> str:
+    return column.strip().lower().removesuffix(".bytes").removesuffix(".path")
+
+
 def _by_name(columns: Sequence[str]) -> dict[str, str]:
-    """Plain name -> column; the first of several counts."""
-    return {name.strip().lower().removesuffix(".bytes"): name for name in reversed(columns)}
+    """Plain name -> column."""
+    return {_plain(name): name for name in columns}

@@ -8,12 +8,12 @@ from functools import lru_cache
 from itertools import islice
 from typing import IO, Any
 
-from mlclip_client.inputs.columns import Columns, base_of, choose_columns, clean_text, listed_item
+from mlclip_client.inputs.columns import Columns, base_of, choose_columns, clean_text, is_data_uri, listed_item
 from mlclip_client.inputs.item import Cell, Item, failed_item
-from mlclip_client.inputs.lines import Line, csv_records, json_rows, read_lines, too_long
 from mlclip_client.inputs.parquet import parquet_items
 from mlclip_client.inputs.skipped import Skipped
 from mlclip_client.inputs.streams import open_place
+from mlclip_client.lines import Line, csv_records, json_rows, read_lines, too_long
 from mlclip_client.wording import counted, reason_of
 
 _ROWS_TO_CHECK = 100
@@ -50,15 +50,14 @@ def read_list(name: str, nul: bool, skipped: Skipped) -> Iterator[Item]:
 def read_names(file: IO[bytes], name: str, nul: bool, skipped: Skipped) -> Iterator[Item]:
     """Give an item for each name in an open list, as soon as its line arrives; `nul` as in `InputOptions`."""
     base = base_of(name)
-    for line in read_lines(file, end=b"\0" if nul else b"\n"):
+    for line in read_lines(file, nul=nul):
         where = f"{name}:{line.number}"
         if line.data is None:
             yield failed_item(where, too_long())
         elif not line.data.strip():
             skipped.skipped["empty lines"] += 1
         else:
-            data = line.data if nul else line.data.removesuffix(b"\r")
-            yield listed_item(data.decode("utf-8", "surrogateescape"), "path", base, where, None)
+            yield listed_item(line.data.decode("utf-8", "surrogateescape"), "path", base, where, None)
 
 
 def _items(name: str, column: str | None, skipped: Skipped) -> Generator[Item]:
@@ -76,7 +75,8 @@ def _items(name: str, column: str | None, skipped: Skipped) -> Generator[Item]:
 
 
 def _csv_items(file: IO[bytes], name: str, column: str | None, skipped: Skipped) -> Iterator[Item]:
-    records = csv_records(file, "\t" if name.lower().endswith(".tsv") else ",")
+    is_tsv = name.lower().endswith(".tsv")
+    records = csv_records(file, "\t" if is_tsv else ",")
     _, header = next(records, (1, "the file is empty; its first line must name the columns"))
     if isinstance(header, str):
         raise ValueError(header)
@@ -89,7 +89,8 @@ def _csv_items(file: IO[bytes], name: str, column: str | None, skipped: Skipped)
             skipped.skipped["empty lines"] += 1
         elif len(record) != len(header):
             there = f"{counted(len(record), 'value')} for {counted(len(header), 'column')}"
-            yield failed_item(where, f"{there}: quote values that contain the delimiter")
+            advice = "every tab begins another value" if is_tsv else "quote values that contain the delimiter"
+            yield failed_item(where, f"{there}: {advice}")
         else:
             yield _row_item(dict(zip(header, record, strict=True)), columns, name, where)
 
@@ -131,8 +132,11 @@ def _json_columns(names: tuple[str, ...], column: str | None) -> Columns:
 def _row_item(fields: dict[str, Any], columns: Columns, name: str, where: str, line: Line | None = None) -> Item:
     words = fields.get(columns.text) if columns.text else None
     text = clean_text(words) or None if isinstance(words, str) else None
-    if columns.holds == "bytes":
-        assert line is not None and line.data is not None
-        cell = Cell(columns.image, line.number)
-        return Item(where, "cell", name, cell=cell, offset=line.offset, size=len(line.data), text=text)
-    return listed_item(fields[columns.image], columns.holds, base_of(name), where, text)
+    value = fields[columns.image]
+    is_struct = isinstance(value, dict)
+    if line is not None and (columns.holds == "bytes" or is_data_uri(value) or is_struct and value.get("bytes")):
+        size = len(line.data or b"")
+        return Item(
+            where, "cell", name, cell=Cell(columns.image, line.number), offset=line.offset, size=size, text=text
+        )
+    return listed_item(value.get("path") if is_struct else value, columns.holds, base_of(name), where, text)

@@ -61,20 +61,26 @@ def _columns(schema: pa.Schema) -> tuple[list[str], list[str], dict[str, str]]:
     strings, bytes_, others = [], [], {}
     for column in schema:
         inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if pa.types.is_string(inner) or pa.types.is_large_string(inner):
+        parts = {part.name: part.type for part in inner} if pa.types.is_struct(inner) else {}
+        if _is_string(inner):
             strings.append(column.name)
         elif _is_bytes(inner):
             bytes_.append(column.name)
-        elif pa.types.is_struct(inner) and any(part.name == "bytes" and _is_bytes(part.type) for part in inner):
+        elif "bytes" in parts and _is_bytes(parts["bytes"]):
             bytes_.append(f"{column.name}.bytes")
+        elif "path" in parts and _is_string(parts["path"]):
+            strings.append(f"{column.name}.path")
         else:
             others[column.name] = shortened(str(column.type), 40)
     return strings, bytes_, others
 
 
+def _is_string(type_: pa.DataType) -> bool:
+    return type_ in (pa.string(), pa.large_string(), pa.string_view())
+
+
 def _is_bytes(type_: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_))
+    return type_ in (pa.binary(), pa.large_binary(), pa.binary_view()) or bool(pa.types.is_fixed_size_binary(type_))
 
 
 def _rows(parquet: Any, group: int, columns: Columns) -> Iterator[tuple[str | None, str | None]]:
@@ -85,10 +91,16 @@ def _rows(parquet: Any, group: int, columns: Columns) -> Iterator[tuple[str | No
         yield from repeat((None, None), parquet.metadata.row_group(group).num_rows)
         return
     for batch in parquet.iter_batches(_ROWS, row_groups=[group], columns=wanted, use_threads=False):
-        sources = repeat(None) if source is None else _strings(batch.column(source), "surrogateescape")
+        sources = repeat(None) if source is None else _strings(_column(batch, source), "surrogateescape")
         texts = repeat(None) if columns.text is None else _strings(batch.column(columns.text), "replace")
         for _, value, text in zip(range(batch.num_rows), sources, texts, strict=False):
             yield value, text or None
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """A column, or the field of a struct: `image.path`."""
+    struct, _, part = name.rpartition(".")
+    return batch.column(name) if name in batch.schema.names else batch.column(struct).field(part)
 
 
 def _strings(array: pa.Array, errors: str) -> list[str | None]:
@@ -103,20 +115,23 @@ def _strings(array: pa.Array, errors: str) -> list[str | None]:
 class BytesColumn:
     """Reads a column of bytes row by row; may be used from several threads, in about the order of the rows.
 
+    Where a struct holds no bytes, its path is given.
+
     The last rows that were read stay in memory, up to 32 MiB. Earlier rows are read again from the file.
     """
 
     def __init__(self, name: str, column: str) -> None:
         self._name, self._column = name, column
+        self._path = column.removesuffix(".bytes") + ".path"
         self._lock = threading.Lock()
         self._file: Any = None
         self._parquet: Any = None
         self._batches: Iterator[Any] = iter(())
-        self._kept: deque[bytes | None] = deque()
+        self._kept: deque[bytes | str | None] = deque()
         self._first = self._size = 0
         self._ends: list[int] = []
 
-    def read(self, row: int) -> bytes | None:
+    def read(self, row: int) -> bytes | str | None:
         """Give the bytes of a row, counted from 1; None if it is null.
 
         Raises:
@@ -137,7 +152,7 @@ class BytesColumn:
         with self._lock:
             self._drop()
 
-    def _read(self, row: int) -> bytes | None:
+    def _read(self, row: int) -> bytes | str | None:
         if self._file is None:
             self._open()
         if not 0 <= row < (self._ends[-1] if self._ends else 0):
@@ -162,7 +177,8 @@ class BytesColumn:
 
     def _start(self, group: int) -> None:
         groups = list(range(group, len(self._ends)))
-        self._batches = self._parquet.iter_batches(_CELLS, row_groups=groups, columns=[self._column])
+        columns = [self._column, self._path]
+        self._batches = self._parquet.iter_batches(_CELLS, row_groups=groups, columns=columns)
         self._kept.clear()
         self._first, self._size = (self._ends[group - 1] if group else 0), 0
 
@@ -170,10 +186,11 @@ class BytesColumn:
         batch = next(self._batches, None)
         if batch is None:
             raise Broken(f"the file has no row {row + 1:,}")
-        array = batch.column(0)
-        if pa.types.is_struct(array.type):
-            array = array.field("bytes")
-        for data in array.to_pylist():
+        cells: list[bytes | str | None] = _column(batch, self._column).to_pylist()
+        if pa.types.is_struct(struct := batch.schema.field(0).type) and struct.get_field_index("path") >= 0:
+            paths = _strings(_column(batch, self._path), "surrogateescape")
+            cells = [path if data is None else data for data, path in zip(cells, paths, strict=True)]
+        for data in cells:
             self._kept.append(data)
             self._size += len(data or b"")
         while self._first < row and self._kept and (self._size > WINDOW or len(self._kept) > _MOST_KEPT):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, unquote_to_bytes
 
 from mlclip_client.errors import DownloadFailed, Unreadable
 from mlclip_client.images import check_size, read_file
+from mlclip_client.inputs.columns import base_of, is_data_uri, listed_item
 from mlclip_client.inputs.formats import scheme_of
 from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.inputs.limits import Limits
@@ -18,11 +19,13 @@ from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.parquet import BytesColumn
 from mlclip_client.inputs.stores import STORES, download
 from mlclip_client.inputs.streams import WINDOW, open_archive, open_place
+from mlclip_client.lines import parse_json
 from mlclip_client.wording import reason_of
 
 if TYPE_CHECKING:
     from mlclip_client.inputs.web.fetch import Web
 
+_USUAL_ALPHABET = str.maketrans("-_", "+/")
 _OPEN = 4
 """Archives and Parquet files that stay open, each with up to 32 MiB of the bytes read last."""
 
@@ -75,12 +78,15 @@ class Reader(AbstractContextManager["Reader"]):
         return data
 
     def _cell(self, item: Item, cell: Cell) -> bytes:
+        data: bytes | str | None
         if item.offset >= 0:
             data = _json_cell(item, cell.column)
         else:
             key = (item.place, cell.column)
             with self._files.taken(key, lambda: BytesColumn(*key)) as column:
                 data = column.read(cell.row)
+        if isinstance(data, str):
+            return self.read(listed_item(data, "path", base_of(item.place), item.path, None))
         if data is None:
             raise Unreadable("the manifest's row holds no bytes")
         check_size(len(data), self._limits.max_bytes)
@@ -109,10 +115,23 @@ def _json_cell(item: Item, column: str) -> bytes | None:
     with open_place(item.place) as file:
         file.seek(item.offset)
         line = file.read(item.size)
-    value = json.loads(line)[column]
+    value = parse_json(line.decode("utf-8", "surrogateescape"))[column]
+    if isinstance(value, dict):  # as Hugging Face writes images
+        value = value.get("bytes")
     if value is None:
         return None
     try:
-        return base64.b64decode(value, validate=True)
-    except (TypeError, ValueError) as error:
-        raise Unreadable(f"column {column} does not hold base64: {error}") from error
+        return _decoded(value)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Unreadable(f"column {column} does not hold base64: {reason_of(error)}") from error
+
+
+def _decoded(value: str) -> bytes:
+    """Decode base64 in its usual or its URL-safe alphabet, padded or not, or a `data:` address (RFC 2397)."""
+    if is_data_uri(value):
+        kind, _, value = value.partition(",")
+        if not kind.strip().lower().endswith(";base64"):
+            return unquote_to_bytes(value)
+        value = unquote(value)
+    text = "".join(value.split()).translate(_USUAL_ALPHABET).rstrip("=")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from mlclip_client.inputs.item import Item
-from mlclip_client.inputs.lines import csv_records, json_rows
+from mlclip_client.lines import csv_records, json_rows
 
 Rows = Iterator[tuple[int, Mapping[str, object] | str]]
 """(number of the line, values by column or what is wrong with them)."""
@@ -55,6 +55,8 @@ def _csv_rows(file: IO[bytes]) -> Rows:
     if isinstance(header, str) or not {"path", "text"} <= set(header):
         yield 1, "the first line must name the columns `path` and `text`"
         return
+    if twice := [name for name in ("path", "text") if header.count(name) > 1]:
+        yield 1, f"{header.count(twice[0])} columns are called {twice[0]}: rename all but one"
     for number, record in records:
         if isinstance(record, str):
             yield number, record
@@ -75,9 +77,9 @@ def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str]]:
         if isinstance(row, str):
             raise ValueError(f"{where}: {row}")
         path, text = row.get("path"), row.get("text")
-        if not isinstance(path, str) or not path:
+        if not isinstance(path, str) or not path.strip():
             raise ValueError(f"{where}: no path")
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{where}: the text must be a string, not {text!r}")
         if text:
-            yield path, text
+            yield path.strip(), text

@@ -5,7 +5,6 @@ A batch is an Arrow struct array with one struct per row, for every format.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from mlclip_client.lines import parse_json
 from mlclip_client.output.rows import HeadClasses, read_classes
 
 BATCH = 1024
@@ -97,9 +97,9 @@ def _json_lines(path: Path) -> Iterator[Batch]:
 
 def _json_row(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
-        row = json.loads(line)
+        row = parse_json(line.decode())
     except ValueError as error:
-        raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+        raise ValueError(f"{path}:{number}: {error}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{path}:{number}: not a JSON object")
     return row
