@@ -14,7 +14,7 @@ from mlclip_client.inputs import InputOptions, Limits, Reader, Skipped, find_inp
 from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.streams import Forward
 
-from .input_files import add_member, contents, items_of, problem, written
+from .input_files import add_member, contents, items_of, paths_of, problem, written
 
 MEMBERS = [
     ("0001.jpg", b"first"),
@@ -129,6 +129,54 @@ def test_truncated_archive_gives_its_whole_members_and_one_error(tmp_path, suffi
     assert (last.path, last.kind) == (archive, "file")
     assert problem(last).startswith("read: the archive is damaged: ")
     assert contents(whole) == [data for _, data in members[: len(whole)]]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"])
+@pytest.mark.parametrize("zeros", [0, 2**18 + 512])
+def test_archives_joined_by_cat_are_read_to_their_end(tmp_path, suffix, zeros):
+    mode = {".tar": "w", ".tar.zst": "w"}.get(suffix, f"w:{suffix[5:]}")
+    parts = [tar_of([(f"{number}.jpg", b"%d" % number)], mode) for number in range(3)]
+    data = bytes(zeros if suffix == ".tar" else 0).join(parts)
+    if suffix == ".tar.zst":
+        data = b"".join(packed(part, suffix) for part in parts)
+    items = items_of(written(tmp_path / f"a{suffix}", data))
+    assert [problem(item) for item in items] == [""] * 3
+    assert contents(items) == [b"0", b"1", b"2"]
+
+
+def test_archive_that_ends_between_members_or_in_garbage_says_so(tmp_path):
+    whole = tar_of([("a.jpg", b"first"), ("b.jpg", b"second")])
+    first, last = items_of(written(tmp_path / "a.tar", whole[:1024]))
+    assert contents([first]) == [b"first"]
+    assert problem(last) == "read: the archive is damaged: it ends without the mark of its end: members may be missing"
+    *items, last = items_of(written(tmp_path / "a.tar", whole + b"garbage" * 100))
+    assert contents(items) == [b"first", b"second"]
+    assert problem(last) == "read: the archive is damaged: no header at byte 10,240, behind the end of an archive"
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_hard_links_are_the_members_that_they_name(tmp_path, mode):
+    with tarfile.open(path := tmp_path / "a.tar", mode) as tar:
+        add_member(tar, "a.jpg", b"first")
+        add_member(tar, "again.jpg", type=tarfile.LNKTYPE, linkname="a.jpg")
+        add_member(tar, "b.jpg", b"second")
+        add_member(tar, "b2.jpg", type=tarfile.LNKTYPE, linkname="b.jpg")
+        add_member(tar, "gone.jpg", type=tarfile.LNKTYPE, linkname="nowhere.jpg")
+    *items, gone = items_of(path)
+    assert [item.path for item in items] == [f"{path}/{name}.jpg" for name in ("a", "again", "b", "b2")]
+    assert contents(items) == [b"first", b"first", b"second", b"second"]
+    assert problem(gone) == "read: a link inside an archive is not followed"
+
+
+def test_files_that_macos_writes_beside_others_are_left_alone_and_part_no_sample(tmp_path):
+    names = ("._0.jpg", "0.jpg", "._0.txt", "0.txt", "__MACOSX/sub/._1.jpg")
+    skipped = Skipped()
+    (item,) = items_of(written(tmp_path / "a.tar", tar_of([(name, b"a cat") for name in names])), skipped=skipped)
+    assert (item.member, item.text, skipped.left_alone) == ("0.jpg", "a cat", 3)
+    for name in ("._a.jpg", "a.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert paths_of(tmp_path, skipped=skipped) == [f"{tmp_path}/a.jpg"]
+    assert skipped.left_alone == 5
 
 
 def test_member_that_lacks_its_last_byte_is_not_whole(tmp_path):

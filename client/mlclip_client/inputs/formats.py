@@ -43,11 +43,18 @@ def local_path(address: str) -> str:
 
 def format_of(name: str) -> Format:
     """Tell from the suffix of a path or an address what the file should hold."""
+    if is_sidecar(name):
+        return "other"
     name = name.lower()
     stem, _, suffix = name.rpartition("/")[2].rpartition(".")
     if stem and f".{suffix}" in image_suffixes():
         return "image"
     return next((format_ for format_, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), "other")
+
+
+def is_sidecar(name: str) -> bool:
+    """Tell whether macOS has written a file beside the one that it is named after: `._a.jpg` is no picture."""
+    return name.rpartition("/")[2].startswith("._")
 
 
 @functools.cache
