@@ -152,7 +152,10 @@ def _upright_rgb(image: Image.Image, in_place: bool) -> Image.Image:
     image.load()
     to_gray = _to_gray(image) if image.mode.startswith(("I", "F")) else None
     with contextlib.suppress(Exception):  # a broken EXIF block raises nearly anything, and says nothing of the picture
-        image = ImageOps.exif_transpose(image, in_place=in_place) or image
+        if in_place:
+            ImageOps.exif_transpose(image, in_place=True)
+        else:
+            image = ImageOps.exif_transpose(image)
     if to_gray is not None:
         return _by_bands(image, "L", to_gray).convert("RGB")
     if image.has_transparency_data:

@@ -1,15 +1,20 @@
 """Rows and the files that hold them."""
 
+import contextlib
+import io
 import json
 import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from mlclip_client.errors import BadImage
 from mlclip_client.output import writers
+from mlclip_client.output.files import check_output, open_output, partial_name
 from mlclip_client.output.rows import HeadClasses, RowOptions, failure, plain, read_classes, schema, success, to_row
-from mlclip_client.output.writers import check_target, open_writer
+from mlclip_client.output.writers import FORMATS, open_writer
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.values import Answer, HeadInfo, Prediction
 
@@ -162,6 +167,63 @@ def test_ties_are_in_class_order():
 def test_impossible_targets_are_refused_before_any_work(tmp_path, name, reason):
     (tmp_path / "folder.parquet").mkdir()
     with pytest.raises(ValueError, match=reason):
-        check_target(str(tmp_path / name))
-    check_target(str(tmp_path / "fine.parquet"))
-    check_target("-")
+        check_output(str(tmp_path / name), *FORMATS)
+    check_output(str(tmp_path / "fine.parquet"), *FORMATS)
+    check_output("-", *FORMATS)
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.jsonl", "pipe.parquet"])
+def test_pipes_are_written_to_and_stay(tmp_path, name):
+    os.mkfifo(path := tmp_path / name)
+    check_output(path, *FORMATS)
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit(path.read_bytes)
+        write(path, [answered(), failed()])
+        data = read.result(60)
+    if name.endswith("parquet"):
+        assert pq.read_table(io.BytesIO(data)).num_rows == 2
+    else:
+        assert [json.loads(line) for line in data.splitlines()] == [WANTED, WANTED_FAILURE]
+    assert path.is_fifo() and os.listdir(tmp_path) == [name]
+    assert partial_name(str(path)) == str(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_devices_are_written_to_and_stay(tmp_path):
+    os.mknod(path := tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    check_output(path, *FORMATS)
+    with contextlib.suppress(PermissionError):  # where this folder may hold no devices
+        write(path, [answered()])
+    assert stat.S_ISCHR(path.lstat().st_mode) and os.listdir(tmp_path) == ["null"]
+
+
+def test_an_open_descriptor_is_written_to_behind_what_is_there(tmp_path):
+    with (tmp_path / "x.jsonl").open("wb") as file:
+        file.write(b"{}\n")
+        file.flush()
+        write(f"/dev/fd/{file.fileno()}", [answered()])
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_symbolic_links_stay_and_lead_to_the_new_file(tmp_path, exists):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "x.jsonl").symlink_to("far/real.jsonl")
+    if exists:
+        (tmp_path / "far" / "real.jsonl").write_text("older")
+    check_output(tmp_path / "x.jsonl", *FORMATS)
+    write(tmp_path / "x.jsonl", [answered()])
+    assert (tmp_path / "x.jsonl").is_symlink()
+    assert json.loads((tmp_path / "far" / "real.jsonl").read_text()) == WANTED
+    assert os.listdir(tmp_path / "far") == ["real.jsonl"]
+    assert partial_name(str(tmp_path / "x.jsonl")) == str(tmp_path / "far" / "real.partial.jsonl")
+
+
+def test_files_obey_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with open_output(tmp_path / "x") as file:
+            file.write(b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640

@@ -326,6 +326,7 @@ def test_nothing_from_rows_stands_in_the_page_as_markup(tmp_path):
         ("x.jsonl", b"", "there is no row in it"),
         ("x.jsonl", b"{\n", "x.jsonl:1: not JSON"),
         ("x.jsonl", b"[]\n", "x.jsonl:1: not a JSON object"),
+        ("x.jsonl", b"[" * 100_000 + b"\n", "x.jsonl:1: not JSON: it is nested too deeply"),
         ("x.jsonl", b"\xff\n", "x.jsonl:1: not JSON"),
         ("x.jsonl", b'{"path": 1}\n{"path": "a"}\n', "lines 1 to 2: not the client's rows"),
         ("x.jsonl", b'{"path": "\\ud800"}\n', "not the client's rows"),
@@ -346,9 +347,9 @@ def test_bad_input_is_one_clear_line_and_code_2(run, tmp_path, name, content, re
 @pytest.mark.parametrize(
     ("out", "images", "reason"),
     [
-        ("r.txt", ".", "r.txt: the report is an .html file"),
-        ("no/such/r.html", ".", "r.html: the report is an .html file"),
-        ("folder.html", ".", "folder.html: the report is an .html file"),
+        ("r.txt", ".", "r.txt: write to a .html or .htm file"),
+        ("no/such/r.html", ".", "there is no folder"),
+        ("folder.html", ".", "folder.html: this is a folder"),
         ("r.html", "gone", "gone: no such folder\n"),
     ],
 )

@@ -11,13 +11,14 @@ import typer
 from mlclip_client.bulk.request import JobOptions, MonitorOptions, Request, ServerOptions
 from mlclip_client.bulk.stream import run_stream
 from mlclip_client.cli.ending import conclude
-from mlclip_client.cli.options import answering, input_option, job_option, refuse
-from mlclip_client.cli.remembered import as_begun, given, options_of
+from mlclip_client.cli.options import answering, input_option, job_option, refuse, refuse_inputs
+from mlclip_client.cli.remembered import as_begun, given, inputs_of, options_of
 from mlclip_client.events import logged
 from mlclip_client.inputs import InputOptions, Limits
 from mlclip_client.jobs.run import run_job
+from mlclip_client.output.files import check_output
 from mlclip_client.output.rows import RowOptions
-from mlclip_client.output.writers import check_target
+from mlclip_client.output.writers import FORMATS
 
 
 def classify(
@@ -78,10 +79,12 @@ def classify(
         )
         if job is None:
             out = out or "labels.parquet"
-            check_target(out)
+        if out is not None:
+            check_output(out, *FORMATS)
+        refuse_inputs((out, monitor.log), [*request.names, texts, *inputs_of(job)])
+        if job is None:
+            assert out is not None
             summary = run_stream(request, server, monitor, out)
         else:
-            if out is not None:
-                check_target(out)
             summary = run_job(job, request, server, monitor, job_options, options_of(context))
         raise typer.Exit(conclude(summary, job, out))

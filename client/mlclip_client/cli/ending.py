@@ -13,8 +13,9 @@ from mlclip_client.bulk.request import Summary
 from mlclip_client.errors import ClientError, UnknownHead, WrongJob
 from mlclip_client.events import tell
 from mlclip_client.jobs.merge import merge
+from mlclip_client.output.files import partial_name
+from mlclip_client.output.rows import printable
 from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE, Tally
-from mlclip_client.output.writers import partial_name
 from mlclip_client.wording import counted
 
 OTHER_WORKERS = "the rest is with other workers; repeat the command if they were stopped"
@@ -34,7 +35,7 @@ def reported(debug: bool) -> Iterator[None]:
 
 def say(line: str) -> None:
     """Write a line to standard error."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line) + "\n")
 
 
 def check_stdout() -> None:

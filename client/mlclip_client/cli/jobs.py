@@ -12,14 +12,15 @@ import typer
 
 from mlclip_client.bulk.request import JobOptions, MonitorOptions, ServerOptions
 from mlclip_client.cli.ending import check_stdout, conclude, progress
-from mlclip_client.cli.options import answering
-from mlclip_client.cli.remembered import as_begun
+from mlclip_client.cli.options import answering, refuse_inputs
+from mlclip_client.cli.remembered import as_begun, given, inputs_of
 from mlclip_client.errors import RETRYABLE_KINDS
 from mlclip_client.events import logged
 from mlclip_client.inputs import Limits
 from mlclip_client.jobs.folder import Job
 from mlclip_client.jobs.run import run_retry
-from mlclip_client.output.writers import check_target
+from mlclip_client.output.files import check_output
+from mlclip_client.output.writers import FORMATS
 
 
 def retry_failed(
@@ -43,9 +44,12 @@ def retry_failed(
     with logged(monitor.log):
         server = answering(context, server, job_options)
         if out is not None:
-            check_target(out)
+            check_output(out, *FORMATS)
+        refuse_inputs((out, monitor.log), inputs_of(job))
         limits = replace(limits, connections=server.concurrency)
         summary = run_retry(job, frozenset(kind or RETRYABLE_KINDS), limits, server, monitor, job_options)
+        if summary.job and summary.job[0].rows < summary.job[1] and not given(context, "out"):
+            out = None
         rest = f"the others have no row yet: classify --job {job} goes on with them"
         raise typer.Exit(conclude(summary, job, out, rest))
 

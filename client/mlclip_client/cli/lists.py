@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from pathlib import Path
 from statistics import median
@@ -15,8 +16,8 @@ from rich.table import Table
 from mlclip_client.bulk.request import Endpoints
 from mlclip_client.cli.ending import check_stdout, say
 from mlclip_client.client import Client
+from mlclip_client.output.files import check_output, open_output
 from mlclip_client.output.near_duplicates import first_alike, read_embeddings
-from mlclip_client.output.writers import check_place
 from mlclip_client.values import HeadInfo
 from mlclip_client.wording import counted
 
@@ -34,13 +35,13 @@ def duplicates(
     ),
 ) -> None:
     """List images that resemble an earlier one, by their embeddings (`classify --embeddings`)."""
-    check_place(out)
+    check_output(out, ".csv")
     paths, embeddings = read_embeddings(labels)
     pairs = [(row, like) for row, like in enumerate(first_alike(embeddings, cosine)) if row != like]
-    with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "like"))
-        writer.writerows((paths[row], paths[like]) for row, like in pairs)
+    with open_output(out) as file:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("path", "like"), *((paths[row], paths[like]) for row, like in pairs)])
+        file.write(text.getvalue().encode())
     pictures = counted(len(paths), "picture")
     resemble = "resembles" if len(pairs) == 1 else "resemble"
     say(f"{len(pairs):,} of {pictures} {resemble} an earlier one; written to {out}")
@@ -53,7 +54,8 @@ def heads(server: Endpoints) -> None:
         table = Table("head", "classes", "encoder", "image size", "thresholds", "version", "first labels")
         for info in client.heads():
             table.add_row(*_head_cells(info))
-        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        console = Console(width=width, markup=False, emoji=False, highlight=False)  # names are text, whatever they hold
         console.print(table if table.row_count else f"{server.url} serves no heads")
 
 

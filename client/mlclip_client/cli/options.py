@@ -6,11 +6,15 @@ option with the field's name, type and default.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from functools import partial, wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -18,6 +22,8 @@ import typer
 from mlclip_client.bulk.request import JobOptions, ServerOptions
 from mlclip_client.cli.ending import reported
 from mlclip_client.cli.remembered import given
+from mlclip_client.inputs.formats import LOCAL, scheme_of
+from mlclip_client.inputs.source import Source, sources_of
 
 input_option, row_option, server_option, job_option, monitor_option = (
     partial(typer.Option, rich_help_panel=panel) for panel in ("Inputs", "Rows", "Server", "Jobs", "Monitoring")
@@ -110,6 +116,28 @@ def refuse(options: Sequence[str], reason: str) -> None:
     """Raise ValueError if there are options that would be ignored."""
     if options:
         raise ValueError(f"{', '.join(options)}: {reason}")
+
+
+def refuse_inputs(outputs: Iterable[str | Path | None], names: Iterable[str | Path | None]) -> None:
+    """Raise ValueError if an output is one of the files that some names of inputs stand for."""
+    written = {identity: out for out in outputs if out is not None and (identity := _identity(out))}
+    for name in map(str, filter(None, names)) if written else ():
+        sources: list[Source] = []
+        if scheme_of(name) in {"", *LOCAL}:
+            with contextlib.suppress(ValueError):  # nothing has that name, or no longer
+                sources.extend(sources_of(name))
+        for source in sources:
+            if out := written.get(_identity(source.name)):
+                raise ValueError(f"{out} is an input: name another file for the output")
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Device and inode of a regular file; None for anything else."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def answering(context: typer.Context, server: ServerOptions, job: JobOptions) -> ServerOptions:

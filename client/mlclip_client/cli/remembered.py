@@ -9,7 +9,9 @@ from typing import Any
 
 import typer
 
-_OWN = frozenset("paths job kind out log debug metrics_port metrics_host engine ray_address ray_workers".split())
+from mlclip_client.inputs.formats import is_address
+
+_OWN = frozenset("paths job kind log debug metrics_port metrics_host engine ray_address ray_workers".split())
 """Options that each command has for itself."""
 
 
@@ -18,17 +20,31 @@ def options_of(context: typer.Context) -> dict[str, Any]:
     kept = {name: value for name, value in context.params.items() if name not in _OWN}
     if "@" in (kept.get("proxy") or ""):
         del kept["proxy"]
+    if kept.get("out") not in (None, "-"):
+        kept["out"] = Path(kept["out"])
     return {name: os.fspath(value.absolute()) if isinstance(value, Path) else value for name, value in kept.items()}
 
 
 def as_begun(context: typer.Context, job: Path | None) -> Path | None:
     """Make the options of a job that has begun the defaults of this command: the callback of the job's folder."""
     if job is not None:
-        try:
-            context.default_map = dict(json.loads((job / "job.json").read_text(encoding="utf-8"))["options"])
-        except (OSError, ValueError, KeyError, TypeError):  # opening the job reports what is wrong with it
-            context.default_map = {}
+        context.default_map = dict(_begun(job).get("options", {}))
     return job
+
+
+def inputs_of(job: Path | None) -> list[str]:
+    """Give the names of inputs that a job was begun with; none if it has not begun."""
+    known = {} if job is None else _begun(job)
+    names = [name for name in known.get("inputs", ()) if name != "-"]
+    return [name if is_address(name) else os.path.join(known["folder"], name) for name in names]
+
+
+def _begun(job: Path) -> dict[str, Any]:
+    """What a job has stored; empty if that cannot be read, which opening the job reports."""
+    try:
+        return dict(json.loads((job / "job.json").read_text(encoding="utf-8", errors="surrogateescape")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def given(context: typer.Context, *names: str) -> list[str]:

@@ -15,9 +15,9 @@ from mlclip_client.errors import JobError, WrongJob
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
+from mlclip_client.output.files import open_output
 from mlclip_client.output.rows import Row, fill_embeddings
 from mlclip_client.output.tally import Tally
-from mlclip_client.output.writers import replacing
 from mlclip_client.wording import shortened
 
 FORMAT = 3
@@ -86,9 +86,9 @@ class Job(AbstractContextManager["Job"]):
                 return
             if not write_plan(items(), self.folder / "plan.parquet", shard_rows, on_shard):
                 raise JobError("there are no inputs")
-            with replacing(self.folder / "job.json") as temporary:
-                text = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False)
-                temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+            text = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False) + "\n"
+            with open_output(self.folder / "job.json") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
 
     @property
     def plan(self) -> Plan:
@@ -110,8 +110,8 @@ class Job(AbstractContextManager["Job"]):
         counts = Tally.of(rows)
         metadata = (schema.metadata or {}) | {_COUNTS: json.dumps(counts.to_json()).encode()}
         table = pa.Table.from_pylist(fill_embeddings(rows, schema), schema=schema.with_metadata(metadata))
-        with replacing(self.shard_file(shard)) as temporary:
-            pq.write_table(table, temporary)
+        with open_output(self.shard_file(shard)) as file:
+            pq.write_table(table, file)
         return counts
 
     def sweep(self, shard: int) -> None:

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.errors import ClientError
 from mlclip_client.jobs.folder import Job
+from mlclip_client.output.files import open_output
 from mlclip_client.output.rows import null_embedding
-from mlclip_client.output.writers import open_writer, replacing
+from mlclip_client.output.writers import open_writer
 
 
 def merge(folder: Path, out: str) -> None:
@@ -22,8 +23,8 @@ def merge(folder: Path, out: str) -> None:
         if not shards:
             raise ClientError(f"{folder} has no finished shard yet")
         tables, schema = map(job.read, shards), job.read(shards[0]).schema
-        if Path(out).suffix == ".parquet":
-            with replacing(Path(out)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        if Path(out).suffix.lower() == ".parquet":
+            with open_output(Path(out)) as file, pq.ParquetWriter(file, schema) as writer:
                 for table in tables:
                     writer.write_table(table)
             return

@@ -3,61 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
-from uuid import uuid4
+from typing import IO, TextIO
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from mlclip_client.output.files import open_output, partial_name
 from mlclip_client.output.rows import Row, fill_embeddings, plain
 
 WriteRow = Callable[[Row], None]
 ROW_GROUP_BYTES = 2**20
 _TABLE_ROWS = 1024
-
-
-def check_target(out: str) -> None:
-    """Raise ValueError if an output cannot be written: called before any work."""
-    if out == "-":
-        if sys.stdout is None:
-            raise ValueError("--out - stands for stdout, which is closed: write to a .parquet or .jsonl file")
-        return
-    path = Path(out)
-    if path.suffix not in (".parquet", ".jsonl"):
-        raise ValueError(f"--out {out}: write to a .parquet or .jsonl file, or to - for JSONL on stdout")
-    check_place(path)
-
-
-def check_place(path: Path) -> None:
-    """Raise ValueError if a file of --out cannot be written at its path."""
-    if path.is_dir():
-        raise ValueError(f"--out {path}: this is a folder")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"--out {path}: no permission to write into {path.parent}")
-
-
-def partial_name(out: str) -> str:
-    """Name the file with the rows of an interrupted run: `labels.partial.parquet` for `labels.parquet`."""
-    path = Path(out)
-    return out if out == "-" else str(path.with_name(f"{path.stem}.partial{path.suffix}"))
+FORMATS = (".parquet", ".jsonl")
+"""Suffixes of the files that rows are written to."""
 
 
 @contextlib.contextmanager
 def open_writer(out: str, schema: pa.Schema, interrupted: Callable[[], bool] = lambda: False) -> Iterator[WriteRow]:
     """Give a function that writes one row.
 
-    A file is written under a temporary name in the same folder and renamed when the block ends. If the block raises,
-    it is removed, and an earlier file stays.
+    A file appears when the block ends, see `open_output`. If the block raises, an earlier file stays.
 
     Args:
-        out: a .parquet or .jsonl path, or `-` for stdout.
+        out: a .parquet or .jsonl path, or `-` for stdout; a device or a pipe of another name gets JSON lines.
         schema: the rows' Arrow schema.
         interrupted: called at the end; if true, the file gets its `partial_name`, and an earlier file stays.
     """
@@ -65,36 +38,14 @@ def open_writer(out: str, schema: pa.Schema, interrupted: Callable[[], bool] = l
         yield _json_writer(sys.stdout)
         return
     path = Path(out)
-    with replacing(path, lambda: Path(partial_name(out)) if interrupted() else path) as temporary:
-        if path.suffix == ".parquet":
-            with _parquet_writer(temporary, schema) as write:
+    with open_output(path, lambda: Path(partial_name(out)) if interrupted() else None) as file:
+        if path.suffix.lower() == ".parquet":
+            with _parquet_writer(file, schema) as write:
                 yield write
         else:
-            with temporary.open("w", encoding="utf-8") as file:
-                yield _json_writer(file)
-
-
-@contextlib.contextmanager
-def replacing(path: Path, place: Callable[[], Path] | None = None) -> Iterator[Path]:
-    """Give a temporary path whose file durably replaces `path` when the block ends, unless the block raises.
-
-    Args:
-        path: a file, which need not exist.
-        place: gives another name in the same folder; called at the end.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # a process id may also exist on another machine
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(place() if place else path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # so that the rename also survives a power failure
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            yield _json_writer(text)
+            text.detach()
 
 
 def _json_writer(file: TextIO) -> WriteRow:
@@ -106,7 +57,7 @@ def _json_writer(file: TextIO) -> WriteRow:
 
 
 @contextlib.contextmanager
-def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
+def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> Iterator[WriteRow]:
     """Collect rows into row groups of about 1 MiB: memory use stays constant, and the footer small.
 
     Rows are converted to Arrow tables, which need far less memory, every 1,024 rows, or sooner if rows are wide.
@@ -114,7 +65,7 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[WriteRow]:
     waiting: list[Row] = []
     tables: list[pa.Table] = []
     limit = _TABLE_ROWS
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(file, schema) as writer:
 
         def convert() -> None:
             nonlocal limit

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlclip_client.output.writers import replacing
+from mlclip_client.output.files import check_output, open_output
+from mlclip_client.output.rows import printable
 from mlclip_client.report.answers import HeadScores
 from mlclip_client.report.columns import Columns, read_columns
 from mlclip_client.report.entries import SCALE
@@ -68,10 +69,9 @@ def write_report(
         on_progress: called after every step.
 
     Raises:
-        ValueError: the source cannot be read, or `out` is no name for a page.
+        ValueError: the source cannot be read, or the page cannot be written there.
     """
-    if out.suffix.lower() not in (".html", ".htm") or out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"{out}: the report is an .html file in a folder that exists")
+    check_output(out, ".html", ".htm")
     progress = on_progress or (lambda step, done, total: None)
     columns = read_columns(source, limit)
     root, folder = images or Path(), out.with_name(f"{out.stem}_files")
@@ -89,8 +89,8 @@ def write_report(
                 in_page.append(pack)
             else:
                 folder.mkdir(exist_ok=True)
-                with replacing(folder / f"{name}-{number:05}.js") as script:
-                    script.write_text(f"mlclipPack({number}, {json.dumps(pack)});\n", encoding="ascii")
+                with open_output(folder / f"{name}-{number:05}.js") as script:
+                    script.write(f"mlclipPack({number}, {json.dumps(pack)});\n".encode("ascii"))
     place = {path: number for number, path in enumerate(pictures)}
     meta = {
         "id": name,
@@ -104,9 +104,9 @@ def write_report(
         "neighboursSkipped": columns.embeddings_skipped,
         "heads": [_head_facts(name, head, place) for name, head in columns.heads.items()],
     }
-    with replacing(out) as page:
-        text = render(f"{source.name} – mlclip report", {"meta": as_json(meta)} | blocks, in_page)
-        page.write_text(text, encoding="utf-8")
+    with open_output(out) as page:
+        title = f"{printable(source.name)} – mlclip report"
+        page.write(render(title, {"meta": as_json(meta)} | blocks, in_page).encode())
     beside = len(pictures) > INLINE
     _remove_older(folder, name if beside else None)
     return Written(

@@ -97,7 +97,7 @@ def _json_lines(path: Path) -> Iterator[Batch]:
 
 def _json_row(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
-        row = parse_json(line.decode())
+        row = parse_json(line.decode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise ValueError(f"{path}:{number}: {error}") from error
     if not isinstance(row, dict):
