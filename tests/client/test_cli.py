@@ -17,6 +17,8 @@ import pytest
 from mlclip_client.bulk.request import Summary
 from mlclip_client.cli.ending import conclude
 from mlclip_client.output.tally import Tally
+from mlclip_client.pixels import PixelSpec
+from mlclip_client.values import HeadInfo
 
 NOWHERE = "127.0.0.1:1"
 
@@ -245,6 +247,39 @@ def test_wrong_usage_is_exit_code_2(run, arguments, reason):
     assert result.exit_code == 2
     assert reason in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["m.jsonl", "--out", "m.jsonl"],
+        ["*.jsonl", "--out", "m.jsonl"],
+        ["m.jsonl", "--out", "link.jsonl"],
+        ["m.jsonl", "--log", "m.jsonl"],
+        ["a.png", "--texts", "m.jsonl", "--out", "m.jsonl"],
+    ],
+)
+def test_an_input_is_never_an_output(run, here, arguments):
+    (here / "a.png").write_bytes(b"x")
+    (here / "m.jsonl").write_text('{"path": "a.png", "text": "x"}\n')
+    (here / "link.jsonl").symlink_to("m.jsonl")
+    result = run("classify", *arguments, "--url", NOWHERE)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {arguments[-1]} is an input: name another file for the output\n",
+    )
+    assert (here / "m.jsonl").read_text() == '{"path": "a.png", "text": "x"}\n'
+
+
+def test_names_are_text_never_markup_and_bytes_that_are_no_utf8_are_escaped(run, monkeypatch):
+    spec = PixelSpec(8)
+    odd = HeadInfo("[/misc]", ("[bold]a", ":cat:"), "hash", (0.5, 0.5), "[link]e", spec, 2, "1", "0.1.0")
+    monkeypatch.setattr("mlclip_client.cli.lists.Client.heads", lambda client: (odd,))
+    shown = run("heads", "--url", NOWHERE)
+    assert shown.exit_code == 0
+    assert all(name in shown.stdout for name in ("[/misc]", "[bold]a, :cat:", "[link]e")), shown.stdout
+    gone = run("classify", os.fsdecode(b"[/misc] caf\xe9.png"), "--url", NOWHERE)
+    assert gone.stderr == "error: nothing matches [/misc] caf\\xe9.png\n"
 
 
 @pytest.mark.parametrize("command", [["classify", __file__], ["heads"]])

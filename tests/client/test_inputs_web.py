@@ -1,10 +1,12 @@
 """Downloads: what is fetched, what is refused, and what a hostile site can do, against a real server."""
 
+import base64
 import gzip
 import socket
 import ssl
 import subprocess
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -115,7 +117,7 @@ def test_names_that_are_not_ascii_are_encoded(site):
     assert fetch(f"{site.url}/ü a.jpg") == b"found"
 
 
-@pytest.mark.parametrize("status", [404, 403, 410, 500, 204, 599])
+@pytest.mark.parametrize("status", [404, 403, 410, 501, 204, 599])
 def test_status_is_named(site, status):
     with pytest.raises(DownloadFailed, match=f"^HTTP {status}"):
         fetch(site.page("/a.jpg", status, b""))
@@ -368,7 +370,7 @@ def test_directives_on_a_redirect_count_too(site):
         fetch(site.page("/b", 302, b"", Location="/a.jpg", X_Robots_Tag="noai"))
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520])
 def test_busy_sites_are_tried_again(site, status):
     url = site.page("/a.jpg", status, b"", Retry_After="0")
     with pytest.raises(DownloadFailed, match=f"HTTP {status}"):
@@ -437,6 +439,73 @@ def test_compressed_answers_have_the_same_limit(site):
         fetch(site.page("/d", body=b"image", Content_Encoding="gzip"))
     with pytest.raises(DownloadFailed, match="sends br"):
         fetch(site.page("/e", body=b"image", Content_Encoding="br"))
+
+
+def raw_deflate(data):
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        *((name, b"image") for name in ("none", "utf-8", "binary", "aws-chunked", "image/png", "identity", "")),
+        ("gzip", gzip.compress(b"im") + gzip.compress(b"age")),
+        ("gzip", gzip.compress(b"image") + bytes(8)),
+        ("deflate", zlib.compress(b"image")),
+        ("deflate", raw_deflate(b"image")),
+        ("aws-chunked, gzip", gzip.compress(b"image")),
+        ("deflate, gzip", gzip.compress(zlib.compress(b"image"))),
+    ],
+)
+def test_encodings_are_taken_as_browsers_take_them(site, encoding, body):
+    assert fetch(site.page("/a", body=body, Content_Encoding=encoding)) == b"image"
+
+
+def test_members_of_gzip_share_the_limit(site):
+    url = site.page("/a", body=gzip.compress(bytes(60)) * 2, Content_Encoding="gzip")
+    assert fetch(url, max_bytes=120) == bytes(120)
+    with pytest.raises(TooLarge, match="over the limit of 119 bytes"):
+        fetch(url, max_bytes=119)
+
+
+def test_numbers_of_ipv6_keep_their_brackets(site):
+    site.page("/a.jpg")
+    with closing(web(lambda host, port: ["127.0.0.1"], private=True)) as client:
+        assert client.fetch(f"http://[::1]:{site.port}/a.jpg") == b"image"
+    assert site.asked[-1][1]["Host"] == f"[::1]:{site.port}"
+
+
+def test_user_and_password_go_to_the_host_that_they_are_for(site):
+    site.page("/a.jpg", 302, b"", Location="/b")
+    site.page("/b", 302, b"", Location=f"http://same.test:{site.port}/c")
+    site.page("/c", 302, b"", Location=f"http://other.test:{site.port}/d")
+    site.page("/d")
+    with closing(web(lambda host, port: ["127.0.0.1"], private=True)) as client:
+        assert client.fetch(f"http://me%40x:s%C3%A9cret@same.test:{site.port}/a.jpg") == b"image"
+    sent = "Basic " + base64.b64encode("me@x:sécret".encode()).decode()
+    assert [headers.get("Authorization") for _, headers in site.asked] == [sent, sent, sent, None]
+
+
+def test_answers_that_are_no_http_are_one_readable_line(site):
+    def answer(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n")
+        handler.close_connection = True
+
+    site.pages["/a.jpg"] = answer
+    with pytest.raises(DownloadFailed, match="^the connection failed: illegal header line: no header at all$"):
+        fetch(f"{site.url}/a.jpg")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_without_certificates_only_https_fails_and_the_file_is_named(site, tmp_path, monkeypatch, content):
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    assert fetch(site.page("/a.jpg")) == b"image"
+    with pytest.raises(DownloadFailed, match=f"^no certificates to check https with: SSL_CERT_FILE={file}: "):
+        fetch("https://127.0.0.1:1/a.jpg")
 
 
 def test_slots_bound_downloads_in_all_and_per_host():

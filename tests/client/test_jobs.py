@@ -185,16 +185,25 @@ def test_a_job_begun_with_relative_names_goes_on_from_any_folder(run, folder, se
     assert found[3]["path"] == "sub/../03.jpg"
 
 
-def test_a_job_goes_on_with_the_options_it_was_begun_with(run, begin, folder, job, tmp_path):
-    wanted = (folder / "03.jpg").read_bytes()
+def test_a_job_goes_on_with_the_options_it_was_begun_with(run, begin, folder, job, tmp_path, monkeypatch):
+    wanted, out = (folder / "03.jpg").read_bytes(), tmp_path / "all.jsonl"
     (folder / "03.jpg").write_bytes(wanted + bytes(5000))
-    assert run(*begin, "--embeddings", "--via", "pixels", "--max-bytes", 5000, "--concurrency", 1).exit_code == 3
+    monkeypatch.chdir(tmp_path)
+    options = ["--embeddings", "--via", "pixels", "--max-bytes", 5000, "--concurrency", 1, "--out", out.name]
+    assert run(*begin, *options).exit_code == 3
+    monkeypatch.chdir("/")
+    out.unlink()
     (job / "labels" / "000004.parquet").unlink()
     unfinished = run("retry-failed", job)
+    assert unfinished.exit_code == 3 and not out.exists()
     assert f"the others have no row yet: classify --job {job} goes on with them" in unfinished.stderr
     assert run("classify", "--job", job).exit_code == 3
+    assert len(out.read_text().splitlines()) == 40
     assert run("retry-failed", job, "--kind", "too large").exit_code == 3
     assert run("retry-failed", job, "--kind", "too large", "--max-bytes", 10000).exit_code == 0
+    assert [json.loads(line)["error"] for line in out.read_text().splitlines()] == [None] * 40
+    refused = run("classify", "--job", job, "--out", folder / "03.jpg")
+    assert refused.exit_code == 2 and (folder / "03.jpg").read_bytes()[: len(wanted)] == wanted
     found = rows_of(job / "labels")
     assert [row["error_kind"] for row in found] == [None] * 40
     assert np.isfinite([row["embedding"] for row in found]).all()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import random
+import re
+import ssl
 import threading
 import time
 import zlib
@@ -26,7 +30,9 @@ from mlclip_client.wording import reason_of, shortened
 _TRIES = 3
 _FIRST_PAUSE = 0.5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_BUSY = frozenset({429, 502, 503, 504})
+_BUSY = frozenset({408, 429, 500, 502, 503, 504, *range(520, 525)})
+"""Another try often succeeds; 520 to 524 are Cloudflare's words for an origin that fails."""
+_NOT_UNPACKED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 
 
 class _Again(Exception):
@@ -50,8 +56,9 @@ class Web:
         self._closing = threading.Event()
         self._headers = [("User-Agent", limits.user_agent), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
         any_address = limits.private or limits.proxy is not None
+        tls, self._no_tls = _tls()
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
+            ssl_context=tls,
             proxy=None if limits.proxy is None else _proxy(limits.proxy),
             max_connections=limits.connections,
             keepalive_expiry=5.0,
@@ -99,14 +106,19 @@ class Web:
                 answer = self._get(url)
             if isinstance(answer, bytes):
                 return answer
+            if not answer.userinfo and _origin(answer) == _origin(url):
+                answer = answer.copy_with(userinfo=url.userinfo)
             url = answer
         raise DownloadFailed(f"more than {self._limits.redirects} redirects")
 
     def _get(self, url: httpx2.URL) -> bytes | httpx2.URL:
         """One request: the file, or the address that it redirects to."""
+        if self._no_tls and url.scheme == "https":
+            raise DownloadFailed(self._no_tls)
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         wait = {"timeout": {"pool": self._deadline.left()}}
-        with self._pool.stream("GET", target, headers=self._headers, extensions=wait) as response:
+        own = [("Host", url.netloc.decode("ascii")), *_credentials(url)]
+        with self._pool.stream("GET", target, headers=[*own, *self._headers], extensions=wait) as response:
             headers = httpx2.Headers(response.headers)
             directive = refusal(headers.get_list("x-robots-tag"), self._limits.user_agent)
             if directive and not self._limits.ignore_robots:
@@ -129,7 +141,10 @@ class Web:
             data += chunk
             if len(data) > limit:
                 raise TooLarge(f"the download is over the limit of {limit:,} bytes")
-        return _decoded(bytes(data), headers.get("content-encoding", "").strip().lower(), limit)
+        plain = bytes(data)
+        for encoding in reversed(headers.get("content-encoding", "").lower().split(",")):
+            plain = _decoded(plain, encoding.strip(), limit)
+        return plain
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -139,9 +154,35 @@ class Web:
         except httpcore2.TimeoutException as error:
             raise DownloadFailed(f"not whole within {self._limits.download_seconds:g} s") from error
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError) as error:
-            raise _Again(f"the connection failed: {reason_of(error)}") from error
+            raise _Again(f"the connection failed: {_quoted(error)}") from error
         except (httpcore2.ProtocolError, httpcore2.UnsupportedProtocol) as error:
-            raise DownloadFailed(reason_of(error)) from error
+            raise DownloadFailed(_quoted(error)) from error
+
+
+def _tls() -> tuple[ssl.SSLContext | None, str]:
+    """What checks certificates, or why nothing does: then only https fails."""
+    try:
+        return httpx2.create_ssl_context(), ""
+    except OSError as error:
+        name = next(filter(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")), "the system's")
+        return None, f"no certificates to check https with: {name}={os.environ.get(name)}: {reason_of(error)}"
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _credentials(url: httpx2.URL) -> list[tuple[str, str]]:
+    """The header for `user:password@` in an address (RFC 7617)."""
+    if not url.userinfo:
+        return []
+    pair = base64.b64encode(f"{url.username}:{url.password}".encode()).decode("ascii")
+    return [("Authorization", f"Basic {pair}")]
+
+
+def _quoted(error: Exception) -> str:
+    """The reason of an error; bytes that it quotes are shown as text."""
+    return re.sub(r"bytearray\(b(['\"])(.*?)\1\)", r"\2", reason_of(error))
 
 
 def _proxy(address: str) -> httpcore2.Proxy:
@@ -178,18 +219,26 @@ def _seconds(text: str) -> float:
 
 
 def _decoded(data: bytes, encoding: str, limit: int) -> bytes:
-    """Unpack what a site compressed though it was asked not to; the result has the same limit."""
-    if encoding in ("", "identity"):
-        return data
+    """Unpack what a site compressed though it was asked not to; the result has the same limit.
+
+    What is no compression (`none`, `utf-8`, `aws-chunked`, `image/png`) says nothing about the bytes, as for browsers.
+    """
+    if encoding in _NOT_UNPACKED:
+        raise DownloadFailed(f"the site sends {encoding}, which it was not asked for")
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise DownloadFailed(f"the site sends {encoding[:40]}, which it was not asked for")
-    unpack = zlib.decompressobj(wbits=47)
+        return data
+    has_header = data.startswith(b"\x1f\x8b") or data[:1] and data[0] % 16 == 8 and int.from_bytes(data[:2]) % 31 == 0
+    plain, wbits = b"", zlib.MAX_WBITS + 32 if has_header or encoding != "deflate" else -zlib.MAX_WBITS
     try:
-        plain = unpack.decompress(data, limit + 1)
+        while True:
+            unpack = zlib.decompressobj(wbits)
+            plain += unpack.decompress(data, limit + 1 - len(plain))
+            if len(plain) > limit:
+                raise TooLarge(f"the download is over the limit of {limit:,} bytes")
+            if not unpack.eof:
+                raise DownloadFailed("the compressed answer is cut short")
+            data = unpack.unused_data
+            if encoding == "deflate" or not data.startswith(b"\x1f\x8b"):  # another member
+                return plain
     except zlib.error as error:
         raise DownloadFailed(f"the compressed answer is broken: {error}") from error
-    if len(plain) > limit:
-        raise TooLarge(f"the download is over the limit of {limit:,} bytes")
-    if not unpack.eof:
-        raise DownloadFailed("the compressed answer is cut short")
-    return plain
