@@ -103,8 +103,13 @@ def _traced_once(traced):
 class Backend:
     """What Python models use of triton_python_backend_utils."""
 
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+
     class TritonError(str):
-        pass
+        CANCELLED = "cancelled"
+
+        def __new__(cls, message, code=None):
+            return super().__new__(cls, message)
 
     class Tensor:
         def __init__(self, name, value):

@@ -32,9 +32,20 @@ def picture(kind="PNG"):
     return buffer.getvalue()
 
 
-def request(*files):
-    images = np.array([[file] for file in files], dtype=np.object_)
-    return {"image": Backend.Tensor("image", images)}
+class Request(dict):
+    """A request of some files; `sent` has its answer once it is sent."""
+
+    def __init__(self, *files, cancelled=False):
+        images = np.array([[file] for file in files], dtype=np.object_)
+        super().__init__({"image": Backend.Tensor("image", images)})
+        self.sent, self.is_cancelled = [], lambda: cancelled
+
+    def get_response_sender(self):
+        return self
+
+    def send(self, response, flags):
+        assert flags == Backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        self.sent.append(response)
 
 
 @pytest.fixture
@@ -69,17 +80,41 @@ def test_served_sources_are_python_3_10_and_import_little(source, allowed):
     assert imported - sys.stdlib_module_names <= allowed | {"numpy", "triton_python_backend_utils"}
 
 
+def answers(model, *requests):
+    assert model.execute(requests) is None
+    assert [len(request.sent) for request in requests] == [1] * len(requests)
+    return [request.sent[0] for request in requests]
+
+
 def test_pixels_are_those_of_training(model):
-    (response,) = model.execute([request(picture())])
+    (response,) = answers(model, Request(picture()))
     (tensor,) = response.tensors
     assert tensor.name == "pixels"
     np.testing.assert_array_equal(tensor.as_numpy(), to_pixels(picture(), SPEC)[None])
 
 
 def test_bad_image_fails_alone(model):
-    responses = model.execute([request(picture()), request(b"junk"), request(picture("JPEG"))])
+    responses = answers(model, Request(picture()), Request(b"junk"), Request(picture("JPEG")))
     assert [response.error is None for response in responses] == [True, False, True]
     assert responses[1].error.startswith("bad image: ")
+
+
+def test_each_answer_is_sent_before_the_next_image_is_decoded(model, monkeypatch):
+    requests = [Request(b"%d" % number) for number in range(3)]
+    before = []
+    monkeypatch.setattr(
+        model.pixels,
+        "to_pixels",
+        lambda data, spec: (before.append(sum(len(each.sent) for each in requests)), np.zeros((1, 1, 3)))[1],
+    )
+    answers(model, *requests)
+    assert before == [0, 1, 2]
+
+
+def test_cancelled_requests_are_not_decoded(model, monkeypatch):
+    monkeypatch.setattr(model.pixels, "to_pixels", lambda data, spec: pytest.fail("decoded"))
+    (response,) = answers(model, Request(picture(), cancelled=True))
+    assert response.error == "the client has cancelled the request"
 
 
 def test_settings_come_from_the_config(model):

@@ -127,7 +127,7 @@ def refuse_inputs(outputs: Iterable[str | Path | None], names: Iterable[str | Pa
             with contextlib.suppress(ValueError):  # nothing has that name, or no longer
                 sources.extend(sources_of(name))
         for source in sources:
-            if out := written.get(_identity(source.name)):
+            if (identity := _identity(source.name)) and (out := written.get(identity)):
                 raise ValueError(f"{out} is an input: name another file for the output")
 
 

@@ -30,11 +30,18 @@ class TritonPythonModel:
         self.pixels = load_pixels(Path(__file__).with_name("pixels.py"))
         self.spec = read_spec(json.loads(args["model_config"]), self.pixels)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests: `image` BYTES [b, 1] to `pixels` UINT8 [b, S, S, 3]; a bad image fails its request."""
-        return [self._answer(request) for request in requests]
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Answer requests: `image` BYTES [b, 1] to `pixels` UINT8 [b, S, S, 3]; a bad image fails its request.
+
+        Each answer is sent when it is there, so a large image delays only those behind it.
+        """
+        for request in requests:
+            request.get_response_sender().send(self._answer(request), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _answer(self, request: Any) -> Any:
+        if request.is_cancelled():
+            error = pb_utils.TritonError("the client has cancelled the request", pb_utils.TritonError.CANCELLED)
+            return pb_utils.InferenceResponse(error=error)
         images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         try:
             pixels = np.stack([self.pixels.to_pixels(bytes(image), self.spec) for image in images])
