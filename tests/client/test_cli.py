@@ -239,6 +239,7 @@ def test_debug_shows_the_traceback(start):
         (["classify", __file__, "--via", "fax"], "fax"),
         (["classify", __file__, "--concurrency", "0"], "concurrency"),
         (["classify", __file__, "--timeout", "0"], "timeout"),
+        (["classify", __file__, "--timeout", "inf"], "timeout must be more than 0 seconds, and finite, not inf"),
         (["classify", __file__, "--top-k", "-1"], "top-k"),
     ],
 )
@@ -280,6 +281,18 @@ def test_names_are_text_never_markup_and_bytes_that_are_no_utf8_are_escaped(run,
     assert all(name in shown.stdout for name in ("[/misc]", "[bold]a, :cat:", "[link]e")), shown.stdout
     gone = run("classify", os.fsdecode(b"[/misc] caf\xe9.png"), "--url", NOWHERE)
     assert gone.stderr == "error: nothing matches [/misc] caf\\xe9.png\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["classify", "a.png", "--texts", "x.jsonl"], ["report", "x.jsonl"], ["duplicates", "x.jsonl"]]
+)
+def test_named_pipes_are_refused_not_waited_for(start, here, arguments):
+    (here / "a.png").write_bytes(b"x")
+    os.mkfifo(here / "x.jsonl")
+    url = ["--url", NOWHERE] if arguments[0] == "classify" else []
+    code, _, stderr = start(*arguments, *url).finish()
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "not a regular file" in stderr
 
 
 @pytest.mark.parametrize("command", [["classify", __file__], ["heads"]])

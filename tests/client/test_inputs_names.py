@@ -274,6 +274,7 @@ def test_stores_that_never_answer_are_given_up(monkeypatch):
         {"connections": 0},
         {"per_host": 0},
         {"download_seconds": 0},
+        {"download_seconds": float("inf")},
         {"redirects": -1},
         {"user_agent": "a\r\nb"},
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -43,8 +44,8 @@ class Limits:
         for name in ("max_bytes", "connections", "per_host"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.download_seconds > 0:
-            raise ValueError(f"download_seconds must be more than 0, not {self.download_seconds}")
+        if not 0 < self.download_seconds <= threading.TIMEOUT_MAX:
+            raise ValueError(f"download_seconds must be more than 0, and finite, not {self.download_seconds}")
         if self.redirects < 0:
             raise ValueError(f"redirects must be at least 0, not {self.redirects}")
         if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://")):

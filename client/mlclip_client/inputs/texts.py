@@ -30,6 +30,8 @@ class Texts:
         if read is None:
             raise ValueError(f"{file}: texts come as .csv or .jsonl")
         self.used = 0
+        if file.exists() and not file.is_file():
+            raise ValueError(f"--texts {file}: not a regular file: name a .csv or .jsonl file")
         try:
             with file.open("rb") as data:
                 self._texts = {os.path.abspath(file.parent / path): text for path, text in _pairs(read(data), file)}

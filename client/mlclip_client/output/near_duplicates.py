@@ -54,8 +54,9 @@ def read_embeddings(labels: Path) -> tuple[list[str], Floats]:
 
     Raises ValueError if there is no such file or folder, it is not Parquet, or its rows have no embeddings.
     """
-    if not labels.exists():
-        raise ValueError(f"no such file or folder: {labels}; name what `classify --embeddings` wrote")
+    if not labels.is_file() and not labels.is_dir():
+        what = "not a regular file" if labels.exists() else "no such file or folder"
+        raise ValueError(f"{what}: {labels}; name what `classify --embeddings` wrote")
     try:
         dataset = ds.dataset(labels, format="parquet")
     except pa.ArrowInvalid as error:

@@ -41,7 +41,7 @@ def read_batches(source: Path) -> Iterator[Batch]:
         for part in parts:
             yield from _parquet(part)
     elif not source.is_file():
-        raise ValueError(f"{source}: no such file or folder")
+        raise ValueError(f"{source}: {'not a regular file' if source.exists() else 'no such file or folder'}")
     elif source.suffix.lower() == ".parquet":
         yield from _parquet(source)
     elif source.suffix.lower() in (".jsonl", ".ndjson"):

@@ -157,8 +157,8 @@ def _check_address(url: str) -> str:
 
 
 def _check_timeout(timeout: float) -> float:
-    if not timeout > 0:
-        raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+    if not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout must be more than 0 seconds, and finite, not {timeout}")
     return timeout
 
 
