@@ -211,6 +211,7 @@ def test_columns_of_addresses_name_no_files_of_this_machine(tmp_path):
         ("m.parquet", b"PAR1 no parquet PAR1", "not a Parquet file"),
         ("m.parquet", b"", "not a Parquet file"),
         ("m.jsonl", b'{"id": 1}\n', "among: id"),
+        ("m.csv", "path\na.jpg\n".encode("utf-16"), "the file is UTF-16: save it as UTF-8"),
     ],
 )
 def test_manifest_that_cannot_be_used_is_refused_before_anything_starts(tmp_path, name, data, message):
@@ -320,14 +321,16 @@ def test_parquet_strings_may_be_no_utf8_null_or_in_a_dictionary(tmp_path):
 
 
 def test_base64_in_json_lines(tmp_path):
-    rows = [{"bytes": base64.b64encode(b"image").decode(), "text": "x"}, {"bytes": "no base64!"}, {"bytes": None}]
+    wrong = ["no base64!", "data:no comma in base64", 5]
+    rows = [{"bytes": base64.b64encode(b"image").decode(), "text": "x"}, *({"bytes": each} for each in [*wrong, None])]
     path = written(tmp_path / "m.jsonl", "\ufeff" + "".join(json.dumps(row) + "\n" for row in rows))
-    good, bad, null = items_of(path)
+    good, *bad, null = items_of(path)
     assert (good.path, good.kind, good.text) == (f"{path}:1", "cell", "x")
     with Reader() as reader:
         assert reader.read(good) == b"image"
-        with pytest.raises(Unreadable, match="base64"):
-            reader.read(bad)
+        for item, reason in zip(bad, ["base64", "no comma", "^column bytes is not a text: 5$"], strict=True):
+            with pytest.raises(Unreadable, match=reason):
+                reader.read(item)
         with pytest.raises(Unreadable, match="holds no bytes"):
             reader.read(null)
         written(tmp_path / "m.jsonl", json.dumps({"other": "x" * 100}))

@@ -469,6 +469,13 @@ def test_members_of_gzip_share_the_limit(site):
         fetch(url, max_bytes=119)
 
 
+def test_a_site_cannot_make_us_unpack_for_ever(site):
+    with pytest.raises(DownloadFailed, match="too many members"):
+        fetch(site.page("/a", body=gzip.compress(b"") * 10_000, Content_Encoding="gzip"))
+    with pytest.raises(DownloadFailed, match="compressed too many times"):
+        fetch(site.page("/a", Content_Encoding="none, " * 100))
+
+
 def test_numbers_of_ipv6_keep_their_brackets(site):
     site.page("/a.jpg")
     with closing(web(lambda host, port: ["127.0.0.1"], private=True)) as client:

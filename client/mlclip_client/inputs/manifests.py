@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import lru_cache
@@ -17,6 +18,7 @@ from mlclip_client.lines import Line, csv_records, json_rows, read_lines, too_lo
 from mlclip_client.wording import counted, reason_of
 
 _ROWS_TO_CHECK = 100
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def check_manifest(name: str, column: str | None) -> None:
@@ -66,7 +68,11 @@ def _items(name: str, column: str | None, skipped: Skipped) -> Generator[Item]:
         suffix = name.lower().rpartition(".")[2]
         if suffix == "parquet":
             yield from parquet_items(file, name, column)
-        elif suffix in ("csv", "tsv"):
+            return
+        if file.read(2) in _UTF16:
+            raise ValueError("the file is UTF-16: save it as UTF-8")
+        file.seek(0)
+        if suffix in ("csv", "tsv"):
             yield from _csv_items(file, name, column, skipped)
         else:
             _check_json(file, column)

@@ -20,7 +20,7 @@ from mlclip_client.inputs.parquet import BytesColumn
 from mlclip_client.inputs.stores import STORES, download
 from mlclip_client.inputs.streams import WINDOW, open_archive, open_place
 from mlclip_client.lines import parse_json
-from mlclip_client.wording import reason_of
+from mlclip_client.wording import reason_of, shortened
 
 if TYPE_CHECKING:
     from mlclip_client.inputs.web.fetch import Web
@@ -120,16 +120,20 @@ def _json_cell(item: Item, column: str) -> bytes | None:
         value = value.get("bytes")
     if value is None:
         return None
+    if not isinstance(value, str):
+        raise Unreadable(f"column {column} is not a text: {shortened(repr(value))}")
     try:
         return _decoded(value)
-    except (AttributeError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise Unreadable(f"column {column} does not hold base64: {reason_of(error)}") from error
 
 
 def _decoded(value: str) -> bytes:
     """Decode base64 in its usual or its URL-safe alphabet, padded or not, or a `data:` address (RFC 2397)."""
     if is_data_uri(value):
-        kind, _, value = value.partition(",")
+        kind, comma, value = value.partition(",")
+        if not comma:
+            raise ValueError("the data: address has no comma")
         if not kind.strip().lower().endswith(";base64"):
             return unquote_to_bytes(value)
         value = unquote(value)

@@ -32,6 +32,8 @@ _FIRST_PAUSE = 0.5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 429, 500, 502, 503, 504, *range(520, 525)})
 """Another try often succeeds; 520 to 524 are Cloudflare's words for an origin that fails."""
+_MOST_PARTS = 16
+"""Members of a gzip, and encodings of an answer: each may cost as much as a whole file."""
 _NOT_UNPACKED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 
 
@@ -141,8 +143,10 @@ class Web:
             data += chunk
             if len(data) > limit:
                 raise TooLarge(f"the download is over the limit of {limit:,} bytes")
-        plain = bytes(data)
-        for encoding in reversed(headers.get("content-encoding", "").lower().split(",")):
+        plain, encodings = bytes(data), headers.get("content-encoding", "").lower().split(",")
+        if len(encodings) > _MOST_PARTS:
+            raise DownloadFailed("the answer is compressed too many times")
+        for encoding in reversed(encodings):
             plain = _decoded(plain, encoding.strip(), limit)
         return plain
 
@@ -230,7 +234,7 @@ def _decoded(data: bytes, encoding: str, limit: int) -> bytes:
     has_header = data.startswith(b"\x1f\x8b") or data[:1] and data[0] % 16 == 8 and int.from_bytes(data[:2]) % 31 == 0
     plain, wbits = b"", zlib.MAX_WBITS + 32 if has_header or encoding != "deflate" else -zlib.MAX_WBITS
     try:
-        while True:
+        for _ in range(_MOST_PARTS):
             unpack = zlib.decompressobj(wbits)
             plain += unpack.decompress(data, limit + 1 - len(plain))
             if len(plain) > limit:
@@ -242,3 +246,4 @@ def _decoded(data: bytes, encoding: str, limit: int) -> bytes:
                 return plain
     except zlib.error as error:
         raise DownloadFailed(f"the compressed answer is broken: {error}") from error
+    raise DownloadFailed("the compressed answer has too many members")
