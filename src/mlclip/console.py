@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -59,10 +60,11 @@ def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
 
 
 def class_table(metrics: dict[str, Any]) -> Table:
-    """One row per class: images, threshold, precision, recall, F1, average precision."""
-    table = Table("label", "images", "threshold", "precision", "recall", "F1", "AP")
+    """One row per class: images, threshold, precision, recall, specificity, F1, F2, average precision, ROC AUC."""
+    table = Table("label", "images", "threshold", "P", "R", "spec.", "F1", "F2", "AP", "AUC", box=box.SIMPLE_HEAD)
+    keys = ("threshold", "precision", "recall", "specificity", "f1", "f2", "average_precision", "roc_auc")
     for row in metrics["per_class"]:
-        figures = (row[key] for key in ("threshold", "precision", "recall", "f1", "average_precision"))
+        figures = (row[key] for key in keys)
         table.add_row(escape(row["label"]), str(row["positives"]), *map(_figure, figures))
     return table
 
@@ -81,6 +83,12 @@ _FIGURES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "recall macro": lambda m: m["macro"]["recall"],
     "F1 macro": lambda m: m["macro"]["f1"],
     "F2 macro": lambda m: m["macro"]["f2"],
+    "precision weighted": lambda m: m["weighted"]["precision"],
+    "recall weighted": lambda m: m["weighted"]["recall"],
+    "F1 weighted": lambda m: m["weighted"]["f1"],
+    "F2 weighted": lambda m: m["weighted"]["f2"],
+    "specificity micro": lambda m: m["micro"]["specificity"],
+    "specificity macro": lambda m: m["macro"]["specificity"],
     "P@1": lambda m: m["precision_at"].get("1"),
     "nDCG@5": lambda m: m["ndcg_at"].get("5"),
     "ROC AUC micro": lambda m: m["roc_auc_micro"],

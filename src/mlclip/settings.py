@@ -11,6 +11,7 @@ from mlclip.thresholds import Mode
 
 Optimizer = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine"]
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,11 @@ class TrainConfig:
 
     Attributes:
         epochs: maximum number of passes; 0 means no gradient steps, for heads that need none.
-        patience: epochs without a better validation mAP after which to stop; the best epoch's weights are kept.
+        patience: epochs without a better validation mAP after which to stop, where the best epoch is kept.
         weight_decay: the optimiser's L2 penalty.
         optimizer: `adam`, or `sgd` with `momentum`.
         schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
+        keep: the weights of the epoch that is `best` on validation, or of the `last`, after all `epochs`.
         loss: a name in `LOSSES`, called with `loss_options`; heads with a loss of their own ignore both.
         alignment_weight: weight of the alignment loss, for heads with a decoder; 0 means none.
         seed: seeds initial weights, order and dropout.
@@ -36,6 +38,7 @@ class TrainConfig:
     optimizer: Optimizer = "adam"
     momentum: float = 0.0
     schedule: Schedule = "constant"
+    keep: Keep = "best"
     loss: str = "bce"
     loss_options: dict[str, Any] = field(default_factory=dict)
     alignment_weight: float = 0.0
@@ -46,11 +49,14 @@ class TrainConfig:
             ("loss", self.loss, tuple(LOSSES)),
             ("optimizer", self.optimizer, get_args(Optimizer)),
             ("schedule", self.schedule, get_args(Schedule)),
+            ("keep", self.keep, get_args(Keep)),
         ):
             if value not in allowed:
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
         if min(self.patience, self.batch_size) < 1 or self.epochs < 0 or self.lr <= 0:
             raise ValueError("patience and batch_size must be at least 1, epochs at least 0, and lr above 0")
+        if min(self.weight_decay, self.momentum) < 0:
+            raise ValueError("weight_decay and momentum must be at least 0")
 
 
 UNTRAINED = TrainConfig(epochs=0)

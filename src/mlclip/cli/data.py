@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
 from mlclip.cli.options import dataset as read_top
@@ -22,6 +25,7 @@ from mlclip.data import (
 )
 from mlclip.data.duplicate_pairs import points_from_pairs
 from mlclip.data.similarity import nearest
+from mlclip.data.statistics import label_counts, statistics
 from mlclip.encoders.clip import DEFAULT_ENCODER
 from mlclip.encoders.features import DEFAULT_CACHE
 from mlclip.errors import DataError
@@ -147,6 +151,17 @@ def pairs(
         ask_for_pairs(dataset, index, best, answers, tolerance)
     points = points_from_pairs(answers, store.rows)
     _print([f"suspected duplicates from {points.suspected:.4f} on, certain ones from {points.certain:.4f} on"])
+
+
+@app.command()
+def stats(data: DataOption, top: TopOption = None) -> None:
+    """Count the images of each label in each split, most frequent label first, and the labels of each image."""
+    dataset = read_top(data, top)
+    table = Table("label", "images", *dataset.split_counts, box=box.SIMPLE_HEAD)
+    for name, counts in label_counts(dataset).items():
+        table.add_row(escape(name), *(f"{count:,}" for count in counts.values()))
+    console.print(table)
+    _print(statistics(dataset))
 
 
 @app.command()

@@ -65,6 +65,15 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after this many epochs without a better validation mAP.")
     ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Weights to keep: of the epoch `best` on validation, or `last` of all.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Optimizer: adam or sgd.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Learning rate over the epochs: constant, or cosine, which falls to 0.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty on the weights.")] = None,
     batch_size: BatchSizeOption = None,
     alignment_weight: Annotated[
         float | None, typer.Option(help="Weight of the alignment loss; for the head mld.")
@@ -81,6 +90,7 @@ def train(
 
     settings: dict[str, Any] = {
         "lr": lr, "epochs": epochs, "patience": patience, "batch_size": batch_size, "loss": loss, "seed": seed,
+        "keep": keep, "optimizer": optimizer, "momentum": momentum, "schedule": schedule, "weight_decay": weight_decay,
         "alignment_weight": alignment_weight, "loss_options": numbers(loss_option),
     }  # fmt: skip
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -102,6 +112,8 @@ def train(
         training = replace(start.training, **settings)
     except ValueError as error:
         raise TrainError(str(error)) from error
+    if momentum and training.optimizer != "sgd":
+        raise TrainError(f"--momentum belongs to --optimizer sgd, not {training.optimizer}")
     plan = Recipe(start.head, {**start.options, **options}, training, limits or start.thresholds)
     chosen = dataset(data, top)
     store = feature_cache(encoder, pretrained, cache)

@@ -32,7 +32,7 @@ def tune(
     vary: Annotated[
         list[str] | None,
         typer.Option(
-            help="Setting to vary instead of the head's own list: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."
+            help="Setting to vary instead of the head's list: NAME=LOW:HIGH[:log], NAME=A,B or NAME=[A,B]; repeatable."
         ),
     ] = None,
     figure: Annotated[
@@ -40,7 +40,11 @@ def tune(
         typer.Option(help="What to maximise: f (F-beta) or map (mAP); default: f, or map with --search ladder."),
     ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="For ladder: labels are incomplete, so vary beta1 too.")
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="For ladder: labels are incomplete, so vary beta1, with the focus undetached.",
+        ),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder that a search writes; default: RUN-tuned.")] = None,
     study: Annotated[

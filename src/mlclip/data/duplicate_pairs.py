@@ -28,7 +28,8 @@ STRENGTH = 1e4
 
 ASK_AT = (0.5, 0.176, 0.824)
 """Chances at which pairs are asked about in turn: the last two tell most about both parameters of a logistic curve
-(D-optimal design: Abdelbasit and Plackett 1983, https://doi.org/10.1080/01621459.1983.10477936)."""
+(D-optimal design: Abdelbasit and Plackett 1983, https://doi.org/10.1080/01621459.1983.10477936). Document 002 draws
+the pairs at random."""
 
 _ANSWERS = {"1": True, "y": True, "yes": True, "true": True, "0": False, "n": False, "no": False, "false": False}
 _COLUMNS = ("a", "b", "same")

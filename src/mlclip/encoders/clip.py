@@ -80,6 +80,12 @@ class Encoder(nn.Module):
         """The open_clip model that both towers belong to."""
         return self._model[0]
 
+    @property
+    def sigmoid_scale(self) -> tuple[float, float] | None:
+        """Scale and bias of a model that was pre-trained with a sigmoid per pair; None for others."""
+        scale, bias = (getattr(self.model, name, None) for name in ("logit_scale", "logit_bias"))
+        return None if scale is None or bias is None else (float(scale.exp()), float(bias))
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: float32 [len(texts), D], L2-normalised."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from mlclip.checkpoint import EncoderRef, Run
@@ -50,7 +53,7 @@ def train_run(
     history += fit_head(head, train, validation, texts, steps, on_epoch=on_epoch)
     scores = predict_scores(head, validation.features)
     thresholds = tune_thresholds(validation.targets, scores, **asdict(recipe.thresholds))
-    best = max(history, key=lambda epoch: epoch.validation_map).number if history else 0
+    best = max((epoch.number for epoch in history if epoch.best or config.keep == "last"), default=0)
     return Run(
         head=head.requires_grad_(False),
         labels=dataset.classes,
@@ -92,17 +95,25 @@ def evaluate_run(
     run: Run, dataset: Dataset, cache: FeatureCache, split: str = "test", *, on_features: Progress = quiet
 ) -> Metrics:
     """Measure a run on a split; labels of the data that the run does not know are ignored."""
+    targets, scores = split_scores(run, dataset, cache, split, on_features=on_features)
+    return evaluate(targets, scores, run.thresholds, classes=run.labels)
+
+
+def split_scores(
+    run: Run, dataset: Dataset, cache: FeatureCache, split: str, *, on_features: Progress = quiet
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Targets and scores [R, N] of a split; an image that is a reference itself is left out of its own answer."""
     cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split(split)
-    scores = predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features))
-    return evaluate(part.targets(), scores, run.thresholds, classes=run.labels)
+    rows = {os.path.abspath(name): row for row, name in enumerate(run.head.reference_ids)}
+    own = np.array([rows.get(os.path.abspath(item.path), -1) for item in part.items])
+    return part.targets(), predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features), own)
 
 
 def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: ThresholdConfig) -> Run:
     """Choose new thresholds for a run on the validation split."""
-    cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split("val")
-    scores = predict_scores(run.head, head_features(run.head, part, cache))
-    thresholds = tune_thresholds(part.targets(), scores, **asdict(config))
-    metrics = run.metrics | {"val": evaluate(part.targets(), scores, thresholds, classes=run.labels).to_dict()}
+    targets, scores = split_scores(run, dataset, cache, "val")
+    thresholds = tune_thresholds(targets, scores, **asdict(config))
+    metrics = run.metrics | {"val": evaluate(targets, scores, thresholds, classes=run.labels).to_dict()}
     return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
 
 

@@ -98,13 +98,15 @@ def unfold(settings: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
 
 def parse_range(text: str) -> tuple[str, Range | Choice]:
-    """Read `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=A,B,C`.
+    """Read `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log`, `NAME=A,B,C`, or a JSON list, for values that hold `,` or `:`.
 
     Two whole numbers make a range of whole numbers. The values of a choice are read as JSON if they are valid JSON.
     """
     name, _, values = text.partition("=")
-    ends = values.split(":")
+    ends, listed = values.split(":"), json_or_text(values)
     try:
+        if name and listed and isinstance(listed, list):
+            return name.replace("-", "_"), Choice(tuple(listed))
         if len(ends) == 1 and name and values:
             return name.replace("-", "_"), Choice(tuple(json_or_text(value) for value in values.split(",")))
         low, high = float(ends[0]), float(ends[1])
@@ -113,7 +115,9 @@ def parse_range(text: str) -> tuple[str, Range | Choice]:
         whole = all(isinstance(json_or_text(end), int) for end in ends[:2])
         return name.replace("-", "_"), Range(low, high, log=len(ends) == 3, integer=whole)
     except (ValueError, IndexError):
-        raise TrainError(f"--vary {text!r}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log (above 0) or NAME=A,B,C") from None
+        raise TrainError(
+            f"--vary {text!r}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log (above 0), NAME=A,B,C or NAME=[...]"
+        ) from None
 
 
 def json_or_text(text: str) -> Any:
