@@ -61,7 +61,8 @@ def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
 
 def class_table(metrics: dict[str, Any]) -> Table:
     """One row per class: images, threshold, precision, recall, specificity, F1, F2, average precision, ROC AUC."""
-    table = Table("label", "images", "threshold", "P", "R", "spec.", "F1", "F2", "AP", "AUC", box=box.SIMPLE_HEAD)
+    titles = ("images", "threshold", "P", "R", "spec.", "F1", "F2", "AP", "AUC")
+    table = Table("label", *titles, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     keys = ("threshold", "precision", "recall", "specificity", "f1", "f2", "average_precision", "roc_auc")
     for row in metrics["per_class"]:
         figures = (row[key] for key in keys)

@@ -104,8 +104,8 @@ def _losses() -> list[NamedRecipe]:
     def on_mld(name: str, section: str, loss: str, note: str = "", **options: float) -> NamedRecipe:
         options = {"gamma_pos": 0.0, "gamma_neg": 4.0, "shift": 0.05} | options
         training = replace(HEADS["mld"].defaults, loss=loss, loss_options=options, alignment_weight=0.0)
-        notes = ("the loss is the document's; all else is the default of mld, without the alignment loss", note)
-        notes = (*notes, detached) if loss == "apl" else notes
+        silent = "the loss is the document's; all else is the default of mld, without the alignment loss"
+        notes = (silent, note, detached if loss == "apl" else "")
         return NamedRecipe(name, section, Recipe("mld", {}, training), "; ".join(filter(None, notes)))
 
     coco, text, public = "3.3, MS-COCO", "3.1, AAPD", "the constants of the public file mean alpha2 1.75"

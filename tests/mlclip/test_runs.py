@@ -1,18 +1,31 @@
+import copy
+import csv
 import functools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import auc
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
+from mlclip.data import write_manifest
 from mlclip.errors import CheckpointError, TrainError
 from mlclip.heads import HEADS
 from mlclip.metrics import mean_average_precision
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.loop import predict_outputs, predict_scores, train_head
-from mlclip.training.runs import evaluate_run, examples, head_features, retune_run, train_run
+from mlclip.training.references import remove_references
+from mlclip.training.runs import (
+    evaluate_run,
+    examples,
+    head_features,
+    retune_run,
+    split_scores,
+    train_run,
+    untrained_head,
+)
 
 QUICK = {
     "sigmoid": TrainConfig(lr=0.02, epochs=30),
@@ -79,6 +92,72 @@ def test_early_stopping_keeps_the_best_epoch(dataset, encoder, cache):
     assert len(history) == min(40, best.number + 3), "three epochs without a better one end it"
     kept = mean_average_precision(validation.targets, predict_outputs(head, validation.features))
     assert kept == pytest.approx(best.validation_map)
+
+
+def test_the_last_epoch_can_be_kept(dataset, encoder, cache):
+    recipe = Recipe("sigmoid", {}, TrainConfig(lr=2.0, epochs=6, patience=1, keep="last"))
+    head = untrained_head(recipe, dataset, encoder)
+    train, validation = (examples(head, dataset.split(name), cache) for name in ("train", "val"))
+    history = train_head(head, train, validation, recipe.training)
+    assert len(history) == 6 and not history[-1].best, "patience does not end it"
+    kept = mean_average_precision(validation.targets, predict_outputs(head, validation.features))
+    assert kept == pytest.approx(history[-1].validation_map)
+    assert train_run(dataset, encoder, cache, recipe).training["best_epoch"] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("knn1", {}), ("neighbors", {"max_neighbors": 5}), ("neighbors", {"index": "hnsw"}), ("neighbornet", {})],
+    ids=str,
+)
+def test_a_reference_does_not_answer_for_itself(name, options, dataset, encoder, cache):
+    labels = [item.labels for item in dataset.items[::-1]]  # others' labels, so that an image's own ones tell
+    items = tuple(replace(item, labels=names) for item, names in zip(dataset.items, labels, strict=True))
+    mixed = replace(dataset, items=items)
+    run, train = train_run(mixed, encoder, cache, Recipe(name, options)), mixed.split("train")
+    folder = items[0].path.parent / ".." / items[0].path.parent.name  # another way to write the same paths
+    moved = replace(mixed, items=tuple(replace(item, path=folder / item.path.name) for item in items))
+    _, scores = split_scores(run, moved, cache, "train")
+    assert not np.allclose(scores, predict_scores(run.head, head_features(run.head, train, cache)))
+    for row in (0, 7, len(train) - 1):
+        alone = replace(train, items=train.items[row : row + 1])
+        without = remove_references(run, [run.head.reference_ids[row]])
+        features = head_features(run.head, alone, cache)
+        np.testing.assert_allclose(scores[row : row + 1], predict_scores(without.head, features), atol=1e-6)
+
+
+def test_a_reference_of_tip_does_not_answer_for_itself(trained, dataset, cache):
+    run, train = trained("tip"), dataset.split("train")
+    _, scores = split_scores(run, dataset, cache, "train")
+    head = copy.deepcopy(run.head)
+    head.labels[3] = 0
+    features = head_features(head, replace(train, items=train.items[3:4]), cache)
+    np.testing.assert_allclose(scores[3:4], predict_scores(head, features), atol=1e-5)
+    assert not np.allclose(scores[3:4], predict_scores(run.head, features), atol=1e-5)
+
+
+def test_the_commands_train_as_told_and_write_curves(mlclip, dataset, encoder_folder, cache, tmp_path):
+    write_manifest(dataset, tmp_path / "data.jsonl")
+    words = ["train", "--data", tmp_path / "data.jsonl", "--head", "sigmoid", "--encoder", encoder_folder,
+             "--epochs", 2, "--cache", cache.root, "--out", tmp_path / "run", "--momentum", 0.5]  # fmt: skip
+    code, _, said = mlclip(*words)
+    assert code == 1 and "--momentum belongs to --optimizer sgd, not adam" in said
+    wanted = {"optimizer": "sgd", "schedule": "cosine", "weight_decay": 0.25, "keep": "last"}
+    more = (word for name, value in wanted.items() for word in (f"--{name.replace('_', '-')}", value))
+    code, _, said = mlclip(*words, *more)
+    assert code == 0, said
+    assert load_run(tmp_path / "run").training.items() >= (wanted | {"momentum": 0.5}).items()
+    assert mlclip(*words, "--optimizer", "sgd", "--weight-decay", -1)[0] == 1
+    asked = ("--per-class", "--roc", tmp_path / "roc.csv", "--cache", cache.root)
+    code, told, said = mlclip("eval", tmp_path / "run", *asked)
+    assert code == 0, said
+    rows = list(csv.DictReader((tmp_path / "roc.csv").read_text().splitlines()))
+    test = load_run(tmp_path / "run").metrics["test"]
+    for label, area in [("", test["roc_auc_micro"]), *((one["label"], one["roc_auc"]) for one in test["per_class"])]:
+        curve = [row for row in rows if row["label"] == label]
+        false, true = ([float(row[f"{rate}_positive_rate"]) for row in curve] for rate in ("false", "true"))
+        assert auc(false, true) == pytest.approx(area)
+        assert f"{area:.3f}" in told
 
 
 def test_thresholds_can_be_chosen_anew(trained, dataset, cache):

@@ -47,15 +47,15 @@ def recipes(name: Annotated[str | None, typer.Argument(help="A recipe to describ
 
     if name is None:
         table = Table("recipe", "head", "section", box=box.SIMPLE_HEAD)
-        for recipe in RECIPES.values():
-            table.add_row(recipe.name, recipe.recipe.head, recipe.section)
+        for one in RECIPES.values():
+            table.add_row(one.name, one.recipe.head, one.section)
         console.print(table)
         for number, document in DOCUMENTS.items():
             console.print(f"{number}: {document}", highlight=False, markup=False)
         return
-    found, recipe = find_recipe(name), find_recipe(name).recipe
-    head = HEADS[recipe.head]
-    say(f"{name}: the head {recipe.head}. {_summary(head)}\n\nSource: {found.source}")
+    found = find_recipe(name)
+    recipe, head = found.recipe, HEADS[found.recipe.head]
+    say(f"{name}: the head {head.name}. {_summary(head)}\n\nSource: {found.source}")
     say(f"Not in the source: {found.note or 'nothing'}\nCommand: {found.command}")
     _settings("Options; all others are the defaults of the head", recipe.options)
     _settings("Training", _training(recipe.training or head.defaults))

@@ -84,7 +84,7 @@ class Encoder(nn.Module):
     def sigmoid_scale(self) -> tuple[float, float] | None:
         """Scale and bias of a model that was pre-trained with a sigmoid per pair; None for others."""
         scale, bias = (getattr(self.model, name, None) for name in ("logit_scale", "logit_bias"))
-        return None if scale is None or bias is None else (float(scale.exp()), float(bias))
+        return None if scale is None or bias is None else (scale.exp().item(), bias.item())
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

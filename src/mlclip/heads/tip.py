@@ -147,7 +147,8 @@ class TipAdapter(Head):
         """As in `Head`."""
         (embedding,) = features
         itself = (own >= 0).float() * (self.beta * ((embedding * self.references[own]).sum(dim=1) - 1)).exp()
-        return self(embedding) - self.slope * self.alpha * itself[:, None] * self.labels[own]
+        logits: Tensor = self(embedding) - self.slope * self.alpha * itself[:, None] * self.labels[own]
+        return logits
 
     def by_text(self, embedding: Tensor) -> Tensor:
         """100 cos(q, text): [B, D] to [B, N]."""

@@ -146,8 +146,10 @@ def predict_outputs(
     rows = []
     for batch in batches(features):
         given, left_out = tensors(features, batch), None if own is None else torch.from_numpy(own[batch])
-        plain = left_out is None or bool((left_out < 0).all())
-        rows.append((first_output(head, given) if plain else head.scores_without(left_out, *given)).numpy())
+        if left_out is None or (left_out < 0).all():
+            rows.append(first_output(head, given).numpy())
+        else:
+            rows.append(head.scores_without(left_out, *given).numpy())
     return np.concatenate(rows)
 
 
