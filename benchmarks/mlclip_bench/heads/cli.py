@@ -28,7 +28,7 @@ def heads(
             "--data", help="Prepared data with splits. Without it, the report is derived again from what is in --out."
         ),
     ] = None,
-    study: Annotated[str, typer.Option(help="heads, losses or alignment.")] = "heads",
+    study: Annotated[str, typer.Option(help="heads, losses, alignment or recipes.")] = "heads",
     heads: Annotated[str | None, typer.Option(help="Heads such as sigmoid,mld; by default all but siglip.")] = None,
     shots: Annotated[str, typer.Option(help="Training images per label, such as 1,2,4,8,16,all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
