@@ -114,7 +114,7 @@ def test_the_onnx_graph_computes_what_torch_does_ties_included(graph_equals):
     train = examples(1, R)
     store = train.features.tables[0].store.copy()
     store[150:] = np.repeat(store[150::10], 10, axis=0)
-    head = prepared(train=examples_of(store, train.targets))
+    head = prepared(train=examples_of(store, train.targets), stop_weight=0.9)
     session = graph_equals(head, lambda n: [torch.from_numpy(np.concatenate([clustered(n, n), store[[222]]]))])
     _, index, _ = session.run(list(head.outputs), {"embedding": store[[222]]})
     assert index[0, 0] == 220, "the first of ten equal ones"
