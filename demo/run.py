@@ -121,7 +121,7 @@ def show_metrics(test: Dataset, rows: list[dict[str, Any]]) -> None:
 
 def step(title: str) -> None:
     """Print a headline."""
-    console.print(f"\n[bold]{title}[/]")
+    console.print(f"\n[bold]{title}[/]", markup=True)
 
 
 CLOSING = f"""\

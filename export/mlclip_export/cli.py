@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from mlclip.checkpoint import Run, load_run
-from mlclip.console import console, run_app
+from mlclip.console import console, run_app, say
 from mlclip.errors import ExportError
 from mlclip_export.configs import ConfigOptions
 from mlclip_export.export import Accelerator, ExportOptions, Format, Report, export_runs
@@ -95,7 +95,7 @@ def _show(report: Report, out: Path) -> None:
     for gone in report.removed:
         models.add_row(gone, "", "removed", "")
     console.print(models)
-    console.print(f"`mlclip-serve {out}` serves it", highlight=False, soft_wrap=True)
+    say(f"`mlclip-serve {out}` serves it")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
@@ -66,7 +65,7 @@ def audit(
     write_sheet(out, dataset, found.doubts[:limit], found.suggested)
     table = Table("label", "images", "missing?", "wrong?", "errors per image")
     for label in found.labels[:20]:
-        name = escape(dataset.classes[label.label])
+        name = dataset.classes[label.label]
         table.add_row(name, f"{label.images:,}", f"{label.missing:,}", f"{label.wrong:,}", f"{label.share:.2f}")
     console.print(table)
     listed, suspected = found.doubts[:limit], sum(doubt.suspected for doubt in found.doubts)

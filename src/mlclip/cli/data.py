@@ -58,7 +58,7 @@ def read(
     write_manifest(dataset, out)
     _print(admitted.lines())
     kept = f" ({len(dataset):,} images with the {top} most frequent labels)" if top else ""
-    console.print(f"wrote {out}{kept}")
+    say(f"wrote {out}{kept}")
     if admitted.rejected:
         raise typer.Exit(3)
 

@@ -28,7 +28,7 @@ def features(
     for kind in ("embedding", *(["tokens"] if tokens else [])):
         with progress(f"encoding: {kind}") as on_progress:
             store.rows(paths, kind, on_progress=on_progress)
-    console.print(f"{len(paths):,} images are in {store.folder}")
+    say(f"{len(paths):,} images are in {store.folder}")
 
 
 def pretrain(
@@ -56,7 +56,7 @@ def pretrain(
         on_epoch=lambda epoch, loss: console.print(f"epoch {epoch}: loss {loss:.3f}"),
     )  # fmt: skip
     save(model, json.loads(architecture.read_text()), out)
-    console.print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def encoders() -> None:

@@ -48,4 +48,4 @@ def extend(
     save_run(target, grown)
     console.print(metrics_table({f"{target.name}, val": grown.metrics["val"]}))
     say(extension.line())
-    console.print(f"wrote {target}")
+    say(f"wrote {target}")

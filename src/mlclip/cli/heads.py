@@ -25,7 +25,7 @@ def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")
     else:
         head = find_head(name)
         say(f"{name}: {inspect.getdoc(head)}")
-        console.print(f"\nDefaults of its training: {head.defaults}", markup=False)
+        console.print(f"\nDefaults of its training: {head.defaults}")
 
 
 def recipes() -> None:

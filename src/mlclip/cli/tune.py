@@ -78,7 +78,7 @@ def tune(
     console.print(
         metrics_table({f"{run.name}, val": before.metrics["val"], f"{folder.name}, val": tuned.metrics["val"]})
     )
-    console.print(f"{tuned.training['search']['trials']:,} trials; wrote {folder}")
+    say(f"{tuned.training['search']['trials']:,} trials; wrote {folder}")
 
 
 def _search(*, by: str, figure: str | None, beta: float | None, vary: list[str] | None, **settings: Any) -> Search:

@@ -10,12 +10,13 @@ from functools import cache
 from pathlib import Path
 
 from mlclip.errors import DataError
+from mlclip.files import read_file, write_lines
 
 
 def read_text(path: Path) -> str:
     """The content of a file; raises DataError with the line that is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -25,12 +26,8 @@ def read_text(path: Path) -> str:
 
 def write_text(path: Path, lines: Iterable[str]) -> None:
     """Write lines, which bring their own line ends; the file appears whole or not at all. Creates the folder."""
-    part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-        part.replace(path)
+        write_lines(path, lines)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -23,7 +23,7 @@ from mlclip.metrics import evaluate
 from mlclip.settings import ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
-from mlclip.training.runs import examples, fit_head, run_cache
+from mlclip.training.runs import examples, figures, fit_head, run_cache
 
 TOLERANCE = 1e-6
 """Scores closer than this are equal, since larger matrix products add up in a different order."""
@@ -105,8 +105,9 @@ def extend_run(
             head=head,
             labels=data.classes,
             thresholds=limits,
-            training=run.training | {"extended": [*run.training.get("extended", []), step]},
-            metrics={"val": evaluate(validation.targets, scores, limits, classes=data.classes).to_dict()},
+            training=run.training
+            | {"extended": [*run.training.get("extended", []), step], "data_sha256": data.digest},
+            metrics={"val": figures(evaluate(validation.targets, scores, limits, classes=data.classes), data)},
         ),
         added=added,
         epochs=tuple(epochs),
