@@ -54,9 +54,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines, which bring their own ends, as UTF-8; what is no UTF-8 in a file's name becomes an escape, `\\udcff`.
+    """Write lines, which bring their own ends, as UTF-8; the file appears whole or not at all. Raises OSError.
 
-    The file appears whole or not at all. Raises OSError.
+    What is no UTF-8 in the name of a file becomes an escape, as JSON has it.
     """
     with replacing(path) as file:
         file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)

@@ -46,7 +46,7 @@ def evaluate(
     try:
         write_json(run / "metrics.json", _stored(loaded, split, found, data))
     except OSError as error:
-        raise CheckpointError(f"the figures are not stored: {run / 'metrics.json'}: {error.strerror or error}") from error
+        raise CheckpointError(f"{run / 'metrics.json'}: the figures are not stored: {error.strerror}") from error
     say(f"stored in {run / 'metrics.json'}")
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mlclip.errors import DataError
 from mlclip.files import read_file, write_lines
@@ -22,6 +25,28 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8: save the file as UTF-8") from error
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON; raises DataError, also for a key that an object has twice and for nesting without end."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        refuse_repeated([key for key, _ in pairs], "key")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}") from error
+    except RecursionError:
+        raise DataError("not JSON that can be read: it is nested too deeply") from None
+
+
+def refuse_repeated(names: Sequence[str], what: str) -> None:
+    """Refuse a name that is given twice, since one of the two would be lost; raises DataError."""
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"two {what}s are called {repeated!r}: rename or remove one")
 
 
 def write_text(path: Path, lines: Iterable[str]) -> None:
@@ -68,6 +93,10 @@ def columns(path: Path, *names: str) -> Iterator[tuple[str, list[str]]]:
         if places is not None:
             yield f"{path}:{line}", [values[place] if place < len(values) else "" for place in places]
         elif set(names) <= set(values):
+            try:
+                refuse_repeated([value for value in values if value in names], "column")
+            except DataError as error:
+                raise DataError(f"{path}:{line}: {error}") from None
             places = [values.index(name) for name in names]
         else:
             break

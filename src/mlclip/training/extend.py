@@ -105,8 +105,7 @@ def extend_run(
             head=head,
             labels=data.classes,
             thresholds=limits,
-            training=run.training
-            | {"extended": [*run.training.get("extended", []), step], "data_sha256": data.digest},
+            training=run.training | {"extended": [*run.training.get("extended", []), step], "data_sha256": data.digest},
             metrics={"val": figures(evaluate(validation.targets, scores, limits, classes=data.classes), data)},
         ),
         added=added,
