@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlclip_client.pixels import PixelSpec
 from safetensors.torch import load_file, save
 
-from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.clip import MODELS, Encoder, encoder_folder, load_encoder
 from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError
 from mlclip.files import replacing_files, write_lines
@@ -55,7 +55,9 @@ class EncoderRef:
     @classmethod
     def of(cls, encoder: Encoder, *, own: bool = False, text_tower: bool = False) -> EncoderRef:
         """Describe a loaded encoder; `own`: it was trained with the run, `text_tower`: the head uses its text tower."""
-        name, pretrained = (OWN_ENCODER, None) if own else (encoder.name, encoder.pretrained)
+        folder = encoder_folder(encoder.name)
+        place = str(folder.resolve()) if folder and folder.parent != MODELS else encoder.name  # from any folder
+        name, pretrained = (OWN_ENCODER, None) if own else (place, encoder.pretrained)
         texts, source = encoder.text_fingerprint if text_tower else None, encoder if own else None
         return cls(name, pretrained, encoder.tag, encoder.fingerprint, encoder.spec, own, texts, source)
 
@@ -67,7 +69,13 @@ class EncoderRef:
         """Load the encoder; raises CheckpointError if its weights or preprocessing have changed."""
         if isinstance(self.source, Encoder):
             return self.source
-        encoder = load_encoder(self.name if self.source is None else str(self.source), self.pretrained)
+        name = self.name if self.source is None else str(self.source)
+        if "/" in name and self.pretrained is None and encoder_folder(name) is None:
+            raise CheckpointError(
+                f"this run's encoder was the folder {name}, which is not there: put it back, or name its new place in "
+                "the run's config.json"
+            )
+        encoder = load_encoder(name, self.pretrained)
         encoder.tag = self.tag
         if difference := self._difference(encoder):
             raise CheckpointError(

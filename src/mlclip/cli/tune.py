@@ -10,7 +10,6 @@ import typer
 from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
 from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders.features import DEFAULT_CACHE
-from mlclip.errors import TrainError
 
 if TYPE_CHECKING:
     from mlclip.tune import Search, Trial
@@ -85,16 +84,13 @@ def _search(*, by: str, figure: str | None, beta: float | None, vary: list[str] 
     from mlclip.tune import Search
 
     defaults = {"bayes": ("f", 2.0), "grid": ("f", 1.0), "ladder": ("map", 1.0)}.get(by, ("f", 1.0))
-    try:
-        return Search(
-            by=by,  # type: ignore[arg-type]
-            figure=figure or defaults[0],  # type: ignore[arg-type]
-            beta=defaults[1] if beta is None else beta,
-            vary=tuple(vary or ()),
-            **settings,
-        )
-    except ValueError as error:
-        raise TrainError(str(error)) from error
+    return Search(
+        by=by,  # type: ignore[arg-type]
+        figure=figure or defaults[0],  # type: ignore[arg-type]
+        beta=defaults[1] if beta is None else beta,
+        vary=tuple(vary or ()),
+        **settings,
+    )
 
 
 def _teller(on_trials: Any, limit: int) -> Any:

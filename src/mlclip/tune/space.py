@@ -45,16 +45,16 @@ def _without_files(options: Mapping[str, Any], config: Mapping[str, Any]) -> dic
 
 def apply(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """Put settings into a recipe, in place of its own."""
-    options, training = dict(recipe.options), recipe.training or TrainConfig()
+    options, training, changed = dict(recipe.options), recipe.training or TrainConfig(), dict[str, Any]()
     for name, value in settings.items():
         match name.split("."):
             case ["training", "loss_options", key]:
-                training = replace(training, loss_options=training.loss_options | {key: value})
+                changed["loss_options"] = changed.get("loss_options", training.loss_options) | {key: value}
             case ["training", key]:
-                training = replace(training, **{key: value})
+                changed[key] = value
             case _:
                 options[name] = value
-    return replace(recipe, options=options, training=training)
+    return replace(recipe, options=options, training=replace(training, **changed))
 
 
 def space_of(run: Run, vary: Sequence[str] = ()) -> Space:
