@@ -105,7 +105,7 @@ def check_output(path: Path, inputs: Iterable[Path | str] = (), suffixes: Sequen
         raise OutputError(f"{path} is a {'folder' if suffixes else 'file'}: name another --out")
     place = Path(os.path.realpath(path))
     place = next(folder for folder in ((place, *place.parents)[bool(suffixes) :]) if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
         reason = "permission denied" if place.is_dir() else "it is a file"
         raise OutputError(f"{path}: cannot write into {place}: {reason}")
 
