@@ -19,7 +19,8 @@ import numpy.typing as npt
 from mlclip_client.pixels import PixelSpec
 from safetensors.torch import load_file, save
 
-from mlclip.encoders.clip import MODELS, Encoder, encoder_folder, load_encoder
+from mlclip.encoders import MODELS
+from mlclip.encoders.clip import Encoder, encoder_folder, load_encoder
 from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError
 from mlclip.files import replacing_files, write_lines

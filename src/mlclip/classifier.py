@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from mlclip.checkpoint import Run, labels_file, load_run, save_run
 from mlclip.data import Dataset, Item, assign_splits
-from mlclip.encoders.clip import DEFAULT_ENCODER, Encoder, load_encoder
-from mlclip.encoders.features import DEFAULT_CACHE, FeatureCache
+from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
+from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders.features import FeatureCache
 from mlclip.errors import TrainError
 from mlclip.heads import find_head
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig, check_number, check_seed

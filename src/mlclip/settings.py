@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -122,3 +123,11 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     training: TrainConfig | None = None
     thresholds: ThresholdConfig = ThresholdConfig()
+
+
+def json_or_text(text: str) -> Any:
+    """The value of a setting as people type it: JSON if it is valid, otherwise the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

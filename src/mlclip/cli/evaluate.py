@@ -8,7 +8,7 @@ import typer
 
 from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress, say
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import CheckpointError
 
 if TYPE_CHECKING:

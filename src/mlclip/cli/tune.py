@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
+from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress, say
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE
+from mlclip.files import check_output
+from mlclip.settings import ThresholdConfig, check_seed
 
 if TYPE_CHECKING:
     from mlclip.tune import Search, Trial
@@ -52,6 +55,10 @@ def tune(
 
     Both use the validation split only. Repeat an interrupted search to continue it.
     """
+    check_seed(seed)
+    limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)  # type: ignore[arg-type]
+    folder = run if search is None else out or run.with_name(f"{run.name}-tuned")
+    check_output(folder, data or ())
     from mlclip.checkpoint import load_run, save_run
     from mlclip.encoders.features import FeatureCache
     from mlclip.training.runs import retune_run
@@ -61,19 +68,19 @@ def tune(
     data_set = run_data(loaded.training, data)
     store = FeatureCache(loaded.encoder.load(), cache)
     if search is None:
-        tuned = retune_run(loaded, data_set, store, threshold_config(thresholds, beta or 1.0))
-        save_run(run, tuned)
+        tuned = retune_run(loaded, data_set, store, limits)
         console.print(metrics_table({f"{run.name}, val": tuned.metrics["val"]}))
+        save_run(run, tuned)
         return
     how = _search(by=search, trials=trials, figure=figure, beta=beta, seed=seed, vary=vary, unlabelled=unlabelled)
-    folder = out or run.with_name(f"{run.name}-tuned")
+    limits = replace(limits, beta=how.beta)
     with progress("trials") as on_trials, progress("encoding images") as on_features:
         tuned = tune_run(
-            loaded, data_set, store, how, study or folder / "trials.jsonl", threshold_config(thresholds, how.beta),
+            loaded, data_set, store, how, study or folder / "trials.jsonl", limits,
             on_trial=_teller(on_trials, trials), on_features=on_features,
         )  # fmt: skip
     save_run(folder, tuned)
-    before = retune_run(loaded, data_set, store, threshold_config(thresholds, how.beta))
+    before = retune_run(loaded, data_set, store, limits)
     console.print(
         metrics_table({f"{run.name}, val": before.metrics["val"], f"{folder.name}, val": tuned.metrics["val"]})
     )

@@ -92,6 +92,13 @@ def parse_source(source: Source) -> tuple[Path, str | None]:
     return Path(source), None
 
 
+def input_files(source: Source, labels: Path | None = None) -> list[Path]:
+    """The files that a source is read from, except images: none of them is an output, too."""
+    path, _ = parse_source(source)
+    found = [path / name for name in LABELS_FILES] if path.is_dir() and labels is None else []
+    return [path, *found, *([labels] if labels else [])]
+
+
 def unknown_labels(dataset: Dataset) -> list[Problem]:
     """An error for every label that is none of the dataset's classes, with a similar class if there is one."""
     known = frozenset(dataset.classes)

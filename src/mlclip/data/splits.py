@@ -12,7 +12,6 @@ from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
-from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]
 
 from mlclip.data.dataset import SPLITS, Dataset, Item
 from mlclip.data.similarity import Index, connected
@@ -122,6 +121,8 @@ def _stratify(
     seed: int,
 ) -> list[str]:
     """A split for every unit: its own, or one drawn so that traits, bool [R, *], spread by the shares."""
+    from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]  # slow to load
+
     united = np.zeros((len(owned), traits.shape[1]), dtype=np.bool_)
     np.logical_or.at(united, units, traits)
     free = [unit for unit, split in enumerate(owned) if split is None]

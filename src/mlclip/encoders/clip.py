@@ -24,11 +24,10 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mlclip.encoders import DEFAULT_ENCODER, MODELS
 from mlclip.encoders.text_tower import read_text, text_shape
 from mlclip.errors import EncoderError
 
-MODELS = Path(__file__).parents[1] / "models"
-DEFAULT_ENCODER = "mlclip-tiny"
 RANDOM = "random"
 """The `pretrained` value for seeded random weights: enough to measure speed and parity, useless for labels."""
 

@@ -24,12 +24,12 @@ import torch
 from mlclip_client.pixels import ImageError, to_pixels
 
 from mlclip.data.dataset import Progress, quiet
+from mlclip.encoders import DEFAULT_CACHE
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.table import FeatureTable
 from mlclip.errors import CacheError
 from mlclip.files import read_file
 
-DEFAULT_CACHE = Path("features")
 TEXT_KINDS = ("text_embedding", "text_tokens")
 S = TypeVar("S")
 _log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 from mlclip.checkpoint import Run
 from mlclip.errors import TrainError
 from mlclip.heads import Choice, Range
-from mlclip.settings import Recipe, TrainConfig
+from mlclip.settings import Recipe, TrainConfig, json_or_text
 from mlclip.training.extend import recorded_training
 
 Space = Mapping[str, Range | Choice]
@@ -114,11 +113,3 @@ def parse_range(text: str) -> tuple[str, Range | Choice]:
         return name.replace("-", "_"), Range(low, high, log=len(ends) == 3, integer=whole)
     except (ValueError, IndexError):
         raise TrainError(f"--vary {text!r}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log (above 0) or NAME=A,B,C") from None
-
-
-def json_or_text(text: str) -> Any:
-    """The value of a setting as people type it: JSON if it is valid, otherwise the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
