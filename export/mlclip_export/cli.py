@@ -11,7 +11,6 @@ from rich.table import Table
 from mlclip.console import console, run_app, say
 from mlclip.errors import ExportError
 from mlclip.files import check_output
-from mlclip.settings import check_number
 from mlclip_export.options import Accelerator, ConfigOptions, ExportOptions, Format
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ def export(
     """
     if fp16 and accelerator == "cuda":
         raise typer.BadParameter("onnxruntime's CUDA accelerator has no half precision: use --accelerator tensorrt")
-    check_number("--tolerance", tolerance, 0)
     check_output(out, run or ())
     chosen = _choose(head or [], run or [], name or [], runs)
     from mlclip_export.export import export_runs

@@ -13,6 +13,7 @@ from mlclip.data.read import input_files, parse_source
 from mlclip.errors import DataError, TrainError
 from mlclip.files import check_output
 from mlclip.settings import TrainConfig
+from mlclip.thresholds import Mode
 
 if TYPE_CHECKING:
     from mlclip.encoders.features import FeatureCache
@@ -32,7 +33,7 @@ RunDataOption = Annotated[
     list[str] | None, typer.Option("--data", help="Data to use; by default the data that the run was trained on.")
 ]
 ModeOption = Annotated[
-    str, typer.Option("--thresholds", help="One threshold for each class (`per_class`) or one for all (`global`).")
+    Mode, typer.Option("--thresholds", help="One threshold for each class (`per_class`) or one for all (`global`).")
 ]
 BetaOption = Annotated[float, typer.Option(help="Beta of the F-beta that thresholds maximise; 2 favours recall.")]
 EpochsOption = Annotated[int | None, typer.Option(help="Maximum number of epochs.")]

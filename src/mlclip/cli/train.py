@@ -81,7 +81,7 @@ def train(
     }  # fmt: skip
     settings = {name: value for name, value in settings.items() if value is not None}
     with_settings(TrainConfig(), {name: settings[name] for name in settings if loss or name != "loss_options"})
-    options, limits = own_options(context.args), ThresholdConfig(thresholds, beta)  # type: ignore[arg-type]
+    options, limits = own_options(context.args), ThresholdConfig(thresholds, beta)
     given_thresholds = is_given(context, "thresholds") or is_given(context, "beta")
     if extend is not None:
         names = ("head", "encoder", "pretrained", "recipe")

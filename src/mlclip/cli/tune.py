@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ from mlclip.settings import ThresholdConfig, check_seed
 if TYPE_CHECKING:
     from mlclip.tune import Search, Trial
 
+Strategy = Literal["bayes", "grid", "ladder"]
+Figure = Literal["f", "map"]
+
 
 def tune(
     run: RunArgument,
@@ -26,7 +29,7 @@ def tune(
         float | None, typer.Option(help="Beta of the F-beta to maximise; default: 1, or 2 with --search bayes.")
     ] = None,
     search: Annotated[
-        str | None, typer.Option(help="Also search for better settings of the head: bayes, grid or ladder.")
+        Strategy | None, typer.Option(help="Also search for better settings of the head: bayes, grid or ladder.")
     ] = None,
     trials: Annotated[
         int, typer.Option(help="Maximum number of trials; bayes stops earlier when the ten best agree.")
@@ -38,7 +41,7 @@ def tune(
         ),
     ] = None,
     figure: Annotated[
-        str | None,
+        Figure | None,
         typer.Option(help="What to maximise: f (F-beta) or map (mAP); default: f, or map with --search ladder."),
     ] = None,
     unlabelled: Annotated[
@@ -56,7 +59,7 @@ def tune(
     Both use the validation split only. Repeat an interrupted search to continue it.
     """
     check_seed(seed)
-    limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)  # type: ignore[arg-type]
+    limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)
     folder = run if search is None else out or run.with_name(f"{run.name}-tuned")
     check_output(folder, data or ())
     from mlclip.checkpoint import load_run, save_run
@@ -87,14 +90,16 @@ def tune(
     say(f"{tuned.training['search']['trials']:,} trials; wrote {folder}")
 
 
-def _search(*, by: str, figure: str | None, beta: float | None, vary: list[str] | None, **settings: Any) -> Search:
+def _search(
+    *, by: Strategy, figure: Figure | None, beta: float | None, vary: list[str] | None, **settings: Any
+) -> Search:
     from mlclip.tune import Search
 
-    defaults = {"bayes": ("f", 2.0), "grid": ("f", 1.0), "ladder": ("map", 1.0)}.get(by, ("f", 1.0))
+    usual: Figure = "map" if by == "ladder" else "f"
     return Search(
-        by=by,  # type: ignore[arg-type]
-        figure=figure or defaults[0],  # type: ignore[arg-type]
-        beta=defaults[1] if beta is None else beta,
+        by=by,
+        figure=figure or usual,
+        beta=(2.0 if by == "bayes" else 1.0) if beta is None else beta,
         vary=tuple(vary or ()),
         **settings,
     )
