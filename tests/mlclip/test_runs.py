@@ -1,20 +1,23 @@
 import copy
 import csv
 import functools
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import auc
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
-from mlclip.data import write_manifest
-from mlclip.errors import CheckpointError, TrainError
+from mlclip.data import Dataset, write_manifest
+from mlclip.errors import CheckpointError, MlclipError, TrainError
 from mlclip.heads import HEADS
 from mlclip.metrics import mean_average_precision
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
+from mlclip.training.extend import extend_run
 from mlclip.training.loop import predict_outputs, predict_scores, train_head
 from mlclip.training.references import remove_references
 from mlclip.training.runs import (
@@ -196,6 +199,31 @@ def test_labels_that_break_a_line_are_refused(trained, tmp_path):
             save_run(tmp_path / "run", replace(run, labels=labels))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "hinge"}, "training: unknown loss 'hinge'"),
+        ({"loss_options": None}, "training: 'NoneType'"),
+        ({"thresholds": {"mode": "median"}}, "thresholds: unknown thresholds 'median'"),
+        ({"thresholds": {"mood": 1}}, "thresholds: .* argument 'mood'"),
+    ],
+)
+def test_a_run_whose_record_was_edited_by_hand_says_what_is_wrong(changes, message, trained, dataset, cache, tmp_path):
+    run = trained("sigmoid")
+    run = replace(run, training=run.training | changes)
+    items = (replace(item, labels=(*item.labels, "late")) for item in dataset.items)
+    with pytest.raises(TrainError, match=f"the run's config.json: {message}"):
+        extend_run(run, Dataset(tuple(items), (*dataset.classes, "late")), cache)
+
+
+@pytest.mark.parametrize("record", [[], {"head": 1}, {"head": {"name": "sigmoid", "config": []}}, "[" * 100_000])
+def test_any_other_json_in_a_run_is_one_line(record, trained, tmp_path):
+    save_run(tmp_path, trained("sigmoid"))
+    (tmp_path / "config.json").write_text(record if isinstance(record, str) else json.dumps(record))
+    with pytest.raises(CheckpointError, match="is broken: [^\n]*$"):
+        load_run(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["config.json", "head.safetensors", "thresholds.json", "labels.txt"])
 def test_a_broken_run_folder_is_named(damage, trained, tmp_path):
     save_run(tmp_path / "run", trained("sigmoid"))
@@ -222,5 +250,57 @@ def test_classifier_speaks_scikit_learn(pictures, encoder, tmp_path):
     classifier.save(tmp_path / "run")
     again = MultiLabelClassifier.load(tmp_path / "run", cache=tmp_path / "features")
     assert np.array_equal(again.predict_proba(paths[70:]), scores)
-    with pytest.raises(TrainError, match="give one list per image"):
-        classifier.fit(paths, labels[:-1])
+    assert again.predict([]) == [] and again.predict_proba([]).shape == (0, 4)
+
+
+def test_classifier_takes_the_matrix_that_scikit_learn_makes(pictures, encoder, tmp_path):
+    paths, labels = pictures
+    binarizer = MultiLabelBinarizer(sparse_output=True)
+    sparse = binarizer.fit_transform(labels)
+    found = []
+    for given, classes in ((labels, None), (sparse, binarizer.classes_), (sparse.toarray().tolist(), [*"bgrw"])):
+        classifier = MultiLabelClassifier("sigmoid", encoder, training=TrainConfig(epochs=2), cache=tmp_path)
+        found.append(classifier.fit(paths, given, classes=classes).predict_proba(paths[:3]))
+    assert classifier.classes_ == ("b", "g", "r", "w")
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+NAMES = "give a list.* of names per image, such as"
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda c, paths, labels: c.fit(paths, labels[:-1]), "90 images but 89 label lists"),
+        (lambda c, paths, labels: c.fit(paths[:2], ["cat", "a|b"]), f"{NAMES}.* not str 'cat'"),
+        (lambda c, paths, labels: c.fit(paths[:2], "cat"), f"{NAMES}.* not str 'cat'"),
+        (lambda c, paths, labels: c.fit(paths[:2], [1, 0]), f"{NAMES}.* not int 1"),
+        (lambda c, paths, labels: c.fit(paths[:2], [["cat"], ["a", 3]]), f"{NAMES}.* not int 3"),
+        (lambda c, paths, labels: c.fit(paths[:2], [[0, 1], [1, 0]]), r"labels are a matrix \[2, 2\]: .*classes="),
+        (lambda c, paths, labels: c.fit(paths[:2], np.eye(2), classes=["a"]), r"labels are a matrix \[2, 2\]"),
+        (lambda c, paths, labels: c.fit(paths[:2], 2 * np.eye(2), classes=["a", "b"]), r"labels are a matrix"),
+        (lambda c, paths, labels: c.fit("a.jpg", labels), "give a list of image files.* not str 'a.jpg'"),
+        (lambda c, paths, labels: c.fit([np.zeros((9, 9))], [["a"]]), "a list of image files.* not ndarray"),
+        (lambda c, paths, labels: c.fit(paths, labels, "a title"), "give a list of texts or None"),
+        (lambda c, paths, labels: c.fit(paths, labels, seed=-1), "seed is a whole number of at least 0, not -1"),
+        (lambda c, paths, labels: c.fit(paths, labels, seed="1"), "seed is a whole number"),
+        (lambda c, paths, labels: c.fit(paths, labels, validation="all"), "validation is a finite number"),
+        (lambda c, paths, labels: c.fit(paths, labels, validation=1.5), "fractions must be"),
+        (lambda c, paths, labels: c.fit(paths, labels, classes=["red"]), "none of the classes"),
+        (lambda c, paths, labels: c.predict(paths), "not fitted yet"),
+        (lambda c, paths, labels: c.classes_, "not fitted yet"),
+        (lambda c, paths, labels: c.save("nowhere"), "not fitted yet"),
+        (lambda c, paths, labels: MultiLabelClassifier("nope"), "unknown head 'nope'"),
+        (lambda c, paths, labels: MultiLabelClassifier(encoder=3), "an encoder is a name or a folder"),
+        (lambda c, paths, labels: TrainConfig(seed=2**32), "seed is a whole number below"),
+        (lambda c, paths, labels: TrainConfig(lr=float("nan")), "lr is a finite number above 0, not nan"),
+        (lambda c, paths, labels: TrainConfig(batch_size=1.5), "batch_size is a whole number of at least 1"),
+        (lambda c, paths, labels: TrainConfig(loss_options={"gamma_neg": 2.0}), "bce has no parameter 'gamma_neg'"),
+        (lambda c, paths, labels: ThresholdConfig("median"), "unknown thresholds 'median': choose one of per_class"),
+    ],
+)
+def test_what_the_classifier_cannot_use_is_refused_with_the_right_form(use, message, pictures, encoder, tmp_path):
+    classifier = MultiLabelClassifier("sigmoid", encoder, cache=tmp_path / "features")
+    with pytest.raises(MlclipError, match=message):
+        use(classifier, *pictures)
+    assert not (tmp_path / "features").exists(), "and that before any work"

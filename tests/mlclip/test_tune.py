@@ -339,7 +339,7 @@ def test_what_cannot_be_tuned_says_so(run, dataset, cache, tmp_path):
     with pytest.raises(TrainError, match="trains its encoder"):
         tuned_by(Search(), replace(run, encoder=replace(run.encoder, own=True)), dataset, cache, tmp_path)
     for wrong in ({"by": "luck"}, {"trials": 0}, {"beta": 0.0}, {"figure": "auc"}):
-        with pytest.raises(ValueError, match="search by|at least 1"):
+        with pytest.raises(TrainError, match="search by|at least 1|above 0"):
             Search(**wrong)
 
 

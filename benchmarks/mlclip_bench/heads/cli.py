@@ -9,8 +9,7 @@ import typer
 
 from mlclip.cli.options import CacheOption, EncoderOption, PretrainedOption, TopOption, dataset, feature_cache
 from mlclip.console import console
-from mlclip.encoders.clip import DEFAULT_ENCODER
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip_bench.kit.options import REJECTED, DebugOption, numbers_or
 from mlclip_bench.kit.progress import progress
 

@@ -21,7 +21,7 @@ from mlclip.data.splits import together
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
-from mlclip.settings import Recipe
+from mlclip.settings import Recipe, check_seed
 from mlclip.thresholds import select
 from mlclip.training.loop import predict_scores
 from mlclip.training.runs import head_features, run_cache, train_run
@@ -81,6 +81,7 @@ def opinions(
 
 def assign_folds(dataset: Dataset, folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
     """Assign all items to folds that keep the share of every label: int64 [R], from 0."""
+    check_seed(seed)
     units = together(dataset.items)
     count = int(units.max()) + 1
     if count < folds:

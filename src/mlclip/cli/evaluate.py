@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress, say
-from mlclip.encoders.features import DEFAULT_CACHE
-from mlclip.errors import DataError
+from mlclip.encoders import DEFAULT_CACHE
+from mlclip.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from mlclip.checkpoint import Run
 
 
 def evaluate(
@@ -29,13 +33,14 @@ def evaluate(
 ) -> None:
     """Compute the metrics of a run on a split, print them, and store them in the run's metrics.json.
 
-    An image that is a reference of the run is left out of its own answer.
+    An image that is a reference of the run is left out of its own answer. Figures of other data than the run's own are
+    stored there under `other`, by the data's digest.
     """
     from mlclip.checkpoint import load_run, write_json
     from mlclip.console import class_table
     from mlclip.encoders.features import FeatureCache
     from mlclip.metrics import evaluate as measure
-    from mlclip.training.runs import split_scores
+    from mlclip.training.runs import figures, split_scores
 
     loaded = load_run(run)
     dataset = run_data(loaded.training, data)
@@ -43,15 +48,28 @@ def evaluate(
     with progress("encoding images") as on_features:
         targets, scores = split_scores(loaded, dataset, store, split, on_features=on_features)
     metrics = measure(targets, scores, loaded.thresholds, classes=loaded.labels)
-    write_json(run / "metrics.json", loaded.metrics | {split: metrics.to_dict()})
-    console.print(metrics_table({f"{run.name}, {split}": metrics.to_dict()}))
+    found = figures(metrics, dataset.with_classes(loaded.labels))
+    console.print(metrics_table({f"{run.name}, {split}": found}))
     if per_class:
-        console.print(class_table(metrics.to_dict()))
+        console.print(class_table(found))
     if roc is not None:
         _write_roc(roc, targets, scores, loaded.labels)
     for line in loaded.head.caveats(targets, split):
         say(line)
-    console.print(f"stored in {run / 'metrics.json'}")
+    try:
+        write_json(run / "metrics.json", _stored(loaded, split, found, data))
+    except OSError as error:
+        raise CheckpointError(f"{run / 'metrics.json'}: the figures are not stored: {error.strerror}") from error
+    say(f"stored in {run / 'metrics.json'}")
+
+
+def _stored(run: Run, split: str, found: dict[str, Any], data: list[str] | None) -> dict[str, Any]:
+    """A run's metrics with new figures, under the split for the run's own data, otherwise apart."""
+    digest = found["data_sha256"]
+    if data is None or digest == run.training.get("data_sha256"):
+        return run.metrics | {split: found}
+    other = run.metrics.get("other", {})
+    return run.metrics | {"other": other | {digest: other.get(digest, {}) | {"data": data, split: found}}}
 
 
 def _write_roc(

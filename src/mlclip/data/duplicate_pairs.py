@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 from mlclip.data.dataset import Item, Progress, quiet
 from mlclip.data.similarity import BLOCK, Embeddings, Index, Vector, cosines, nearest
@@ -73,6 +72,8 @@ def fit_curve(similarities: npt.ArrayLike, same: npt.ArrayLike) -> Curve:
     Similarities [n] are cosines of pairs; `same` [n] says whether they are duplicates. Raises DataError if all answers
     are equal, or if duplicates are not the more similar ones.
     """
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # slow to load
+
     x, y = np.asarray(similarities, dtype=np.float64), np.asarray(same, dtype=np.bool_)
     if not y.any() or y.all() or np.ptp(x) == 0:
         missing = "duplicates" if not y.any() else "other pairs" if y.all() else "unequal similarities"

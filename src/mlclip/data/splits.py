@@ -12,11 +12,11 @@ from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
-from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]
 
 from mlclip.data.dataset import SPLITS, Dataset, Item
 from mlclip.data.similarity import Index, connected
 from mlclip.errors import DataError
+from mlclip.settings import check_seed
 
 FRACTIONS = (0.6, 0.2, 0.2)
 
@@ -39,6 +39,7 @@ def assign_splits(
     labels, or the `strata`, int [R], from 0. `units`, int [R], are equal for items that stay together, by default
     `together(dataset.items)`. Raises DataError if there are too few images for the fractions.
     """
+    check_seed(seed)
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or (shares < 0).any() or shares[0] == 0:
         raise DataError(f"fractions must be three shares such as 0.6 0.2 0.2, train above 0, not {fractions}")
@@ -68,6 +69,7 @@ def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
     """
     if k < 1:
         raise DataError(f"k must be at least 1, not {k}")
+    check_seed(seed)
     train = dataset.split("train")
     targets = train.targets().astype(np.bool_)
     shuffled = np.random.default_rng(seed).permutation(len(train))
@@ -119,6 +121,8 @@ def _stratify(
     seed: int,
 ) -> list[str]:
     """A split for every unit: its own, or one drawn so that traits, bool [R, *], spread by the shares."""
+    from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]  # slow to load
+
     united = np.zeros((len(owned), traits.shape[1]), dtype=np.bool_)
     np.logical_or.at(united, units, traits)
     free = [unit for unit, split in enumerate(owned) if split is None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,10 +61,15 @@ def train_run(
         thresholds=thresholds,
         encoder=EncoderRef.of(encoder, own=head.trains_encoder, text_tower=head.uses_text_tower),
         training=asdict(config)
-        | {"options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
+        | {"data_sha256": dataset.digest, "options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
         | {"best_epoch": best, "epochs_run": len(history), "facts": head.facts()},
-        metrics={"val": evaluate(validation.targets, scores, thresholds, classes=dataset.classes).to_dict()},
+        metrics={"val": figures(evaluate(validation.targets, scores, thresholds, classes=dataset.classes), dataset)},
     )
+
+
+def figures(metrics: Metrics, dataset: Dataset) -> dict[str, Any]:
+    """Figures as a run's `metrics` hold them, with the digest of the data they were measured on."""
+    return metrics.to_dict() | {"data_sha256": dataset.digest}
 
 
 def fit_head(
@@ -113,7 +119,8 @@ def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: Threshol
     """Choose new thresholds for a run on the validation split."""
     targets, scores = split_scores(run, dataset, cache, "val")
     thresholds = tune_thresholds(targets, scores, **asdict(config))
-    metrics = run.metrics | {"val": evaluate(targets, scores, thresholds, classes=run.labels).to_dict()}
+    found = figures(evaluate(targets, scores, thresholds, classes=run.labels), dataset.with_classes(run.labels))
+    metrics = run.metrics | {"val": found}
     return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
 
 
