@@ -101,6 +101,9 @@ def calibrated(
 
     Scores are in [0, 1], [R, N]; `known` are scores [V, N] of images with targets 0 or 1, [V, N], both among them.
     """
+    if targets.all() or not targets.any():
+        lacking = "without" if targets.all() else "with"
+        raise DataError(f"a fold has no image {lacking} a label: an audit needs images with and without each")
     fit = LogisticRegression(C=1e6).fit(_logits(known).reshape(-1, 1), targets.ravel())
     probabilities: Floats = expit(fit.coef_[0, 0] * _logits(scores) + fit.intercept_[0])
     return probabilities

@@ -20,11 +20,13 @@ from mlclip.errors import DataError
 Row = tuple[int, Fields | DataError]
 
 
-def read_manifest(path: Path, root: Path, separator: str = "|") -> tuple[list[Item], list[Problem]]:
+def read_manifest(
+    path: Path, root: Path, separator: str = "|", split: str | None = None
+) -> tuple[list[Item], list[Problem]]:
     """Read a manifest: its items, and a problem for every unusable line; raises DataError if the file cannot be read.
 
     The suffix tells the format, see `READERS`. Relative image paths start from `root`; `separator` is between labels
-    that come as one string.
+    that come as one string; a `split` takes the place of those in the lines.
     """
     read = READERS.get(path.suffix.lower())
     if read is None:
@@ -36,7 +38,7 @@ def read_manifest(path: Path, root: Path, separator: str = "|") -> tuple[list[It
         try:
             if isinstance(fields, DataError):
                 raise fields
-            items.append(to_item(fields, where, root, separator))
+            items.append(to_item(fields, where, root, separator, split))
         except DataError as error:
             problems.append(Problem(where, str(error), path=_named(fields, root)))
     return _joined(items), problems

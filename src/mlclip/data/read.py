@@ -76,7 +76,7 @@ def scan(*sources: Source, **options: Unpack[ReadOptions]) -> tuple[Dataset, lis
     problems: list[Problem] = []
     orders: list[tuple[str, ...] | None] = []
     for path, split in given:
-        found, order, wrong = _read_source(path, labels, images, separator)
+        found, order, wrong = _read_source(path, labels, images, separator, split)
         items += [replace(item, split=split) for item in found] if split else found
         orders.append(order)
         problems += wrong
@@ -117,10 +117,10 @@ def unknown_labels(dataset: Dataset) -> list[Problem]:
 
 
 def _read_source(
-    path: Path, labels: Path | None, images: Path | None, separator: str
+    path: Path, labels: Path | None, images: Path | None, separator: str, split: str | None
 ) -> tuple[list[Item], tuple[str, ...] | None, list[Problem]]:
     if path.is_dir():
-        items, problems = read_manifest(labels or _labels_file(path), images or path, separator)
+        items, problems = read_manifest(labels or _labels_file(path), images or path, separator, split)
         named = {item.path for item in items} | {problem.path for problem in problems}
         return items, None, problems + _unlisted(path, named)
     if not path.is_file():
@@ -129,7 +129,7 @@ def _read_source(
         raise DataError(f"{path}: a labels file goes with a folder of images, and this is a file")
     if path.suffix.lower() == ".json":
         return read_coco(path, images)
-    items, problems = read_manifest(path, images or path.parent, separator)
+    items, problems = read_manifest(path, images or path.parent, separator, split)
     return items, None, problems
 
 

@@ -51,8 +51,10 @@ def known_columns(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
+def to_item(fields: Fields, where: str, root: Path, separator: str, split: str | None = None) -> Item:
     """Turn the fields of one line, column name → value, into an item; the path starts from `root`.
+
+    A `split` takes the place of the line's own.
 
     Raises DataError if a value is missing, of the wrong type or not allowed; the message does not repeat `where`.
     """
@@ -67,7 +69,7 @@ def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
         path=path,
         labels=parse_labels(fields[columns["labels"]], separator),
         text=_text(fields, columns, "text"),
-        split=_split(_text(fields, columns, "split")),
+        split=split or _split(_text(fields, columns, "split")),
         group=_text(fields, columns, "group"),
         sha256=_text(fields, columns, "sha256"),
         where=where,

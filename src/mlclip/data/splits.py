@@ -32,7 +32,7 @@ def assign_splits(
     """Give a split to every item that has none.
 
     Items that have one keep it, with one exception: where every item has a split but none is in val (or test), as with
-    COCO's two files, its share is cut from train. Items of one group, or with the same bytes, stay together; a group
+    COCO's two files, its share is cut from train, if there is any. Items of one group, or with the same bytes, stay together; a group
     with a member in a split follows it.
 
     Fractions are the shares of train, val and test, divided by their sum; 0 leaves a split out. The shares spread the
@@ -46,6 +46,8 @@ def assign_splits(
     units = together(dataset.items) if units is None else np.unique(units, return_inverse=True)[1]
     owned = _owned_splits(dataset.items, units)
     wanted = [name for name, share in zip(SPLITS, shares, strict=True) if share > 0]
+    if None not in owned and "train" not in owned:
+        return dataset
     if None not in owned:
         wanted = [name for name in wanted if name == "train" or name not in owned]
         owned = [None if name == "train" and len(wanted) > 1 else name for name in owned]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from mlclip.thresholds import tune_thresholds
 from mlclip.training.finetune import finetune
 from mlclip.training.loop import Epoch, predict_scores, train_head
 
+_log = logging.getLogger(__name__)
+
 
 def train_run(
     dataset: Dataset,
@@ -40,6 +44,10 @@ def train_run(
     copy of it.
     """
     head = untrained_head(recipe, dataset, encoder)
+    for name, value in recipe.options.items():
+        used = head.config.get(name)
+        if isinstance(value, Real) and isinstance(used, Real) and used != value:
+            _log.warning("%s is %s, not %s, with %d classes", name, used, value, len(dataset.classes))
     steps = config = recipe.training or head.defaults
     history: list[Epoch] = []
     if head.trains_encoder:
