@@ -23,7 +23,7 @@ from mlclip import FeatureCache, Recipe, load_encoder, read_dataset, save_run, t
 from mlclip.checkpoint import load_run
 from mlclip.console import console, metrics_table, progress, run_app
 from mlclip.data import Dataset
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import MlclipError
 from mlclip.metrics import evaluate
 
@@ -121,7 +121,7 @@ def show_metrics(test: Dataset, rows: list[dict[str, Any]]) -> None:
 
 def step(title: str) -> None:
     """Print a headline."""
-    console.print(f"\n[bold]{title}[/]")
+    console.print(f"\n[bold]{title}[/]", markup=True)
 
 
 CLOSING = f"""\

@@ -1,5 +1,6 @@
 """The rooms keep to themselves: who imports whom, and what a crawler host has to install."""
 
+import json
 import os
 import re
 import shutil
@@ -23,15 +24,62 @@ def loaded_modules(statement):
 
 @pytest.mark.parametrize("room", ["mlclip_client", "mlclip_client.cli", "mlclip_serve", "mlclip_serve.cli"])
 def test_client_and_launcher_load_no_torch_and_no_other_room(room):
-    """The launcher's CPU backend is onnxruntime; the client loads it for --embedded only."""
     loaded = loaded_modules(f"import {room}")
     others = {"mlclip", "mlclip_export", "mlclip_bench", "mlclip_client", "mlclip_serve"} - {room.split(".")[0]}
     assert room in loaded
-    assert not loaded & {*HEAVY, *others} - ({"onnxruntime"} if room.startswith("mlclip_serve") else set())
+    assert not loaded & {*HEAVY, *others}
 
 
 def test_that_test_can_fail():
-    assert set(HEAVY) <= loaded_modules("import mlclip, onnx, onnxruntime")
+    assert set(HEAVY) <= loaded_modules("from mlclip import HEADS; import onnx, onnxruntime")
+
+
+SLOW = {*HEAVY, "scipy", "grpc", "pyarrow", "pandas", "matplotlib", "optuna", "tritonclient"}
+
+
+REFUSALS = {
+    "mlclip --help": 0,
+    "mlclip train --help": 0,
+    "mlclip train --data x --nope": 2,
+    "mlclip train --data x --lr nan": 1,
+    "mlclip train --data x --seed 4294967296": 1,
+    "mlclip train --data x --loss-option gamma_neg=1 --loss focal": 1,
+    "mlclip train --data x --head nope": 1,
+    "mlclip train --data x --beta nan": 1,
+    "mlclip tune x --search luck": 2,
+    "mlclip tune x --beta -1": 1,
+    "mlclip eval --help": 0,
+    "mlclip pretrain --data x --out y --seed -1": 1,
+    "mlclip data read x --out y.csv": 1,
+    "mlclip data prepare --data x --duplicates nan 1": 1,
+    "mlclip data audit --data x --heads nope": 1,
+    "mlclip-export --help": 0,
+    "mlclip-export --tolerance nan": 2,
+    "mlclip-bench --help": 0,
+    "mlclip-bench --classes x": 2,
+    "mlclip-serve --help": 0,
+    "mlclip-serve --grpc-port -1": 2,
+}
+"""Commands with their exit codes."""
+RUN_ALL = """
+import importlib, json, sys
+found = {}
+for command in json.loads(sys.argv[1]):
+    sys.argv = command.split()
+    try:
+        importlib.import_module(sys.argv[0].replace("-", "_") + ".cli").main()
+    except SystemExit as end:
+        found[command] = [end.code or 0, *(name for name in SLOW if name in sys.modules)]
+print()
+print(json.dumps(found))
+"""
+
+
+def test_help_and_refusals_load_nothing_that_is_slow(tmp_path):
+    command = [sys.executable, "-c", f"SLOW = {SLOW}\n{RUN_ALL}", json.dumps([*REFUSALS])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == {name: [code] for name, code in REFUSALS.items()}
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_pixels_need_only_pillow_and_numpy():

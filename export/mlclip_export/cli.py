@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from mlclip.checkpoint import Run, load_run
-from mlclip.console import console, run_app
+from mlclip.console import console, run_app, say
 from mlclip.errors import ExportError
-from mlclip_export.configs import ConfigOptions
-from mlclip_export.export import Accelerator, ExportOptions, Format, Report, export_runs
+from mlclip.files import check_output
+from mlclip_export.options import Accelerator, ConfigOptions, ExportOptions, Format
+
+if TYPE_CHECKING:
+    from mlclip.checkpoint import Run
+    from mlclip_export.export import Report
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,7 +53,10 @@ def export(
     """
     if fp16 and accelerator == "cuda":
         raise typer.BadParameter("onnxruntime's CUDA accelerator has no half precision: use --accelerator tensorrt")
+    check_output(out, run or ())
     chosen = _choose(head or [], run or [], name or [], runs)
+    from mlclip_export.export import export_runs
+
     options = ExportOptions(
         format=format,
         accelerator=accelerator,
@@ -79,6 +85,8 @@ def _choose(heads: list[str], folders: list[Path], names: list[str], runs: Path)
     called = names or [folder.resolve().name for folder in chosen]
     if len(set(called)) < len(called):
         raise typer.BadParameter(f"several heads would have the same name ({', '.join(called)}): give each a --name")
+    from mlclip.checkpoint import load_run
+
     return {name: load_run(folder) for name, folder in zip(called, chosen, strict=True)}
 
 
@@ -95,7 +103,7 @@ def _show(report: Report, out: Path) -> None:
     for gone in report.removed:
         models.add_row(gone, "", "removed", "")
     console.print(models)
-    console.print(f"`mlclip-serve {out}` serves it", highlight=False, soft_wrap=True)
+    say(f"`mlclip-serve {out}` serves it")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ same ONNX files with onnxruntime, `plan` runs TensorRT plans. Only encoders and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -19,29 +18,9 @@ from mlclip.encoders.features import TEXT_KINDS
 from mlclip_export.facts import EncoderFacts, HeadFacts
 from mlclip_export.gpu_variants import Variant, accelerate
 from mlclip_export.graphs import ENCODER_OUTPUTS, EXPORTER, TOP, threshold_input
+from mlclip_export.options import ConfigOptions
 
 Dims = Sequence[int]
-
-
-@dataclass(frozen=True)
-class ConfigOptions:
-    """Settings of the configs.
-
-    Attributes:
-        max_batch: largest batch that Triton builds.
-        fp16: let TensorRT compute in half precision.
-        engine_cache: existing folder on the server where onnxruntime's TensorRT accelerator keeps engines.
-        encoder_threads: CPU threads per encoder; 0 means all cores.
-        head_threads: CPU threads per head.
-        preprocess_instances: processes that decode images.
-    """
-
-    max_batch: int = 64
-    fp16: bool = False
-    engine_cache: str = "/engines"
-    encoder_threads: int = 0
-    head_threads: int = 1
-    preprocess_instances: int = 2
 
 
 def preprocess_config(name: str, spec: PixelSpec, max_batch: int, options: ConfigOptions) -> pb.ModelConfig:

@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from mlclip.checkpoint import Run
 from mlclip.encoders.clip import Encoder
 from mlclip_export.build import Workshop, build_graphs
 from mlclip_export.checked import CheckedGraph, Graph
-from mlclip_export.configs import ConfigOptions
 from mlclip_export.facts import read_facts
 from mlclip_export.gpu_variants import Variant
 from mlclip_export.layout import Layout
+from mlclip_export.options import Accelerator, ExportOptions
 from mlclip_export.parity import Difference
 from mlclip_export.plan import check_replacements, earlier_graphs, plan_encoders
 from mlclip_export.repository import Written, locked, remove_models, write_models
 from mlclip_export.tensorrt import require_tensorrt
 
-Format = Literal["onnx", "tensorrt"]
-Accelerator = Literal["none", "cuda", "tensorrt"]
-
 _DEFAULTS: dict[Accelerator, Variant] = {"none": "cpu", "cuda": "cuda", "tensorrt": "tensorrt"}
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How to export.
-
-    Attributes:
-        format: `onnx`, or `tensorrt` to build plans beside the ONNX files, which needs TensorRT and a GPU.
-        accelerator: which variant becomes the default config; all are written.
-        tolerance: largest accepted absolute difference from torch, over all outputs.
-        configs: settings of the configs.
-    """
-
-    format: Format = "onnx"
-    accelerator: Accelerator = "none"
-    tolerance: float = 1e-4
-    configs: ConfigOptions = field(default_factory=ConfigOptions)
 
 
 @dataclass(frozen=True)

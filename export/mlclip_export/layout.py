@@ -14,7 +14,6 @@ from tritonclient.grpc import model_config_pb2 as pb
 from mlclip.checkpoint import Run, labels_file, references_file
 from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import (
-    ConfigOptions,
     encoder_config,
     head_config,
     preprocess_config,
@@ -27,6 +26,7 @@ from mlclip_export.configs import (
 from mlclip_export.ensembles import LABELS, VIAS, FirstSteps, combined_config, ensemble_config
 from mlclip_export.facts import CONFIG, Facts, HeadFacts
 from mlclip_export.gpu_variants import ONNX_VARIANTS, VARIANTS, Variant
+from mlclip_export.options import ConfigOptions
 from mlclip_export.repository import Model
 from mlclip_export.tensorrt import Plan
 

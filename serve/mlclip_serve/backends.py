@@ -13,7 +13,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mlclip_serve import onnxruntime_backend
 from mlclip_serve.embedded import Embedded
 
 _PARTS = ("libtriton_python.so", "triton_python_backend_utils.py")
@@ -27,5 +26,5 @@ def assemble(embedded: Embedded, folder: Path) -> Path:
     for file in (*(embedded.python_backend / part for part in _PARTS), embedded.stub):
         shutil.copy2(file, python)
     (python / embedded.stub.name).chmod(0o755)
-    shutil.copy2(Path(onnxruntime_backend.__file__), onnx / "model.py")
+    shutil.copy2(Path(__file__).with_name("onnxruntime_backend.py"), onnx / "model.py")
     return folder

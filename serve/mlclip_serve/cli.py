@@ -7,13 +7,15 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlclip_serve.command import ADDRESS, PORTS, READY_TIMEOUT, container_command
 from mlclip_serve.errors import RepositoryError, ServeError
-from mlclip_serve.server import Server
+
+if TYPE_CHECKING:
+    from mlclip_serve.server import Server
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,6 +48,8 @@ def serve(
 
     The exit code is that of the server, or 1 if the server cannot be started.
     """
+    from mlclip_serve.server import Server
+
     server = Server(
         repository,
         grpc_port=grpc_port,
@@ -94,7 +98,7 @@ def _run(server: Server, ready_file: Path | None) -> int:
     if ready_file is not None:
         if not ready_file.absolute().parent.is_dir():
             raise ServeError(f"the folder of --ready-file {ready_file} does not exist: make it first")
-        ready_file.unlink(missing_ok=True)
+        _remove(ready_file)
     try:
         server.start()
     except ServeError:
@@ -110,7 +114,7 @@ def _run(server: Server, ready_file: Path | None) -> int:
     finally:
         server.stop()
         if ready_file is not None:
-            ready_file.unlink(missing_ok=True)
+            _remove(ready_file)
     if code != 0 and not received:
         typer.echo(f"Error: the server ended with exit code {code} (Triton's log: {server.log})", err=True)
     return code
@@ -126,6 +130,16 @@ def _announce(server: Server) -> None:
 
 def _write_ready_file(server: Server, path: Path) -> None:
     urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
+    text = json.dumps({**urls, "pid": server.pid}) + "\n"
+    if path.exists() and not path.is_file():  # a pipe or a device
+        path.write_text(text, encoding="utf-8")
+        return
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps({**urls, "pid": server.pid}) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
+
+
+def _remove(ready_file: Path) -> None:
+    """Remove a file or a link, but no pipe and no device."""
+    if ready_file.is_symlink() or ready_file.is_file():
+        ready_file.unlink()

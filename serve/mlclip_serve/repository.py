@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ _FILES = {"onnxruntime": "model.onnx", "python": "model.py"}
 def check_repository(repository: Path, config_name: str | None = None) -> list[str]:
     """Check that a repository is complete enough to be loaded, and give the names of its models, sorted.
 
+    Folders that are hidden or have no config are no models: `.git`, `lost+found`, the work of an export.
+
     Models use `configs/<config_name>.pbtxt` if they have it, otherwise config.pbtxt.
 
     Raises:
@@ -30,7 +34,7 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
     configs = {
         folder.name: _read(path)
         for folder in sorted(repository.iterdir())
-        if folder.is_dir() and (path := _config_file(folder, config_name)).is_file()
+        if not folder.name.startswith(".") and os.path.isfile(path := _config_file(folder, config_name))
     }
     if not configs:
         raise RepositoryError(f"the model repository {repository} holds no model: write one with mlclip-export")
@@ -38,7 +42,7 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
         raise RepositoryError(f"no model in {repository} has a config named {config_name}: check --model-config-name")
     for name, config in configs.items():
         if config.HasField("ensemble_scheduling"):
-            _check_steps(name, config, set(configs))
+            _check_steps(repository / name, config, set(configs))
         else:
             _check_files(repository / name, config)
     return list(configs)
@@ -46,7 +50,7 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
 
 def _config_file(folder: Path, config_name: str | None) -> Path:
     variant = folder / "configs" / f"{config_name}.pbtxt"
-    return variant if config_name and variant.is_file() else folder / "config.pbtxt"
+    return variant if config_name and os.path.isfile(variant) else folder / "config.pbtxt"
 
 
 def _read(path: Path) -> Any:
@@ -56,11 +60,23 @@ def _read(path: Path) -> Any:
         raise RepositoryError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
-def _check_steps(name: str, config: Any, known: set[str]) -> None:
+def link_models(repository: Path, models: Iterable[str], folder: Path) -> None:
+    """Make a folder with links to a repository's models, since Triton takes every folder of its own for a model."""
+    folder.mkdir()
+    for name in models:
+        (folder / name).symlink_to(repository / name)
+
+
+def _check_steps(folder: Path, config: Any, known: set[str]) -> None:
+    if not _versions(folder, config):
+        raise RepositoryError(
+            f"ensemble '{folder.name}' has no version: the empty folder {folder / '1'} is missing, which git and "
+            "object stores drop: make it, or export again"
+        )
     for step in config.ensemble_scheduling.step:
         if step.model_name not in known:
             raise RepositoryError(
-                f"ensemble '{name}' needs the model '{step.model_name}', which is not in the repository"
+                f"ensemble '{folder.name}' needs the model '{step.model_name}', which is not in the repository"
             )
 
 

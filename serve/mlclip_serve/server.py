@@ -8,6 +8,7 @@ import tempfile
 import time
 import uuid
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
 
@@ -18,8 +19,9 @@ from mlclip_serve.diagnosis import explain
 from mlclip_serve.embedded import Embedded, check_shared_memory, find_embedded, make_interpreter, server_environment
 from mlclip_serve.errors import PortError, ServeError, StartError
 from mlclip_serve.process import ServerProcess
-from mlclip_serve.repository import check_repository
+from mlclip_serve.repository import check_repository, link_models
 
+_PARTS = ("backends", "models", "python")
 _POLL = 0.05
 _PORT_ATTEMPTS = 5
 _HEARTBEAT = 0.5
@@ -118,11 +120,11 @@ class Server(AbstractContextManager["Server"]):
             raise StartError("the server is already running")
         embedded = find_embedded()
         check_shared_memory()
-        check_repository(self.settings.repository, self.settings.model_config_name)
+        models = check_repository(self.settings.repository, self.settings.model_config_name)
         for attempt in range(_PORT_ATTEMPTS):
             self._ports = ports.choose(self.settings.address, self.settings.ports)
             try:
-                self._launch(embedded)
+                self._launch(embedded, models)
                 break
             except PortError:  # another program took it before Triton could: choose other free ports
                 if attempt + 1 == _PORT_ATTEMPTS:
@@ -151,14 +153,16 @@ class Server(AbstractContextManager["Server"]):
         self._running.stop(DRAIN + _UNLOAD)
         return self._end()
 
-    def _launch(self, embedded: Embedded) -> None:
+    def _launch(self, embedded: Embedded, models: list[str]) -> None:
         folder = Path(tempfile.mkdtemp(prefix="mlclip-serve-"))
         self.log = folder / "triton.log"
         deadline = time.monotonic() + self.settings.ready_timeout
         try:
             backends = assemble(embedded, folder / "backends")
             environment = server_environment(embedded, make_interpreter(folder / "python"), os.environ)
-            command = server_command(self.settings, embedded, backends, self._ports, self.id)
+            settings = replace(self.settings, repository=folder / "models")
+            link_models(self.settings.repository, models, settings.repository)
+            command = server_command(settings, embedded, backends, self._ports, self.id)
             self._running = ServerProcess(command, environment, self.log, f"{self.id}_", self.settings.log_verbose > 0)
             self._await_ready(self._running, deadline)
         except BaseException as error:
@@ -202,7 +206,7 @@ class Server(AbstractContextManager["Server"]):
     def _tidy(self, keep_log: bool) -> None:
         if self.log is not None:
             folder = self.log.parent
-            for path in (folder / "backends", folder / "python") if keep_log else (folder,):
+            for path in (folder / name for name in _PARTS) if keep_log else (folder,):
                 shutil.rmtree(path, ignore_errors=True)
 
     @property

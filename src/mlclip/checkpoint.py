@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from mlclip_client.pixels import PixelSpec
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from mlclip.encoders.clip import Encoder, load_encoder
+from mlclip.encoders import MODELS
+from mlclip.encoders.clip import Encoder, encoder_folder, load_encoder
 from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError
+from mlclip.files import replacing_files, write_lines
 from mlclip.heads import HEADS, Head
 
 FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
@@ -55,7 +56,9 @@ class EncoderRef:
     @classmethod
     def of(cls, encoder: Encoder, *, own: bool = False, text_tower: bool = False) -> EncoderRef:
         """Describe a loaded encoder; `own`: it was trained with the run, `text_tower`: the head uses its text tower."""
-        name, pretrained = (OWN_ENCODER, None) if own else (encoder.name, encoder.pretrained)
+        folder = encoder_folder(encoder.name)
+        place = str(folder.resolve()) if folder and folder.parent != MODELS else encoder.name  # from any folder
+        name, pretrained = (OWN_ENCODER, None) if own else (place, encoder.pretrained)
         texts, source = encoder.text_fingerprint if text_tower else None, encoder if own else None
         return cls(name, pretrained, encoder.tag, encoder.fingerprint, encoder.spec, own, texts, source)
 
@@ -67,7 +70,13 @@ class EncoderRef:
         """Load the encoder; raises CheckpointError if its weights or preprocessing have changed."""
         if isinstance(self.source, Encoder):
             return self.source
-        encoder = load_encoder(self.name if self.source is None else str(self.source), self.pretrained)
+        name = self.name if self.source is None else str(self.source)
+        if "/" in name and self.pretrained is None and encoder_folder(name) is None:
+            raise CheckpointError(
+                f"this run's encoder was the folder {name}, which is not there: put it back, or name its new place in "
+                "the run's config.json"
+            )
+        encoder = load_encoder(name, self.pretrained)
         encoder.tag = self.tag
         if difference := self._difference(encoder):
             raise CheckpointError(
@@ -108,7 +117,7 @@ class Run:
 
 
 def save_run(folder: Path, run: Run) -> None:
-    """Write a run folder; raises CheckpointError."""
+    """Write a run folder, all of its files or none; others in the folder stay. Raises CheckpointError."""
     encoder = asdict(replace(run.encoder, source=None))
     del encoder["source"]
     config = {
@@ -118,32 +127,31 @@ def save_run(folder: Path, run: Run) -> None:
         "training": run.training,
     }
     shortest = [float(str(value)) for value in run.thresholds.astype(np.float32)]  # reads back as the same float32
-    own, source = folder / OWN_ENCODER, run.encoder.source
+    source, labels = run.encoder.source, labels_file(run.labels)
+    stays = isinstance(source, Path) and source.resolve() == (folder / OWN_ENCODER).resolve()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "labels.txt").write_bytes(labels_file(run.labels))
-        save_file({k: v.contiguous() for k, v in run.head.state_dict().items()}, folder / "head.safetensors")
-        (folder / REFERENCES).unlink(missing_ok=True)
-        if run.head.reference_ids:
-            (folder / REFERENCES).write_bytes(references_file(run))
-        if run.encoder.own and not (isinstance(source, Path) and source.resolve() == own.resolve()):
-            save_encoder(run.encoder.load(), own)
-        write_json(folder / "thresholds.json", dict(zip(run.labels, shortest, strict=True)))
-        write_json(folder / "config.json", config)
-        write_json(folder / "metrics.json", run.metrics)
+        with replacing_files(folder, (*FILES, REFERENCES, *(() if stays else (OWN_ENCODER,)))) as new:
+            (new / "labels.txt").write_bytes(labels)
+            (new / "head.safetensors").write_bytes(save({k: v.contiguous() for k, v in run.head.state_dict().items()}))
+            if run.head.reference_ids:
+                (new / REFERENCES).write_bytes(references_file(run))
+            if run.encoder.own and not stays:
+                save_encoder(run.encoder.load(), new / OWN_ENCODER)
+            write_json(new / "thresholds.json", dict(zip(run.labels, shortest, strict=True)))
+            write_json(new / "config.json", config)
+            write_json(new / "metrics.json", run.metrics)
     except OSError as error:
-        raise CheckpointError(f"cannot write the run folder {folder}: {error}") from error
+        raise CheckpointError(f"cannot write the run folder {folder}: {error.strerror or error}") from error
 
 
 def load_run(folder: Path) -> Run:
     """Read a run folder; raises CheckpointError if a file is missing or broken, or files do not fit together."""
-    missing = next((name for name in FILES if not (folder / name).is_file()), None)
-    if missing:
-        raise CheckpointError(f"{folder} is no run folder: {missing} is missing")
     try:
-        config = json.loads((folder / "config.json").read_text())
+        for name in FILES:  # safetensors says "no such file" of one that it may not read
+            (folder / name).open("rb").close()
+        config = _read_json(folder / "config.json")
         labels = tuple((folder / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1])
-        by_label = json.loads((folder / "thresholds.json").read_text())
+        by_label = _read_json(folder / "thresholds.json")
         thresholds = np.array([by_label[label] for label in labels], dtype=np.float32)
         head = HEADS[config["head"]["name"]](**config["head"]["config"])
         head.load_state_dict(load_file(folder / "head.safetensors"))
@@ -153,14 +161,24 @@ def load_run(folder: Path) -> Run:
         encoder = EncoderRef(**config["encoder"] | {"spec": PixelSpec(**config["encoder"]["spec"])})
         if encoder.own:
             encoder = replace(encoder, source=folder / OWN_ENCODER)
-        metrics = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        metrics, training = _read_json(folder / "metrics.json"), config["training"]
+        if not isinstance(metrics, dict) or not isinstance(training, dict):
+            raise TypeError("training and metrics must be objects")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{folder} is no run folder: {Path(error.filename).name} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # people edit these files, so anything may be in them
         raise CheckpointError(f"the run folder {folder} is broken: {type(error).__name__}: {error}") from error
     if len(labels) != head.config["classes"]:
         raise CheckpointError(
             f"{folder}: labels.txt has {len(labels)} labels, the head {head.config['classes']} classes"
         )
-    return Run(head.eval().requires_grad_(False), labels, thresholds, encoder, config["training"], metrics)
+    return Run(head.eval().requires_grad_(False), labels, thresholds, encoder, training, metrics)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def labels_file(labels: Sequence[str]) -> bytes:
@@ -184,5 +202,5 @@ def references_file(run: Run) -> bytes:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write indented JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write indented JSON with a final newline; the file appears whole or not at all."""
+    write_lines(path, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -9,27 +10,37 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mlclip.errors import MlclipError
 
-console = Console()
-_errors = Console(stderr=True)
+console = Console(markup=False, emoji=False, highlight=False)
+_errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command line: a MlclipError becomes one line and exit code 1, or a traceback with `--debug`."""
+    """Run a command line: a MlclipError or OSError becomes one line and exit code 1, or a traceback with `--debug`.
+
+    What is no UTF-8 in a file's name is printed as an escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments)
-    except MlclipError as error:
+    except (MlclipError, OSError) as error:
         if debug:
             traceback.print_exc()
-        _errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        _errors.print(Text("error:", "bold red"), message, soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         _errors.print("stopped; finished work is kept")
@@ -47,7 +58,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 def say(line: str) -> None:
     """Print a line as it is: neither coloured nor wrapped."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
 
 
 def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
@@ -59,11 +70,13 @@ def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
 
 
 def class_table(metrics: dict[str, Any]) -> Table:
-    """One row per class: images, threshold, precision, recall, F1, average precision."""
-    table = Table("label", "images", "threshold", "precision", "recall", "F1", "AP")
+    """One row per class: images, threshold, precision, recall, specificity, F1, F2, average precision, ROC AUC."""
+    titles = ("images", "threshold", "P", "R", "spec.", "F1", "F2", "AP", "AUC")
+    table = Table("label", *titles, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    keys = ("threshold", "precision", "recall", "specificity", "f1", "f2", "average_precision", "roc_auc")
     for row in metrics["per_class"]:
-        figures = (row[key] for key in ("threshold", "precision", "recall", "f1", "average_precision"))
-        table.add_row(escape(row["label"]), str(row["positives"]), *map(_figure, figures))
+        figures = (row[key] for key in keys)
+        table.add_row(row["label"], str(row["positives"]), *map(_figure, figures))
     return table
 
 
@@ -81,6 +94,12 @@ _FIGURES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "recall macro": lambda m: m["macro"]["recall"],
     "F1 macro": lambda m: m["macro"]["f1"],
     "F2 macro": lambda m: m["macro"]["f2"],
+    "precision weighted": lambda m: m["weighted"]["precision"],
+    "recall weighted": lambda m: m["weighted"]["recall"],
+    "F1 weighted": lambda m: m["weighted"]["f1"],
+    "F2 weighted": lambda m: m["weighted"]["f2"],
+    "specificity micro": lambda m: m["micro"]["specificity"],
+    "specificity macro": lambda m: m["macro"]["specificity"],
     "P@1": lambda m: m["precision_at"].get("1"),
     "nDCG@5": lambda m: m["ndcg_at"].get("5"),
     "ROC AUC micro": lambda m: m["roc_auc_micro"],

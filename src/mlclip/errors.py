@@ -8,6 +8,7 @@
     ├── CacheError          a features cache is broken, incomplete or belongs to something else
     ├── CheckpointError     a run folder cannot be read or written
     ├── TrainError          training or tuning cannot start or has failed
+    ├── OutputError         a file or folder cannot be written, or is an input
     ├── ExportError         a model cannot be exported, or its export disagrees with torch
     └── ResultsError        a folder of measured results cannot be used or holds something else
 
@@ -40,6 +41,10 @@ class CheckpointError(MlclipError):
 
 class TrainError(MlclipError):
     """Training or tuning cannot start or has failed."""
+
+
+class OutputError(MlclipError):
+    """A file or folder cannot be written, or is an input."""
 
 
 class ExportError(MlclipError):

@@ -1,8 +1,8 @@
 """Measures of multi-label classification, over all pairs and per class.
 
 Micro averages count every pair of image and class equally; macro averages are means of the classes' own figures, over
-classes with at least one true image (the others are counted in `classes_without_positives`). The precision of an empty
-selection is 0. Average precision and nDCG are scikit-learn's.
+classes with at least one true image (the others are counted in `classes_without_positives`), and weighted averages too,
+weighted by true images. The precision of an empty selection is 0. Average precision and nDCG are scikit-learn's.
 
 Precision and F2 depend on how common labels are, so `prevalence` stands beside them.
 """
@@ -27,12 +27,13 @@ Scores = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Average:
-    """Precision, recall, F1 and F2 of one way to average; all in [0, 1]."""
+    """Precision, recall, F1, F2 and specificity (recall of what is false) of one way to average; all in [0, 1]."""
 
     precision: float
     recall: float
     f1: float
     f2: float
+    specificity: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class ClassMetrics:
     recall: float
     f1: float
     f2: float
+    specificity: float
     average_precision: float | None
     roc_auc: float | None
 
@@ -78,6 +80,7 @@ class Metrics:
     prevalence: float
     micro: Average
     macro: Average
+    weighted: Average
     mean_average_precision: float | None
     precision_at: dict[int, float]
     ndcg_at: dict[int, float]
@@ -120,10 +123,11 @@ def evaluate(
     truth, values, limits, names = _checked(targets, scores, thresholds, classes)
     selected = select(values, limits)
     present = truth.any(axis=0)
-    precision, recall, f1, f2 = _rates(truth, selected, axis=0)
+    rates = _rates(truth, selected, axis=0)
     average_precision = _average_precision(truth, values)
     roc_auc = _roc_auc(truth, values)
-    columns = (limits, truth.sum(axis=0), selected.sum(axis=0), truth.mean(axis=0), precision, recall, f1, f2)
+    positives = truth.sum(axis=0)
+    columns = (limits, positives, selected.sum(axis=0), truth.mean(axis=0), *rates)
     rows = zip(names, *(column.tolist() for column in columns), average_precision, roc_auc, strict=True)
     return Metrics(
         images=truth.shape[0],
@@ -131,7 +135,8 @@ def evaluate(
         classes_without_positives=int((~present).sum()),
         prevalence=float(truth.mean()),
         micro=Average(*(float(rate) for rate in _rates(truth, selected, axis=None))),
-        macro=Average(*(_macro(rate, present) for rate in (precision, recall, f1, f2))),
+        macro=Average(*(_macro(rate, present) for rate in rates)),
+        weighted=Average(*(float(rate @ positives / max(positives.sum(), 1)) for rate in rates)),
         mean_average_precision=_mean(average_precision),
         precision_at=_precision_at(truth, values, ks),
         ndcg_at=_ndcg_at(truth, values, ks),
@@ -153,8 +158,8 @@ def mean_average_precision(targets: npt.NDArray[np.generic], scores: Scores) -> 
     return _mean(_average_precision(truth, values))
 
 
-def _rates(truth: Bools, selected: Bools, axis: int | None) -> tuple[Floats, Floats, Floats, Floats]:
-    """Precision, recall, F1, F2 from counts; 0 / 0 is 0."""
+def _rates(truth: Bools, selected: Bools, axis: int | None) -> tuple[Floats, ...]:
+    """Precision, recall, F1, F2, specificity from counts; 0 / 0 is 0."""
     hits = np.sum(truth & selected, axis=axis, dtype=np.float64)
     chosen = np.sum(selected, axis=axis, dtype=np.float64)
     positives = np.sum(truth, axis=axis, dtype=np.float64)
@@ -163,6 +168,7 @@ def _rates(truth: Bools, selected: Bools, axis: int | None) -> tuple[Floats, Flo
         _ratio(hits, positives),
         _ratio(2 * hits, positives + chosen),
         _ratio(5 * hits, 4 * positives + chosen),
+        _ratio(np.sum(~truth & ~selected, axis=axis, dtype=np.float64), np.sum(~truth, axis=axis, dtype=np.float64)),
     )
 
 

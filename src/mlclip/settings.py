@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from mlclip.losses import LOSSES
-from mlclip.thresholds import Mode
+from mlclip.errors import TrainError
+from mlclip.thresholds import MODES, Mode
 
 Optimizer = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine"]
+Keep = Literal["best", "last"]
+_FOCUS = ("gamma_neg", "gamma_pos", "shift")
+LOSS_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "bce": (),
+    "focal": ("gamma",),
+    "asl": (*_FOCUS, "detach_focus"),
+    "apl": (*_FOCUS, "alpha1", "alpha2", "beta1", "detach_focus"),
+}
+"""The losses of `mlclip.losses`, which takes torch to import, and their parameters."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +31,12 @@ class TrainConfig:
 
     Attributes:
         epochs: maximum number of passes; 0 means no gradient steps, for heads that need none.
-        patience: epochs without a better validation mAP after which to stop; the best epoch's weights are kept.
+        patience: epochs without a better validation mAP after which to stop, where the best epoch is kept.
         weight_decay: the optimiser's L2 penalty.
         optimizer: `adam`, or `sgd` with `momentum`.
         schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
-        loss: a name in `LOSSES`, called with `loss_options`; heads with a loss of their own ignore both.
+        keep: the weights of the epoch that is `best` on validation, or of the `last`, after all `epochs`.
+        loss: a name in `LOSS_OPTIONS`, called with `loss_options`; heads with a loss of their own ignore both.
         alignment_weight: weight of the alignment loss, for heads with a decoder; 0 means none.
         seed: seeds initial weights, order and dropout.
     """
@@ -36,21 +49,52 @@ class TrainConfig:
     optimizer: Optimizer = "adam"
     momentum: float = 0.0
     schedule: Schedule = "constant"
+    keep: Keep = "best"
     loss: str = "bce"
     loss_options: dict[str, Any] = field(default_factory=dict)
     alignment_weight: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("loss", self.loss, tuple(LOSSES)),
-            ("optimizer", self.optimizer, get_args(Optimizer)),
-            ("schedule", self.schedule, get_args(Schedule)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
-        if min(self.patience, self.batch_size) < 1 or self.epochs < 0 or self.lr <= 0:
-            raise ValueError("patience and batch_size must be at least 1, epochs at least 0, and lr above 0")
+        """Refuse values that cannot work; raises TrainError."""
+        check_choice("loss", self.loss, LOSS_OPTIONS)
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
+        check_choice("schedule", self.schedule, get_args(Schedule))
+        check_choice("keep", self.keep, get_args(Keep))
+        check_seed(self.seed)
+        for name, least in (("epochs", 0), ("patience", 1), ("batch_size", 1)):
+            check_number(name, getattr(self, name), least, whole=True)
+        for name in ("weight_decay", "momentum", "alignment_weight"):
+            check_number(name, getattr(self, name), 0)
+        check_number("lr", self.lr, 0, above=True)
+        for name, value in self.loss_options.items():
+            if name not in LOSS_OPTIONS[self.loss]:
+                its = ", ".join(LOSS_OPTIONS[self.loss]) or "none"
+                raise TrainError(f"the loss {self.loss} has no parameter {name!r}; its parameters: {its}")
+            check_number(f"{name} of the loss", value)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what numpy cannot seed; raises TrainError."""
+    check_number("seed", seed, 0, whole=True)
+    if seed >= 2**32:
+        raise TrainError(f"seed is a whole number below {2**32:,}, not {seed}")
+
+
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """Refuse what is none of the allowed values; raises TrainError."""
+    if value not in tuple(allowed):
+        raise TrainError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+
+
+def check_number(
+    name: str, value: float, least: float = -math.inf, *, above: bool = False, whole: bool = False
+) -> None:
+    """Refuse what is no finite number, not at least (or `above`) `least`, or not `whole`; raises TrainError."""
+    right = isinstance(value, Integral if whole else Real) and math.isfinite(value)
+    if not right or value < least or (above and value == least):
+        bound = f" {'above' if above else 'of at least'} {least}" if math.isfinite(least) else ""
+        raise TrainError(f"{name} is a {'whole' if whole else 'finite'} number{bound}, not {value!r}")
 
 
 UNTRAINED = TrainConfig(epochs=0)
@@ -65,6 +109,12 @@ class ThresholdConfig:
     beta: float = 1.0
     shrink: float = 10.0
 
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work; raises TrainError."""
+        check_choice("thresholds", self.mode, MODES)
+        check_number("beta", self.beta, 0, above=True)
+        check_number("shrink", self.shrink, 0)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -77,3 +127,11 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     training: TrainConfig | None = None
     thresholds: ThresholdConfig = ThresholdConfig()
+
+
+def json_or_text(text: str) -> Any:
+    """The value of a setting as people type it: JSON if it is valid, otherwise the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -3,12 +3,12 @@ import pytest
 from mlclip_bench.heads.comparison import (
     Comparison,
     compare_methods,
-    f1_micro,
+    f_micro,
     intervals,
     mean_average_precision,
 )
 from mlclip_bench.heads.results import TestScores
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, fbeta_score
 
 
 def drawn(rng, images=40, classes=5, decimals=1):
@@ -52,7 +52,8 @@ def test_blocks_of_positives_change_nothing(monkeypatch):
     np.testing.assert_allclose(mean_average_precision(targets, outcome, weights), whole, rtol=1e-6)
 
 
-def test_weighted_f1_is_scikit_learns_of_the_pictures_drawn_one_by_one():
+@pytest.mark.parametrize("beta", [1, 2])
+def test_weighted_f_beta_is_scikit_learns_of_the_pictures_drawn_one_by_one(beta):
     rng = np.random.default_rng(2)
     targets, outcome = drawn(rng)
     weights = np.stack([np.bincount(rng.integers(40, size=40), minlength=40) for _ in range(10)])
@@ -60,11 +61,12 @@ def test_weighted_f1_is_scikit_learns_of_the_pictures_drawn_one_by_one():
     for row in weights:
         pictures = np.repeat(np.arange(40), row)
         selected = outcome.scores[pictures] >= outcome.thresholds
-        expected.append(f1_score(targets[pictures], selected, average="micro"))
-    np.testing.assert_allclose(f1_micro(targets, outcome, weights.astype(np.float32)), expected, atol=1e-12)
+        expected.append(fbeta_score(targets[pictures], selected, beta=beta, average="micro"))
+    measured = f_micro(targets, outcome, weights.astype(np.float32), beta)
+    np.testing.assert_allclose(measured, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("figure", [mean_average_precision, f1_micro])
+@pytest.mark.parametrize("figure", [mean_average_precision, f_micro])
 def test_identical_methods_cannot_be_told_apart(figure):
     targets, outcome = drawn(np.random.default_rng(3))
     compared = compare_methods(targets, {"one": [outcome], "other": [outcome]}, figure, resamples=200)

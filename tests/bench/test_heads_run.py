@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,12 @@ from mlclip_bench.cli import app
 from mlclip_bench.heads import floors
 from mlclip_bench.heads.derive import derive
 from mlclip_bench.heads.figures import draw_figures
-from mlclip_bench.heads.report import write_report
+from mlclip_bench.heads.metrics import cell
+from mlclip_bench.heads.report import report, write_report
 from mlclip_bench.heads.results import Results
 from mlclip_bench.heads.run import measure_missing, missing, plan, setting_of
 from mlclip_bench.heads.studies import STUDIES, few_shot, variants_of
+from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
@@ -237,6 +240,30 @@ def test_fusion_is_also_asked_without_the_texts_that_it_learned_from(results, da
     assert read["val"] == unread["val"], "both were trained and tuned alike"
     assert read["test"]["mean_average_precision"] != unread["test"]["mean_average_precision"]
     assert missing(plan(variants, seeds=1), results.lines()) == []
+
+
+def test_recipes_are_measured_by_their_documents_protocols(results, dataset, store):
+    chosen = ("000-sigmoid", "000-powerset", "002-neighbors", "002-knn1")
+    variants = {name: STUDIES["recipes"][name] for name in chosen}
+    variants["000-sigmoid"] = replace(variants["000-sigmoid"], training=QUICK)
+    setting = setting_of("recipes", dataset, store, [], None)
+    lines = {line["variant"]: line for line in measure_missing(plan(variants, 1), results, dataset, store, setting)}
+    assert {name for name, line in lines.items() if "rules" in line} == {"000-sigmoid", "000-powerset"}
+    sigmoid = lines["000-sigmoid"]
+    scores, targets = results.scores(sigmoid).scores, results.targets()
+    half, whole, own = sigmoid["rules"].values()
+    assert half["micro"]["f1"] == pytest.approx(f1_score(targets, scores >= 0.5, average="micro", zero_division=0))
+    assert own["macro"] == sigmoid["test"]["macro"] and whole["micro"] != own["micro"] != half["micro"]
+    derived = derive(results)
+    assert "f2_micro" in derived.comparisons[None]
+    text = report(derived, "own")
+    for name, there in (("002-neighbors", "56.8"), ("002-knn1", "45.8")):
+        f2 = cell("F2 micro", [lines[name]["test"]["micro"]["f2"]])
+        assert re.search(rf"\| (● )?{name} \| {there} \| {f2} \|", text), text
+    rates = " / ".join(f"{100 * half['micro'][rate]:.1f}" for rate in ("precision", "recall", "f1"))
+    ranks = cell("mAP", [sigmoid["test"]["mean_average_precision"]])
+    assert f"| 000-sigmoid | 49.3 / 27.6 / 35.1 | {ranks} | {rates} |" in text
+    assert "Document 002 has one threshold" in text
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def write(tmp_path):
     def make(name, *, factor=1.0, slope=0.5, batch=8, **beyond):
         results, noise = Results(tmp_path / name), np.random.default_rng(len(name))
         cases = {str(n): f"head-n{n}" for n in SIZES}
-        series = [{"title": "head", "claim": 1.0, "cases": cases}]
+        series = [{"title": "head", "cases": cases}]
         results.start({"batches": [batch], "series": series}, {}, resume=False)
         for number in range(1, 13):
             for n in SIZES:

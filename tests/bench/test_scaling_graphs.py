@@ -7,7 +7,7 @@ import pytest
 import torch
 from mlclip_bench.scaling import graphs
 from mlclip_bench.scaling.build import build, estimate, example, shapes_of
-from mlclip_bench.scaling.cases import CLAIMED_SETS, ENCODER, HEADS_BY_DEFAULT, SELF_ATTENTION, Case, plan
+from mlclip_bench.scaling.cases import CLAIMED_SETS, ENCODER, HEADS_BY_DEFAULT, SELF_ATTENTION, Case, claim, plan
 from mlclip_bench.scaling.label_sets import at_classes, count_sets, shipped_counts, widest
 from mlclip_bench.scaling.reference import SelfAttentionLayer
 from torch import nn
@@ -101,6 +101,21 @@ def test_every_other_head_has_a_place_in_a_plan(encoder):
         with torch.no_grad():
             found = head(*given)
         assert (found[0] if isinstance(found, tuple) else found).shape == (3, 6), one.title
+
+
+def test_only_what_the_study_claims_is_called_claimed():
+    heads = ("sigmoid", "mld", SELF_ATTENTION, "powerset", "knn1", "tip", "zeroshot")
+    series, _ = plan((8,), (4, None), heads, {8: 5}, 9)
+    assert {one.title: claim(one.title) for one in series} == {
+        "sigmoid": "O(N)",
+        "mld, K = 4": "O(K)",
+        "mld, K = N": "O(N)",
+        "decoder with self-attention, K = N": "O(N²)",
+        "powerset, label sets of real data": "O(N!) worst, O(N) best",
+        "knn1, 9 references": "",
+        "tip, 9 references": "",
+        "zeroshot": "",
+    }
 
 
 def test_label_sets_are_counted_over_the_most_frequent_labels(tmp_path):

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from google.protobuf import text_format
 from mlclip_client import Client
 from mlclip_client.errors import BadImage, ServerError, UnknownHead
 from mlclip_client.local.embedded import Embedded
-from mlclip_client.local.repository import Batcher, EnsemblePlan, Repository
+from mlclip_client.local.repository import Batcher, EnsemblePlan, Repository, providers
 from mlclip_client.pixels import to_pixels
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -239,7 +240,8 @@ def test_what_is_no_repository_is_said(run, copy, folder, tmp_path, monkeypatch)
     result = run("classify", folder, "--embedded", tmp_path)
     assert (result.exit_code, result.stderr) == (
         1,
-        "error: models run in this process with onnxruntime, which is missing: pip install 'mlclip-client[embedded]'\n",
+        "error: models run in this process with onnxruntime, which is missing: pip install 'mlclip-client[embedded]', "
+        "or [gpu] with an NVIDIA GPU\n",
     )
 
 
@@ -249,3 +251,15 @@ def test_unknown_heads_are_said_as_by_a_client(tiny):
     assert (
         Client.__init__.__kwdefaults__.keys() - {"timeout", "retry_seconds"} < Embedded.__init__.__kwdefaults__.keys()
     )
+
+
+def test_models_run_on_cuda_where_the_installed_package_has_it(tiny):
+    loaded = []
+    package = SimpleNamespace(
+        get_available_providers=lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+        preload_dlls=lambda: loaded.append("cuda"),
+    )
+    assert providers(package) == ["CUDAExecutionProvider", "CPUExecutionProvider"] and loaded == ["cuda"]
+    repository = Repository(tiny.root)
+    model = next(name for name in repository.configs if name.startswith("encoder"))
+    assert repository._session(model).get_providers() == ["CPUExecutionProvider"], "this is onnxruntime without CUDA"

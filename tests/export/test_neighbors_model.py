@@ -22,7 +22,8 @@ def queries(seed, count):
 
 @pytest.fixture(scope="module", params=["hnsw", "ivf"])
 def head(request):
-    head = NeighborSearch(N, D, index=request.param, max_neighbors=K, temperature=8.0, max_difference=1.0)
+    head = NeighborSearch(N, D, index=request.param, max_neighbors=K, temperature=8.0, max_difference=1.0,
+                          stop_weight=0.9)  # fmt: skip
     head.probes = torch.nn.functional.normalize(torch.from_numpy(queries(2, 50)))
     targets = torch.from_numpy((np.random.default_rng(3).random((R, N)) < 0.3).astype(np.uint8))
     features = torch.nn.functional.normalize(torch.from_numpy(queries(1, R)))
@@ -44,7 +45,7 @@ def model(head, threads, tmp_path, monkeypatch):
     (tmp_path / "index.faiss").write_bytes(head.index_data.numpy().tobytes())
     np.save(tmp_path / "labels.npy", head.labels.numpy())
     parameters = {name: {"string_value": str(head.config[name])}
-                  for name in ("temperature", "max_difference", "max_neighbors")}  # fmt: skip
+                  for name in ("temperature", "max_difference", "max_neighbors", "stop_weight")}  # fmt: skip
     served = TritonPythonModel()
     served.initialize({"model_config": json.dumps({"parameters": parameters})})
     return served
@@ -65,7 +66,7 @@ def test_answers_are_those_of_the_head(model, head):
 
 def test_only_the_model_in_triton_sets_the_threads_of_its_process(model, threads, tmp_path):
     assert threads == [1]
-    open_search(tmp_path, {"temperature": "8", "max_difference": "1", "max_neighbors": "12"})
+    open_search(tmp_path, {"temperature": "8", "max_difference": "1", "max_neighbors": "12", "stop_weight": "1"})
     assert threads == [1], "the export opens a search, too, and goes on"
 
 
@@ -77,7 +78,7 @@ def test_only_neighbours_within_the_difference_count_ties_by_lowest_number():
 
     similarity, number = nearest(Index(), np.full((1, 4), 3, np.float32), 5)
     assert number.tolist() == [[3, 9, 2, 4, 0]]
-    weight = neighbor_weights(similarity, 8.0, 2.0)
+    weight = neighbor_weights(similarity, 8.0, 2.0, 1.0)
     shares = np.exp([0, 0, -2.0]) / np.exp([0, 0, -2.0]).sum()
     np.testing.assert_allclose(weight, [[*shares, 0, 0]], atol=1e-7)
     labels = np.zeros((10, 2), np.uint8)

@@ -1,6 +1,9 @@
 """What the library's tests share: pictures on disk, their data set, and comparisons of heads with graphs and runs."""
 
+import os
+import resource
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime
@@ -37,6 +40,46 @@ def counted(encoder, monkeypatch):
     monkeypatch.setattr(Encoder, "forward", lambda self, pixels: images.append(len(pixels)) or forward(self, pixels))
     monkeypatch.setattr(Encoder, "encode_text", lambda self, given: texts.extend(given) or encode(self, given))
     return encoder, images, texts
+
+
+@pytest.fixture
+def full_disk():
+    """In the block, no file can grow beyond some bytes, as on a disk that is full."""
+
+    @contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
+
+
+@pytest.fixture
+def unprivileged(tmp_path):
+    """In the block, the process has no more rights than any user; `tmp_path` can be reached by all."""
+    opened = []
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        opened.append((folder, folder.stat().st_mode))
+        folder.chmod(0o755)
+
+    @contextmanager
+    def drop():
+        if os.geteuid():
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    yield drop
+    for folder, mode in opened:
+        folder.chmod(mode)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mlclip.audit.doubts import MISSING, WRONG, by_label, find_doubts
 from mlclip.audit.folds import Opinions, assign_folds, calibrated, opinions
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, read_dataset, write_manifest
-from mlclip.errors import DataError, TrainError
+from mlclip.errors import DataError, MlclipError, TrainError
 from mlclip.settings import Recipe, TrainConfig
 
 CLASSES = ("blue", "green", "red", "white")
@@ -103,7 +103,7 @@ def test_doubts_say_what_the_heads_say():
 def test_classes_that_all_or_no_image_has_do_not_disturb():
     random = np.random.default_rng(1)
     targets = (random.random((60, 4)) < 0.3).astype(np.uint8)
-    targets[:, 1], targets[:, 2], targets[5] = 0, 1, 0
+    targets[5], targets[:, 1], targets[:, 2] = 0, 0, 1
     probabilities = random.uniform(0.01, 0.99, (1, 60, 4))
     doubts = find_doubts(targets, Opinions(probabilities, probabilities > 0.5))
     assert {doubt.label for doubt in doubts} >= {0, 3}
@@ -189,6 +189,9 @@ def test_without_cleanlab_the_pip_command_is_named_before_anything_is_trained(da
 def test_too_few_images_or_folds_are_refused(dataset, encoder, cache):
     with pytest.raises(TrainError, match="at least 3 folds"):
         audit(dataset, encoder, cache, HEADS, folds=2)
+    same = replace(dataset, items=tuple(replace(item, labels=CLASSES) for item in dataset.items))
+    with pytest.raises(DataError, match="has no image without a label"):
+        audit(same, encoder, cache, HEADS[1:])
     with pytest.raises(DataError, match="too few images for 7 folds: 6 in 6 groups"):
         audit(replace(dataset, items=dataset.items[:6]), encoder, cache, HEADS, folds=7)
 
@@ -206,6 +209,6 @@ def test_the_command_lists_and_applies(dataset, encoder_folder, tmp_path):
     result = CliRunner().invoke(app, [*command, *more], catch_exceptions=False)
     assert "1 labels added, 1 removed, 0 kept, 4 undecided" in result.output
     assert (read_dataset(str(tmp_path / "out.jsonl")).targets() != noisy.targets()).sum() == 2
-    for wrong, message in ((["--heads", "nose"], "unknown head nose"), (["--out", "audit.txt"], "audit.csv")):
-        with pytest.raises(TrainError, match=message):
+    for wrong, message in ((["--heads", "nose"], "unknown head 'nose'"), (["--out", "audit.txt"], "audit.csv")):
+        with pytest.raises(MlclipError, match=message):
             CliRunner().invoke(app, [*command, *wrong], catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""`mlclip data prepare|pairs|shots`: what a person types, what is written, what is asked."""
+"""`mlclip data prepare|pairs|shots|stats`: what a person types, what is written, what is asked."""
 
 import csv
 import json
@@ -127,3 +127,26 @@ def test_shots_keeps_few_training_images_a_class(manifest, run, tmp_path):
     assert few.split_counts["test"] == before.split_counts["test"]
     assert all(few.label_counts()[name] >= min(3, count) for name, count in before.label_counts().items())
     assert f"{len(few)} images: train" in result.output
+
+
+def test_stats_counts_labels_and_images(tmp_path, run):
+    rows = [("train", "a"), ("train", "ab"), ("val", "b"), ("test", "b"), ("test", ""), (None, "abc")]
+    lines = [{"path": f"{n}.png", "labels": list(labels)} | ({"split": split} if split else {})
+             for n, (split, labels) in enumerate(rows)]  # fmt: skip
+    (tmp_path / "few.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    result = run("stats", "--data", tmp_path / "few.jsonl", encoder=False)
+    assert result.exit_code == 0, result.output
+    told = [line.split() for line in result.output.splitlines()]
+    assert [line for line in told if line[:1] in (["label"], ["a"], ["b"], ["c"])] == [
+        ["label", "images", "train", "val", "test", "none"],
+        ["b", "4", "1", "1", "1", "1"],
+        ["a", "3", "2", "0", "0", "1"],
+        ["c", "1", "0", "0", "0", "1"],
+    ]
+    for words in (
+        "6 images: train 2, val 1, test 2, none 1",
+        "images per label: 1 to 4, mean 2.67, quartiles 2, 3, 3.5; labels on one image only: 1",
+        "labels per image: 1 to 3, mean 1.60, quartiles 1, 1, 2; images without a label: 1",
+        "images by the number of their labels: 3 with 1, 1 with 2, 1 with 3",
+    ):
+        assert words in result.output, words

@@ -1,13 +1,16 @@
 """Reading: every format gives the same items, and every broken line is named by its number."""
 
+import csv
+import io
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclip.data import read_dataset, scan, write_manifest
+from mlclip.data import Report, read_dataset, scan, write_manifest
 from mlclip.errors import DataError
 
 
@@ -137,15 +140,65 @@ def test_every_broken_jsonl_line_is_named(tmp_path):
         '{"path": "a\\u0000.jpg", "labels": ["cat"]}',
         '{"path": "a.jpg", "labels": ["two\\u2028lines"]}',
         '{"path": "z.jpg", "labels": ["cat"], "group": 12}',
+        '{"path": "y.jpg", "labels": ["cat"], "labels": ["dog"]}',
+        '{"path": "y.jpg", "labels": ["cat"], "more": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"path": "y.jpg", "labels": ["cat"], "Path": "z.jpg"}',
     ]
     path.write_text("\n".join(lines))
     dataset, problems = scan(path)
     assert [item.group for item in dataset.items] == [None, "12"]
     found = broken(problems)
-    assert [int(line) for line, _ in found] == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert [int(line) for line, _ in found] == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16]
     expected = ["not JSON", "not a JSON object", "no path", "no labels", "a string, not 3", "list of strings"]
     expected += ["path must be a string", "valid text", "valid text", "line break"]
+    expected += ["two keys are called 'labels'", "nested too deeply", "two columns are called 'path'"]
     assert all(part in message for part, (_, message) in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("['cat', \"dog's\"]", ("cat", "dog's")),
+        ('["cat", "d\\u00f6g"]', ("cat", "dög")),
+        ("('cat',)", ("cat",)),
+        ("{'cat', 'dog'}", ("cat", "dog")),
+        ("[]", ()),
+        ("[misc]", ("[misc]",)),
+        ("[misc]|(cat)", ("[misc]", "(cat)")),
+        ("['cat' 'dog']", "printed list"),
+        ("[cat, dog]", "printed list"),
+        ("['cat', 1]", "printed list"),
+    ],
+)
+def test_a_list_that_a_program_printed_is_read_or_refused(tmp_path, labels, expected):
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "labels"], ["a.jpg", labels]])
+    dataset, problems = scan(tmp_path / "m.csv")
+    if isinstance(expected, str):
+        assert expected in problems[0].message and not dataset.items
+    else:
+        assert dataset.items[0].labels == expected and not problems
+
+
+def test_a_labels_file_in_long_form_gives_each_image_all_its_labels(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("path,label,split\na.jpg,cat,train\nb.jpg,cat,val\na.jpg,dog,train\nb.jpg,dog,test\nc.jpg,,\n")
+    dataset = read_dataset(path)
+    assert [(item.path.name, item.labels, item.split) for item in dataset.items] == [
+        ("a.jpg", ("cat", "dog"), "train"),
+        ("b.jpg", ("cat",), "val"),
+        ("b.jpg", ("dog",), "test"),
+        ("c.jpg", (), None),
+    ]
+
+
+def test_names_that_are_no_utf8_are_written_and_read(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "labels.csv").write_text("path,labels\na.jpg,cat\n")
+    write_manifest(read_dataset(folder), tmp_path / "m.jsonl")
+    assert '"path": "caf\\udce9/a.jpg"' in (tmp_path / "m.jsonl").read_text()
+    assert read_dataset(tmp_path / "m.jsonl").items[0].path == folder / "a.jpg"
 
 
 def test_parquet_rows_count_from_one(tmp_path):
@@ -154,6 +207,12 @@ def test_parquet_rows_count_from_one(tmp_path):
     dataset, problems = scan(path)
     assert dataset.items[0].labels == ("x", "y")
     assert [line for line, _ in broken(problems)] == ["2", "3"]
+
+
+def two_columns():
+    table, file = pa.table([["a.jpg"], ["cat"], ["dog"]], names=["path", "labels", "labels"]), io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +225,11 @@ def test_parquet_rows_count_from_one(tmp_path):
         ("m.parquet", b"not parquet", "not a Parquet file"),
         ("m.txt", b"a.jpg cat", "a manifest ends in .csv, .tsv, .jsonl"),
         ("m.jsonl", b"\n", "there is no image in it"),
+        ("m.csv", b"path,labels,Labels\na.jpg,cat,dog\n", "m.csv:? two columns are called 'labels'"),
+        ("m.parquet", two_columns(), "m.parquet: two columns are called 'labels'"),
         ("m.json", b"{", "not JSON"),
+        ("m.json", b"[" * 100_000, "nested too deeply"),
+        ("m.json", b'{"images": [{"id": 1, "id": 2}]}', "two keys are called 'id'"),
         ("m.json", b"[]", "no list 'images'"),
         ("m.json", b'{"images": [{"id": 1}], "annotations": [], "categories": []}', r"\[0\] must hold id and file"),
     ],
@@ -191,11 +254,12 @@ def make_folder(folder):
 
 def test_a_folder_takes_the_labels_file_it_holds_and_names_unlisted_images(tmp_path):
     make_folder(tmp_path)
-    (tmp_path / "labels.csv").write_text("file,label\na.jpg,cat\nc.jpg,cat|dog\n")
+    (tmp_path / "labels.csv").write_text("file,label,split\na.jpg,cat,\nc.jpg,cat,never\n")
     dataset, problems = scan(tmp_path)
-    assert [item.path for item in dataset.items] == [tmp_path / "a.jpg", tmp_path / "c.jpg"]
-    (only,) = problems
-    assert (only.where, only.severity) == (str(tmp_path / "sub" / "b.PNG"), "warning")
+    assert [item.path for item in dataset.items] == [tmp_path / "a.jpg"]
+    refused, unlisted = problems
+    assert refused.where.endswith("labels.csv:3") and refused.severity == "error", "and it is not unlisted, too"
+    assert (unlisted.where, unlisted.severity) == (str(tmp_path / "sub" / "b.PNG"), "warning")
 
 
 def test_a_folder_and_a_labels_file_elsewhere_even_without_a_header(tmp_path):
@@ -316,15 +380,17 @@ def test_coco_train_and_val_go_in_together(tmp_path):
 def test_coco_entries_that_point_nowhere_are_named(tmp_path):
     path, content = coco(tmp_path)
     content["annotations"] += [{"id": 7, "image_id": 1, "category_id": 1}, {"id": 8, "image_id": 9, "category_id": 2}]
-    content["images"].append({"id": 9, "file_name": "again.jpg"})
+    content["images"] += [{"id": 5, "file_name": "again.jpg"}, {"id": 6, "file_name": "nul\0.jpg"}]
     path.write_text(json.dumps(content))
     dataset, problems = scan(path)
-    assert len(dataset) == 3
     assert [str(problem) for problem in problems] == [
         f"{path}: annotation 7: error: there is no image 1",
-        f"{path}: annotation 8: error: there is no category 2",
-        f"{path}: images[3]: error: a second image 9: left out",
+        f"{path}: image 9: error: annotation 8: there is no category 2",
+        f"{path}: image 5: error: images[3] has the same id: give each its own",
+        f"{path}: image 6: error: 'nul\\x00.jpg' is not valid text: remove the characters shown as \\",
     ]
+    kept = Report(tuple(problems), dataset).accepted
+    assert [item.path.name for item in kept.items] == ["four.jpg"], "those with a label that is lost are out"
 
 
 def test_two_coco_categories_of_one_name_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def messy(tmp_path):
         "a.png,cat,train\n"  # 2
         "b.png,cat|unicorn,train\n"  # 3 unknown label
         "gone.png,cat,train\n"  # 4 missing
-        "sub/../a.png,dog,train\n"  # 5 the same path
+        "sub/../a.png,cat,train\n"  # 5 the same path
         "copy_of_a.png,cat,test\n"  # 6 same bytes, another split
         "text.png,cat,train\n"  # 7
         "cut.png,cat,train\n"  # 8
@@ -86,6 +87,24 @@ def test_a_file_changed_since_its_hash_was_noted_is_a_warning_and_hashed_anew(tm
     (problem,) = report.problems
     assert problem.severity == "warning" and "changed" in problem.message
     assert report.checked.items[0].sha256 != "00"
+
+
+@pytest.mark.parametrize(("labels", "refused"), [("cat|dog", [3]), ("cat", [2, 3])])
+def test_an_image_given_twice_with_other_labels_is_refused_as_a_whole(tmp_path, labels, refused):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (tmp_path / "m.csv").write_text(f"path,labels,group\na.png,cat|dog,1\na.png,{labels},2\n")
+    report = validate(scan(tmp_path / "m.csv")[0])
+    assert [int(problem.where.rpartition(":")[2]) for problem in report.errors] == sorted(refused, reverse=True)
+    assert len(report.accepted) == 2 - len(refused)
+
+
+def test_a_pipe_is_no_picture_and_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "labels.csv")
+    problem = validate(Dataset((Item(tmp_path / "a.png", ("cat",)),), ("cat",))).errors[0]
+    assert "cannot be read: a pipe or a device, not a file" in problem.message
+    with pytest.raises(DataError, match="labels.csv: cannot be read: a pipe or a device"):
+        scan(tmp_path, labels=tmp_path / "labels.csv")
 
 
 def test_items_without_a_place_are_named_by_their_path(tmp_path):

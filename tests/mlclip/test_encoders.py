@@ -9,7 +9,8 @@ from mlclip_client.pixels import PixelSpec
 from safetensors.torch import load_file, save_file
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
-from mlclip.encoders.clip import DEFAULT_ENCODER, load_encoder
+from mlclip.encoders import DEFAULT_ENCODER
+from mlclip.encoders.clip import load_encoder
 from mlclip.encoders.features import TEXT_KINDS, Features, Rows
 from mlclip.errors import CheckpointError, EncoderError
 from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head

@@ -70,7 +70,7 @@ def test_changed_preprocessing_has_a_cache_of_its_own(encoder, encoder_folder, p
 
 @pytest.mark.parametrize(
     ("file", "cut", "again"),
-    [("keys", 1, 1), ("keys", 40, 1), ("keys", 96, 2), ("keys", 293, 5), ("f32", 10, 1)],
+    [("keys", 1, 1), ("keys", 40, 1), ("keys", 96, 2), ("keys", 329, 5), ("f32", 10, 1)],
 )
 def test_a_killed_writer_is_resumed(counted, pictures, tmp_path, file, cut, again):
     """Killed between writing rows and keys, or in the middle of either: whole pairs are kept, the rest done again."""
@@ -83,6 +83,31 @@ def test_a_killed_writer_is_resumed(counted, pictures, tmp_path, file, cut, agai
     rows = FeatureCache(encoder, tmp_path).rows(paths)
     assert sum(seen) == again and len(rows.store) == 12
     np.testing.assert_allclose(rows[:], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lambda rows, keys: rows.unlink(), 12),
+        (lambda rows, keys: keys.unlink(), 12),
+        (lambda rows, keys: rows.write_bytes(rows.read_bytes()[: len(rows.read_bytes()) // 2]), 6),
+        (lambda rows, keys: rows.write_bytes(bytes(len(rows.read_bytes()))), 12),
+        (lambda rows, keys: keys.write_bytes(b"".join(reversed(keys.read_bytes().splitlines(keepends=True)))), 12),
+        (lambda rows, keys: keys.write_bytes(b"\n".join(line[:64] for line in keys.read_bytes().splitlines())), 12),
+    ],
+    ids=["no rows", "no keys", "half of the rows", "zeros for rows", "keys of another file", "keys without checksums"],
+)
+def test_files_of_a_cache_that_do_not_belong_together_are_computed_again(damage, again, counted, pictures, tmp_path):
+    encoder, seen, _ = counted
+    paths, others = pictures[0][:12], pictures[0][20:25]
+    cache = FeatureCache(encoder, tmp_path)
+    whole = cache.rows(paths)[:]
+    damage(cache.folder / "embedding.f32", cache.folder / "embedding.keys")
+    cache.rows(others)
+    seen.clear()
+    for _ in range(2):
+        np.testing.assert_allclose(FeatureCache(encoder, tmp_path).rows(paths)[:], whole, atol=1e-6)
+    assert sum(seen) == again
 
 
 def test_a_broken_image_is_named_and_the_rest_stays(counted, pictures, tmp_path):

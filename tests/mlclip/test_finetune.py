@@ -1,7 +1,9 @@
 """Fine-tuning both towers: what is trained, what a run folder then holds, and who reads it."""
 
+import copy
 import json
 import logging
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +13,10 @@ import torch
 
 from mlclip.checkpoint import load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
-from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.clip import Encoder, load_encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.encoders.folder import save_encoder
-from mlclip.errors import CheckpointError, TrainError
+from mlclip.errors import CheckpointError, EncoderError, TrainError
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.training.finetune import duration
 from mlclip.training.runs import evaluate_run, retune_run, train_run
@@ -90,7 +92,7 @@ def test_a_lost_encoder_is_named(run, tmp_path):
     with pytest.raises(CheckpointError, match="is not the one this head was trained on"):
         load_run(tmp_path / "run").encoder.load()
     weights.unlink()
-    with pytest.raises(CheckpointError, match=r"encoder.*train the head again or restore"):
+    with pytest.raises(EncoderError, match="run/encoder holds no weights"):
         load_run(tmp_path / "run").encoder.load()
 
 
@@ -111,6 +113,16 @@ def test_the_classifier_predicts_with_the_trained_encoder(pictures, encoder, cac
     expected = torch.from_numpy(own) @ classifier.run_.head.texts.T
     expected = expected * classifier.run_.head.log_scale.exp() + classifier.run_.head.bias
     np.testing.assert_allclose(scores, expected.sigmoid().numpy(), atol=1e-6)
+
+
+def test_a_checkpoint_trained_with_a_sigmoid_says_where_to_start(dataset, encoder, cache):
+    assert encoder.sigmoid_scale is None
+    model = copy.deepcopy(encoder.model)
+    model.logit_scale.data.fill_(math.log(20.0))
+    model.logit_bias = torch.nn.Parameter(torch.tensor(-6.0))
+    other = Encoder(model, name=encoder.name, pretrained=None, tag=encoder.tag)
+    head = train_run(dataset, other, cache, Recipe("siglip", {}, replace(QUICK, epochs=1, lr=1e-9))).head
+    assert (head.log_scale.exp().item(), head.bias.item()) == pytest.approx((20.0, -6.0), rel=1e-3)
 
 
 def test_classes_beyond_the_text_batch_are_sampled(dataset, encoder, cache):

@@ -17,6 +17,7 @@ SHAPES = FeatureShapes(embedding_width=8, token_count=5, token_width=16, text_to
         ("neighbors", {"max_neighbors": 2.5}, "whole number"),
         ("neighbors", {"temperature": -1}, "must not be below 0"),
         ("neighbors", {"max_difference": -0.1}, "must not be below 0"),
+        ("neighbors", {"stop_weight": 0.0}, "stop_weight must be above 0 and at most 1"),
         ("neighbors", {"index": "tree"}, "index must be one of hnsw, ivf, not 'tree'"),
         ("neighbornet", {"temperature": 0}, "temperature must be above 0 and finite"),
         ("neighbornet", {"temperature": math.inf}, "temperature must be above 0 and finite"),

@@ -24,18 +24,21 @@ def counted(truth, selected):
     precision = hits / sum(selected) if sum(selected) else 0.0
     recall = hits / sum(truth) if sum(truth) else 0.0
 
+    false = len(truth) - sum(truth)
+    wrong = sum(selected) - hits
+
     def f(beta):
         below = beta**2 * precision + recall
         return (1 + beta**2) * precision * recall / below if below else 0.0
 
-    return precision, recall, f(1), f(2)
+    return precision, recall, f(1), f(2), (false - wrong) / false if false else 0.0
 
 
 def own_average_precision(truth, scores):
     """Sum over distinct scores of precision times the step in recall."""
     total, recall = 0.0, 0.0
     for cut in sorted(set(scores), reverse=True):
-        precision, reached, _, _ = counted(list(truth), [score >= cut for score in scores])
+        precision, reached, *_ = counted(list(truth), [score >= cut for score in scores])
         total += precision * (reached - recall)
         recall = reached
     return total
@@ -51,7 +54,7 @@ def own_roc_auc(truth, scores):
 
 
 def rates(average):
-    return average.precision, average.recall, average.f1, average.f2
+    return average.precision, average.recall, average.f1, average.f2, average.specificity
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,6 +65,7 @@ def test_micro_and_macro_follow_the_formulas(seed):
     columns = [counted(list(targets[:, n]), list(selected[:, n])) for n in range(targets.shape[1])]
     assert rates(result.micro) == pytest.approx(counted(list(targets.ravel()), list(selected.ravel())))
     assert rates(result.macro) == pytest.approx(np.mean(columns, axis=0))
+    assert rates(result.weighted) == pytest.approx(np.average(columns, axis=0, weights=targets.sum(axis=0)))
     for entry, column in zip(result.per_class, columns, strict=True):
         assert rates(entry) == pytest.approx(column)
 
@@ -114,7 +118,7 @@ def test_a_class_without_positives_is_counted_and_left_out_of_macro_figures():
     result = evaluate(targets, scores)
     assert result.classes_without_positives == 1
     assert result.mean_average_precision == 1.0
-    assert rates(result.macro) == (1.0, 1.0, 1.0, 1.0)
+    assert rates(result.macro) == rates(result.weighted) == (1.0, 1.0, 1.0, 1.0, 1.0)
     assert result.micro.precision == pytest.approx(2 / 3)
     assert result.per_class[1].average_precision is None
     assert result.per_class[1].roc_auc is None
@@ -127,13 +131,13 @@ def test_all_true_or_all_false_gives_figures_or_none_without_a_warning(value, sh
     result = evaluate(np.full(shape, value), np.full(shape, 0.7))
     assert result.mean_average_precision == (1.0 if value else None)
     assert result.roc_auc_micro is None
-    assert rates(result.micro) == ((1.0, 1.0, 1.0, 1.0) if value else (0.0, 0.0, 0.0, 0.0))
+    assert rates(result.micro) == ((1.0, 1.0, 1.0, 1.0, 0.0) if value else (0.0,) * 5)
     json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_nothing_selected_has_precision_zero():
     targets, scores, _ = random_case(2)
-    assert rates(evaluate(targets, scores, 2.0).micro) == (0.0, 0.0, 0.0, 0.0)
+    assert rates(evaluate(targets, scores, 2.0).micro) == (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def test_the_threshold_selects_as_it_does_in_float32():

@@ -30,7 +30,7 @@ def prepared(kind=NeighborSearch, train=None, **options):
     return head.eval()
 
 
-def expected(train, queries, temperature=68.566, max_difference=5.2568, max_neighbors=36):
+def expected(train, queries, temperature=68.566, max_difference=5.2568, max_neighbors=36, stop_weight=1.0):
     """The same in float64, one image and one reference at a time: scores, indices, weights of those that count."""
     answers = []
     references = train.features[slice(None)][0].astype(np.float64)
@@ -44,10 +44,12 @@ def expected(train, queries, temperature=68.566, max_difference=5.2568, max_neig
         total = sum(np.exp(s - kept[0][0]) for s, _ in kept)
         scores, weights = np.zeros(N), []
         for s, r in kept:
+            if sum(weights) >= stop_weight - 1e-12 and stop_weight < 1:
+                break
             weights.append(np.exp(s - kept[0][0]) / total)
             for n in range(N):
                 scores[n] += weights[-1] * train.targets[r, n]
-        answers.append((scores, [r for _, r in kept], weights))
+        answers.append((scores, [r for _, r in kept][: len(weights)], weights))
     return answers
 
 
@@ -59,6 +61,7 @@ def expected(train, queries, temperature=68.566, max_difference=5.2568, max_neig
         {"temperature": 3.0, "max_difference": 8.0, "max_neighbors": 5},
         {"temperature": 0.0, "max_difference": 0.0, "max_neighbors": 7},
         {"max_neighbors": R + 50},
+        {"temperature": 10.0, "stop_weight": 0.7},
     ],
     ids=str,
 )
@@ -111,7 +114,7 @@ def test_the_onnx_graph_computes_what_torch_does_ties_included(graph_equals):
     train = examples(1, R)
     store = train.features.tables[0].store.copy()
     store[150:] = np.repeat(store[150::10], 10, axis=0)
-    head = prepared(train=examples_of(store, train.targets))
+    head = prepared(train=examples_of(store, train.targets), stop_weight=0.9)
     session = graph_equals(head, lambda n: [torch.from_numpy(np.concatenate([clustered(n, n), store[[222]]]))])
     _, index, _ = session.run(list(head.outputs), {"embedding": store[[222]]})
     assert index[0, 0] == 220, "the first of ten equal ones"

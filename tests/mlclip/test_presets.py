@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from mlclip.console import console
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS, FeatureShapes, build_head
 from mlclip.losses import LOSSES
-from mlclip.presets import RECIPES, find_recipe
+from mlclip.presets import DOCUMENTS, RECIPES, find_recipe
 from mlclip.settings import ThresholdConfig
 
 SHAPES = FeatureShapes(embedding_width=16, token_count=5, token_width=8, text_token_count=4, text_token_width=12)
@@ -51,8 +52,23 @@ def test_the_documents_numbers_stand_as_printed():
     coco, wide, text = (training(f"001-apl-{name}").loss_options for name in ("coco", "nuswide", "text"))
     assert (coco["alpha1"], coco["alpha2"], wide["alpha1"], text["alpha1"], text["gamma_neg"]) == (0, 3, 1.3, 2.5, 3)
     assert training("001-asl").loss_options == {"gamma_pos": 0, "gamma_neg": 4, "shift": 0.05}
+    assert training("001-asl-text").loss_options["gamma_neg"] == 3
+    named = ("gamma_pos", "gamma_neg", "alpha1", "beta1")
+    focus, docred, beta = (training(f"001-apl-{name}").loss_options for name in ("coco-focus", "docred", "text-beta"))
+    assert [focus.get(name) for name in named] == [1, 4, 2.5, None]
+    assert [docred.get(name) for name in named] == [1, 4, 1.4, None]
+    assert [beta.get(name) for name in named] == [0, 3, None, 1.4]
+    assert RECIPES["000-powerset"].recipe.options["decode"] == "winner"
+    assert "decode" not in RECIPES["000-powerset-marginals"].recipe.options
+    assert RECIPES["000-siglip"].command.endswith("000-siglip --encoder ViT-B-16-SigLIP --pretrained webli")
+    assert RECIPES["003-fusion-gmlp"].recipe.options["head"] == "gmlp"
     neighbors = RECIPES["002-neighbors"].recipe
-    assert neighbors.options == {"temperature": 68.566, "max_difference": 5.2568, "max_neighbors": 36}
+    assert neighbors.options == {
+        "temperature": 68.566,
+        "max_difference": 5.2568,
+        "max_neighbors": 36,
+        "stop_weight": 0.99,
+    }
 
 
 @pytest.mark.parametrize(
@@ -70,6 +86,12 @@ def test_table_4_4_of_document_002_stands_as_printed(name, prototypes, temperatu
     assert (recipe.options["prototypes"], recipe.options["temperature"]) == (prototypes, temperature)
     assert (training.lr, training.momentum, training.batch_size, training.epochs) == (lr, momentum, batch_size, epochs)
     assert (training.optimizer, training.schedule, recipe.options["fine_tune"]) == ("sgd", "cosine", True)
+    assert training.keep == "last", "no other epoch is mentioned"
+
+
+def test_many_prototypes_are_a_row_of_table_4_4():
+    options = RECIPES["002-neighbornet-kmeans-4241-untuned"].recipe.options
+    assert (options["prototypes"], options["temperature"], options["labels"]) == (4241, 102.13, "averaged")
 
 
 def test_document_002_has_one_threshold_of_the_best_f2():
@@ -87,6 +109,10 @@ def test_the_contexts_of_document_002_carry_their_weights_and_can_be_replaced():
         0,
     )
     assert len(weights) == 14
+    other = (RECIPES[f"002-zeroshot-{name}"].recipe.options for name in ("original", "automatic"))
+    original, automatic = (build_head("zeroshot", 20, SHAPES, **options).config for options in other)
+    assert len(original["contexts"]) == 28 and sum(original["weights"]) == pytest.approx(904.03)
+    assert automatic["weights"] == [0, 0, 0, 100, 100, 100, 0, 0, 0, 100, 100, 100, 0, 0]
     assert build_head("zeroshot", 20, SHAPES, **{**options, "contexts": ["one {}"]}).config["weights"] == [100]
 
 
@@ -100,3 +126,28 @@ def test_an_unknown_recipe_is_met_with_the_nearest():
         find_recipe("000-mdl")
     with pytest.raises(TrainError, match="`mlclip recipes` lists them"):
         find_recipe("zzz")
+
+
+@pytest.mark.parametrize("command", ["heads", "recipes"])
+def test_sources_settings_and_defaults_are_printed_for_all(command, mlclip):
+    for name in HEADS if command == "heads" else RECIPES:
+        code, told, _ = mlclip(command, name)
+        assert code == 0 and any(title in told for title in DOCUMENTS.values()), name
+        assert "raining:\n" in told and "  epochs  " in told, name
+    assert mlclip(command, "nothing")[0] == 1
+
+
+def test_a_head_tells_its_options_and_what_a_search_varies(mlclip):
+    told = mlclip("heads", "neighbors")[1]
+    assert "  max_neighbors  36\n" in told and "  temperature  1 to 200, logarithmic\n" in told
+    assert "  recall  " not in told, "nobody sets it"
+    assert "  scale  None\n" in mlclip("heads", "sigmoid")[1], "as its docstring explains, not what follows from it"
+    assert "    a photo of a {}\n" in mlclip("heads", "zeroshot")[1]
+
+
+def test_the_list_of_recipes_fits_a_narrow_terminal(mlclip, monkeypatch):
+    monkeypatch.setattr(console, "width", 80)
+    lines = mlclip("recipes")[1].splitlines()
+    rows = [line.split() for line in lines]
+    for name, recipe in RECIPES.items():
+        assert [name, recipe.recipe.head, *recipe.section.split()] in rows, "wrapped"

@@ -49,6 +49,14 @@ def test_without_numbers_of_its_own_the_start_is_the_papers():
     assert SiglipHead(2, 4, scale=3.0, bias=0.5).bias.item() == 0.5
 
 
+def test_training_starts_from_the_checkpoints_scale_and_bias_unless_they_are_given():
+    logits, targets = unit_rows(6, 1, 2), np.eye(2, dtype=np.uint8)[[0, 1, 0, 1, 0, 1]]
+    for options, expected in (({}, (90.0, -12.0)), ({"scale": 3.0}, (3.0, -10.0))):
+        head = SiglipHead(2, 4, **options)
+        head.calibrate(logits, targets, (90.0, -12.0))
+        assert (head.log_scale.exp().item(), head.bias.item()) == pytest.approx(expected)
+
+
 def test_prepare_keeps_the_texts_of_the_labels(encoder):
     head = build_head("siglip", 2, FeatureShapes(encoder.embedding_width, 0, 0))
     with torch.no_grad():

@@ -136,8 +136,11 @@ def client(server):
 
 @pytest.fixture
 def tiny_repository(tmp_path):
-    """One model and one ensemble: for tests that need a server of their own."""
+    """One model and one ensemble, and folders that are no models: for tests that need a server of their own."""
     root = tmp_path / "models"
+    for folder in (".git/objects", ".mlclip-export-x/encoder", ".ipynb_checkpoints", "lost+found", "notes"):
+        (root / folder).mkdir(parents=True)
+    write_config(root / ".old", [PIXELS], [EMBEDDING_OUT], backend="nothing")
     write_encoder(root / "encoder")
     write_ensemble(root / "demo", [PIXELS], [EMBEDDING_OUT], [("encoder", same("pixels"), same("embedding_out"))])
     return root

@@ -38,6 +38,12 @@ def test_model_without_version_is_named(tiny_repository):
         check_repository(tiny_repository)
 
 
+def test_ensemble_whose_empty_version_was_lost_is_named(tiny_repository):
+    (tiny_repository / "demo" / "1").rmdir()
+    with pytest.raises(RepositoryError, match="ensemble 'demo' has no version: the empty folder .*demo/1 is missing"):
+        check_repository(tiny_repository)
+
+
 def test_highest_version_counts(tiny_repository):
     (tiny_repository / "encoder" / "10").mkdir()
     with pytest.raises(RepositoryError, match="encoder/10/model.onnx is missing"):

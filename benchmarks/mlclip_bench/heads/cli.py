@@ -9,8 +9,7 @@ import typer
 
 from mlclip.cli.options import CacheOption, EncoderOption, PretrainedOption, TopOption, dataset, feature_cache
 from mlclip.console import console
-from mlclip.encoders.clip import DEFAULT_ENCODER
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip_bench.kit.options import REJECTED, DebugOption, numbers_or
 from mlclip_bench.kit.progress import progress
 
@@ -28,7 +27,7 @@ def heads(
             "--data", help="Prepared data with splits. Without it, the report is derived again from what is in --out."
         ),
     ] = None,
-    study: Annotated[str, typer.Option(help="heads, losses or alignment.")] = "heads",
+    study: Annotated[str, typer.Option(help="heads, losses, alignment or recipes.")] = "heads",
     heads: Annotated[str | None, typer.Option(help="Heads such as sigmoid,mld; by default all but siglip.")] = None,
     shots: Annotated[str, typer.Option(help="Training images per label, such as 1,2,4,8,16,all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def compare_methods(
     Args:
         targets: 0 or 1, [R, N].
         runs: method -> its runs, one per seed.
-        metric: one of COMPARED.
+        metric: one of `compared_by`.
         resamples: how many; the ends of an interval need a thousand or more.
         seed: of the resampling.
     """
@@ -169,15 +170,17 @@ def mean_average_precision(targets: Targets, outcome: TestScores, weights: Weigh
     return mean
 
 
-def f1_micro(targets: Targets, outcome: TestScores, weights: Weights) -> Floats:
-    """Micro F1 at the run's thresholds under weights; arguments and result as in `mean_average_precision`."""
+def f_micro(targets: Targets, outcome: TestScores, weights: Weights, beta: float = 1.0) -> Floats:
+    """Micro F-beta at the run's thresholds under weights; arguments and result as in `mean_average_precision`."""
     selected, truth = select(outcome.scores, outcome.thresholds), targets.astype(np.bool_)
-    hits = (selected & truth).sum(axis=1)
-    either = selected.sum(axis=1) + truth.sum(axis=1)
+    hits = (1 + beta**2) * (selected & truth).sum(axis=1)
+    either = selected.sum(axis=1) + beta**2 * truth.sum(axis=1)
     wide = weights.astype(np.float64)
-    ratio: Floats = 2 * (wide @ hits) / np.maximum(wide @ either, 1)
+    ratio: Floats = (wide @ hits) / np.maximum(wide @ either, 1)
     return ratio
 
 
-COMPARED: Mapping[str, Metric] = {"mean_average_precision": mean_average_precision, "f1_micro": f1_micro}
-"""The metrics that methods are compared by; `tables.COMPARED_AS` has their titles."""
+def compared_by(study: str) -> Mapping[str, Metric]:
+    """The metrics that a study's methods are compared by; `tables.COMPARED_AS` has their titles."""
+    by_recipe = {"f2_micro": partial(f_micro, beta=2.0)} if study == "recipes" else {}
+    return {"mean_average_precision": mean_average_precision, "f1_micro": f_micro, **by_recipe}

@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_curve  # type: ignore[import-untype
 
 from mlclip.errors import ResultsError
 from mlclip.json_lines import Line
-from mlclip_bench.heads.comparison import COMPARED, Comparison, Targets, compare_methods
+from mlclip_bench.heads.comparison import Comparison, Targets, compare_methods, compared_by
 from mlclip_bench.heads.floors import FLOORS
 from mlclip_bench.heads.results import Results, TestScores
 from mlclip_bench.kit.files import read_json, write_json
@@ -120,13 +120,14 @@ def _statistics(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Lin
 
 def _computed(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]]]) -> dict[str, Any]:
     targets = results.targets()
+    metrics = compared_by(next(iter(next(iter(runs.values())).values()))[0]["study"])
     shots, precision = {}, {}
     for k, methods in runs.items():
         loaded = _loaded(results, methods) if targets is not None else {}
         shots[_word(k)] = (
             {
                 name: compare_methods(targets, loaded, metric, resamples=RESAMPLES).to_dict()
-                for name, metric in COMPARED.items()
+                for name, metric in metrics.items()
             }
             if targets is not None and loaded
             else {}

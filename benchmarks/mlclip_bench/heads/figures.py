@@ -20,7 +20,7 @@ from mlclip.json_lines import Line
 from mlclip_bench.heads.derive import RECALLS, Derived, is_floor
 from mlclip_bench.heads.floors import CHANCE
 from mlclip_bench.heads.metrics import percent
-from mlclip_bench.heads.tables import COMPARED_AS
+from mlclip_bench.heads.tables import COMPARED_AS, HEADLINES
 from mlclip_bench.kit.figures import BLUE, INK, LIGHT_BLUE, caption, draw
 
 FAINT = "#D8D8D8"
@@ -48,7 +48,8 @@ def methods_figure(derived: Derived) -> Figure:
     runs = derived.runs[None]
     names = list(runs)[::-1]
     figure = Figure(figsize=(8, 0.8 + 0.3 * len(names)), layout="constrained")
-    for axes, (key, (metric, words)) in zip(figure.subplots(1, 2, sharey=True), COMPARED_AS.items(), strict=True):
+    for axes, key in zip(figure.subplots(1, 2, sharey=True), HEADLINES, strict=True):
+        metric, words = COMPARED_AS[key]
         compared = derived.comparisons[None].get(key)
         leading = compared.leading if compared is not None else ()
         for row, name in enumerate(names):

@@ -16,9 +16,9 @@ def _at(name: str, k: int) -> Get:
 
 def _rates(average: str) -> dict[str, Get]:
     def get(key: str) -> Get:
-        return lambda metrics: metrics[average][key]
+        return lambda metrics: metrics.get(average, {}).get(key)  # older lines lack some
 
-    words = {"P": "precision", "R": "recall", "F1": "f1", "F2": "f2"}
+    words = {"P": "precision", "R": "recall", "F1": "f1", "F2": "f2", "specificity": "specificity"}
     return {f"{word} {average}": get(key) for word, key in words.items()}
 
 
@@ -35,6 +35,7 @@ RANKING: Mapping[str, Get] = {
 DECISIONS: Mapping[str, Get] = {
     **_rates("micro"),
     **_rates("macro"),
+    **_rates("weighted"),
     "accuracy": lambda metrics: metrics["accuracy"],
     "subset accuracy": lambda metrics: metrics["subset_accuracy"],
 }

@@ -9,19 +9,29 @@ from mlclip_bench.heads.derive import Derived, Shots, is_floor
 from mlclip_bench.heads.metrics import DECISIONS, RANKING, SUMMARY
 from mlclip_bench.heads.tables import (
     COMPARED_AS,
+    HEADLINES,
     MARK,
     costs_table,
     differences_table,
     gap,
     metrics_table,
+    rules_table,
     shots_table,
+    thesis_table,
 )
 from mlclip_bench.kit.files import write_text
 from mlclip_bench.kit.intervals import RESAMPLES
 from mlclip_bench.kit.markdown import bullets, document
 
-MAP, F1 = COMPARED_AS
-SUBJECTS = {"heads": "Methods", "losses": "Losses", "alignment": "The alignment loss"}
+MAP, F1 = HEADLINES
+SUBJECTS = {
+    "heads": "Methods", "losses": "Losses", "alignment": "The alignment loss", "recipes": "The documents' recipes",
+}  # fmt: skip
+THRESHOLDS = "Validation images decide when training stops and what the threshold of each label is (best F1)."
+PROTOCOLS = """\
+Every recipe runs under its document's protocol. Document 002 has one threshold for all labels, the one of the best F2
+on validation images. The others state no threshold: the same test scores are read at 0.5, at one global threshold and
+at one per label (both of the best F1 on validation images); tables that show one figure have that of one per label."""
 NO_NOTE = "Whether the encoder has seen these images before is not stated here (`--note` states it)."
 NO_INTERVAL = "No interval is stated: the test scores of these runs are not here."
 DIFFERENCES = """\
@@ -62,7 +72,7 @@ def report(derived: Derived, title: str) -> str:
         blocks += _main_part(derived)
     if set(derived.runs) - {None}:
         blocks += ["## Few images per label", SHOTS, "![Test mAP against training images per label](shots.png)"]
-        blocks += [shots_table(derived, metric) for metric in COMPARED_AS]
+        blocks += [shots_table(derived, metric) for metric in HEADLINES]
     floors = dict.fromkeys(name for methods in derived.runs.values() for name in methods if is_floor(name))
     floor_notes = bullets(FLOOR_WORDS[name] for name in floors)
     blocks += ["## How to read this", "\n".join(filter(None, (READING, floor_notes))), *_origin(derived)]
@@ -111,10 +121,10 @@ def _measured(derived: Derived) -> str:
 
 
 def _protocol(derived: Derived) -> str:
-    test, data = derived.setting["test"], derived.setting["data"]
+    test, data, study = derived.setting["test"], derived.setting["data"], derived.setting["study"]
     missing = test["classes_without_positives"]
     return (
-        "Validation images decide when training stops and what the threshold of each label is (best F1). "
+        f"{PROTOCOLS if study == 'recipes' else THRESHOLDS} "
         f"Prevalence, the share of true pairs of image and label, is {100 * test['prevalence']:.1f} %: what blind "
         f"guessing reaches in precision and mAP. Training contains {data['label_sets']:,} sets of labels; "
         f"{data['unseen_sets']:,} test images have another set."
@@ -124,6 +134,8 @@ def _protocol(derived: Derived) -> str:
 
 def _main_part(derived: Derived) -> list[str]:
     blocks = ["## Result", _verdicts(derived, None), "![Test mAP and micro F1 of every method](methods.png)"]
+    if derived.setting["study"] == "recipes":
+        blocks += _documents(derived)
     blocks += ["### How well scores rank", metrics_table(derived, None, RANKING, MAP)]
     blocks += ["### What is selected at the thresholds", metrics_table(derived, None, DECISIONS, F1)]
     differences = differences_table(derived)
@@ -134,6 +146,13 @@ def _main_part(derived: Derived) -> list[str]:
     if derived.curves:
         blocks += ["## Precision against recall", CURVES, "![Precision-recall curves](precision_recall.png)"]
     return blocks
+
+
+def _documents(derived: Derived) -> list[str]:
+    """The documents' own metrics, beside what the documents report for their own data; %."""
+    thesis, rules = thesis_table(derived), [rules_table(derived, average) for average in ("micro", "macro")]
+    blocks = ["### Document 002: F2 at one threshold", thesis] if thesis else []
+    return blocks + (["### Documents without a stated threshold", *rules] if rules[0] else [])
 
 
 def _verdicts(derived: Derived, shots: Shots) -> str:

@@ -31,7 +31,7 @@ from mlclip.training.loop import Epoch, predict_scores
 from mlclip.training.runs import examples, head_features, run_cache, train_run, untrained_head
 from mlclip_bench.heads.floors import FLOORS, Floor
 from mlclip_bench.heads.results import Results, TestScores
-from mlclip_bench.heads.studies import WITHOUT_TEXTS, few_shot
+from mlclip_bench.heads.studies import RULES, WITHOUT_TEXTS, few_shot
 
 Scores = npt.NDArray[np.float32]
 
@@ -168,7 +168,7 @@ def measure_missing(
         line = {**task.describe(), **setting, "labels": list(dataset.classes), **provenance()}
         outcome = None
         try:
-            measured, outcome = _measure(task, dataset, store, on_epoch)
+            measured, outcome = _measure(task, dataset, store, on_epoch, rules=setting["study"] == "recipes")
             line |= measured
         except MlclipError as error:
             line["error"] = str(error)
@@ -206,7 +206,7 @@ class _Fitted:
 
 
 def _measure(
-    task: Task, dataset: Dataset, store: FeatureCache, on_epoch: Callable[[Task, Epoch], None]
+    task: Task, dataset: Dataset, store: FeatureCache, on_epoch: Callable[[Task, Epoch], None], *, rules: bool
 ) -> tuple[Line, TestScores]:
     part = dataset if task.shots is None else few_shot(dataset, task.shots, task.seed)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -225,7 +225,19 @@ def _measure(
         "val": _columns(fitted.validation),
         "test": _columns(tested),
     }
+    if rules and task.recipe is not None and task.recipe.thresholds == ThresholdConfig():
+        line["rules"] = _by_rule(part.split("val"), test, fitted.score, outcome.scores)
     return line, outcome
+
+
+def _by_rule(validation: Dataset, test: Dataset, score: Callable[[Dataset], Scores], scores: Scores) -> Line:
+    """Averages of the same test scores under each of the RULES for thresholds."""
+    known, guessed, rates = validation.targets(), score(validation), {}
+    for title, config in RULES.items():
+        limits = 0.5 if config is None else tune_thresholds(known, guessed, **asdict(config))
+        figures = evaluate(test.targets(), scores, limits)
+        rates[title] = {"micro": asdict(figures.micro), "macro": asdict(figures.macro)}
+    return rates
 
 
 def _without_texts(dataset: Dataset) -> Dataset:
@@ -252,7 +264,7 @@ def _fit_head(recipe: Recipe, part: Dataset, store: FeatureCache, on_epoch: Call
 
 def _columns(metrics: dict[str, Any]) -> dict[str, Any]:
     """Metrics with the per-class table as columns, in the order of the line's `labels`."""
-    names = ("positives", "selected", "precision", "recall", "average_precision", "roc_auc")
+    names = ("positives", "selected", "precision", "recall", "f2", "average_precision", "roc_auc")
     columns = {name: [_short(row[name]) for row in metrics["per_class"]] for name in names}
     return metrics | {"per_class": columns}
 

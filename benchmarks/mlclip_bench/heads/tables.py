@@ -8,12 +8,21 @@ import numpy as np
 
 from mlclip_bench.heads.comparison import Comparison
 from mlclip_bench.heads.derive import Derived, Shots
-from mlclip_bench.heads.metrics import cell, values_of
+from mlclip_bench.heads.metrics import cell, percent, values_of
+from mlclip_bench.heads.studies import RULES, STUDY_RATES, THESIS_F2
 from mlclip_bench.kit.markdown import table
 
 MARK = "●"
-COMPARED_AS = {"mean_average_precision": ("mAP", "test mAP"), "f1_micro": ("F1 micro", "micro F1")}
+COMPARED_AS = {
+    "mean_average_precision": ("mAP", "test mAP"),
+    "f1_micro": ("F1 micro", "micro F1"),
+    "f2_micro": ("F2 micro", "micro F2"),
+}
 """Title of each compared metric in `metrics.METRICS`, and in sentences."""
+HEADLINES = ("mean_average_precision", "f1_micro")
+"""What every study compares."""
+THESIS = ("F2 micro", "MSE", "R micro", "P micro", "accuracy", "subset accuracy", "ROC AUC micro")
+"""The columns of document 002, Table 4.8."""
 
 
 def metrics_table(derived: Derived, shots: Shots, titles: Iterable[str], marked_by: str) -> str:
@@ -83,11 +92,46 @@ def costs_table(derived: Derived) -> str:
     return table(["", "CPU s", "wall s", "epochs"], rows)
 
 
+def thesis_table(derived: Derived) -> str:
+    """The recipes of document 002 by F2 beside the document's; empty without one."""
+    own = {name: lines for name, lines in derived.runs[None].items() if name.startswith("002")}
+    compared = derived.comparisons[None].get("f2_micro")
+    ranked = sorted(own, key=lambda name: -np.mean(percent("F2 micro", own[name])))
+    rows = [
+        [_marked(compared, name, name), _printed(THESIS_F2.get(name)),
+         *(cell(title, values_of(title, own[name])) for title in THESIS)]
+        for name in ranked
+    ]  # fmt: skip
+    return table(["", "F2 there", *THESIS], rows) if rows else ""
+
+
+def rules_table(derived: Derived, average: str) -> str:
+    """The recipes whose documents state no threshold: precision, recall and F1 by each rule; empty without one."""
+    rows = []
+    for name, lines in derived.runs[None].items():
+        if all("rules" in line for line in lines):
+            cells = [
+                " / ".join(
+                    _printed(100 * np.mean([line["rules"][rule][average][rate] for line in lines]))
+                    for rate in ("precision", "recall", "f1")
+                )
+                for rule in lines[0]["rules"]
+            ]
+            there = " / ".join(map(_printed, STUDY_RATES.get(name, ())))
+            rows.append([name, there or "-", cell("mAP", values_of("mAP", lines)), *cells])
+    header = [f"P / R / F1 {average}", "there", "mAP", *RULES]
+    return table(header, rows) if rows else ""
+
+
 def gap(compared: Comparison, one: int, other: int) -> str:
     """A difference in points, and its interval."""
     value = 100 * (compared.estimates[one] - compared.estimates[other])
     low, high = 100 * compared.difference_low[one, other], 100 * compared.difference_high[one, other]
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _printed(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _marked(compared: Comparison | None, name: str, text: str) -> str:

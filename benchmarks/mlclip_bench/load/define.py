@@ -7,13 +7,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlclip_client.inputs.folders import find_images
 from mlclip_client.pixels import ImageError, decode
-from mlclip_client.server.catalog import Via
 
 from mlclip.errors import MlclipError
+
+if TYPE_CHECKING:
+    from mlclip_client.server.catalog import Via
 
 MOST_IMAGES = 512
 """Images that are kept in memory and sent again and again, in a new random order each round."""
@@ -93,6 +94,8 @@ def read_images(
     Raises:
         LoadError: a path does not exist, or no image can be decoded.
     """
+    from mlclip_client.inputs.folders import find_images  # slow to load
+
     for path in paths:
         if not path.exists():
             raise LoadError(f"no such file or folder: {path}; name images with --images")

@@ -109,7 +109,7 @@ def _install(chosen: tuple[Peer, ...], envs: Path) -> tuple[dict[Peer, Path], di
             console.print(f"installed {peer.name} in {envs / peer.name}", highlight=False, soft_wrap=True)
         except PeerError as error:
             failures[peer.name] = str(error)
-            console.print(f"{peer.name}: {escape(str(error))}", highlight=False, soft_wrap=True)
+            console.print(f"{peer.name}: {error}", highlight=False, soft_wrap=True)
     return pythons, failures
 
 
@@ -143,7 +143,7 @@ def _decodes(path: Path) -> bool:
 def _summary(line: Mapping[str, Any]) -> str:
     """A raw line in words."""
     if line["kind"] == "failed":
-        return f"{line['peer']} failed ({line['stage']}): {escape(line['error'])}"
+        return f"{line['peer']} failed ({line['stage']}): {line['error']}"
     if line["kind"] == "agreement":
         return f"{line['peer']}: lowest cosine {line['cosine']:.4f}, centred {line['centred_cosine']:.4f}"
     return f"{line['peer']}: loaded in {line['seconds']:.1f} s"

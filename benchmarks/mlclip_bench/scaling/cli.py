@@ -45,22 +45,23 @@ def scaling(
     """Measure how the cost of each head grows with the number of classes, alone and behind the encoder."""
     if context.invoked_subcommand is not None:
         return
-    from mlclip_bench.scaling.run import Settings, run
-
     if not derive:
-        counts = _numbers("--classes", classes)
+        counts, batches = _numbers("--classes", classes), _numbers("--batch", batch)
+        ways, how = numbers_or("full", "--groups", groups, WHOLE_NUMBERS), _through(through)
+        from mlclip_bench.scaling.run import Settings, run
+
         sets, source = _label_sets(label_sets, counts)
         settings = Settings(
             classes=counts,
-            groups=numbers_or("full", "--groups", groups, WHOLE_NUMBERS),
+            groups=ways,
             heads=_heads(heads),
-            batches=_numbers("--batch", batch),
+            batches=batches,
             encoder=encoder,
             pretrained=pretrained,
             label_sets=sets,
             label_sets_of=source,
             references=references,
-            through=_through(through),
+            through=how,
             threads=threads,
             minutes=minutes,
         )

@@ -12,7 +12,7 @@ from mlclip.errors import ResultsError
 from mlclip.json_lines import Line
 from mlclip_bench.kit.files import write_json
 from mlclip_bench.kit.intervals import Estimate, geometric_mean, ratio
-from mlclip_bench.scaling.cases import ENCODER, WHOLE
+from mlclip_bench.scaling.cases import ENCODER, WHOLE, claim
 from mlclip_bench.scaling.growth import break_even, exponent
 from mlclip_bench.scaling.results import Results, medians
 from mlclip_bench.scaling.rounds import ACCURACY, Point
@@ -74,7 +74,7 @@ class Derived:
         self.ended = bool(results.of("end"))
         self._series = {one["title"]: {int(n): key for n, key in one["cases"].items()} for one in self.asked["series"]}
         self.titles = list(self._series)
-        self.claims = {one["title"]: one["claim"] for one in self.asked["series"]}
+        self.claims = {one["title"]: claim(one["title"]) for one in self.asked["series"]}
 
     def cases(self, title: str) -> dict[int, str]:
         """Keys of a series' cases by N."""

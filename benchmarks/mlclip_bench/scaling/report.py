@@ -70,7 +70,7 @@ def _growth_table(derived: Derived, batch: int) -> str:
     for title, growth in growths.items():
         if growth:
             cells = [_times(growth["ratios"].get(name)) for name in ratios]
-            rows.append([title, derived.claims[title], *cells, _exponent(growth), _meeting(growth)])
+            rows.append([title, derived.claims[title] or "-", *cells, _exponent(growth), _meeting(growth)])
     columns = ["N = " + name.replace("/", " : ") for name in ratios]
     return table(["", "claimed", *columns, "exponent", "as expensive as the encoder at"], rows, left=2)
 
@@ -99,9 +99,9 @@ def _claims(derived: Derived, batch: int) -> Iterator[str]:
             f", with K growing from {min(groups)} to {max(groups)}" if clamped else _verdict(claim, growth["exponent"])
         )
         yield (
-            f"{title}, claimed {claim}: exponent {_exponent(growth)}{verdict}. From N = {least:,} to "
-            f"{most:,} it takes {_times(growth['ratios'][name])} the time for {flops} the FLOPs and {weights} the "
-            "weights."
+            f"{title}, {f'claimed {claim}' if claim else 'no claim'}: exponent {_exponent(growth)}{verdict}. "
+            f"From N = {least:,} to {most:,} it takes {_times(growth['ratios'][name])} the time for {flops} the FLOPs "
+            f"and {weights} the weights."
         )
 
 
@@ -180,7 +180,11 @@ def _notes(derived: Derived) -> list[str]:
     asked, titles = derived.asked, " ".join(derived.titles)
     notes = {
         "mld, K": "K is never above N, so `mld, K = 100` is K = N where N is below 100.",
-        "references": f"Neighbour heads hold {asked['references']:,} references.",
+        "references": f"Neighbour heads hold {asked['references']:,} references; arithmetic gives them O(R · N).",
+        "powerset": (
+            "The study's O(N!) and O(N) of `powerset` are numbers of label sets S. Its cost, by arithmetic O(S · N), "
+            "grows with the sets that training data holds."
+        ),
         "label sets of real data": f"Label sets of real data: as many as {asked['label_sets_of']} has at that N.",
         "234,581": (
             "234,581 label sets for 80 classes is what the study claims for COCO. COCO has fewer images than that, so "

@@ -61,7 +61,4 @@ def medians(calls: Mapping[Point, Sequence[Sequence[float]]]) -> dict[Point, lis
 
 def series_lines(series: Sequence[Series]) -> list[Line]:
     """The series as the setting stores them."""
-    return [
-        {"title": one.title, "claim": one.claim, "cases": {str(case.classes): case.key for case in one.cases}}
-        for one in series
-    ]
+    return [{"title": one.title, "cases": {str(case.classes): case.key for case in one.cases}} for one in series]

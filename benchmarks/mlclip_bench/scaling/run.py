@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlclip.encoders.clip import DEFAULT_ENCODER, RANDOM, Encoder, load_encoder
+from mlclip.encoders import DEFAULT_ENCODER
+from mlclip.encoders.clip import RANDOM, Encoder, load_encoder
 from mlclip.provenance import provenance
 from mlclip_bench.kit.progress import Step
 from mlclip_bench.scaling.build import CostEstimate, estimate, shapes_of

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc
-from mlclip_export import ExportOptions, export_runs
-from mlclip_export.configs import ConfigOptions
+from mlclip_export import ConfigOptions, ExportOptions, export_runs
 from mlclip_export.graphs import FILE
 from mlclip_export.repository import latest_version
 from mlclip_serve import Server

@@ -41,9 +41,9 @@ class Repository:
         try:
             self._onnxruntime = importlib.import_module("onnxruntime")
         except ImportError as error:
-            hint = "pip install 'mlclip-client[embedded]'"
+            hint = "pip install 'mlclip-client[embedded]', or [gpu] with an NVIDIA GPU"
             raise ClientError(f"models run in this process with onnxruntime, which is missing: {hint}") from error
-        self._root, self._threads = root, threads
+        self._root, self._threads, self._providers = root, threads, providers(self._onnxruntime)
         self._lock, self._sessions = threading.Lock(), dict[str, Any]()
         files = sorted(root.glob("*/config.pbtxt"))
         if not files:
@@ -81,11 +81,19 @@ class Repository:
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others decode meanwhile
                 try:
                     self._sessions[model] = self._onnxruntime.InferenceSession(
-                        self.graph(model), options, providers=["CPUExecutionProvider"]
+                        self.graph(model), options, providers=self._providers
                     )
                 except Exception as error:  # as above
                     raise ServerUnavailable(f"the model {model!r} of {self._root} cannot be loaded: {error}") from error
             return self._sessions[model]
+
+
+def providers(onnxruntime: Any) -> list[str]:
+    """What models run on: CUDA, if the installed package was built for it, else the CPU, as where CUDA has no GPU."""
+    gpu = [name for name in onnxruntime.get_available_providers() if name == "CUDAExecutionProvider"]
+    if gpu:
+        onnxruntime.preload_dlls()  # CUDA's libraries may come as packages, which the loader does not find by itself
+    return [*gpu, "CPUExecutionProvider"]
 
 
 class EnsemblePlan:

@@ -1,9 +1,9 @@
 """Triton Python model: neighbour search with a faiss index, which no graph can hold.
 
 The export copies this file to `head_<name>/<version>/model.py` with `index.faiss` and `labels.npy` (uint8 [R, N])
-beside it, and writes `temperature`, `max_difference` and `max_neighbors` into the model's config; `faiss_threads`
-may be set there (1). It runs on Python 3.10, needs numpy and faiss-cpu, and computes what `mlclip.heads.neighbors`
-does.
+beside it, and writes `temperature`, `max_difference`, `max_neighbors` and `stop_weight` into the model's config;
+`faiss_threads` may be set there (1). It runs on Python 3.10, needs numpy and faiss-cpu, and computes what
+`mlclip.heads.neighbors` does.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Search:
         self.index, self.labels = index, labels
         self.temperature = float(parameters["temperature"])
         self.max_difference = float(parameters["max_difference"])
+        self.stop_weight = float(parameters["stop_weight"])
         self.neighbors = min(int(parameters["max_neighbors"]), len(labels))
 
     def answer(self, embedding: Any) -> dict[str, Any]:
         """Search for a batch: float32 [B, D] to the outputs by name."""
         similarity, number = nearest(self.index, embedding, self.neighbors)
-        weight = neighbor_weights(similarity, self.temperature, self.max_difference)
+        weight = neighbor_weights(similarity, self.temperature, self.max_difference, self.stop_weight)
         return {
             "scores": label_scores(self.labels, number, weight),
             "reference_index": number.astype(np.int32),
@@ -95,20 +96,23 @@ def nearest(index: Any, embedding: Any, k: int) -> tuple[Any, Any]:
     return np.take_along_axis(similarity, order, 1), np.maximum(np.take_along_axis(number, order, 1), 0)
 
 
-def neighbor_weights(similarity: Any, temperature: float, max_difference: float) -> Any:
+def neighbor_weights(similarity: Any, temperature: float, max_difference: float, stop_weight: float) -> Any:
     """Softmax of scaled similarities over the neighbours within `max_difference` of the best.
 
     Args:
         similarity: float32 [B, k], largest first; -inf for a missing neighbour.
         temperature: factor on similarities.
         max_difference: in scaled units, inclusive.
+        stop_weight: neighbours after the one with which the weights' sum reaches it do not count; 1: all count.
 
     Returns:
-        float32 [B, k], rows sum to 1.
+        float32 [B, k], rows sum to 1, or less with `stop_weight` below 1.
     """
     behind = (similarity[:, :1] - similarity) * np.float32(temperature)
     weight = np.where(behind <= np.float32(max_difference), np.exp(-behind), np.float32(0))
-    return weight / np.maximum(weight.sum(axis=1, keepdims=True), np.float32(1))
+    weight = weight / np.maximum(weight.sum(axis=1, keepdims=True), np.float32(1))
+    before = np.cumsum(weight, axis=1) - weight
+    return np.where(before < np.float32(stop_weight), weight, np.float32(0)) if stop_weight < 1 else weight
 
 
 def label_scores(labels: Any, number: Any, weight: Any) -> Any:

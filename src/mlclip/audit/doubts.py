@@ -77,7 +77,11 @@ def find_doubts(targets: npt.NDArray[np.uint8], opinions: Opinions) -> list[Doub
     lists = [np.flatnonzero(row).tolist() for row in given]
     quality = np.reshape(label_quality(lists, probabilities, method="self_confidence"), given.shape)
     images = 1 - image_quality(lists, probabilities)
-    suspected = filters(lists, probabilities, filter_by="confident_learning", n_jobs=1)
+    suspected = np.zeros_like(given)
+    mixed = np.flatnonzero(given.any(axis=0) & ~given.all(axis=0))  # cleanlab refuses labels that all or none have
+    if mixed.size:
+        some = [np.flatnonzero(row).tolist() for row in given[:, mixed]]
+        suspected[:, mixed] = filters(some, probabilities[:, mixed], filter_by="confident_learning", n_jobs=1)
     against = (opinions.selected != given).mean(axis=0)
 
     def ranked(kind: str, part: npt.NDArray[np.bool_]) -> list[Doubt]:

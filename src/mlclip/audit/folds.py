@@ -21,7 +21,7 @@ from mlclip.data.splits import together
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import DataError, TrainError
-from mlclip.settings import Recipe
+from mlclip.settings import Recipe, check_seed
 from mlclip.thresholds import select
 from mlclip.training.loop import predict_scores
 from mlclip.training.runs import head_features, run_cache, train_run
@@ -81,6 +81,7 @@ def opinions(
 
 def assign_folds(dataset: Dataset, folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
     """Assign all items to folds that keep the share of every label: int64 [R], from 0."""
+    check_seed(seed)
     units = together(dataset.items)
     count = int(units.max()) + 1
     if count < folds:
@@ -100,6 +101,9 @@ def calibrated(
 
     Scores are in [0, 1], [R, N]; `known` are scores [V, N] of images with targets 0 or 1, [V, N], both among them.
     """
+    if targets.all() or not targets.any():
+        lacking = "without" if targets.all() else "with"
+        raise DataError(f"a fold has no image {lacking} a label: an audit needs images with and without each")
     fit = LogisticRegression(C=1e6).fit(_logits(known).reshape(-1, 1), targets.ravel())
     probabilities: Floats = expit(fit.coef_[0, 0] * _logits(scores) + fit.intercept_[0])
     return probabilities

@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
+from mlclip.cli.options import (
+    CacheOption,
+    DataOption,
+    EncoderOption,
+    PretrainedOption,
+    TopOption,
+    check_head,
+    check_manifest,
+    feature_cache,
+)
 from mlclip.console import console, progress, say
 from mlclip.data import Dataset, read_dataset, write_manifest
-from mlclip.encoders.clip import DEFAULT_ENCODER
-from mlclip.encoders.features import DEFAULT_CACHE
-from mlclip.errors import TrainError
+from mlclip.data.read import input_files
+from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
+from mlclip.files import check_output
+from mlclip.settings import check_number, check_seed
 
 
 def audit(
@@ -41,21 +50,20 @@ def audit(
     Each image is judged by heads that were trained on other images. Write `add`, `remove` or `keep` into the column
     `decision` of the list. Then run the command again with --apply to apply your decisions.
     """
-    from mlclip.audit import audit, write_sheet
-    from mlclip.heads import HEADS
-    from mlclip.settings import Recipe
-
-    dataset = read_dataset(*data)
+    check_seed(seed)
     if apply is not None:
-        _apply(apply, dataset, out)
+        check_manifest(out, *data, apply)
+        _apply(apply, read_dataset(*data), out)
         return
     names = [name.strip() for name in heads.split(",") if name.strip()]
-    unknown = [name for name in names if name not in HEADS]
-    if unknown or not names:
-        raise TrainError(f"unknown head {', '.join(unknown) or 'name'}: choose --heads from {', '.join(HEADS)}")
-    if out.suffix.lower() != ".csv":
-        raise TrainError(f"the list is CSV: name it --out {out.with_suffix('.csv')}")
-    dataset = dataset.labelled()
+    for name in names or [""]:
+        check_head(name)
+    check_number("--folds", folds, 3, whole=True)
+    check_output(out, [file for source in data for file in input_files(source)], (".csv",))
+    from mlclip.audit import audit, write_sheet
+    from mlclip.settings import Recipe
+
+    dataset = read_dataset(*data).labelled()
     if top is not None:
         dataset = dataset.with_classes(dataset.top(top))
     store = feature_cache(encoder, pretrained, cache)
@@ -66,7 +74,7 @@ def audit(
     write_sheet(out, dataset, found.doubts[:limit], found.suggested)
     table = Table("label", "images", "missing?", "wrong?", "errors per image")
     for label in found.labels[:20]:
-        name = escape(dataset.classes[label.label])
+        name = dataset.classes[label.label]
         table.add_row(name, f"{label.images:,}", f"{label.missing:,}", f"{label.wrong:,}", f"{label.share:.2f}")
     console.print(table)
     listed, suspected = found.doubts[:limit], sum(doubt.suspected for doubt in found.doubts)
@@ -78,8 +86,6 @@ def audit(
 def _apply(decisions: Path, dataset: Dataset, out: Path) -> None:
     from mlclip.audit import apply_sheet
 
-    if out.suffix.lower() != ".jsonl":
-        raise TrainError("--apply writes a manifest: name it, as --out corrected.jsonl")
     done = apply_sheet(decisions, dataset)
     write_manifest(done.dataset, out)
     bare = sum(not item.labels for item in done.dataset.items) - sum(not item.labels for item in dataset.items)

@@ -6,8 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
+from rich.table import Table
 
-from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, TopOption, feature_cache
+from mlclip.cli.options import (
+    CacheOption,
+    DataOption,
+    EncoderOption,
+    PretrainedOption,
+    TopOption,
+    check_manifest,
+    feature_cache,
+)
 from mlclip.cli.options import dataset as read_top
 from mlclip.console import console, progress, say
 from mlclip.data import (
@@ -22,9 +32,10 @@ from mlclip.data import (
 )
 from mlclip.data.duplicate_pairs import points_from_pairs
 from mlclip.data.similarity import nearest
-from mlclip.encoders.clip import DEFAULT_ENCODER
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.data.statistics import label_counts, statistics
+from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip.errors import DataError
+from mlclip.settings import check_number, check_seed
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, prepare and audit labelled images.")
 
@@ -45,8 +56,13 @@ def read(
 ) -> None:
     """Read, check and split labelled images, and write a manifest for training.
 
-    Exit code: 0 all images are in the manifest, 1 nothing was written, 3 images with errors were left out.
+    Images without a label are left out. With --top, images that lose all their labels stay: training takes them as
+    pictures on which nothing is to be found.
+
+    Exit code: 0 no image was refused, 1 nothing was written, 3 images with errors were refused.
     """
+    check_seed(seed)
+    check_manifest(out, *sources, labels, classes)
     with progress("checking images") as on_progress:
         admitted = admit(
             *sources, labels=labels, images=images, classes=classes, separator=separator, seed=seed,
@@ -54,11 +70,11 @@ def read(
         )  # fmt: skip
     dataset = admitted.dataset
     if top is not None:
-        dataset = dataset.with_classes(dataset.top(top)).labelled()
+        dataset = dataset.with_classes(dataset.top(top))
     write_manifest(dataset, out)
     _print(admitted.lines())
     kept = f" ({len(dataset):,} images with the {top} most frequent labels)" if top else ""
-    console.print(f"wrote {out}{kept}")
+    say(f"wrote {out}{kept}")
     if admitted.rejected:
         raise typer.Exit(3)
 
@@ -101,6 +117,10 @@ def prepare_data(
         raise DataError(f"--stratify is similarity or labels, not {stratify}")
     if duplicates and pairs:
         raise DataError("give the thresholds or the pairs to compute them from: --duplicates or --pairs")
+    check_seed(seed)
+    for similarity in duplicates or ():
+        check_number("a threshold of --duplicates", similarity)
+    check_manifest(out, *data, pairs)
     dataset = read_dataset(*data)
     store = feature_cache(encoder, pretrained, cache)
     settings = Preparation(
@@ -137,6 +157,7 @@ def pairs(
     """Show pairs of similar images and ask whether they are the same, until the duplicate thresholds are steady."""
     from mlclip.cli.data_pairs import ask_for_pairs
 
+    check_number("--tolerance", tolerance, 0)
     dataset = read_dataset(*data).labelled()
     store = feature_cache(encoder, pretrained, cache)
     with progress("encoding images") as on_progress:
@@ -150,6 +171,17 @@ def pairs(
 
 
 @app.command()
+def stats(data: DataOption, top: TopOption = None) -> None:
+    """Count the images of each label in each split, most frequent label first, and the labels of each image."""
+    dataset = read_top(data, top)
+    table = Table("label", "images", *dataset.split_counts, box=box.SIMPLE_HEAD)
+    for name, counts in label_counts(dataset).items():
+        table.add_row(name, *(f"{count:,}" for count in counts.values()))
+    console.print(table)
+    _print(statistics(dataset))
+
+
+@app.command()
 def shots(
     data: DataOption,
     k: Annotated[int, typer.Option("--k", min=1, help="Approximate number of training images per class.")],
@@ -158,8 +190,10 @@ def shots(
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
 ) -> None:
     """Keep about k training images per class, for few-shot studies; val and test stay whole."""
-    few = k_shot(read_top(data, top), k, seed)
+    check_seed(seed)
     target = out or Path(f"{k}-shot.jsonl")
+    check_manifest(target, *data)
+    few = k_shot(read_top(data, top), k, seed)
     write_manifest(few, target)
     _print([f"{len(few):,} images: {few.split_line()}", f"wrote {target}"])
 

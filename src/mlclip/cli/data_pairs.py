@@ -37,7 +37,7 @@ def ask_for_pairs(dataset: Dataset, index: Index, similarities: Vector, answers:
         console.print(side_by_side(a, b))
         say(f"{a}\n{b}")
         if points:
-            console.print(f"thresholds so far: {points.suspected:.4f} and {points.certain:.4f}", highlight=False)
+            console.print(f"thresholds so far: {points.suspected:.4f} and {points.certain:.4f}")
         answer = Prompt.ask("the same picture?", choices=["y", "n", "q"], console=console)
         if answer == "q":
             return None

@@ -11,8 +11,9 @@ import typer
 from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, feature_cache
 from mlclip.console import console, progress, say
 from mlclip.data import read_dataset
-from mlclip.encoders.clip import DEFAULT_ENCODER, MODELS
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER, MODELS
+from mlclip.files import check_output
+from mlclip.settings import check_number, check_seed
 
 
 def features(
@@ -28,7 +29,7 @@ def features(
     for kind in ("embedding", *(["tokens"] if tokens else [])):
         with progress(f"encoding: {kind}") as on_progress:
             store.rows(paths, kind, on_progress=on_progress)
-    console.print(f"{len(paths):,} images are in {store.folder}")
+    say(f"{len(paths):,} images are in {store.folder}")
 
 
 def pretrain(
@@ -49,6 +50,10 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Random seed of weights, image order and captions.")] = 0,
 ) -> None:
     """Train a CLIP, or its text tower alone, on the `train` split; captions come from titles and labels."""
+    check_seed(seed)
+    check_number("--epochs", epochs, 0, whole=True)
+    check_number("--batch-size", batch_size, 1, whole=True)
+    check_output(out, data)
     from mlclip.encoders.folder import load_image_weights, new_model, save
     from mlclip.training.pretrain import Picture, PretrainConfig, pretrain
 
@@ -65,7 +70,7 @@ def pretrain(
             on_images=on_images, on_epoch=lambda epoch, loss: console.print(f"epoch {epoch}: loss {loss:.3f}"),
         )  # fmt: skip
     save(model, json.loads(architecture.read_text()), out)
-    console.print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def encoders() -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress, say
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE
+from mlclip.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from mlclip.checkpoint import Run
 
 
 def evaluate(
@@ -16,23 +25,69 @@ def evaluate(
     data: RunDataOption = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print the metrics of each class.")] = False,
+    roc: Annotated[
+        Path | None,
+        typer.Option(help="CSV file to write: points of the ROC curves of all pairs and of each class."),
+    ] = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Compute the metrics of a run on a split, print them, and store them in the run's metrics.json."""
+    """Compute the metrics of a run on a split, print them, and store them in the run's metrics.json.
+
+    An image that is a reference of the run is left out of its own answer. Figures of other data than the run's own are
+    stored there under `other`, by the data's digest.
+    """
     from mlclip.checkpoint import load_run, write_json
     from mlclip.console import class_table
     from mlclip.encoders.features import FeatureCache
-    from mlclip.training.runs import evaluate_run
+    from mlclip.metrics import evaluate as measure
+    from mlclip.training.runs import figures, split_scores
 
     loaded = load_run(run)
     dataset = run_data(loaded.training, data)
     store = FeatureCache(loaded.encoder.load(), cache)
     with progress("encoding images") as on_features:
-        metrics = evaluate_run(loaded, dataset, store, split, on_features=on_features)
-    write_json(run / "metrics.json", loaded.metrics | {split: metrics.to_dict()})
-    console.print(metrics_table({f"{run.name}, {split}": metrics.to_dict()}))
+        targets, scores = split_scores(loaded, dataset, store, split, on_features=on_features)
+    metrics = measure(targets, scores, loaded.thresholds, classes=loaded.labels)
+    found = figures(metrics, dataset.with_classes(loaded.labels))
+    console.print(metrics_table({f"{run.name}, {split}": found}))
     if per_class:
-        console.print(class_table(metrics.to_dict()))
-    for line in loaded.head.caveats(dataset.with_classes(loaded.labels).split(split).targets(), split):
+        console.print(class_table(found))
+    if roc is not None:
+        _write_roc(roc, targets, scores, loaded.labels)
+    for line in loaded.head.caveats(targets, split):
         say(line)
-    console.print(f"stored in {run / 'metrics.json'}")
+    try:
+        write_json(run / "metrics.json", _stored(loaded, split, found, data))
+    except OSError as error:
+        raise CheckpointError(f"{run / 'metrics.json'}: the figures are not stored: {error.strerror}") from error
+    say(f"stored in {run / 'metrics.json'}")
+
+
+def _stored(run: Run, split: str, found: dict[str, Any], data: list[str] | None) -> dict[str, Any]:
+    """A run's metrics with new figures, under the split for the run's own data, otherwise apart."""
+    digest = found["data_sha256"]
+    if data is None or digest == run.training.get("data_sha256"):
+        return run.metrics | {split: found}
+    other = run.metrics.get("other", {})
+    return run.metrics | {"other": other | {digest: other.get(digest, {}) | {"data": data, split: found}}}
+
+
+def _write_roc(
+    path: Path, targets: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32], labels: tuple[str, ...]
+) -> None:
+    """Write the points of each curve; that of all pairs has no label, and a class with one kind of image no curve."""
+    from sklearn.metrics import roc_curve  # type: ignore[import-untyped]
+
+    curves = {"": slice(None)} | {label: slice(n, n + 1) for n, label in enumerate(labels)}
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("label", "threshold", "false_positive_rate", "true_positive_rate"))
+            for label, columns in curves.items():
+                truth = targets[:, columns].ravel()
+                if truth.any() and not truth.all():
+                    false, true, thresholds = roc_curve(truth, scores[:, columns].ravel())
+                    writer.writerows(zip([label] * len(true), thresholds, false, true, strict=True))
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    say(f"wrote {path}")

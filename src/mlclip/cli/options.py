@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlclip.data import Dataset, read_dataset
+from mlclip.data.read import input_files, parse_source
 from mlclip.errors import DataError, TrainError
+from mlclip.files import check_output
+from mlclip.settings import TrainConfig
+from mlclip.thresholds import Mode
 
 if TYPE_CHECKING:
     from mlclip.encoders.features import FeatureCache
-    from mlclip.settings import ThresholdConfig
 
+MANIFESTS = (".jsonl", ".ndjson")
 DataOption = Annotated[list[str], typer.Option("--data", help="Manifest, folder or COCO JSON; repeatable.")]
 TopOption = Annotated[int | None, typer.Option(help="Keep only the N most frequent training labels.")]
 EncoderOption = Annotated[
@@ -28,7 +33,7 @@ RunDataOption = Annotated[
     list[str] | None, typer.Option("--data", help="Data to use; by default the data that the run was trained on.")
 ]
 ModeOption = Annotated[
-    str, typer.Option("--thresholds", help="One threshold for each class (`per_class`) or one for all (`global`).")
+    Mode, typer.Option("--thresholds", help="One threshold for each class (`per_class`) or one for all (`global`).")
 ]
 BetaOption = Annotated[float, typer.Option(help="Beta of the F-beta that thresholds maximise; 2 favours recall.")]
 EpochsOption = Annotated[int | None, typer.Option(help="Maximum number of epochs.")]
@@ -47,7 +52,36 @@ def run_data(training: dict[str, Any], data: list[str] | None) -> Dataset:
     sources = data or training.get("data")
     if not sources:
         raise DataError("this run does not record the data it was trained on: name it with --data")
-    return read_dataset(*sources)
+    try:
+        return read_dataset(*sources)
+    except (DataError, TypeError) as error:
+        if data:
+            raise
+        raise DataError(f"the data that this run was trained on: {error}: name it with --data if it moved") from error
+
+
+def with_settings(training: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+    """Put settings into those of a training; another loss comes without the parameters of the old one."""
+    if given.get("loss", training.loss) != training.loss:
+        given = {"loss_options": {}} | given
+    return replace(training, **given)
+
+
+def recorded(sources: list[str]) -> list[str]:
+    """Sources as a run's config.json records them: found from any folder."""
+    parsed = map(parse_source, sources)
+    return [f"{split}={path.absolute()}" if split else str(path.absolute()) for path, split in parsed]
+
+
+def check_manifest(out: Path, *inputs: Path | str | None) -> None:
+    """Refuse a manifest to write that is no JSON lines, cannot be written or is one of the inputs."""
+    check_output(out, [file for given in inputs if given is not None for file in input_files(given)], MANIFESTS)
+
+
+def check_head(name: str) -> None:
+    """Refuse an unknown head, without loading the others."""
+    if not (Path(__file__).parents[1] / "heads" / f"{name}.py").is_file():
+        raise TrainError(f"unknown head {name!r}: `mlclip heads` lists them")
 
 
 def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> FeatureCache:
@@ -56,16 +90,6 @@ def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> Feature
     from mlclip.encoders.features import FeatureCache
 
     return FeatureCache(load_encoder(encoder, pretrained), folder)
-
-
-def threshold_config(mode: str, beta: float) -> ThresholdConfig:
-    """Check the options of thresholds."""
-    from mlclip.settings import ThresholdConfig
-    from mlclip.thresholds import MODES
-
-    if mode not in MODES or beta <= 0:
-        raise TrainError(f"--thresholds is one of {', '.join(MODES)} and --beta above 0, not {mode} and {beta:g}")
-    return ThresholdConfig(mode=mode, beta=beta)  # type: ignore[arg-type]
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -10,7 +10,7 @@ import typer
 from mlclip.cli.options import CacheOption, RunArgument
 from mlclip.console import progress, say
 from mlclip.data import read_dataset
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import DataError
 
 

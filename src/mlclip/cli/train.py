@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,19 +20,19 @@ from mlclip.cli.options import (
     PretrainedOption,
     SeedOption,
     TopOption,
+    check_head,
     dataset,
     feature_cache,
     is_given,
     numbers,
-    threshold_config,
+    recorded,
+    with_settings,
 )
-from mlclip.console import console, metrics_table, progress
-from mlclip.encoders.clip import DEFAULT_ENCODER
-from mlclip.encoders.features import DEFAULT_CACHE
+from mlclip.console import console, metrics_table, progress, say
+from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip.errors import TrainError
-
-if TYPE_CHECKING:
-    from mlclip.settings import Recipe
+from mlclip.files import check_output
+from mlclip.settings import Recipe, ThresholdConfig, TrainConfig, json_or_text
 
 ExtendOption = Annotated[
     Path | None, typer.Option(help="Run folder to extend by the data's new classes; head and encoder stay.")
@@ -65,6 +65,15 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after this many epochs without a better validation mAP.")
     ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Weights to keep: of the epoch `best` on validation, or `last` of all.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Optimizer: adam or sgd.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Learning rate over the epochs: constant, or cosine, which falls to 0.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty on the weights.")] = None,
     batch_size: BatchSizeOption = None,
     alignment_weight: Annotated[
         float | None, typer.Option(help="Weight of the alignment loss; for the head mld.")
@@ -75,34 +84,36 @@ def train(
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Train a head on a frozen encoder, choose its thresholds, and write a run folder."""
-    from mlclip.checkpoint import save_run
-    from mlclip.settings import Recipe
-    from mlclip.training.runs import train_run
-
     settings: dict[str, Any] = {
         "lr": lr, "epochs": epochs, "patience": patience, "batch_size": batch_size, "loss": loss, "seed": seed,
+        "keep": keep, "optimizer": optimizer, "momentum": momentum, "schedule": schedule, "weight_decay": weight_decay,
         "alignment_weight": alignment_weight, "loss_options": numbers(loss_option),
     }  # fmt: skip
     settings = {name: value for name, value in settings.items() if value is not None}
-    options = own_options(context.args)
+    with_settings(TrainConfig(), {name: settings[name] for name in settings if loss or name != "loss_options"})
+    options, limits = own_options(context.args), ThresholdConfig(thresholds, beta)
     given_thresholds = is_given(context, "thresholds") or is_given(context, "beta")
-    limits = threshold_config(thresholds, beta) if given_thresholds else None
     if extend is not None:
         names = ("head", "encoder", "pretrained", "recipe")
         fixed = [name for name in names if is_given(context, name)] + list(options)
         if fixed:
             raise TrainError(f"--extend takes head, options and encoder from the run: leave --{fixed[0]} out")
-        extend_command(extend, data, top, settings, limits, cache, out)
+        extend_command(extend, data, top, settings, limits if given_thresholds else None, cache, out)
         return
     if recipe is not None and is_given(context, "head"):
         raise TrainError(f"--recipe {recipe} has its own head: leave --head out")
+    check_head(head)
+    folder = out or Path("runs") / (recipe or head)
+    check_output(folder, data)
+    from mlclip.checkpoint import save_run
+    from mlclip.training.runs import train_run
+
     start = _start(recipe, head)
     assert start.training is not None
-    try:
-        training = replace(start.training, **settings)
-    except ValueError as error:
-        raise TrainError(str(error)) from error
-    plan = Recipe(start.head, {**start.options, **options}, training, limits or start.thresholds)
+    training = with_settings(start.training, settings)
+    if momentum and training.optimizer != "sgd":
+        raise TrainError(f"--momentum belongs to --optimizer sgd, not {training.optimizer}")
+    plan = Recipe(start.head, {**start.options, **options}, training, limits if given_thresholds else start.thresholds)
     chosen = dataset(data, top)
     store = feature_cache(encoder, pretrained, cache)
     with progress("encoding images") as on_features:
@@ -110,18 +121,16 @@ def train(
             chosen, store.encoder, store, plan,
             on_features=on_features, on_epoch=lambda epoch: console.print(epoch.line()),
         )  # fmt: skip
-    folder = out or Path("runs") / (recipe or head)
-    record = {"data": [str(Path(d)) for d in data], "top": top, "recipe": recipe}
-    save_run(folder, replace(run, training=run.training | record))
     console.print(metrics_table({f"{folder.name}, val": run.metrics["val"]}))
-    console.print(f"wrote {folder}")
+    record = {"data": recorded(data), "top": top, "recipe": recipe}
+    save_run(folder, replace(run, training=run.training | record))
+    say(f"wrote {folder}")
 
 
 def _start(recipe: str | None, head: str) -> Recipe:
     """The starting point that options change: a named recipe, or the head's defaults."""
     from mlclip.heads import find_head
     from mlclip.presets import find_recipe
-    from mlclip.settings import Recipe
 
     start = Recipe(head) if recipe is None else find_recipe(recipe).recipe
     return replace(start, training=start.training or find_head(start.head).defaults)
@@ -129,8 +138,6 @@ def _start(recipe: str | None, head: str) -> Recipe:
 
 def own_options(words: list[str]) -> dict[str, Any]:
     """A head's own options, `--max-neighbors 36` or `--max-neighbors=36`, as arguments; values are JSON or text."""
-    from mlclip.tune.space import json_or_text
-
     options: dict[str, Any] = {}
     rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     while rest:

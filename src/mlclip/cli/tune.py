@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data, threshold_config
+from mlclip.cli.options import CacheOption, ModeOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress, say
-from mlclip.encoders.features import DEFAULT_CACHE
-from mlclip.errors import TrainError
+from mlclip.encoders import DEFAULT_CACHE
+from mlclip.files import check_output
+from mlclip.settings import ThresholdConfig, check_seed
 
 if TYPE_CHECKING:
     from mlclip.tune import Search, Trial
+
+Strategy = Literal["bayes", "grid", "ladder"]
+Figure = Literal["f", "map"]
 
 
 def tune(
@@ -24,7 +29,7 @@ def tune(
         float | None, typer.Option(help="Beta of the F-beta to maximise; default: 1, or 2 with --search bayes.")
     ] = None,
     search: Annotated[
-        str | None, typer.Option(help="Also search for better settings of the head: bayes, grid or ladder.")
+        Strategy | None, typer.Option(help="Also search for better settings of the head: bayes, grid or ladder.")
     ] = None,
     trials: Annotated[
         int, typer.Option(help="Maximum number of trials; bayes stops earlier when the ten best agree.")
@@ -32,15 +37,19 @@ def tune(
     vary: Annotated[
         list[str] | None,
         typer.Option(
-            help="Setting to vary instead of the head's own list: NAME=LOW:HIGH[:log] or NAME=A,B,C; repeatable."
+            help="Setting to vary instead of the head's list: NAME=LOW:HIGH[:log], NAME=A,B or NAME=[A,B]; repeatable."
         ),
     ] = None,
     figure: Annotated[
-        str | None,
+        Figure | None,
         typer.Option(help="What to maximise: f (F-beta) or map (mAP); default: f, or map with --search ladder."),
     ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="For ladder: labels are incomplete, so vary beta1 too.")
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="For ladder: labels are incomplete, so vary beta1, with the focus undetached.",
+        ),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder that a search writes; default: RUN-tuned.")] = None,
     study: Annotated[
@@ -53,6 +62,10 @@ def tune(
 
     Both use the validation split only. Repeat an interrupted search to continue it.
     """
+    check_seed(seed)
+    limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)
+    folder = run if search is None else out or run.with_name(f"{run.name}-tuned")
+    check_output(folder, data or ())
     from mlclip.checkpoint import load_run, save_run
     from mlclip.encoders.features import FeatureCache
     from mlclip.training.runs import retune_run
@@ -62,39 +75,38 @@ def tune(
     data_set = run_data(loaded.training, data)
     store = FeatureCache(loaded.encoder.load(), cache)
     if search is None:
-        tuned = retune_run(loaded, data_set, store, threshold_config(thresholds, beta or 1.0))
-        save_run(run, tuned)
+        tuned = retune_run(loaded, data_set, store, limits)
         console.print(metrics_table({f"{run.name}, val": tuned.metrics["val"]}))
+        save_run(run, tuned)
         return
     how = _search(by=search, trials=trials, figure=figure, beta=beta, seed=seed, vary=vary, unlabelled=unlabelled)
-    folder = out or run.with_name(f"{run.name}-tuned")
+    limits = replace(limits, beta=how.beta)
     with progress("trials") as on_trials, progress("encoding images") as on_features:
         tuned = tune_run(
-            loaded, data_set, store, how, study or folder / "trials.jsonl", threshold_config(thresholds, how.beta),
+            loaded, data_set, store, how, study or folder / "trials.jsonl", limits,
             on_trial=_teller(on_trials, trials), on_features=on_features,
         )  # fmt: skip
     save_run(folder, tuned)
-    before = retune_run(loaded, data_set, store, threshold_config(thresholds, how.beta))
+    before = retune_run(loaded, data_set, store, limits)
     console.print(
         metrics_table({f"{run.name}, val": before.metrics["val"], f"{folder.name}, val": tuned.metrics["val"]})
     )
-    console.print(f"{tuned.training['search']['trials']:,} trials; wrote {folder}")
+    say(f"{tuned.training['search']['trials']:,} trials; wrote {folder}")
 
 
-def _search(*, by: str, figure: str | None, beta: float | None, vary: list[str] | None, **settings: Any) -> Search:
+def _search(
+    *, by: Strategy, figure: Figure | None, beta: float | None, vary: list[str] | None, **settings: Any
+) -> Search:
     from mlclip.tune import Search
 
-    defaults = {"bayes": ("f", 2.0), "grid": ("f", 1.0), "ladder": ("map", 1.0)}.get(by, ("f", 1.0))
-    try:
-        return Search(
-            by=by,  # type: ignore[arg-type]
-            figure=figure or defaults[0],  # type: ignore[arg-type]
-            beta=defaults[1] if beta is None else beta,
-            vary=tuple(vary or ()),
-            **settings,
-        )
-    except ValueError as error:
-        raise TrainError(str(error)) from error
+    usual: Figure = "map" if by == "ladder" else "f"
+    return Search(
+        by=by,
+        figure=figure or usual,
+        beta=(2.0 if by == "bayes" else 1.0) if beta is None else beta,
+        vary=tuple(vary or ()),
+        **settings,
+    )
 
 
 def _teller(on_trials: Any, limit: int) -> Any:

@@ -69,10 +69,13 @@ def admit(
     usable = accepted if keep_unlabelled else accepted.labelled()
     if not usable.items:
         raise DataError(_nothing_left(report))
-    split = assign_splits(usable, fractions, seed)
+    try:
+        split = assign_splits(usable, fractions, seed)
+    except DataError as error:
+        raise DataError(f"{error}{_first_error(report)}") from error
     frequent = split.frequent(min_count)
     if not frequent:
-        raise DataError(f"no label is on {min_count} training images: lower --min-count")
+        raise DataError(f"no label is on {min_count} training images: lower --min-count{_first_error(report)}")
     kept = split.with_classes(frequent)
     dataset = kept if keep_unlabelled else kept.labelled()
     rare = tuple(name for name in split.classes if name not in set(frequent))
@@ -81,6 +84,13 @@ def admit(
 
 def _nothing_left(report: Report) -> str:
     if report.errors:
-        first = report.errors[0]
-        return f"no image is usable; {count(report.errors, 'error')}, the first: {first.where}: {first.message}"
+        return f"no image is usable{_first_error(report)}"
     return "no image has a label: check the labels column and the separator"
+
+
+def _first_error(report: Report) -> str:
+    """What follows a message about too few images, where errors have kept some out."""
+    if not report.errors:
+        return ""
+    first = report.errors[0]
+    return f"; {count(report.errors, 'error')}, the first: {first.where}: {first.message}"

@@ -5,7 +5,6 @@ Format: https://cocodataset.org/#format-data. Boxes and masks are not read; crow
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 
 from mlclip.data.dataset import Item
 from mlclip.data.problems import Problem
-from mlclip.data.rows import clean_label
-from mlclip.data.text_files import read_text
+from mlclip.data.rows import as_path, clean_label
+from mlclip.data.text_files import parse_json, read_text
 from mlclip.errors import DataError
 
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
@@ -36,30 +35,36 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
     known = {image["id"] for image in content["images"]}
     for annotation in content["annotations"]:
         image, category = annotation["image_id"], annotation["category_id"]
-        where = f"{path}: annotation {annotation.get('id', '?')}"
+        name = f"annotation {annotation.get('id', '?')}"
         if image not in known:
-            problems.append(Problem(where, f"there is no image {image}"))
+            problems.append(Problem(f"{path}: {name}", f"there is no image {image}"))
         elif category not in names:
-            problems.append(Problem(where, f"there is no category {category}"))
+            problems.append(Problem(f"{path}: image {image}", f"{name}: there is no category {category}"))
         else:
             labels[image].add(category)
     named = re.fullmatch(r"instances_(train|val|test)\d*", path.stem)
     root, split, items = images or _image_folder(path), named and named[1], []
     for position, image in enumerate(content["images"]):
-        if image["id"] not in known:
-            problems.append(Problem(f"{path}: images[{position}]", f"a second image {image['id']}: left out"))
+        where = f"{path}: image {image['id']}"
+        try:
+            if image["id"] not in known:
+                raise DataError(f"images[{position}] has the same id: give each its own")
+            file = root / as_path(str(image["file_name"]))
+        except DataError as error:
+            problems.append(Problem(where, str(error)))
             continue
         known.remove(image["id"])
         own = tuple(name for category, name in names.items() if category in labels[image["id"]])
-        items.append(Item(root / image["file_name"], own, split=split, where=f"{path}: image {image['id']}"))
+        items.append(Item(file, own, split=split, where=where))
     return items, tuple(names.values()), problems
 
 
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
+        content = parse_json(text)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     for part, keys in KEYS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,12 @@ class Dataset:
         counts = Counter(item.split for item in self.items)
         found = {name: counts[name] for name in SPLITS if counts[name]}
         return found | ({"none": counts[None]} if counts[None] else {})
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that identify the images (by hash, or by name without one) with their labels and splits."""
+        items = ((item.sha256 or item.path.name, sorted(item.labels), item.split) for item in self.items)
+        return hashlib.sha256("\n".join(map(ascii, items)).encode()).hexdigest()[:16]
 
     def split_line(self) -> str:
         """`train 720, val 240, test 240`."""

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 from mlclip.data.dataset import Item, Progress, quiet
 from mlclip.data.similarity import BLOCK, Embeddings, Index, Vector, cosines, nearest
@@ -28,7 +27,8 @@ STRENGTH = 1e4
 
 ASK_AT = (0.5, 0.176, 0.824)
 """Chances at which pairs are asked about in turn: the last two tell most about both parameters of a logistic curve
-(D-optimal design: Abdelbasit and Plackett 1983, https://doi.org/10.1080/01621459.1983.10477936)."""
+(D-optimal design: Abdelbasit and Plackett 1983, https://doi.org/10.1080/01621459.1983.10477936). Document 002 draws
+the pairs at random."""
 
 _ANSWERS = {"1": True, "y": True, "yes": True, "true": True, "0": False, "n": False, "no": False, "false": False}
 _COLUMNS = ("a", "b", "same")
@@ -72,6 +72,8 @@ def fit_curve(similarities: npt.ArrayLike, same: npt.ArrayLike) -> Curve:
     Similarities [n] are cosines of pairs; `same` [n] says whether they are duplicates. Raises DataError if all answers
     are equal, or if duplicates are not the more similar ones.
     """
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # slow to load
+
     x, y = np.asarray(similarities, dtype=np.float64), np.asarray(same, dtype=np.bool_)
     if not y.any() or y.all() or np.ptp(x) == 0:
         missing = "duplicates" if not y.any() else "other pairs" if y.all() else "unequal similarities"

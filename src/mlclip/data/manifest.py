@@ -7,23 +7,26 @@ Parquet, rows count from 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlclip.data.dataset import Dataset, Item
 from mlclip.data.problems import Problem
-from mlclip.data.rows import COLUMNS, Fields, known_columns, to_item
-from mlclip.data.text_files import numbered_lines, records, relative_to, write_text
+from mlclip.data.rows import COLUMNS, Fields, known_columns, named_path, to_item
+from mlclip.data.text_files import numbered_lines, parse_json, records, relative_to, write_text
 from mlclip.errors import DataError
 
 Row = tuple[int, Fields | DataError]
 
 
-def read_manifest(path: Path, root: Path, separator: str = "|") -> tuple[list[Item], list[Problem]]:
+def read_manifest(
+    path: Path, root: Path, separator: str = "|", split: str | None = None
+) -> tuple[list[Item], list[Problem]]:
     """Read a manifest: its items, and a problem for every unusable line; raises DataError if the file cannot be read.
 
     The suffix tells the format, see `READERS`. Relative image paths start from `root`; `separator` is between labels
-    that come as one string.
+    that come as one string; a `split` takes the place of those in the lines.
     """
     read = READERS.get(path.suffix.lower())
     if read is None:
@@ -35,10 +38,10 @@ def read_manifest(path: Path, root: Path, separator: str = "|") -> tuple[list[It
         try:
             if isinstance(fields, DataError):
                 raise fields
-            items.append(to_item(fields, where, root, separator))
+            items.append(to_item(fields, where, root, separator, split))
         except DataError as error:
-            problems.append(Problem(where, str(error)))
-    return items, problems
+            problems.append(Problem(where, str(error), path=_named(fields, root)))
+    return _joined(items), problems
 
 
 def write_manifest(dataset: Dataset, path: Path) -> None:
@@ -54,6 +57,32 @@ def write_manifest(dataset: Dataset, path: Path) -> None:
         return json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False) + "\n"
 
     write_text(path, map(line, dataset.items))
+
+
+def _named(fields: Fields | DataError, root: Path) -> Path | None:
+    """The image of a refused line, where the line tells it."""
+    if isinstance(fields, DataError):
+        return None
+    try:
+        return named_path(fields, known_columns(list(fields)), root)
+    except (DataError, KeyError):
+        return None
+
+
+def _joined(items: list[Item]) -> list[Item]:
+    """Items with the lines of an image joined where the file is in long form: one label per line, each once.
+
+    Lines that differ in anything else stay apart; the check of paths refuses them.
+    """
+    lines: dict[tuple[object, ...], list[Item]] = {}
+    for item in items:
+        lines.setdefault((item.path, item.text, item.split, item.group, item.sha256), []).append(item)
+    joined = []
+    for own in lines.values():
+        labels = [label for item in own for label in item.labels]
+        long_form = len(own) > 1 and len(labels) == len(set(labels)) == len(own)
+        joined += [replace(own[0], labels=tuple(labels))] if long_form else own
+    return joined
 
 
 def _csv_rows(path: Path, root: Path) -> Iterator[Row]:
@@ -77,7 +106,7 @@ def _csv_rows(path: Path, root: Path) -> Iterator[Row]:
 
 def _header(path: Path, first: list[str], root: Path) -> list[str]:
     """The column names: those of the first line, or our own where it is data (a file that exists, and its labels)."""
-    if {"path", "labels"} <= known_columns(first).keys():
+    if {"path", "labels"} <= _checked_columns(path, first).keys():
         return first
     if len(first) == 2 and (root / first[0].strip()).is_file():
         return ["path", "labels"]
@@ -87,12 +116,19 @@ def _header(path: Path, first: list[str], root: Path) -> list[str]:
     )
 
 
+def _checked_columns(path: Path, names: Sequence[str]) -> dict[str, str]:
+    try:
+        return known_columns(names)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
 def _jsonl_rows(path: Path, root: Path) -> Iterator[Row]:
     for line, text in numbered_lines(path):
         try:
-            fields = json.loads(text)
-        except ValueError as error:
-            fields = DataError(f"not JSON: {error}")
+            fields = parse_json(text)
+        except DataError as error:
+            fields = error
         known = isinstance(fields, (dict, DataError))
         yield line, fields if known else DataError("not a JSON object: write {…} on each line")
 
@@ -103,7 +139,7 @@ def _parquet_rows(path: Path, root: Path) -> Iterator[Row]:
 
     try:
         with pq.ParquetFile(path) as file:
-            columns = known_columns(file.schema_arrow.names)
+            columns = _checked_columns(path, file.schema_arrow.names)
             batches = file.iter_batches(columns=list(columns.values()))
             yield from enumerate((fields for batch in batches for fields in batch.to_pylist()), start=1)
     except pa.ArrowException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from mlclip.data.dataset import Dataset
@@ -13,12 +14,14 @@ from mlclip.data.dataset import Dataset
 class Problem:
     """One finding and its place in the source, such as `labels.csv:12`.
 
-    An `error` keeps the item out of the prepared data, a `warning` does not.
+    An `error` keeps the item out of the prepared data, a `warning` does not. `path` is the image of a refused line,
+    where that is known.
     """
 
     where: str
     message: str
     severity: Literal["error", "warning"] = "error"
+    path: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.severity}: {self.message}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -76,7 +76,7 @@ def scan(*sources: Source, **options: Unpack[ReadOptions]) -> tuple[Dataset, lis
     problems: list[Problem] = []
     orders: list[tuple[str, ...] | None] = []
     for path, split in given:
-        found, order, wrong = _read_source(path, labels, images, separator)
+        found, order, wrong = _read_source(path, labels, images, separator, split)
         items += [replace(item, split=split) for item in found] if split else found
         orders.append(order)
         problems += wrong
@@ -90,6 +90,13 @@ def parse_source(source: Source) -> tuple[Path, str | None]:
     if isinstance(source, str) and name in SPLITS and rest and not Path(source).exists():
         return Path(rest), name
     return Path(source), None
+
+
+def input_files(source: Source, labels: Path | None = None) -> list[Path]:
+    """The files that a source is read from, except images: none of them is an output, too."""
+    path, _ = parse_source(source)
+    found = [path / name for name in LABELS_FILES] if path.is_dir() and labels is None else []
+    return [path, *found, *([labels] if labels else [])]
 
 
 def unknown_labels(dataset: Dataset) -> list[Problem]:
@@ -110,18 +117,19 @@ def unknown_labels(dataset: Dataset) -> list[Problem]:
 
 
 def _read_source(
-    path: Path, labels: Path | None, images: Path | None, separator: str
+    path: Path, labels: Path | None, images: Path | None, separator: str, split: str | None
 ) -> tuple[list[Item], tuple[str, ...] | None, list[Problem]]:
     if path.is_dir():
-        items, problems = read_manifest(labels or _labels_file(path), images or path, separator)
-        return items, None, problems + _unlisted(path, items)
+        items, problems = read_manifest(labels or _labels_file(path), images or path, separator, split)
+        named = {item.path for item in items} | {problem.path for problem in problems}
+        return items, None, problems + _unlisted(path, named)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file or folder")
     if labels is not None:
         raise DataError(f"{path}: a labels file goes with a folder of images, and this is a file")
     if path.suffix.lower() == ".json":
         return read_coco(path, images)
-    items, problems = read_manifest(path, images or path.parent, separator)
+    items, problems = read_manifest(path, images or path.parent, separator, split)
     return items, None, problems
 
 
@@ -134,13 +142,12 @@ def _labels_file(folder: Path) -> Path:
     return folder / found[0]
 
 
-def _unlisted(folder: Path, items: Sequence[Item]) -> list[Problem]:
-    listed = {item.path for item in items}
+def _unlisted(folder: Path, named: Collection[Path | None]) -> list[Problem]:
     files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     return [
-        Problem(str(file), "left out: the labels file does not name it", "warning")
+        Problem(str(file), "left out: no line of the labels file that could be read names it", "warning")
         for file in sorted(files)
-        if file not in listed
+        if file not in named
     ]
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import os
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mlclip.data.dataset import SPLITS, Item
+from mlclip.data.text_files import refuse_repeated
 from mlclip.errors import DataError
 
 COLUMNS = {
@@ -21,11 +27,22 @@ COLUMNS = {
 
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val"}
 
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_PRINTED = re.compile(r"""\[\s*\]|[\[({]\s*['"].*[])}]|\[.*,.*\]""", re.DOTALL)
+"""What looks like a list, tuple or set of texts that was printed."""
+_LIST = re.compile(rf"\[\s*\]|[\[({{]\s*{_TEXT}(?:\s*,\s*{_TEXT})*\s*,?\s*[])}}]")
+"""One that reads as it was meant: `['a' 'b']`, without commas, would be one text."""
+
 Fields = Mapping[str, object]
 
 
-def known_columns(names: list[str]) -> dict[str, str]:
-    """The column of each meaning among the given names: `{"path": "File", ...}`."""
+def known_columns(names: Sequence[str]) -> dict[str, str]:
+    """The column of each meaning among the given names: `{"path": "File", ...}`.
+
+    Raises DataError if one of these names is there twice, in upper or lower case.
+    """
+    aliases = {alias for known in COLUMNS.values() for alias in known}
+    refuse_repeated([key for name in names if (key := name.strip().lower()) in aliases], "column")
     given = {name.strip().lower(): name for name in names}
     return {
         meaning: next(given[alias] for alias in aliases if alias in given)
@@ -34,8 +51,10 @@ def known_columns(names: list[str]) -> dict[str, str]:
     }
 
 
-def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
+def to_item(fields: Fields, where: str, root: Path, separator: str, split: str | None = None) -> Item:
     """Turn the fields of one line, column name → value, into an item; the path starts from `root`.
+
+    A `split` takes the place of the line's own.
 
     Raises DataError if a value is missing, of the wrong type or not allowed; the message does not repeat `where`.
     """
@@ -43,25 +62,41 @@ def to_item(fields: Fields, where: str, root: Path, separator: str) -> Item:
     for needed in ("path", "labels"):
         if needed not in columns:
             raise DataError(f"no {needed}: give one of {', '.join(COLUMNS[needed])}")
-    path = _text(fields, columns, "path")
+    path = named_path(fields, columns, root)
     if path is None:
         raise DataError("the path is empty")
     return Item(
-        path=root / path,
+        path=path,
         labels=parse_labels(fields[columns["labels"]], separator),
         text=_text(fields, columns, "text"),
-        split=_split(_text(fields, columns, "split")),
+        split=split or _split(_text(fields, columns, "split")),
         group=_text(fields, columns, "group"),
         sha256=_text(fields, columns, "sha256"),
         where=where,
     )
 
 
+def named_path(fields: Fields, columns: Mapping[str, str], root: Path) -> Path | None:
+    """The image that a line names, also in bytes that are no UTF-8; raises DataError as `to_item`."""
+    value = fields[columns["path"]]
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{columns['path']} must be a string, not {value!r}")
+    return root / as_path(value.strip()) if value and value.strip() else None
+
+
+def as_path(text: str) -> str:
+    """Refuse what no file can be called: NUL, and lone surrogates other than those for bytes that are no UTF-8."""
+    with suppress(UnicodeEncodeError):
+        if b"\0" not in os.fsencode(text):
+            return text
+    return _valid(text)
+
+
 def parse_labels(value: object, separator: str) -> tuple[str, ...]:
     """Labels from a list of strings, or from one string; spaces around a label and repetitions are removed."""
     if value is None:
         return ()
-    parts = value.split(separator) if isinstance(value, str) else value
+    parts = _split_text(value, separator) if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
         raise DataError(f"labels must be a list of strings, not {value!r}")
     labels = []
@@ -70,6 +105,18 @@ def parse_labels(value: object, separator: str) -> tuple[str, ...]:
             raise DataError(f"a label must be a string, not {part!r}")
         labels.append(clean_label(part))
     return tuple(dict.fromkeys(label for label in labels if label))
+
+
+def _split_text(text: str, separator: str) -> Sequence[object]:
+    """Labels in one string, also where a program has printed its list there: `['a', 'b']` or `["a", "b"]`."""
+    printed = text.strip()
+    if not _PRINTED.fullmatch(printed):
+        return text.split(separator)
+    values = f"[{printed[1:-1]}]"
+    for read in (json.loads, ast.literal_eval) if _LIST.fullmatch(printed) else ():
+        with suppress(ValueError, SyntaxError):
+            return list(read(values))
+    raise DataError(f"labels look like a printed list, {text!r}: put {separator!r} between labels, or write JSON")
 
 
 def clean_label(label: str) -> str:

@@ -12,8 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
 from mlclip.data.dataset import Progress, quiet
 
@@ -130,6 +128,9 @@ def unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def connected(count: int, left: npt.ArrayLike, right: npt.ArrayLike) -> Index:
     """Number the sets of `count` things that the pairs of `left[n]` and `right[n]` connect in chains: int64 [count]."""
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]  # slow to load
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
     ends = np.asarray(left, dtype=np.intp), np.asarray(right, dtype=np.intp)
     links = coo_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(count, count))
     return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)

@@ -12,11 +12,11 @@ from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
-from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]
 
 from mlclip.data.dataset import SPLITS, Dataset, Item
 from mlclip.data.similarity import Index, connected
 from mlclip.errors import DataError
+from mlclip.settings import check_seed
 
 FRACTIONS = (0.6, 0.2, 0.2)
 
@@ -32,19 +32,22 @@ def assign_splits(
     """Give a split to every item that has none.
 
     Items that have one keep it, with one exception: where every item has a split but none is in val (or test), as with
-    COCO's two files, its share is cut from train. Items of one group, or with the same bytes, stay together; a group
-    with a member in a split follows it.
+    COCO's two files, its share is cut from train, if there is any. Items of one group, or with the same bytes, stay
+    together; a group with a member in a split follows it.
 
     Fractions are the shares of train, val and test, divided by their sum; 0 leaves a split out. The shares spread the
     labels, or the `strata`, int [R], from 0. `units`, int [R], are equal for items that stay together, by default
     `together(dataset.items)`. Raises DataError if there are too few images for the fractions.
     """
+    check_seed(seed)
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or (shares < 0).any() or shares[0] == 0:
         raise DataError(f"fractions must be three shares such as 0.6 0.2 0.2, train above 0, not {fractions}")
     units = together(dataset.items) if units is None else np.unique(units, return_inverse=True)[1]
     owned = _owned_splits(dataset.items, units)
     wanted = [name for name, share in zip(SPLITS, shares, strict=True) if share > 0]
+    if None not in owned and "train" not in owned:
+        return dataset
     if None not in owned:
         wanted = [name for name in wanted if name == "train" or name not in owned]
         owned = [None if name == "train" and len(wanted) > 1 else name for name in owned]
@@ -68,6 +71,7 @@ def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
     """
     if k < 1:
         raise DataError(f"k must be at least 1, not {k}")
+    check_seed(seed)
     train = dataset.split("train")
     targets = train.targets().astype(np.bool_)
     shuffled = np.random.default_rng(seed).permutation(len(train))
@@ -119,6 +123,8 @@ def _stratify(
     seed: int,
 ) -> list[str]:
     """A split for every unit: its own, or one drawn so that traits, bool [R, *], spread by the shares."""
+    from iterstrat.ml_stratifiers import IterativeStratification  # type: ignore[import-untyped]  # slow to load
+
     united = np.zeros((len(owned), traits.shape[1]), dtype=np.bool_)
     np.logical_or.at(united, units, traits)
     free = [unit for unit, split in enumerate(owned) if split is None]

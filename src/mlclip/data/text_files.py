@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mlclip.errors import DataError
+from mlclip.files import read_file, write_lines
 
 
 def read_text(path: Path) -> str:
     """The content of a file; raises DataError with the line that is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -23,14 +27,32 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}:{line}: not UTF-8: save the file as UTF-8") from error
 
 
+def parse_json(text: str) -> Any:
+    """Read JSON; raises DataError, also for a key that an object has twice and for nesting without end."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        refuse_repeated([key for key, _ in pairs], "key")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}") from error
+    except RecursionError:
+        raise DataError("not JSON that can be read: it is nested too deeply") from None
+
+
+def refuse_repeated(names: Sequence[str], what: str) -> None:
+    """Refuse a name that is given twice, since one of the two would be lost; raises DataError."""
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"two {what}s are called {repeated!r}: rename or remove one")
+
+
 def write_text(path: Path, lines: Iterable[str]) -> None:
     """Write lines, which bring their own line ends; the file appears whole or not at all. Creates the folder."""
-    part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-        part.replace(path)
+        write_lines(path, lines)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -71,6 +93,10 @@ def columns(path: Path, *names: str) -> Iterator[tuple[str, list[str]]]:
         if places is not None:
             yield f"{path}:{line}", [values[place] if place < len(values) else "" for place in places]
         elif set(names) <= set(values):
+            try:
+                refuse_repeated([value for value in values if value in names], "column")
+            except DataError as error:
+                raise DataError(f"{path}:{line}: {error}") from None
             places = [values.index(name) for name in names]
         else:
             break

@@ -14,6 +14,7 @@ from mlclip_client.pixels import ImageError, decode
 from mlclip.data.dataset import Dataset, Item, Progress, quiet
 from mlclip.data.problems import Problem, Report
 from mlclip.data.read import unknown_labels
+from mlclip.files import read_file
 
 
 def validate(dataset: Dataset, *, problems: Iterable[Problem] = (), on_progress: Progress = quiet) -> Report:
@@ -40,7 +41,7 @@ def validate(dataset: Dataset, *, problems: Iterable[Problem] = (), on_progress:
 def _look_at(item: Item) -> tuple[Item, Problem | None]:
     """Hash and decode one file; runs in threads, since both release the interpreter's lock."""
     try:
-        data = item.path.read_bytes()
+        data = read_file(item.path)
     except FileNotFoundError:
         return item, Problem(item.place, f"missing file {item.path}")
     except OSError as error:
@@ -61,10 +62,12 @@ def _repeated_paths(dataset: Dataset) -> list[Problem]:
     problems = []
     for item in dataset.items:
         path = Path(os.path.normpath(item.path.absolute()))
-        if path in first:
-            message = f"duplicate: {item.path} is also at {first[path].place}: put its labels on one line"
+        other = first.setdefault(path, item)
+        if other is not item:
+            message = f"duplicate: {item.path} is also at {other.place}: put its labels on one line"
             problems.append(Problem(item.place, message))
-        first.setdefault(path, item)
+            if set(item.labels) != set(other.labels):  # which labels are right?
+                problems.append(Problem(other.place, f"duplicate: it has other labels at {item.place}"))
     return problems
 
 

@@ -8,6 +8,7 @@ An encoder is any open_clip model (CLIP and SigLIP families), by name and `pretr
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,10 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mlclip.encoders import DEFAULT_ENCODER, MODELS
 from mlclip.encoders.text_tower import read_text, text_shape
 from mlclip.errors import EncoderError
 
-MODELS = Path(__file__).parents[1] / "models"
-DEFAULT_ENCODER = "mlclip-tiny"
 RANDOM = "random"
 """The `pretrained` value for seeded random weights: enough to measure speed and parity, useless for labels."""
 
@@ -39,7 +39,8 @@ class Encoder(nn.Module):
     Attributes:
         name: the argument of `load_encoder`: an open_clip architecture, or a folder.
         pretrained: tag, file or `random`; None for a folder, which has its own weights.
-        tag: the encoder's name in files and in the model repository: `[a-z0-9_-]+`.
+        tag: the encoder's name in files and in the model repository: `[a-z0-9_-]+`, from its name where that has such
+            characters, otherwise from its fingerprint.
         embedding_width: D.
         token_count: T, as `token_width` W.
         text_token_count: L, the text tower's context length, as `text_token_width` V, 0 if its tokens are inaccessible.
@@ -50,7 +51,7 @@ class Encoder(nn.Module):
 
     def __init__(self, model: nn.Module, *, name: str, pretrained: str | None, tag: str) -> None:
         super().__init__()
-        self.name, self.pretrained, self.tag = name, pretrained, tag
+        self.name, self.pretrained = name, pretrained
         config: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
         self.spec = pixel_spec(config)
         self.visual: nn.Module = model.visual  # type: ignore[assignment]
@@ -63,6 +64,7 @@ class Encoder(nn.Module):
         self.embedding_width = embedding.shape[-1]
         self.token_count, self.token_width = map(int, tokens.shape[1:])
         self.text_token_count, self.text_token_width = text_shape(model)
+        self.tag = tag or self.fingerprint[:8]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images: pixels uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
@@ -80,6 +82,12 @@ class Encoder(nn.Module):
     def model(self) -> nn.Module:
         """The open_clip model that both towers belong to."""
         return self._model[0]
+
+    @property
+    def sigmoid_scale(self) -> tuple[float, float] | None:
+        """Scale and bias of a model that was pre-trained with a sigmoid per pair; None for others."""
+        scale, bias = (getattr(self.model, name, None) for name in ("logit_scale", "logit_bias"))
+        return None if scale is None or bias is None else (scale.exp().item(), bias.item())
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -120,6 +128,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
     An architecture needs `pretrained`: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights file, or
     `random`. Raises EncoderError for an unknown name or tag, missing weights, or a folder that open_clip cannot read.
     """
+    if not isinstance(name, str):
+        raise EncoderError(f"an encoder is a name or a folder, such as {DEFAULT_ENCODER!r}, not {name!r}")
     folder = encoder_folder(name)
     if folder is None and name not in open_clip.list_models():
         raise EncoderError(
@@ -130,12 +140,17 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
         raise EncoderError(f"{name} needs weights: give --pretrained a file, '{RANDOM}', or one of: {tags}")
     if folder is not None and pretrained is not None:
         raise EncoderError(f"{name} has its own weights: leave --pretrained {pretrained} out")
+    if folder is not None and not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
+        raise EncoderError(f"{folder} holds no weights: put open_clip_model.safetensors beside its configuration")
     source = None if pretrained == RANDOM else pretrained
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore", UserWarning)  # open_clip's QuickGELU hint; tags carry the right setting
             torch.manual_seed(0)
-            model = open_clip.create_model(_open_clip_name(name), source, pretrained_image=False, pretrained_text=False)
+            model = open_clip.create_model(
+                _open_clip_name(name), source, pretrained_image=False, pretrained_text=False,
+                require_pretrained=pretrained != RANDOM,
+            )  # fmt: skip
     except Exception as error:  # hub, file and shape errors come as many types
         raise EncoderError(
             f"could not load {name} ({pretrained or 'its folder'}): {str(error).splitlines()[0]}"
@@ -155,7 +170,10 @@ def _open_clip_name(name: str) -> str:
 
 
 def _tag(name: str, pretrained: str | None) -> str:
-    parts = [Path(name).name if encoder_folder(name) else name, Path(pretrained).stem if pretrained else ""]
+    parts = [
+        os.path.basename(os.path.abspath(name)) if encoder_folder(name) else name,
+        Path(pretrained).stem if pretrained else "",
+    ]
     return re.sub(r"[^a-z0-9_]+", "-", "-".join(filter(None, parts)).lower()).strip("-")
 
 

@@ -2,10 +2,11 @@
 
 A cache belongs to one encoder (its folder carries the fingerprint of weights and preprocessing) and is keyed by the
 content of image files or texts, so a changed file is a new key, and a changed encoder a new folder. Each kind of
-feature is an append-only pair of files: `embedding.f32` (float32 rows of D) with `embedding.keys` (one SHA-256 per
-line), and, once a head needs them, `tokens.f16` (float16 rows of T x W) with `tokens.keys`. Texts have the same,
-`text_embedding` and `text_tokens`, in a folder named after the text tower's fingerprint. A row counts when its key is
-complete on disk, so an interrupted run resumes where it stopped.
+feature is an append-only pair of files: `embedding.f32` (float32 rows of D) with `embedding.keys` (per line a SHA-256
+and the row's CRC-32), and, once a head needs them, `tokens.f16` (float16 rows of T x W) with `tokens.keys`. Texts have
+the same, `text_embedding` and `text_tokens`, in a folder named after the text tower's fingerprint. A row counts when
+its key is complete on disk, so an interrupted run resumes where it stopped, and when its checksum is right, so files
+that do not belong together (copied in part, say) are computed again.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import torch
 from mlclip_client.pixels import ImageError, to_pixels
 
 from mlclip.data.dataset import Progress, quiet
+from mlclip.encoders import DEFAULT_CACHE
 from mlclip.encoders.clip import Encoder
 from mlclip.encoders.table import FeatureTable
 from mlclip.errors import CacheError
+from mlclip.files import read_file
 
-DEFAULT_CACHE = Path("features")
 TEXT_KINDS = ("text_embedding", "text_tokens")
 S = TypeVar("S")
 _log = logging.getLogger(__name__)
@@ -112,16 +114,16 @@ class FeatureCache:
     ) -> Rows:
         """The rows of some keys; those that a table lacks are encoded first."""
         with table.locked():
-            known = table.known()
+            known = table.known(keys)
             missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in known}
             if missing:
                 count, size = len(missing), _human(len(missing) * table.row_bytes)
                 _log.info(
                     "%s: %d %s with %s go to %s (%s)", table.kind, count, what, self.encoder.tag, table.folder, size
                 )
-                table.append(missing, encode, self.batch_size, on_progress)
-                known = table.known()
-        return Rows(table.open(len(known)), np.array([known[key] for key in keys], dtype=np.int64))
+                known |= table.append(missing, encode, self.batch_size, on_progress)
+            store = table.open()
+        return Rows(store, np.array([known[key] for key in keys], dtype=np.int64))
 
     def _table(self, kind: str) -> FeatureTable:
         encoder, folder = self.encoder, self.folder
@@ -147,7 +149,7 @@ class FeatureCache:
 
     def _pixels(self, path: Path) -> npt.NDArray[np.uint8]:
         try:
-            return to_pixels(path.read_bytes(), self.encoder.spec)
+            return to_pixels(read_file(path), self.encoder.spec)
         except ImageError as error:
             raise CacheError(f"{path}: {error}; remove it (`mlclip data` finds such files)") from error
 
@@ -161,8 +163,7 @@ class FeatureCache:
 
 def _content_key(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(read_file(path)).hexdigest()
     except OSError as error:
         raise CacheError(f"cannot read the image {path}: {error.strerror}") from error
 

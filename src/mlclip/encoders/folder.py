@@ -11,22 +11,26 @@ from typing import Any
 import open_clip
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from mlclip.encoders.clip import Encoder, encoder_folder
 from mlclip.errors import EncoderError
+from mlclip.files import replacing_files
+
+FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
 def save(model: nn.Module, config: dict[str, object], folder: Path) -> None:
-    """Write an encoder folder that `load_encoder` reads; weights in float16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    """Write an encoder folder that `load_encoder` reads, both files or none; weights in float16."""
     weights = {
         key: (value.half() if value.is_floating_point() else value).contiguous()
         for key, value in model.state_dict().items()
     }
-    save_file(weights, folder / "open_clip_model.safetensors")
+    with replacing_files(folder, FILES) as new:
+        (new / FILES[0]).write_text(json.dumps(config, indent=2) + "\n")
+        (new / FILES[1]).write_bytes(to_bytes(weights))
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:

@@ -27,6 +27,7 @@ class Head(nn.Module):
 
     Attributes:
         name: the word people type, and its key in HEADS.
+        source: publications; a number such as `000` is one of `presets.DOCUMENTS`, followed by its section.
         defaults: settings of its training unless others are given.
         search: what `mlclip tune` may vary: names of options, or `training.NAME` for settings of the training.
         growth_rate: factor on a run's learning rate when it is extended, since few parameters take larger steps.
@@ -44,6 +45,7 @@ class Head(nn.Module):
     """
 
     name: ClassVar[str]
+    source: ClassVar[str]
     defaults: ClassVar[TrainConfig] = UNTRAINED
     search: ClassVar[Mapping[str, Range | Choice]] = {}
     growth_rate: ClassVar[float] = 1.0
@@ -102,6 +104,13 @@ class Head(nn.Module):
         """The Triton Python model that serves this head; None for heads that become graphs."""
         return None
 
+    def scores_without(self, own: Tensor, *features: Tensor) -> Tensor:
+        """The first output [B, N], without each image's own reference, row `own` int64 [B]; -1 where it is none.
+
+        For heads with `reference_ids`: an image that finds itself copies its own labels.
+        """
+        raise NotImplementedError
+
     @property
     def names_references(self) -> bool:
         """Whether an answer names the references behind it; only then can references be added and removed."""
@@ -134,10 +143,13 @@ class Head(nn.Module):
         """Logits [B, M] of every pair of an image [B, D] and a label text [M, D], where it `trains_encoder`."""
         raise NotImplementedError
 
-    def calibrate(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8]) -> None:
+    def calibrate(
+        self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8], pretrained: tuple[float, float] | None
+    ) -> None:
         """Choose, before the encoder is trained, where training starts.
 
-        Logits are float32 [R, N], from `pair_logits` of the validation images and all label texts.
+        Logits are float32 [R, N], from `pair_logits` of the validation images and all label texts; `pretrained` is the
+        encoder's own `sigmoid_scale`.
         """
 
 

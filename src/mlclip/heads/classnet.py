@@ -47,6 +47,7 @@ class ClassNet(Head):
     """
 
     name = "classnet"
+    source = "002, 3.2.3"
     defaults = TrainConfig(schedule="cosine", lr=0.03, batch_size=64, epochs=30, patience=30)
     search = {
         "temperature": Range(0.3, 100, log=True),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlclip.errors import DataError
+from mlclip.files import read_file
 
 FULL_WEIGHT = 100.0
 LABELS = "labels"
@@ -89,7 +90,7 @@ def is_language(name: str) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_file(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 

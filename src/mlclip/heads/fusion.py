@@ -45,6 +45,7 @@ class FusionHead(Head):
     """
 
     name = "fusion"
+    source = "003"
     uses_text_tower = True
     defaults = TrainConfig(lr=1e-3, epochs=100, patience=15, weight_decay=1e-5)
     search = {

@@ -12,6 +12,7 @@ class NearestNeighbor(NeighborSearch):
     """
 
     name = "knn1"
+    source = "002, 4.1.3"
     search = {}
 
     def __init__(self, classes: int, width: int, references: int = 0) -> None:

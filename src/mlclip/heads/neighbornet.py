@@ -49,6 +49,7 @@ class NeighborNet(Head):
     """
 
     name = "neighbornet"
+    source = "Orhan 2018, https://arxiv.org/abs/1805.07709; 002, 3.2.3"
     defaults = TrainConfig(
         optimizer="sgd", schedule="cosine", lr=9.805, momentum=0.366, batch_size=33, epochs=12, patience=12
     )
@@ -127,6 +128,12 @@ class NeighborNet(Head):
             return scores
         _, index = largest(similarity, min(self.config["references"], TOP))
         return scores, index.int(), weights.gather(1, index)
+
+    def scores_without(self, own: Tensor, *features: Tensor) -> Tensor:
+        """As in `Head`."""
+        similarity = F.linear(features[0], self.references)
+        itself = own[:, None] == torch.arange(len(self.references))
+        return (self._weights(similarity.masked_fill(itself, -torch.inf)) @ self.labels).clamp(max=1)
 
     def loss(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Mean squared error of the scores."""

@@ -38,18 +38,20 @@ class NeighborSearch(Head):
 
     Neighbours are the `max_neighbors` most similar references, ties by lowest index, without those whose similarity
     times `temperature` lies more than `max_difference` below the best one's. Their weights are the softmax of these
-    scaled similarities.
+    scaled similarities, which count, heaviest first, until their sum reaches `stop_weight`.
 
     Args:
         temperature: factor on cosine similarities before the softmax; 0 gives all neighbours the same weight.
         max_difference: in scaled units.
         max_neighbors: k.
+        stop_weight: 1 takes every neighbour; the thesis stops at 0.99.
         index: None for exact search; `hnsw` or `ivf` for faiss, which finds nearly all neighbours and is faster
             with many references. Such a head cannot be a graph: a Python model serves it.
         recall: recall@k of the index against exact search, measured when it was built.
     """
 
     name = "neighbors"
+    source = "002, 3.2.2"
     growth_note = "images that joined the references are neighbours now"
     search = {
         "temperature": Range(1.0, 200.0, log=True),
@@ -70,6 +72,7 @@ class NeighborSearch(Head):
         temperature: float = 68.566,
         max_difference: float = 5.2568,
         max_neighbors: int = 36,
+        stop_weight: float = 1.0,
         index: str | None = None,
         references: int = 0,
         index_bytes: int = 0,
@@ -78,17 +81,19 @@ class NeighborSearch(Head):
     ) -> None:
         super().__init__()
         self.temperature, self.max_difference = float(temperature), float(max_difference)
-        self.max_neighbors, self.index = max_neighbors, index
+        self.max_neighbors, self.stop_weight, self.index = max_neighbors, float(stop_weight), index
         if not isinstance(max_neighbors, int) or max_neighbors < 1:
             raise ValueError(f"max_neighbors must be a whole number of at least 1, not {max_neighbors!r}")
         if min(self.temperature, self.max_difference) < 0:
             raise ValueError(f"temperature and max_difference must not be below 0: {temperature}, {max_difference}")
+        if not 0 < self.stop_weight <= 1:
+            raise ValueError(f"stop_weight must be above 0 and at most 1, not {stop_weight}")
         if index is not None:
             check_choice("index", index, KINDS)
         self.config = {
             "classes": classes, "width": width, "temperature": self.temperature,
-            "max_difference": self.max_difference, "max_neighbors": max_neighbors, "index": index,
-            "references": references, "index_bytes": index_bytes, "probes": probes, "recall": recall,
+            "max_difference": self.max_difference, "max_neighbors": max_neighbors, "stop_weight": self.stop_weight,
+            "index": index, "references": references, "index_bytes": index_bytes, "probes": probes, "recall": recall,
         }  # fmt: skip
         self.register_buffer("labels", torch.zeros(references, classes, dtype=torch.uint8))
         if index is None:
@@ -150,7 +155,7 @@ class NeighborSearch(Head):
         labels = io.BytesIO()
         np.save(labels, self.labels.numpy())
         files = {"index.faiss": self.index_data.numpy().tobytes(), "labels.npy": labels.getvalue()}
-        settings = ("temperature", "max_difference", "max_neighbors")
+        settings = ("temperature", "max_difference", "max_neighbors", "stop_weight")
         return PythonModel("neighbors", files, {name: str(self.config[name]) for name in settings})
 
     def forward(self, embedding: Tensor) -> Answer:
@@ -158,17 +163,23 @@ class NeighborSearch(Head):
 
         reference_index is int32 [B, k], reference_weight float32 [B, k], 0 beyond `max_difference`; k is `neighbors`.
         """
-        queries = F.normalize(embedding, dim=1)
-        if self.index is not None:
-            return self._answer(*self._search(queries, self.neighbors))
-        return self._answer(*largest(queries @ self.features.T, self.neighbors))
+        return self._answer(*self._search(F.normalize(embedding, dim=1), self.neighbors))
+
+    def scores_without(self, own: Tensor, *features: Tensor) -> Tensor:
+        """As in `Head`: one neighbour more is searched, and each image's own reference is dropped."""
+        queries = F.normalize(features[0], dim=1)
+        similarity, index = self._search(queries, min(self.neighbors + 1, len(self.labels)))
+        similarity, order = largest(similarity.masked_fill(index == own[:, None], -torch.inf), self.neighbors)
+        return self._answer(similarity, index.gather(1, order))[0]
 
     def _answer(self, similarity: Tensor, index: Tensor) -> Answer:
-        weight = neighbor_weights(similarity, self.temperature, self.max_difference)
+        weight = neighbor_weights(similarity, self.temperature, self.max_difference, self.stop_weight)
         scores = torch.bmm(weight.unsqueeze(1), self.labels[index].float()).squeeze(1)
         return scores.clamp(max=1.0), index.int(), weight
 
     def _search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        if self.index is None:
+            return largest(queries @ self.features.T, k)
         similarity, index = search_index(self._index(), queries.numpy(), k)
         return torch.from_numpy(similarity), torch.from_numpy(index)
 
@@ -211,15 +222,17 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return found, index.gather(1, order)
 
 
-def neighbor_weights(similarity: Tensor, temperature: float, max_difference: float) -> Tensor:
+def neighbor_weights(similarity: Tensor, temperature: float, max_difference: float, stop_weight: float = 1.0) -> Tensor:
     """Softmax of scaled similarities over the neighbours within `max_difference` of the best.
 
     Similarities [B, k], largest first and -inf without a neighbour, are scaled by `temperature`. A neighbour at exactly
-    `max_difference` still counts. The weights [B, k] sum to 1 per row, or to 0 where there is no neighbour at all.
+    `max_difference` still counts. The weights [B, k] sum to 1 per row, or to 0 where there is no neighbour at all. With
+    `stop_weight` below 1, those after the one that reaches this sum are 0, as if they had not been added.
     """
     behind = (similarity[:, :1] - similarity) * temperature
     weight = torch.where(behind <= max_difference, torch.exp(-behind), 0.0)
-    return weight / weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+    weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return weight if stop_weight == 1 else torch.where(weight.cumsum(dim=1) - weight < stop_weight, weight, 0.0)
 
 
 def _forget_index(head: NeighborSearch, keys: Any) -> None:

@@ -44,6 +44,7 @@ class PowersetHead(Head):
     """
 
     name = "powerset"
+    source = "000, III.A"
     defaults = TrainConfig(lr=1e-3, epochs=80, patience=15, weight_decay=1e-3)
     search = {
         "ratio": Range(0, 1),

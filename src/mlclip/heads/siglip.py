@@ -35,8 +35,8 @@ class SiglipHead(Head):
     does not affect Adam: the paper sums -log sigmoid(±logit) over texts, `bce` averages over texts too.
 
     Args:
-        scale: initial exp(t'). If both this and `bias` are None, they are first fitted to the validation images'
-            labels, as the encoder's similarities predict them.
+        scale: initial exp(t'). If both this and `bias` are None, they are those of the checkpoint, where it was trained
+            with a sigmoid; else they are fitted to the validation images' labels, as its similarities predict them.
         bias: initial b. The paper starts from 10 and -10, which suits training from scratch, where all pairs look alike
             and nearly all are negative. A trained encoder tells pairs apart, and Adam at a fine-tuning rate changes
             both numbers little, so that all logits would stay below 0 for long.
@@ -45,6 +45,7 @@ class SiglipHead(Head):
     """
 
     name = "siglip"
+    source = "Zhai et al. 2023, https://arxiv.org/abs/2303.15343; 000, III.C"
     uses_text_tower = True
     defaults = TrainConfig(lr=5e-5, epochs=80, patience=10, batch_size=64)
     trains_encoder = True
@@ -88,18 +89,28 @@ class SiglipHead(Head):
         """Logits [B, M] of every pair of an image [B, D] and a text [M, D], both L2-normalised."""
         return self.log_scale.exp() * (embedding @ texts.T) + self.bias
 
-    def calibrate(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8]) -> None:
-        """Unless given, start scale and bias from a logistic regression of the targets on cosine similarities.
+    def calibrate(
+        self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.uint8], pretrained: tuple[float, float] | None
+    ) -> None:
+        """Unless given, start scale and bias from the checkpoint's, or from a regression of targets on cosines.
 
         Both stay where similarities do not predict labels, as with an untrained encoder.
         """
-        if self.config["scale"] is not None or self.config["bias"] is not None or targets.all():
+        if self.config["scale"] is not None or self.config["bias"] is not None:
+            return
+        if pretrained is not None:
+            self._start(*pretrained)
+            return
+        if targets.all():
             return
         cosines = (logits - self.bias.item()) / self.log_scale.exp().item()
         fit = LogisticRegression(C=1e6).fit(cosines.reshape(-1, 1), targets.ravel())
         scale, bias = float(fit.coef_[0, 0]), float(fit.intercept_[0])
         if 1 <= scale <= 100:
-            with torch.no_grad():
-                self.log_scale.fill_(math.log(scale))
-                self.bias.fill_(bias)
-            _log.info("fine-tuning: scale %.1f and bias %.1f to start with", scale, bias)
+            self._start(scale, bias)
+
+    def _start(self, scale: float, bias: float) -> None:
+        with torch.no_grad():
+            self.log_scale.fill_(math.log(scale))
+            self.bias.fill_(bias)
+        _log.info("fine-tuning: scale %.1f and bias %.1f to start with", scale, bias)

@@ -22,6 +22,7 @@ class SigmoidHead(Head):
     """
 
     name = "sigmoid"
+    source = "000, III.B"
     defaults = TrainConfig(lr=1e-2, epochs=300, patience=30, batch_size=256, weight_decay=1e-5)
     search = {
         "training.lr": Range(1e-3, 1e-1, log=True),

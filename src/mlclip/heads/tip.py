@@ -55,6 +55,7 @@ class TipAdapter(Head):
     """
 
     name = "tip"
+    source = "Zhang et al. 2021, https://arxiv.org/abs/2111.03930; 002, 5.1"
     uses_text_tower = True
 
     text: Tensor
@@ -141,6 +142,13 @@ class TipAdapter(Head):
         """Embedding float32 [B, D] to logits a z + b, float32 [B, N]."""
         z = self.by_text(embedding) + self.alpha * self.by_images(embedding, self.beta)
         return self.slope * z + self.intercept
+
+    def scores_without(self, own: Tensor, *features: Tensor) -> Tensor:
+        """As in `Head`."""
+        (embedding,) = features
+        itself = (own >= 0).float() * (self.beta * ((embedding * self.references[own]).sum(dim=1) - 1)).exp()
+        logits: Tensor = self(embedding) - self.slope * self.alpha * itself[:, None] * self.labels[own]
+        return logits
 
     def by_text(self, embedding: Tensor) -> Tensor:
         """100 cos(q, text): [B, D] to [B, N]."""

@@ -32,6 +32,7 @@ class ZeroShot(Head):
     """
 
     name = "zeroshot"
+    source = "Radford et al. 2021, https://arxiv.org/abs/2103.00020; 002, 3.2.1"
     uses_text_tower = True
     search = {"weights": Range(0, 100, each="contexts")}
 

@@ -17,13 +17,13 @@ from mlclip.checkpoint import Run
 from mlclip.data import Dataset
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
-from mlclip.errors import TrainError
+from mlclip.errors import MlclipError, TrainError
 from mlclip.heads import Examples, Growth, Head, LabelTexts
 from mlclip.metrics import evaluate
 from mlclip.settings import ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
-from mlclip.training.runs import examples, fit_head, run_cache
+from mlclip.training.runs import examples, figures, fit_head, run_cache
 
 TOLERANCE = 1e-6
 """Scores closer than this are equal, since larger matrix products add up in a different order."""
@@ -105,8 +105,8 @@ def extend_run(
             head=head,
             labels=data.classes,
             thresholds=limits,
-            training=run.training | {"extended": [*run.training.get("extended", []), step]},
-            metrics={"val": evaluate(validation.targets, scores, limits, classes=data.classes).to_dict()},
+            training=run.training | {"extended": [*run.training.get("extended", []), step], "data_sha256": data.digest},
+            metrics={"val": figures(evaluate(validation.targets, scores, limits, classes=data.classes), data)},
         ),
         added=added,
         epochs=tuple(epochs),
@@ -138,8 +138,11 @@ def _new_thresholds(
     targets, scores = validation.targets[:, known:], scores[:, known:]
     if not targets.any():
         return np.full(targets.shape[1], median, dtype=np.float32)
-    chosen = asdict(config) if config else run.training.get("thresholds") or {}
-    found = tune_thresholds(targets, scores, **chosen)
+    try:
+        chosen = config or ThresholdConfig(**run.training.get("thresholds") or {})
+    except (MlclipError, TypeError) as error:
+        raise TrainError(f"the run's config.json: thresholds: {error}") from error
+    found = tune_thresholds(targets, scores, **asdict(chosen))
     return np.where(targets.any(axis=0), found, median).astype(np.float32)
 
 
@@ -152,4 +155,7 @@ def run_settings(run: Run) -> TrainConfig:
 def recorded_training(run: Run) -> TrainConfig:
     """The settings that a run was trained with."""
     names = {field.name for field in fields(TrainConfig)}
-    return TrainConfig(**{name: value for name, value in run.training.items() if name in names})
+    try:
+        return TrainConfig(**{name: value for name, value in run.training.items() if name in names})
+    except (MlclipError, TypeError, AttributeError) as error:
+        raise TrainError(f"the run's config.json: training: {error}") from error

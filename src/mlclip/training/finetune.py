@@ -65,7 +65,7 @@ def finetune(
         pictures = decode_pictures(train.items, spec, Path(folder) / "train", on_images)
         unseen = decode_pictures(validation.items, encoder.spec, Path(folder) / "val", on_images)
         towers = _Towers(encoder, head, dataset.classes)
-        head.calibrate(towers.outputs(unseen), validation.targets())
+        head.calibrate(towers.outputs(unseen), validation.targets(), encoder.sigmoid_scale)
         history = _train(towers, (pictures, train.targets()), (unseen, validation.targets()), config, on_epoch)
     head.cpu().eval()
     model = towers.model.cpu().half().float()

@@ -45,7 +45,7 @@ def train_head(
     text: Tensor | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train a prepared head in place and leave it in evaluation mode with its best epoch's weights; return the epochs.
+    """Train a prepared head in place, leave it in evaluation mode with the weights to `keep`, and return the epochs.
 
     Heads initialised with the same seed give repeatable results. `text`, the label texts' embeddings, float32 [N, D],
     is needed with `alignment_weight` > 0. Raises TrainError without images or validation labels, or if training
@@ -82,7 +82,7 @@ def run_epochs(
     on_epoch: Callable[[Epoch], None],
     on_step: Callable[[], None] = lambda: None,
 ) -> list[Epoch]:
-    """Train until validation mAP stops rising; leave the module with its best epoch's weights.
+    """Train until validation mAP stops rising, and leave the module with its best epoch's weights, or as `keep` says.
 
     Parameters are the module's and those of its loss. `loss` maps the rows of a step's images, out of R `images`, and a
     random generator to a scalar; `outputs` returns the current logits or scores [V, N] of the validation images, whose
@@ -115,9 +115,10 @@ def run_epochs(
                 best, best_state, since = value, copy.deepcopy(module.state_dict()), 0
             else:
                 since += 1
-                if since >= config.patience:
+                if since >= config.patience and config.keep == "best":
                     break
-    module.load_state_dict(best_state)
+    if config.keep == "best":
+        module.load_state_dict(best_state)
     return history
 
 
@@ -137,16 +138,26 @@ def _optimizer_and_schedule(
 
 
 @torch.inference_mode()
-def predict_outputs(head: Head, features: Features) -> npt.NDArray[np.float32]:
-    """A head's logits or scores float32 [R, N] of R images."""
+def predict_outputs(
+    head: Head, features: Features, own: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float32]:
+    """A head's logits or scores float32 [R, N] of R images; `own` [R] are references to leave out, image by image."""
     head.eval()
-    return np.concatenate([first_output(head, tensors(features, batch)).numpy() for batch in batches(features)])
+    rows = []
+    for batch in batches(features):
+        given, left_out = tensors(features, batch), None if own is None else torch.from_numpy(own[batch])
+        if left_out is None or (left_out < 0).all():
+            rows.append(first_output(head, given).numpy())
+        else:
+            rows.append(head.scores_without(left_out, *given).numpy())
+    return np.concatenate(rows)
 
 
 @torch.inference_mode()
-def predict_scores(head: Head, features: Features) -> npt.NDArray[np.float32]:
-    """Scores float32 [R, N] in [0, 1] of R images."""
-    scores: npt.NDArray[np.float32] = to_scores(head, torch.from_numpy(predict_outputs(head, features))).numpy()
+def predict_scores(head: Head, features: Features, own: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
+    """Scores float32 [R, N] in [0, 1] of R images; arguments as in `predict_outputs`."""
+    outputs = predict_outputs(head, features, own)
+    scores: npt.NDArray[np.float32] = to_scores(head, torch.from_numpy(outputs)).numpy()
     return scores
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from mlclip.data import Item
 from mlclip.data.dataset import Progress
 from mlclip.errors import TrainError
+from mlclip.files import read_file
 from mlclip.training.pretrain import PretrainConfig, jitter, random_crop
 
 Pixels = npt.NDArray[np.uint8]
@@ -31,7 +32,7 @@ def decode_pictures(items: Sequence[Item], spec: PixelSpec, file: Path, on_image
     pictures = np.memmap(file, np.uint8, "w+", shape=shape)
     for row, item in enumerate(items):
         try:
-            pictures[row] = to_pixels(item.path.read_bytes(), spec)
+            pictures[row] = to_pixels(read_file(item.path), spec)
         except (ImageError, OSError) as error:
             raise TrainError(f"{item.path}: {error}; remove it (`mlclip data` finds such files)") from error
         on_images(row + 1, len(items))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import open_clip
 import torch
 import torch.nn.functional as F
-from mlclip_client.pixels import PixelSpec, decode, to_pixels
+from mlclip_client.pixels import ImageError, PixelSpec, decode, to_pixels
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,6 +30,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import pixel_spec
+from mlclip.errors import TrainError
+from mlclip.files import read_file
 
 TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
 
@@ -172,7 +174,10 @@ class _Captioned(Dataset[Sample]):
         self.images = [self._load(picture.path) for picture in pictures]
 
     def _load(self, path: Path) -> Image.Image:
-        image = decode(path.read_bytes())
+        try:
+            image = decode(read_file(path))
+        except (ImageError, OSError) as error:
+            raise TrainError(f"{path}: {error}; remove it (`mlclip data read` finds such files)") from error
         image.thumbnail((2 * self.spec.size, 2 * self.spec.size), Image.Resampling.LANCZOS)
         return image
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -89,41 +87,23 @@ def remove_references(run: Run, ids: Collection[str], *, drop_labels: bool = Fal
 
 
 def edit_run(folder: Path, change: Callable[[Run], Run]) -> tuple[Run, Run]:
-    """Change a run folder atomically: a new folder is written beside it and takes its place with two renames.
+    """Change a run folder: concurrent edits wait for each other, and one that fails leaves the folder as it was.
 
-    Concurrent edits wait for each other; a change that fails leaves the folder as it was. Where `change` returns the
-    same run, nothing is written. Returns the run before and after.
+    Where `change` returns the same run, nothing is written. Returns the run before and after.
     """
     folder = folder.resolve()
     with _locked(folder):
         before = load_run(folder)
         after = change(before)
         if after is not before:
-            _replace(folder, after)
+            save_run(folder, after)
     return before, after
-
-
-def _replace(folder: Path, run: Run) -> None:
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as staging:
-            new, old = Path(staging) / "new", Path(staging) / "old"
-            shutil.copytree(folder, new)  # keeps other files in the folder
-            save_run(new, run)
-            folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                old.rename(folder)
-                raise
-    except (OSError, shutil.Error) as error:
-        raise CheckpointError(f"cannot write the run folder {folder}: {error}") from error
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The lock is on the parent folder, since run folders are renamed."""
     try:
-        handle = os.open(folder.parent, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise CheckpointError(f"{folder} is no run folder: {error.strerror}") from error
     try:

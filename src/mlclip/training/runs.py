@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from numbers import Real
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from mlclip.checkpoint import EncoderRef, Run
@@ -19,6 +25,8 @@ from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.finetune import finetune
 from mlclip.training.loop import Epoch, predict_scores, train_head
+
+_log = logging.getLogger(__name__)
 
 
 def train_run(
@@ -36,6 +44,10 @@ def train_run(
     copy of it.
     """
     head = untrained_head(recipe, dataset, encoder)
+    for name, value in recipe.options.items():
+        used = head.config.get(name)
+        if isinstance(value, Real) and isinstance(used, Real) and used != value:
+            _log.warning("%s is %s, not %s, with %d classes", name, used, value, len(dataset.classes))
     steps = config = recipe.training or head.defaults
     history: list[Epoch] = []
     if head.trains_encoder:
@@ -50,17 +62,22 @@ def train_run(
     history += fit_head(head, train, validation, texts, steps, on_epoch=on_epoch)
     scores = predict_scores(head, validation.features)
     thresholds = tune_thresholds(validation.targets, scores, **asdict(recipe.thresholds))
-    best = max(history, key=lambda epoch: epoch.validation_map).number if history else 0
+    best = max((epoch.number for epoch in history if epoch.best or config.keep == "last"), default=0)
     return Run(
         head=head.requires_grad_(False),
         labels=dataset.classes,
         thresholds=thresholds,
         encoder=EncoderRef.of(encoder, own=head.trains_encoder, text_tower=head.uses_text_tower),
         training=asdict(config)
-        | {"options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
+        | {"data_sha256": dataset.digest, "options": dict(recipe.options), "thresholds": asdict(recipe.thresholds)}
         | {"best_epoch": best, "epochs_run": len(history), "facts": head.facts()},
-        metrics={"val": evaluate(validation.targets, scores, thresholds, classes=dataset.classes).to_dict()},
+        metrics={"val": figures(evaluate(validation.targets, scores, thresholds, classes=dataset.classes), dataset)},
     )
+
+
+def figures(metrics: Metrics, dataset: Dataset) -> dict[str, Any]:
+    """Figures as a run's `metrics` hold them, with the digest of the data they were measured on."""
+    return metrics.to_dict() | {"data_sha256": dataset.digest}
 
 
 def fit_head(
@@ -92,17 +109,26 @@ def evaluate_run(
     run: Run, dataset: Dataset, cache: FeatureCache, split: str = "test", *, on_features: Progress = quiet
 ) -> Metrics:
     """Measure a run on a split; labels of the data that the run does not know are ignored."""
+    targets, scores = split_scores(run, dataset, cache, split, on_features=on_features)
+    return evaluate(targets, scores, run.thresholds, classes=run.labels)
+
+
+def split_scores(
+    run: Run, dataset: Dataset, cache: FeatureCache, split: str, *, on_features: Progress = quiet
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Targets and scores [R, N] of a split; an image that is a reference itself is left out of its own answer."""
     cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split(split)
-    scores = predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features))
-    return evaluate(part.targets(), scores, run.thresholds, classes=run.labels)
+    rows = {os.path.abspath(name): row for row, name in enumerate(run.head.reference_ids)}
+    own = np.array([rows.get(os.path.abspath(item.path), -1) for item in part.items])
+    return part.targets(), predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features), own)
 
 
 def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: ThresholdConfig) -> Run:
     """Choose new thresholds for a run on the validation split."""
-    cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split("val")
-    scores = predict_scores(run.head, head_features(run.head, part, cache))
-    thresholds = tune_thresholds(part.targets(), scores, **asdict(config))
-    metrics = run.metrics | {"val": evaluate(part.targets(), scores, thresholds, classes=run.labels).to_dict()}
+    targets, scores = split_scores(run, dataset, cache, "val")
+    thresholds = tune_thresholds(targets, scores, **asdict(config))
+    found = figures(evaluate(targets, scores, thresholds, classes=run.labels), dataset.with_classes(run.labels))
+    metrics = run.metrics | {"val": found}
     return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
 
 

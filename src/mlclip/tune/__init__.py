@@ -18,7 +18,8 @@ from mlclip.checkpoint import Run
 from mlclip.data import Dataset
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
-from mlclip.settings import ThresholdConfig, TrainConfig
+from mlclip.errors import TrainError
+from mlclip.settings import ThresholdConfig, TrainConfig, check_number, check_seed
 from mlclip.training.runs import train_run
 from mlclip.tune.bayes import optimise
 from mlclip.tune.grid import try_all
@@ -55,9 +56,10 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.by not in STRATEGIES or self.figure not in get_args(Figure):
-            raise ValueError(f"search by {', '.join(STRATEGIES)} for f or map, not by {self.by} for {self.figure}")
-        if self.trials < 1 or not self.beta > 0:
-            raise ValueError(f"trials must be at least 1 and beta above 0, not {self.trials} and {self.beta:g}")
+            raise TrainError(f"search by {', '.join(STRATEGIES)} for f or map, not by {self.by} for {self.figure}")
+        check_number("trials", self.trials, 1, whole=True)
+        check_number("beta", self.beta, 0, above=True)
+        check_seed(self.seed)
 
 
 def tune_run(

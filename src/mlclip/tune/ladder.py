@@ -2,8 +2,9 @@
 
 Huang et al. 2023, "Asymmetric Polynomial Loss for Multi-Label Classification", https://arxiv.org/abs/2304.05361, 2.4
 and 3: find gamma_neg with gamma_pos 0, compare gamma_pos 0 with 1, then move alpha1, then alpha2, which gains less;
-beta1 above 1 where some positives are unlabelled. The values are the document's (gamma_neg 1 to 5; alpha1 0, 1.2 to
-1.5, 2 to 3.5); for alpha2 it names only 3, for beta1 only 1.4, and the values around them are ours.
+beta1 above 1 where some positives are unlabelled. What beta1 does there (2.3) holds only for a gradient through the
+focus, so that search keeps it, although public code detaches the focus. The values are the document's (gamma_neg 1 to
+5; alpha1 0, 1.2 to 1.5, 2 to 3.5); for alpha2 it names only 3, for beta1 only 1.4, and the values around them are ours.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ def rungs(recipe: Recipe, unlabelled: bool) -> dict[str, tuple[float, ...]]:
     """What is tried, in order; the first value of each rung is where the ladder starts on it.
 
     `asl` has the first two rungs. Any other loss becomes `apl`, of which `bce`, `focal` and `asl` are special cases.
-    Where some positives are `unlabelled`, `beta1` moves too. Raises TrainError for heads without one of these losses.
+    Where some positives are `unlabelled`, `asl` does too, and `beta1` moves. Raises TrainError for heads without one of
+    these losses.
     """
     head, training = HEADS[recipe.head], recipe.training or HEADS[recipe.head].defaults
     if head.loss is not Head.loss or not training.epochs:
         raise TrainError(f"the ladder tunes the loss, and `{recipe.head}` has its own or none: use --search bayes")
-    if training.loss == "asl":
+    if training.loss == "asl" and not unlabelled:
         return ASL_RUNGS
     return ASL_RUNGS | APL_RUNGS | (UNLABELLED_RUNG if unlabelled else {})
 
@@ -41,6 +43,7 @@ def climb(study: Study, recipe: Recipe, limit: int, unlabelled: bool) -> None:
     order = rungs(recipe, unlabelled)
     loss = "asl" if order is ASL_RUNGS else "apl"
     kept = {name: value for name, value in START.items() if loss == "apl" or name in (*ASL_RUNGS, "shift")}
+    kept |= {"detach_focus": False} if unlabelled else {}
     for name, values in order.items():
         trials = []
         for value in values:

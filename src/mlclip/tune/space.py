@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 from mlclip.checkpoint import Run
 from mlclip.errors import TrainError
 from mlclip.heads import Choice, Range
-from mlclip.settings import Recipe, TrainConfig
+from mlclip.settings import Recipe, TrainConfig, json_or_text
 from mlclip.training.extend import recorded_training
 
 Space = Mapping[str, Range | Choice]
@@ -45,16 +44,16 @@ def _without_files(options: Mapping[str, Any], config: Mapping[str, Any]) -> dic
 
 def apply(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """Put settings into a recipe, in place of its own."""
-    options, training = dict(recipe.options), recipe.training or TrainConfig()
+    options, training, changed = dict(recipe.options), recipe.training or TrainConfig(), dict[str, Any]()
     for name, value in settings.items():
         match name.split("."):
             case ["training", "loss_options", key]:
-                training = replace(training, loss_options=training.loss_options | {key: value})
+                changed["loss_options"] = changed.get("loss_options", training.loss_options) | {key: value}
             case ["training", key]:
-                training = replace(training, **{key: value})
+                changed[key] = value
             case _:
                 options[name] = value
-    return replace(recipe, options=options, training=training)
+    return replace(recipe, options=options, training=replace(training, **changed))
 
 
 def space_of(run: Run, vary: Sequence[str] = ()) -> Space:
@@ -98,13 +97,15 @@ def unfold(settings: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
 
 def parse_range(text: str) -> tuple[str, Range | Choice]:
-    """Read `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=A,B,C`.
+    """Read `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log`, `NAME=A,B,C`, or a JSON list, for values that hold `,` or `:`.
 
     Two whole numbers make a range of whole numbers. The values of a choice are read as JSON if they are valid JSON.
     """
     name, _, values = text.partition("=")
-    ends = values.split(":")
+    ends, listed = values.split(":"), json_or_text(values)
     try:
+        if name and listed and isinstance(listed, list):
+            return name.replace("-", "_"), Choice(tuple(listed))
         if len(ends) == 1 and name and values:
             return name.replace("-", "_"), Choice(tuple(json_or_text(value) for value in values.split(",")))
         low, high = float(ends[0]), float(ends[1])
@@ -113,12 +114,6 @@ def parse_range(text: str) -> tuple[str, Range | Choice]:
         whole = all(isinstance(json_or_text(end), int) for end in ends[:2])
         return name.replace("-", "_"), Range(low, high, log=len(ends) == 3, integer=whole)
     except (ValueError, IndexError):
-        raise TrainError(f"--vary {text!r}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log (above 0) or NAME=A,B,C") from None
-
-
-def json_or_text(text: str) -> Any:
-    """The value of a setting as people type it: JSON if it is valid, otherwise the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        raise TrainError(
+            f"--vary {text!r}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log (above 0), NAME=A,B,C or NAME=[...]"
+        ) from None

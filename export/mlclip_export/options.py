@@ -1,0 +1,47 @@
+"""What an export can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Format = Literal["onnx", "tensorrt"]
+Accelerator = Literal["none", "cuda", "tensorrt"]
+
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    """Settings of the configs.
+
+    Attributes:
+        max_batch: largest batch that Triton builds.
+        fp16: let TensorRT compute in half precision.
+        engine_cache: existing folder on the server where onnxruntime's TensorRT accelerator keeps engines.
+        encoder_threads: CPU threads per encoder; 0 means all cores.
+        head_threads: CPU threads per head.
+        preprocess_instances: processes that decode images.
+    """
+
+    max_batch: int = 64
+    fp16: bool = False
+    engine_cache: str = "/engines"
+    encoder_threads: int = 0
+    head_threads: int = 1
+    preprocess_instances: int = 2
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        format: `onnx`, or `tensorrt` to build plans beside the ONNX files, which needs TensorRT and a GPU.
+        accelerator: which variant becomes the default config; all are written.
+        tolerance: largest accepted absolute difference from torch, over all outputs.
+        configs: settings of the configs.
+    """
+
+    format: Format = "onnx"
+    accelerator: Accelerator = "none"
+    tolerance: float = 1e-4
+    configs: ConfigOptions = field(default_factory=ConfigOptions)

@@ -1,0 +1,140 @@
+"""Files on disk: what is written takes an older file's place whole or not at all, and obeys the umask.
+
+Everything is written beside its place, flushed to the disk, and renamed. Links are followed. Devices and pipes are
+written to and never replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+
+from mlclip.errors import OutputError
+
+_STREAMS = ("/dev/fd/", "/dev/std", "/proc/")
+"""Where the names of a process's open files are: a file behind one is written to, too."""
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file; raises OSError, also for a pipe or device, which may have no end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    return path.read_bytes()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` at the end, unless the block raises; makes its folder.
+
+    Raises OSError.
+    """
+    if _is_stream(path):
+        with path.open("wb") as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".mlclip-{token_hex(6)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+        _sync(part)
+        part.replace(target)
+        _sync(target.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, which bring their own ends, as UTF-8; the file appears whole or not at all. Raises OSError.
+
+    What is no UTF-8 in the name of a file becomes an escape, as JSON has it.
+    """
+    with replacing(path) as file:
+        file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+
+
+@contextmanager
+def replacing_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield an empty folder whose contents take the places of all `names` in `folder` at the end, or of none.
+
+    The first of the names goes first and comes last: a reader that needs it never takes old and new files for one set.
+    Other files in the folder stay. Raises OSError.
+    """
+    folder = Path(os.path.realpath(folder))
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".mlclip-", dir=folder) as staging:
+            new, old = Path(staging, "new"), Path(staging, "old")
+            new.mkdir()
+            old.mkdir()
+            yield new
+            for path in (*new.rglob("*"), new):
+                _sync(path)
+            gone = [(folder / name, old / name) for name in names]
+            _rename_all([*gone, *((new / name, folder / name) for name in reversed(names))])
+            _sync(folder)
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def check_output(path: Path, inputs: Iterable[Path | str] = (), suffixes: Sequence[str] = ()) -> None:
+    """Refuse a file, or without `suffixes` a folder, that cannot be written or is an input; raises OutputError.
+
+    Commands call it before any work. Devices and pipes need none of the suffixes.
+    """
+    if any(os.path.exists(given) and path.exists() and os.path.samefile(given, path) for given in inputs):
+        raise OutputError(f"{path} is an input and would be overwritten: name another --out")
+    if _is_stream(path):
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise OutputError(f"{path}: it is written as {suffixes[0]}: name it --out {path.with_suffix(suffixes[0])}")
+    if path.exists() and path.is_dir() == bool(suffixes):
+        raise OutputError(f"{path} is a {'folder' if suffixes else 'file'}: name another --out")
+    place = Path(os.path.realpath(path))
+    place = next(folder for folder in ((place, *place.parents)[bool(suffixes) :]) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        reason = "permission denied" if place.is_dir() else "it is a file"
+        raise OutputError(f"{path}: cannot write into {place}: {reason}")
+
+
+def _is_stream(path: Path) -> bool:
+    return str(path.absolute()).startswith(_STREAMS) or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _rename_all(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename what exists, in order; an error takes back what was done."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            if os.path.lexists(source):
+                source.rename(target)
+                done.append((source, target))
+    except OSError:
+        for source, target in reversed(done):
+            target.rename(source)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or the names in a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network drives cannot flush folders
+            raise
+    finally:
+        os.close(handle)
