@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from mlclip.errors import TrainError
 from mlclip.thresholds import MODES, Mode
 
-Optimizer = Literal["adam", "sgd"]
+Optimizer = Literal["adam", "sgd", "lbfgs"]
 Schedule = Literal["constant", "cosine"]
 Keep = Literal["best", "last"]
 _FOCUS = ("gamma_neg", "gamma_pos", "shift")
@@ -33,7 +33,7 @@ class TrainConfig:
         epochs: maximum number of passes; 0 means no gradient steps, for heads that need none.
         patience: epochs without a better validation mAP after which to stop, where the best epoch is kept.
         weight_decay: the optimiser's L2 penalty.
-        optimizer: `adam`, or `sgd` with `momentum`.
+        optimizer: `adam`, `sgd` with `momentum`, or `lbfgs`, for which an epoch is one penalty, see `run_epochs`.
         schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
         keep: the weights of the epoch that is `best` on validation, or of the `last`, after all `epochs`.
         loss: a name in `LOSS_OPTIONS`, called with `loss_options`; heads with a loss of their own ignore both.

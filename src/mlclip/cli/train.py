@@ -68,7 +68,7 @@ def train(
     keep: Annotated[
         str | None, typer.Option(help="Weights to keep: of the epoch `best` on validation, or `last` of all.")
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Optimizer: adam or sgd.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Optimizer: adam, sgd or lbfgs.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
     schedule: Annotated[
         str | None, typer.Option(help="Learning rate over the epochs: constant, or cosine, which falls to 0.")

@@ -16,6 +16,8 @@ from mlclip.settings import TrainConfig
 class SigmoidHead(Head):
     """One linear layer (Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods", III.B).
 
+    Its default training is that of logistic regression: L-BFGS with an L2 penalty that validation chooses.
+
     Args:
         scale: factor on the embedding; None means sqrt(D), which gives the components of unit vectors a standard
             deviation of about one. The paper has no such factor (1.0), and its layer then barely learns.
@@ -23,11 +25,8 @@ class SigmoidHead(Head):
 
     name = "sigmoid"
     source = "000, III.B"
-    defaults = TrainConfig(lr=1e-2, epochs=300, patience=30, batch_size=256, weight_decay=1e-5)
-    search = {
-        "training.lr": Range(1e-3, 1e-1, log=True),
-        "training.weight_decay": Range(1e-7, 1e-2, log=True),
-    }
+    defaults = TrainConfig(optimizer="lbfgs", lr=1.0, epochs=12, patience=3, weight_decay=10.0)
+    search = {"training.weight_decay": Range(1e-1, 1e2, log=True)}
 
     def __init__(self, classes: int, width: int, scale: float | None = None) -> None:
         super().__init__()

@@ -87,7 +87,13 @@ def run_epochs(
     Parameters are the module's and those of its loss. `loss` maps the rows of a step's images, out of R `images`, and a
     random generator to a scalar; `outputs` returns the current logits or scores [V, N] of the validation images, whose
     `targets`, [V, N], are 0 or 1, and 1 at least once.
+
+    With `lbfgs` an epoch minimises the sum over the classes of the mean loss over all images, plus the L2 penalty of the
+    weights. The penalty starts at `weight_decay` and falls by a factor of sqrt(10) per epoch, so validation chooses it.
     """
+    whole = config.optimizer == "lbfgs"
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    batch_size = images if whole else config.batch_size
     optimizer, schedule = _optimizer_and_schedule(parameters, config)
     order, history = np.random.default_rng(config.seed), list[Epoch]()
     best, best_state, since = -1.0, copy.deepcopy(module.state_dict()), 0
@@ -95,13 +101,21 @@ def run_epochs(
         torch.manual_seed(config.seed)
         for number in range(1, config.epochs + 1):
             module.train()
-            total, steps = 0.0, np.array_split(order.permutation(images), -(-images // config.batch_size))
+            penalty = config.weight_decay * 10 ** ((1 - number) / 2) / 2
+            total, steps = 0.0, np.array_split(order.permutation(images), -(-images // batch_size))
+            if whole:
+                optimizer.state.clear()  # what it learned about the curvature belongs to another penalty
             for rows in steps:
-                step_loss = loss(rows, order)
-                optimizer.zero_grad()
-                step_loss.backward()
-                optimizer.step()
-                total += step_loss.item()
+
+                def objective(rows: npt.NDArray[np.int64] = rows, penalty: float = penalty) -> float:
+                    value = loss(rows, order)
+                    if whole:
+                        value = targets.shape[1] * value + penalty * sum(w.square().sum() for w in weights)
+                    optimizer.zero_grad()
+                    value.backward()
+                    return value.item()
+
+                total += float(optimizer.step(objective))  # type: ignore[arg-type]
                 on_step()
             schedule.step()
             mean, found = total / len(steps), outputs()
@@ -128,7 +142,9 @@ def _optimizer_and_schedule(
     """The configured optimiser and its learning-rate schedule, to step once per epoch."""
     optimizer: torch.optim.Optimizer
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    if config.optimizer == "adam":
+    if config.optimizer == "lbfgs":
+        optimizer = torch.optim.LBFGS(parameters, config.lr, max_iter=100, line_search_fn="strong_wolfe")
+    elif config.optimizer == "adam":
         optimizer = torch.optim.Adam(parameters, **common)
     else:
         optimizer = torch.optim.SGD(parameters, **common, momentum=config.momentum)
