@@ -32,8 +32,8 @@ def assign_splits(
     """Give a split to every item that has none.
 
     Items that have one keep it, with one exception: where every item has a split but none is in val (or test), as with
-    COCO's two files, its share is cut from train, if there is any. Items of one group, or with the same bytes, stay together; a group
-    with a member in a split follows it.
+    COCO's two files, its share is cut from train, if there is any. Items of one group, or with the same bytes, stay
+    together; a group with a member in a split follows it.
 
     Fractions are the shares of train, val and test, divided by their sum; 0 leaves a split out. The shares spread the
     labels, or the `strata`, int [R], from 0. `units`, int [R], are equal for items that stay together, by default
