@@ -23,11 +23,16 @@ _STREAMS = ("/dev/fd/", "/dev/std", "/proc/")
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; raises OSError, also for a pipe or device, which may have no end."""
+    """The content of a file; raises OSError, as `check_file`."""
+    check_file(path)
+    return path.read_bytes()
+
+
+def check_file(path: Path) -> None:
+    """Raise OSError for what does not exist, and for a pipe or device, which may have no end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
-    return path.read_bytes()
 
 
 @contextmanager
