@@ -118,7 +118,8 @@ def _page(lines: Sequence[dict[str, str]]) -> str:
     rows = "\n".join(
         f'<figure><img loading="lazy" src="{quote(os.fsencode(line["path"]))}"><figcaption>'
         f"<b>{html.escape(line['label'])}</b> {line['kind']} {float(line['score']):.0%}<br>"
-        f"given: {_words(line['given'])}<br>suggested: {_words(line['suggested'])}<br><small>{html.escape(line['path'])}</small></figcaption></figure>"
+        f"given: {_words(line['given'])}<br>suggested: {_words(line['suggested'])}<br>"
+        f"<small>{html.escape(line['path'])}</small></figcaption></figure>"
         for line in lines
     )
     style = (
