@@ -1,8 +1,10 @@
 """What all tests share: a small encoder with random weights, pictures on disk, and servers that settle."""
 
 import json
+import resource
 import tempfile
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -39,6 +41,22 @@ def encoder_folder(tmp_path_factory, architecture):
 @pytest.fixture(scope="session")
 def encoder(encoder_folder):
     return load_encoder(str(encoder_folder))
+
+
+@pytest.fixture
+def full_disk():
+    """In the block, no file can grow beyond some bytes, as on a disk that is full."""
+
+    @contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 @pytest.fixture

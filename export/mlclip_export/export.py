@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlclip.checkpoint import Run
 from mlclip.encoders.clip import Encoder
+from mlclip.errors import ExportError
 from mlclip_export.build import Workshop, build_graphs
 from mlclip_export.checked import CheckedGraph, Graph
 from mlclip_export.facts import read_facts
@@ -20,6 +23,7 @@ from mlclip_export.plan import check_replacements, earlier_graphs, plan_encoders
 from mlclip_export.repository import Written, locked, remove_models, write_models
 from mlclip_export.tensorrt import require_tensorrt
 
+_log = logging.getLogger(__name__)
 _DEFAULTS: dict[Accelerator, Variant] = {"none": "cpu", "cuda": "cuda", "tensorrt": "tensorrt"}
 
 
@@ -68,21 +72,34 @@ def export_runs(
     default: Variant = "plan" if options.format == "tensorrt" else _DEFAULTS[options.accelerator]
     plans, before = plan_encoders(runs), read_facts(repository)
     check_replacements(plans, runs, before)
-    with tempfile.TemporaryDirectory(prefix="mlclip-export-") as scratch:
-        workshop = Workshop(Path(scratch), options.configs.max_batch, earlier_graphs(repository, before), on_step)
+    with _scratch_folder() as scratch:
+        workshop = Workshop(scratch, options.configs.max_batch, earlier_graphs(repository, before), on_step)
         built = [build_graphs(plan.load(encoders), plan.runs, workshop) for plan in plans]
         graphs = [_checked(graph, options.tolerance, on_step) for part in built for graph in part.graphs]
         on_step("the repository")
         with locked(repository):
             before = read_facts(repository)  # another export may have written since
+            for problem in before.unreadable:
+                _log.warning("%s: it stays as it is, and no model is removed", problem)
             check_replacements(plans, runs, before)
             heads = [head for part in built for head in part.heads]
             facts = before.updated([part.encoder for part in built], heads)
             by_model = {graph.model: graph for graph in graphs}
             models = Layout(facts, runs, by_model, options.configs, default, tensorrt).models()
             written = write_models(repository, models)
-            removed = remove_models(repository, facts.graph_models | {model.name for model in models})
+            needed = facts.graph_models | {model.name for model in models}
+            removed = [] if before.unreadable else remove_models(repository, needed)
     return Report(tuple(found for graph in graphs for found in graph.differences), tuple(written), tuple(removed))
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="mlclip-export-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ExportError(f"cannot write graphs into the temporary folder, which TMPDIR names: {reason}") from error
 
 
 def _checked(graph: Graph, tolerance: float, on_step: Callable[[str], None]) -> CheckedGraph:

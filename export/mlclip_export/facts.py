@@ -17,7 +17,6 @@ from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.encoders.features import TEXT_KINDS
-from mlclip.errors import ExportError
 
 CONFIG = "config.pbtxt"
 
@@ -98,12 +97,15 @@ class Facts:
         heads: by name.
         preprocess: the pixels that the model `preprocess` makes.
         tokenize: the context length of the model `tokenize`.
+        unreadable: what is wrong with each model that cannot be read; such models, and those that may belong to them,
+            stay as they are.
     """
 
     encoders: dict[str, EncoderFacts]
     heads: dict[str, HeadFacts]
     preprocess: PixelSpec | None = None
     tokenize: int | None = None
+    unreadable: tuple[str, ...] = ()
 
     @property
     def graph_models(self) -> set[str]:
@@ -127,16 +129,14 @@ class Facts:
             text = (encoder.text or texts.get(tag)) if any(map(reads_text, inputs)) else None
             if inputs:
                 kept[tag] = replace(encoder, text=text)
-        return Facts(kept, all_heads, self.preprocess, self.tokenize)
+        readable = {name: head for name, head in all_heads.items() if head.encoder in kept}
+        return Facts(kept, readable, self.preprocess, self.tokenize, self.unreadable)
 
 
 def read_facts(repository: Path) -> Facts:
-    """Read back what an earlier export wrote; a missing or empty folder gives empty facts.
-
-    Raises:
-        ExportError: a config cannot be read or lacks what the export writes.
-    """
-    configs = read_configs(repository)
+    """Read back what an earlier export wrote; a missing or empty folder gives empty facts."""
+    unreadable: list[str] = []
+    configs = read_configs(repository, unreadable)
     encoders: dict[str, EncoderFacts] = {}
     heads: dict[str, HeadFacts] = {}
     preprocess = tokenize = None
@@ -153,26 +153,24 @@ def read_facts(repository: Path) -> Facts:
                 preprocess = _spec(config)
             elif name == "tokenize":
                 tokenize = config.output[0].dims[0]
-        except (KeyError, ValueError, TypeError) as error:
-            raise ExportError(
-                f"{repository / name / CONFIG} is not as mlclip-export writes it ({error!r}): remove the "
-                "model's folder, or export to another --out"
-            ) from error
-    return Facts(encoders, heads, preprocess, tokenize)
+        except (KeyError, ValueError, TypeError, IndexError, StopIteration) as error:
+            unreadable.append(f"{repository / name / CONFIG} is not as mlclip-export writes it ({error!r})")
+    return Facts(encoders, heads, preprocess, tokenize, tuple(unreadable))
 
 
-def read_configs(repository: Path) -> dict[str, pb.ModelConfig]:
+def read_configs(repository: Path, unreadable: list[str] | None = None) -> dict[str, pb.ModelConfig]:
     """Read the default config of every model that mlclip wrote: model name to ModelConfig message.
 
-    Raises:
-        ExportError: a config cannot be parsed.
+    `unreadable` gets a line for each config that cannot be parsed.
     """
     configs: dict[str, pb.ModelConfig] = {}
     for path in sorted(repository.glob(f"*/{CONFIG}")):
         try:
             config = text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
         except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
-            raise ExportError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+            if unreadable is not None:
+                unreadable.append(f"{path} cannot be read: {' '.join(str(error).split())}")
+            continue
         if parameter(config, "mlclip_kind"):
             configs[path.parent.name] = config
     return configs

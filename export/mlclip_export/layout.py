@@ -122,7 +122,7 @@ def preprocess_names(facts: Facts) -> dict[PixelSpec, str]:
     the others are named after theirs.
     """
     specs = list(dict.fromkeys(encoder.spec for _, encoder in sorted(facts.encoders.items())))
-    first = facts.preprocess if facts.preprocess in specs else specs[0]
+    first = facts.preprocess if facts.preprocess in specs or (facts.unreadable and facts.preprocess) else specs[0]
     return {spec: "preprocess" if spec == first else _long_name(spec) for spec in specs}
 
 

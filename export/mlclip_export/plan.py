@@ -64,10 +64,11 @@ def check_replacements(plans: Iterable[EncoderPlan], runs: Mapping[str, Run], be
     for reference in (plan.reference for plan in plans):
         served = before.encoders.get(reference.tag)
         staying = [head.name for head in before.heads_on(reference.tag) if head.name not in runs]
-        if served is not None and served.fingerprint != reference.fingerprint and staying:
+        if (served is None or served.fingerprint != reference.fingerprint) and staying:
+            state = "has other weights" if served else "cannot be read"
             raise ExportError(
-                f"the repository's encoder_{reference.tag} has other weights, and {', '.join(staying)} read it: "
-                "export them too, or use another --out"
+                f"the repository's encoder_{reference.tag} {state}, and {', '.join(staying)} read it: export them too, "
+                "or use another --out"
             )
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
+from mlclip.files import sync_tree
 from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import to_text
 from mlclip_export.facts import CONFIG, parameter, read_configs
@@ -31,6 +32,7 @@ from mlclip_export.tensorrt import Plan
 
 _DIGEST = "content_sha256"
 _STAGING = ".mlclip-export-"
+_ENSEMBLE = b"An ensemble has no files, but needs this folder.\n"
 _UNSTAMPED = Stamp(0, "")
 
 
@@ -64,8 +66,8 @@ class Model:
 
     @property
     def contents(self) -> dict[str, Path | bytes]:
-        """What goes into the version's folder, by name."""
-        return {**(self.graph.files if self.graph else {}), **self.files}
+        """What goes into the version's folder, by name; a note where it would be empty, which git and S3 drop."""
+        return {**(self.graph.files if self.graph else {}), **self.files} or {"README": _ENSEMBLE}
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
             shutil.rmtree(left_over)
         with tempfile.TemporaryDirectory(prefix=_STAGING, dir=repository) as staging:
             changed = _stage(repository, models, Path(staging))
+            sync_tree(Path(staging))
             for name in changed:
                 _swap(repository / name, Path(staging) / name, Path(staging) / f"{name}.before")
     return [_written(repository / model.name, model.name in changed) for model in models]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from mlclip_client.pixels import PixelSpec
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from mlclip.encoders import MODELS
 from mlclip.encoders.clip import Encoder, encoder_folder, load_encoder
@@ -147,14 +147,14 @@ def save_run(folder: Path, run: Run) -> None:
 def load_run(folder: Path) -> Run:
     """Read a run folder; raises CheckpointError if a file is missing or broken, or files do not fit together."""
     try:
-        for name in FILES:  # safetensors says "no such file" of one that it may not read
+        for name in FILES:
             (folder / name).open("rb").close()
         config = _read_json(folder / "config.json")
         labels = tuple((folder / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1])
         by_label = _read_json(folder / "thresholds.json")
         thresholds = np.array([by_label[label] for label in labels], dtype=np.float32)
         head = HEADS[config["head"]["name"]](**config["head"]["config"])
-        head.load_state_dict(load_file(folder / "head.safetensors"))
+        head.load_state_dict(load((folder / "head.safetensors").read_bytes()))
         if (folder / REFERENCES).is_file():
             lines = (folder / REFERENCES).read_text(encoding="utf-8").splitlines()
             head.reference_ids = tuple(json.loads(line)["id"] for line in lines)

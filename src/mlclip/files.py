@@ -23,11 +23,16 @@ _STREAMS = ("/dev/fd/", "/dev/std", "/proc/")
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; raises OSError, also for a pipe or device, which may have no end."""
+    """The content of a file; raises OSError, as `check_file`."""
+    check_file(path)
+    return path.read_bytes()
+
+
+def check_file(path: Path) -> None:
+    """Raise OSError for what does not exist, and for a pipe or device, which may have no end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
-    return path.read_bytes()
 
 
 @contextmanager
@@ -78,8 +83,7 @@ def replacing_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             new.mkdir()
             old.mkdir()
             yield new
-            for path in (*new.rglob("*"), new):
-                _sync(path)
+            sync_tree(new)
             gone = [(folder / name, old / name) for name in names]
             _rename_all([*gone, *((new / name, folder / name) for name in reversed(names))])
             _sync(folder)
@@ -108,6 +112,12 @@ def check_output(path: Path, inputs: Iterable[Path | str] = (), suffixes: Sequen
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
         reason = "permission denied" if place.is_dir() else "it is a file"
         raise OutputError(f"{path}: cannot write into {place}: {reason}")
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder with all that is in it to the disk; raises OSError."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
 
 
 def _is_stream(path: Path) -> bool:

@@ -1,11 +1,13 @@
 """What cannot be served rightly is refused with one clear line, and nothing is written."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from mlclip_export import ExportOptions, build, export_runs, graphs, parity, tensorrt
+from mlclip_export.facts import read_facts
 
 from mlclip.errors import CheckpointError, ExportError
 from mlclip.heads import Head
@@ -106,10 +108,38 @@ def test_new_encoder_under_a_head_that_stays(encoder, make_encoder, make_run, re
     refused("encoder_nano has other weights, and one read", {"two": make_run(other)}, repository, encoders=[other])
 
 
-def test_repository_with_a_broken_config(encoder, make_run, repository):
-    (repository / "mld").mkdir(parents=True)
-    (repository / "mld" / "config.pbtxt").write_text("name: oops {")
-    refused("cannot be read", {"one": make_run(encoder)}, repository, encoders=[encoder])
+@pytest.mark.parametrize("broken", ["one", "head_one", "encoder_nano", "threshold_one"])
+@pytest.mark.parametrize("damage", ["unparsable", "tagless"])
+def test_what_cannot_be_read_is_named_and_stays_and_the_rest_goes_on(
+    broken, damage, encoder, make_encoder, make_run, repository, caplog
+):
+    export_runs({"one": make_run(encoder)}, repository, encoders=[encoder])
+    config = repository / broken / "config.pbtxt"
+    text = config.read_text()
+    config.write_text(text + "oops {" if damage == "unparsable" else text.replace('key: "encoder"', 'key: "coder"'))
+    kept = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+    other = make_encoder("other", seed=1)
+    report = export_runs({"two": make_run(other)}, repository, encoders=[other])
+    assert not report.removed and set(read_facts(repository).heads) >= {"two"}
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    readable = "one" in read_facts(repository).heads and "nano" in read_facts(repository).encoders
+    assert readable == (not any(str(config) in message for message in caplog.messages))
+
+
+def test_a_head_whose_encoder_cannot_be_read_keeps_its_encoder(encoder, make_encoder, make_run, repository):
+    export_runs({"one": make_run(encoder)}, repository, encoders=[encoder])
+    (repository / "encoder_nano" / "config.pbtxt").write_text("oops {")
+    refused("encoder_nano cannot be read, and one read", {"two": make_run(encoder)}, repository, encoders=[encoder])
+
+
+def test_full_disk_below_the_temporary_folder_is_one_line(encoder, make_run, repository, full_disk):
+    runs = {"one": make_run(encoder, classes=2000)}
+    with ExitStack() as stack:
+        fill = {"threshold_one": lambda: stack.enter_context(full_disk(2000))}
+        refused(
+            "temporary folder, which TMPDIR names: File too large$", runs, repository,
+            encoders=[encoder], on_step=lambda step: fill.get(step, lambda: None)(),
+        )  # fmt: skip
 
 
 def test_fixed_batch_is_noticed(tmp_path):

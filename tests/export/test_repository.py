@@ -160,12 +160,12 @@ def test_layout(exported):
         "head_sigmoid": onnx | {"1/model.onnx.data"},
         "threshold_mld": {"1/model.onnx", "config.pbtxt"},
         "threshold_sigmoid": {"1/model.onnx", "config.pbtxt"},
-        "mld": {"config.pbtxt", "labels.txt"},
-        "mld_bytes": {"config.pbtxt", "labels.txt"},
-        "sigmoid": {"config.pbtxt", "labels.txt"},
-        "sigmoid_bytes": {"config.pbtxt", "labels.txt"},
-        "heads_nano": {"config.pbtxt"},
-        "heads_nano_bytes": {"config.pbtxt"},
+        "mld": {"1/README", "config.pbtxt", "labels.txt"},
+        "mld_bytes": {"1/README", "config.pbtxt", "labels.txt"},
+        "sigmoid": {"1/README", "config.pbtxt", "labels.txt"},
+        "sigmoid_bytes": {"1/README", "config.pbtxt", "labels.txt"},
+        "heads_nano": {"1/README", "config.pbtxt"},
+        "heads_nano_bytes": {"1/README", "config.pbtxt"},
     }
     assert all((repository / name / "1").is_dir() for name in files), "Triton wants a version folder of ensembles too"
     assert {model.name for model in report.models} == set(files)

@@ -1,7 +1,6 @@
 """What the library's tests share: pictures on disk, their data set, and comparisons of heads with graphs and runs."""
 
 import os
-import resource
 import sys
 from contextlib import contextmanager
 
@@ -40,22 +39,6 @@ def counted(encoder, monkeypatch):
     monkeypatch.setattr(Encoder, "forward", lambda self, pixels: images.append(len(pixels)) or forward(self, pixels))
     monkeypatch.setattr(Encoder, "encode_text", lambda self, given: texts.extend(given) or encode(self, given))
     return encoder, images, texts
-
-
-@pytest.fixture
-def full_disk():
-    """In the block, no file can grow beyond some bytes, as on a disk that is full."""
-
-    @contextmanager
-    def limit(size):
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return limit
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import builtins
 import csv
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mlclip.audit import apply_sheet, audit, write_sheet
-from mlclip.audit.doubts import MISSING, WRONG, by_label, find_doubts
+from mlclip.audit.doubts import MISSING, WRONG, Doubt, by_label, find_doubts
 from mlclip.audit.folds import Opinions, assign_folds, calibrated, opinions
 from mlclip.cli import app
 from mlclip.data import Dataset, Item, read_dataset, write_manifest
@@ -163,6 +164,14 @@ def test_decisions_that_make_no_sense_are_named_by_line(change, message, dataset
     decided(tmp_path / "audit.csv", change)
     with pytest.raises(DataError, match=message):
         apply_sheet(tmp_path / "audit.csv", dataset)
+
+
+def test_a_list_names_files_whose_names_are_not_utf8(dataset, tmp_path):
+    items = (replace(dataset.items[0], path=tmp_path / os.fsdecode(b"\xff.png")), *dataset.items[1:])
+    doubt = Doubt(0, 0, MISSING, 0.9, 0.9, 1.0, True, 0.5)
+    write_sheet(tmp_path / "a.csv", replace(dataset, items=items), [doubt], np.zeros((90, 4), np.bool_))
+    assert 'src="%FF.png"' in (tmp_path / "a.html").read_text()
+    assert "\n\\udcff.png," in (tmp_path / "a.csv").read_text()
 
 
 def test_what_is_no_list_is_refused(dataset, tmp_path):

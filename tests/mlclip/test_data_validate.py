@@ -100,11 +100,12 @@ def test_an_image_given_twice_with_other_labels_is_refused_as_a_whole(tmp_path, 
 
 def test_a_pipe_is_no_picture_and_no_manifest(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    os.mkfifo(tmp_path / "labels.csv")
     problem = validate(Dataset((Item(tmp_path / "a.png", ("cat",)),), ("cat",))).errors[0]
     assert "cannot be read: a pipe or a device, not a file" in problem.message
-    with pytest.raises(DataError, match="labels.csv: cannot be read: a pipe or a device"):
-        scan(tmp_path, labels=tmp_path / "labels.csv")
+    for name in ("labels.csv", "m.parquet", "coco.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match=f"{name}: cannot be read: a pipe or a device"):
+            scan(tmp_path / name)
 
 
 def test_items_without_a_place_are_named_by_their_path(tmp_path):

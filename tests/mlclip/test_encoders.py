@@ -74,6 +74,30 @@ def test_tags_are_safe_names(encoder_folder):
     assert load_encoder("ViT-S-32-alt", "random").tag == "vit-s-32-alt-random"
 
 
+def test_names_without_a_safe_letter_give_a_tag_all_the_same(encoder, encoder_folder, tmp_path, monkeypatch):
+    shutil.copytree(encoder_folder, tmp_path / "模型")
+    assert load_encoder(str(tmp_path / "模型")).tag == encoder.fingerprint[:8]
+    monkeypatch.chdir(encoder_folder)
+    assert load_encoder(".").tag == "small"
+
+
+def test_a_folder_without_weights_is_refused(encoder_folder, tmp_path):
+    (tmp_path / "open_clip_config.json").write_bytes((encoder_folder / "open_clip_config.json").read_bytes())
+    with pytest.raises(EncoderError, match="holds no weights: put open_clip_model.safetensors beside"):
+        load_encoder(str(tmp_path))
+
+
+def test_an_encoder_in_a_relative_folder_is_found_from_any_folder(encoder_folder, tmp_path, monkeypatch):
+    shutil.copytree(encoder_folder, tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    reference = EncoderRef.of(load_encoder("mine"))
+    monkeypatch.chdir(tmp_path.parent)
+    assert reference.load().tag == "mine"
+    shutil.move(tmp_path / "mine", tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=f"this run's encoder was the folder {tmp_path}/mine, which is not there"):
+        reference.load()
+
+
 def test_fingerprint_follows_weights_and_preprocessing(encoder, encoder_folder, tmp_path):
     assert encoder.fingerprint == load_encoder(str(encoder_folder)).fingerprint
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):

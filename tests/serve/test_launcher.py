@@ -8,8 +8,10 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mlclip_serve import cli
 
 from .conftest import DEADLINE, await_end, hang_models, members
 
@@ -81,6 +83,16 @@ def test_a_server_that_stops_as_soon_as_it_is_ready_is_not_announced(tiny_reposi
     command = [sys.executable, "-c", STOPPED_AT_THE_LAST_MOMENT]
     done = run(tiny_repository, *FREE_PORTS, "--ready-file", tmp_path / "ready", command=command)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_ready_pipe_is_written_to_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "ready")
+    handle = os.open(tmp_path / "ready", os.O_RDWR)
+    cli._write_ready_file(SimpleNamespace(grpc_url="a", http_url="b", metrics_url="c", pid=7), tmp_path / "ready")
+    cli._remove(tmp_path / "ready")
+    assert json.loads(os.read(handle, 1000)) == {"grpc": "a", "http": "b", "metrics": "c", "pid": 7}
+    os.close(handle)
+    assert (tmp_path / "ready").is_fifo()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip.errors import ResultsError
+from mlclip.files import replacing
 from mlclip.json_lines import Line
 from mlclip_bench.kit.files import cannot_write, read_text, write_text
 from mlclip_bench.kit.store import Store
@@ -105,10 +106,8 @@ class Results(Store):
         try:
             self._scores.mkdir(parents=True, exist_ok=True)
             (self._scores / ".gitignore").write_text("*\n")
-            part = self._scores / f"{name}.part"
-            with part.open("wb") as file:
+            with replacing(self._scores / name) as file:
                 np.savez_compressed(file, **arrays)
-            part.replace(self._scores / name)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 

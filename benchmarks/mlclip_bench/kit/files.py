@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlclip.errors import ResultsError
+from mlclip.files import write_lines
 
 
 def read_text(path: Path) -> str:
@@ -20,8 +21,7 @@ def read_text(path: Path) -> str:
 def write_text(path: Path, text: str) -> Path:
     """Write a UTF-8 file, make its folder where needed, and return its path."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_lines(path, [text])
     except OSError as error:
         raise cannot_write(path, error) from error
     return path

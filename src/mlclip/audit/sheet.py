@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -115,9 +116,10 @@ def _line(image: str, dataset: Dataset, doubt: Doubt, selected: npt.NDArray[np.b
 
 def _page(lines: Sequence[dict[str, str]]) -> str:
     rows = "\n".join(
-        f'<figure><img loading="lazy" src="{quote(line["path"])}"><figcaption><b>{html.escape(line["label"])}</b> '
-        f"{line['kind']} {float(line['score']):.0%}<br>given: {_words(line['given'])}<br>"
-        f"suggested: {_words(line['suggested'])}<br><small>{html.escape(line['path'])}</small></figcaption></figure>"
+        f'<figure><img loading="lazy" src="{quote(os.fsencode(line["path"]))}"><figcaption>'
+        f"<b>{html.escape(line['label'])}</b> {line['kind']} {float(line['score']):.0%}<br>"
+        f"given: {_words(line['given'])}<br>suggested: {_words(line['suggested'])}<br>"
+        f"<small>{html.escape(line['path'])}</small></figcaption></figure>"
         for line in lines
     )
     style = (

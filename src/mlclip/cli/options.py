@@ -50,11 +50,11 @@ def dataset(sources: list[str], top: int | None) -> Dataset:
 def run_data(training: dict[str, Any], data: list[str] | None) -> Dataset:
     """Read the given data, or the data that a run was trained on."""
     sources = data or training.get("data")
-    if not sources:
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources) or not sources:
         raise DataError("this run does not record the data it was trained on: name it with --data")
     try:
         return read_dataset(*sources)
-    except (DataError, TypeError) as error:
+    except DataError as error:
         if data:
             raise
         raise DataError(f"the data that this run was trained on: {error}: name it with --data if it moved") from error

@@ -16,6 +16,7 @@ from mlclip.data.problems import Problem
 from mlclip.data.rows import COLUMNS, Fields, known_columns, named_path, to_item
 from mlclip.data.text_files import numbered_lines, parse_json, records, relative_to, write_text
 from mlclip.errors import DataError
+from mlclip.files import check_file
 
 Row = tuple[int, Fields | DataError]
 
@@ -138,6 +139,7 @@ def _parquet_rows(path: Path, root: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     try:
+        check_file(path)
         with pq.ParquetFile(path) as file:
             columns = _checked_columns(path, file.schema_arrow.names)
             batches = file.iter_batches(columns=list(columns.values()))

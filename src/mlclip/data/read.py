@@ -123,7 +123,7 @@ def _read_source(
         items, problems = read_manifest(labels or _labels_file(path), images or path, separator, split)
         named = {item.path for item in items} | {problem.path for problem in problems}
         return items, None, problems + _unlisted(path, named)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
     if labels is not None:
         raise DataError(f"{path}: a labels file goes with a folder of images, and this is a file")

@@ -49,7 +49,7 @@ def new_model(architecture: Path, seed: int) -> tuple[nn.Module, Callable[[list[
             torch.manual_seed(seed)
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
             return model, open_clip.get_tokenizer(f"local-dir:{folder}")
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise EncoderError(f"{architecture} is not an open_clip_config.json: {error}") from error
 
 

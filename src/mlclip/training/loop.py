@@ -88,8 +88,8 @@ def run_epochs(
     random generator to a scalar; `outputs` returns the current logits or scores [V, N] of the validation images, whose
     `targets`, [V, N], are 0 or 1, and 1 at least once.
 
-    With `lbfgs` an epoch minimises the sum over the classes of the mean loss over all images, plus the L2 penalty of the
-    weights. The penalty starts at `weight_decay` and falls by a factor of sqrt(10) per epoch, so validation chooses it.
+    With `lbfgs` an epoch minimises the sum over the classes of the mean loss over all images, plus an L2 penalty on the
+    weights. The penalty starts at `weight_decay` and falls by a factor of sqrt(10) per epoch: validation chooses it.
     """
     whole = config.optimizer == "lbfgs"
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -115,7 +115,7 @@ def run_epochs(
                     value.backward()
                     return value.item()
 
-                total += float(optimizer.step(objective))  # type: ignore[arg-type]
+                total += float(optimizer.step(objective))
                 on_step()
             schedule.step()
             mean, found = total / len(steps), outputs()
