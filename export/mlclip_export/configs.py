@@ -39,6 +39,10 @@ def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Varia
     for output in ENCODER_OUTPUTS:
         add_tensor(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
     parameters = {"encoder": encoder.tag, "fingerprint": encoder.fingerprint, "exporter": EXPORTER}
+    if encoder.precision != "fp32":
+        parameters["precision"] = encoder.precision
+        if variant == "cpu":
+            config.optimization.execution_accelerators.cpu_execution_accelerator.add(name="openvino")
     with_parameters(config, "encoder", {**parameters, **spec_parameters(encoder.spec)})
     return accelerate(_with_threads(config, options.encoder_threads), variant, options.engine_cache, options.fp16)
 

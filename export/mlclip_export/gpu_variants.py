@@ -79,13 +79,13 @@ def profile(config: pb.ModelConfig) -> dict[str, tuple[list[int], list[int], lis
 
 
 def _tensorrt(config: pb.ModelConfig, engine_cache: str, fp16: bool) -> dict[str, str]:
-    shapes = profile(config)
+    shapes, quantized = profile(config), config.parameters["precision"].string_value == "int8"
     bounds = {
         f"trt_profile_{bound}_shapes": _shapes({name: shape[at] for name, shape in shapes.items()})
         for at, bound in enumerate(("min", "opt", "max"))
     }
     return {
-        "precision_mode": "FP16" if fp16 else "FP32",
+        "precision_mode": "FP16" if fp16 else "INT8" if quantized else "FP32",
         "max_workspace_size_bytes": str(_WORKSPACE_BYTES),
         "trt_engine_cache_enable": "1",
         _ENGINES: f"{engine_cache}/{config.name}",

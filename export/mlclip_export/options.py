@@ -7,6 +7,7 @@ from typing import Literal
 
 Format = Literal["onnx", "tensorrt"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,26 @@ class ConfigOptions:
     encoder_threads: int = 0
     head_threads: int = 1
     preprocess_instances: int = 2
+
+
+@dataclass(frozen=True)
+class ReduceOptions:
+    """Precision of encoders on the CPU, and what it may cost.
+
+    Attributes:
+        precision: `int8` and `bf16` ask for OpenVINO in the config.
+        calibration: training images from which the ranges of int8 are measured.
+        max_map_loss: points of validation mAP that a head may lose.
+        min_agreement: labels that a head selects with float32 and with the reduced encoder, as a share of those that
+            it selects with either.
+        refit: train heads again on the reduced encoder's features, where that helps.
+    """
+
+    precision: Precision = "fp32"
+    calibration: int = 300
+    max_map_loss: float = 0.5
+    min_agreement: float = 0.9
+    refit: bool = False
 
 
 @dataclass(frozen=True)
