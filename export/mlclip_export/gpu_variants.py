@@ -12,6 +12,8 @@ from typing import Literal
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from mlclip_export.facts import parameter
+
 Variant = Literal["cpu", "cuda", "tensorrt", "plan"]
 ONNX_VARIANTS: tuple[Variant, ...] = ("cpu", "cuda", "tensorrt")
 VARIANTS: tuple[Variant, ...] = (*ONNX_VARIANTS, "plan")
@@ -79,7 +81,7 @@ def profile(config: pb.ModelConfig) -> dict[str, tuple[list[int], list[int], lis
 
 
 def _tensorrt(config: pb.ModelConfig, engine_cache: str, fp16: bool) -> dict[str, str]:
-    shapes, quantized = profile(config), config.parameters["precision"].string_value == "int8"
+    shapes, quantized = profile(config), parameter(config, "precision") == "int8"
     bounds = {
         f"trt_profile_{bound}_shapes": _shapes({name: shape[at] for name, shape in shapes.items()})
         for at, bound in enumerate(("min", "opt", "max"))
