@@ -238,6 +238,7 @@ def _spec(config: pb.ModelConfig) -> PixelSpec:
         interpolation=_needed(config, "interpolation"),
         resize_mode=_needed(config, "resize_mode"),
         fill=int(_needed(config, "fill")),
+        decode=parameter(config, "decode") or "exact",
     )
 
 

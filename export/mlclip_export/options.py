@@ -20,7 +20,7 @@ class ConfigOptions:
         engine_cache: existing folder on the server where onnxruntime's TensorRT accelerator keeps engines.
         encoder_threads: CPU threads per encoder; 0 means all cores.
         head_threads: CPU threads per head.
-        preprocess_instances: processes that decode images.
+        preprocess_instances: processes that decode images; 0: `mlclip-serve` starts one per core, others start two.
     """
 
     max_batch: int = 64
@@ -28,7 +28,7 @@ class ConfigOptions:
     engine_cache: str = "/engines"
     encoder_threads: int = 0
     head_threads: int = 1
-    preprocess_instances: int = 2
+    preprocess_instances: int = 0
 
 
 @dataclass(frozen=True)
