@@ -41,7 +41,7 @@ def test_members_that_cannot_be(members, encoder, dataset, cache):
 
 def test_a_graph_of_both_kinds_of_input(graph_equals):
     shapes = {"embedding": (8,), "tokens": (5, 8)}
-    config = {"mld": {"classes": 3, "width": 8}, "classnet": {"classes": 3, "width": 8}}
+    config = {"mld": {"classes": 3, "width": 8}, "sigmoid": {"classes": 3, "width": 8}}
     blend = HEADS["blend"](3, config).eval()
-    assert blend.inputs == ("tokens", "embedding")
+    assert blend.inputs == ("embedding", "tokens")
     graph_equals(blend, lambda batch: tuple(torch.randn(batch, *shapes[name]) for name in blend.inputs))

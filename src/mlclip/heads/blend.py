@@ -34,13 +34,13 @@ class Blend(Head):
     """
 
     name = "blend"
-    source = "ours"
+    source = 'the sum rule of Kittler et al. 1998, "On Combining Classifiers", IEEE TPAMI 20(3); our choice of heads'
 
     def __init__(self, classes: int, members: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
         heads = [MEMBERS[name](**config) for name, config in members.items()]
         self.config = {"classes": classes, "members": {head.name: head.config for head in heads}}
-        self.inputs = tuple(dict.fromkeys(name for head in heads for name in head.inputs))
+        self.inputs = tuple(sorted({name for head in heads for name in head.inputs}))
         self.uses_text_tower = any(head.uses_text_tower for head in heads)
         self.members = nn.ModuleList(heads)
 
@@ -69,9 +69,9 @@ class Blend(Head):
         """Refused: its members' references lose their images' names, which growing needs."""
         raise ValueError("a blend takes no further classes: train a new head on all labels")
 
-    def forward(self, first: Tensor, second: Tensor | None = None) -> Tensor:
-        """The members' inputs, embedding [B, D] or tokens [B, T, W] or both, to logits float32 [B, N]."""
-        given = {name: x for name, x in zip(self.inputs, (first, second), strict=False) if x is not None}
+    def forward(self, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Embedding float32 [B, D], and tokens [B, T, W] where a member reads them, to logits float32 [B, N]."""
+        given = {"embedding": embedding} | ({} if tokens is None else {"tokens": tokens})
         logits = []
         for head in self.parts():
             first = first_output(head, [given[name] for name in head.inputs])
