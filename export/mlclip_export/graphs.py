@@ -8,6 +8,7 @@ give the same bytes on every machine.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,6 @@ FILE = "model.onnx"
 ENCODER_OUTPUTS = ("embedding", "tokens", "embedding_out")
 TOP = 32
 """Largest number of best classes that the threshold model previews."""
-_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _BATCH = torch.export.Dim("batch", min=1, max=4096)
 
 
@@ -132,7 +132,7 @@ def write_graph(
         ExportError: torch cannot turn it into a graph, or the arguments do not fit.
     """
     module.eval()
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 _trace(module, args),
@@ -181,15 +181,12 @@ def _clean(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress, notices and warnings; its errors are exceptions."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Silence progress, notices and warnings of libraries; their errors are exceptions."""
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -62,10 +62,7 @@ class Judged:
 
 
 class ReducedEncoder:
-    """An encoder whose image features come from a graph; everything else is the float32 encoder's.
-
-    Its fingerprint is that of the file, the runtime and the precision, so its features have a cache of their own.
-    """
+    """An encoder whose image features come from a graph and have a cache of their own; all else is the encoder's."""
 
     def __init__(self, encoder: Encoder, path: Path, runtime: str, precision: Precision) -> None:
         self._encoder, self.path, self._kind = encoder, path, f"{runtime} {precision}"
@@ -81,11 +78,9 @@ class ReducedEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest: equal digests mean equal features of images."""
-        digest = hashlib.sha256(self._kind.encode())
-        for path in sorted(self.path.parent.iterdir()):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
+        """Hex digest of file, runtime and precision: equal digests mean equal features of images."""
+        files = b"".join(path.read_bytes() for path in sorted(self.path.parent.iterdir()))
+        return hashlib.sha256(self._kind.encode() + files).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ class Reduction:
         for left, folder in self._candidates(encoder, graph, runs):
             try:
                 found, judged = self._judge(left, encoder, folder, runs)
-            except RuntimeError as error:  # a runtime cannot compile or run the graph
+            except (RuntimeError, ValueError) as error:  # a runtime cannot run the graph, or answers nonsense
                 raise ExportError(
                     f"{graph.model}: {' '.join(str(error).split())[-300:]}; nothing was written"
                 ) from error
@@ -148,8 +143,8 @@ class Reduction:
     def _judge(
         self, left: str, encoder: Encoder, folder: Path, runs: Mapping[str, Run]
     ) -> tuple[dict[str, Run], list[Judged]]:
-        runtimes = _runtimes(self.options.precision)
-        reduced = {name: ReducedEncoder(encoder, folder / FILE, name, self.options.precision) for name in runtimes}
+        kind = self.options.precision
+        reduced = {name: ReducedEncoder(encoder, folder / FILE, name, kind) for name in _runtimes(kind)}
         first = next(iter(reduced.values()))
         found = (
             {name: self._refitted(name, run, first) for name, run in runs.items()} if self.options.refit else dict(runs)

@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,8 +113,7 @@ def _accelerators(config: Mapping[str, Any]) -> list[str]:
 class OpenVino:
     """An ONNX file in OpenVINO's runtime, with what this backend uses of an onnxruntime session.
 
-    The config's parameter `precision` may be `bf16`. Otherwise float32 stays float32: OpenVINO's own default is
-    bfloat16 on CPUs that have it.
+    The config's parameter `precision` may be `bf16`. Otherwise float32 stays float32, unlike by OpenVINO's default.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -124,16 +124,9 @@ class OpenVino:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # other models use the cores, too
         }
-        self._model = importlib.import_module(OPENVINO).Core().compile_model(str(path), "CPU", settings)
-        self._request = self._model.create_infer_request()
-
-    def get_inputs(self) -> list[SimpleNamespace]:
-        """List names and ONNX types of the inputs."""
-        return _described(self._model.inputs)
-
-    def get_outputs(self) -> list[SimpleNamespace]:
-        """List names and ONNX types of the outputs."""
-        return _described(self._model.outputs)
+        model = importlib.import_module(OPENVINO).Core().compile_model(str(path), "CPU", settings)
+        self.get_inputs, self.get_outputs = (partial(_described, ports) for ports in (model.inputs, model.outputs))
+        self._request = model.create_infer_request()
 
     def run(self, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         """Run on inputs by name, and give the outputs of some names."""
@@ -142,10 +135,11 @@ class OpenVino:
 
 
 def _described(ports: Sequence[Any]) -> list[SimpleNamespace]:
+    """Name tensors with their types as onnxruntime does."""
     types = {"float32": "float", "float64": "double"}
-    kinds = [(port, port.get_element_type().to_dtype().name) for port in ports]
-    names = [(name, types.get(kind, kind)) for port, kind in kinds for name in port.get_names()]
-    return [SimpleNamespace(name=name, type=f"tensor({kind})") for name, kind in names]
+    kinds = [port.get_element_type().to_dtype().name for port in ports]
+    named = zip(ports, (f"tensor({types.get(kind, kind)})" for kind in kinds), strict=True)
+    return [SimpleNamespace(name=port.get_any_name(), type=kind) for port, kind in named]
 
 
 def open_session(path: Path, config: Mapping[str, Any]) -> Any:

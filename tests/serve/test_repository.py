@@ -88,8 +88,7 @@ def test_models_that_ask_for_it_have_an_instance_per_core(tiny_repository, tmp_p
         ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 2),
         ("0::/", {"cpu.max": "50000 100000"}, 1),
         ("0::/", {"cpu.max": "max 100000"}, 4),
-        ("3:cpu,cpuacct:/x\n1:memory:/y", {"cpu/x/cpu.cfs_quota_us": "300000", "cpu/x/cpu.cfs_period_us": "100000"}, 3),
-        ("3:cpu:/x", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, 4),
+        ("3:cpu:/x\n0::/y", {"y/cpu.max": "300000 100000"}, 3),
     ],
 )
 @pytest.mark.parametrize("count", [available_cores, client_cores])
