@@ -151,7 +151,7 @@ def test_every_broken_jsonl_line_is_named(tmp_path):
     assert [int(line) for line, _ in found] == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16]
     expected = ["not JSON", "not a JSON object", "no path", "no labels", "a string, not 3", "list of strings"]
     expected += ["path must be a string", "valid text", "valid text", "line break"]
-    expected += ["two keys are called 'labels'", "nested too deeply", "two columns are called 'path'"]
+    expected += ["the key 'labels' is there twice", "nested too deeply", "two columns are called 'path'"]
     assert all(part in message for part, (_, message) in zip(expected, found, strict=True))
 
 
@@ -221,7 +221,7 @@ def two_columns():
         ("m.csv", b"", "the file is empty"),
         ("m.csv", b"picture,what\na.jpg,cat\n", "m.csv:1: the first line must name the columns"),
         ("m.csv", b"path,labels\na.jpg,cat\nb.jpg,caf\xe9\n", "m.csv:3: not UTF-8"),
-        ("m.jsonl", b'{"path": "a"}\n"\xff"\n', "m.jsonl:2: not UTF-8"),
+        ("m.jsonl", b'{"path": "a", "labels": ["\xff"]}\n', "m.jsonl:1: not UTF-8"),
         ("m.parquet", b"not parquet", "not a Parquet file"),
         ("m.txt", b"a.jpg cat", "a manifest ends in .csv, .tsv, .jsonl"),
         ("m.jsonl", b"\n", "there is no image in it"),
@@ -229,7 +229,7 @@ def two_columns():
         ("m.parquet", two_columns(), "m.parquet: two columns are called 'labels'"),
         ("m.json", b"{", "not JSON"),
         ("m.json", b"[" * 100_000, "nested too deeply"),
-        ("m.json", b'{"images": [{"id": 1, "id": 2}]}', "two keys are called 'id'"),
+        ("m.json", b'{"images": [{"id": 1, "id": 2}]}', "the key 'id' is there twice"),
         ("m.json", b"[]", "no list 'images'"),
         ("m.json", b'{"images": [{"id": 1}], "annotations": [], "categories": []}', r"\[0\] must hold id and file"),
     ],

@@ -22,8 +22,8 @@ import typer
 from mlclip_client.bulk.request import JobOptions, ServerOptions
 from mlclip_client.cli.ending import reported
 from mlclip_client.cli.remembered import given
-from mlclip_client.inputs.formats import LOCAL, scheme_of
 from mlclip_client.inputs.source import Source, sources_of
+from mlclip_client.names import LOCAL, scheme_of
 
 input_option, row_option, server_option, job_option, monitor_option = (
     partial(typer.Option, rich_help_panel=panel) for panel in ("Inputs", "Rows", "Server", "Jobs", "Monitoring")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import Literal
-from urllib.parse import unquote
 
 from PIL import Image
 
@@ -13,32 +11,12 @@ from mlclip_client.pixels import formats
 
 Format = Literal["image", "archive", "manifest", "list", "other"]
 
-WEB = frozenset({"http", "https"})
-LOCAL = frozenset({"file", "local"})
-"""Schemes of addresses that are paths of this machine."""
 MANIFESTS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "archive": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
     "manifest": MANIFESTS,
     "list": (".txt",),
 }
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-
-
-def scheme_of(name: str) -> str:
-    """Give what precedes `://`, in lower case; empty for a path."""
-    match = _SCHEME.match(name)
-    return match.group(1).lower() if match else ""
-
-
-def is_address(name: str) -> bool:
-    """Tell whether a name is an address rather than a path of this machine."""
-    return bool(scheme_of(name))
-
-
-def local_path(address: str) -> str:
-    """Give the path in a file:// address."""
-    return unquote(address.partition("://")[2].removeprefix("localhost"), errors="surrogateescape")
 
 
 def format_of(name: str) -> Format:

@@ -13,8 +13,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.errors import KINDS, BadImage
-from mlclip_client.inputs.formats import is_address
 from mlclip_client.inputs.item import Cell, Item
+from mlclip_client.names import is_address
 from mlclip_client.output.files import open_output
 
 _STRINGS = ("path", "kind", "place", "member", "text", "column", "error_kind", "error")

@@ -21,7 +21,8 @@ from PIL import Image, features
 from mlclip_client.errors import Unreadable, error_class
 from mlclip_client.images import MAX_BYTES, load
 from mlclip_client.inputs import InputOptions, Item, Reader, Skipped, find_inputs
-from mlclip_client.inputs.formats import format_of, is_address
+from mlclip_client.inputs.formats import format_of
+from mlclip_client.names import is_address
 from mlclip_client.output.rows import printable
 from mlclip_client.pixels import decode
 

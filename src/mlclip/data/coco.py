@@ -5,15 +5,18 @@ Format: https://cocodataset.org/#format-data. Boxes and masks are not read; crow
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from mlclip_client.lines import parse_json
+
 from mlclip.data.dataset import Item
 from mlclip.data.problems import Problem
 from mlclip.data.rows import as_path, clean_label
-from mlclip.data.text_files import parse_json, read_text
+from mlclip.data.text_files import opened
 from mlclip.errors import DataError
 
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
@@ -60,11 +63,8 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
 
 
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
-    text = read_text(path)
-    try:
-        content = parse_json(text)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    with opened(path) as file:
+        content = parse_json(file.read().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"))
     for part, keys in KEYS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from mlclip_client.names import LOCAL, PATHS, TEXTS, is_data_uri, local_file, scheme_of
+
 from mlclip.data.dataset import SPLITS, Item
 from mlclip.data.text_files import refuse_repeated
 from mlclip.errors import DataError
 
 COLUMNS = {
-    "path": ("path", "file", "image", "filename", "file_name"),
+    "path": PATHS,
     "labels": ("labels", "label", "keywords", "tags"),
-    "text": ("text", "caption", "title"),
+    "text": TEXTS,
     "split": ("split",),
     "group": ("group",),
     "sha256": ("sha256",),
@@ -78,10 +80,16 @@ def to_item(fields: Fields, where: str, root: Path, separator: str, split: str |
 
 def named_path(fields: Fields, columns: Mapping[str, str], root: Path) -> Path | None:
     """The image that a line names, also in bytes that are no UTF-8; raises DataError as `to_item`."""
-    value = fields[columns["path"]]
+    value, column = fields[columns["path"]], columns["path"]
+    if isinstance(value, dict):  # as Hugging Face writes images
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) or is_data_uri(value):
+        raise DataError(f"{column} holds the image itself: save it as a file and name that")
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{columns['path']} must be a string, not {value!r}")
-    return root / as_path(value.strip()) if value and value.strip() else None
+        raise DataError(f"{column} must be a string, not {value!r}")
+    if value and scheme_of(value.strip()) not in ("", *LOCAL):
+        raise DataError(f"{column} is an address, {value!r}: download the image and name the file")
+    return Path(as_path(local_file(value, str(root)))) if value and value.strip() else None
 
 
 def as_path(text: str) -> str:
@@ -138,6 +146,8 @@ def _text(fields: Fields, columns: Mapping[str, str], meaning: str) -> str | Non
 
 def _valid(text: str) -> str:
     """Refuse what JSON can express but no file or path can hold: lone surrogates and NUL."""
+    if any("\udc80" <= character <= "\udcff" for character in text):
+        raise DataError(f"not UTF-8: {text!r}: save the file as UTF-8")
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError(f"{text!r} is not valid text: remove the characters shown as \\")
     return text
