@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlclip_client.inputs import InputOptions, Skipped, find_inputs
+from mlclip_client.inputs.manifests import check_manifest
 
 from mlclip.data import Report, read_dataset, scan, write_manifest
 from mlclip.errors import DataError
@@ -122,6 +124,43 @@ def test_every_broken_csv_line_is_named(tmp_path):
     assert [item.where for item in dataset.items] == [f"{path}:2", f"{path}:10"]
     with pytest.raises(DataError, match=r"m\.csv:3: the path is empty \(and 5 more"):
         read_dataset(path)
+
+
+def struct_of(**fields):
+    table, file = pa.table({"image": [fields], "labels": pa.array(["cat"], pa.string_view())}), io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("m.csv", b"\n \n\rpath,labels\ra.jpg,cat\rb.jpg,cat\r", ["a.jpg", "b.jpg"]),
+        ("m.csv", b'image_path , label\n a.jpg , cat\n"b.jpg" , "cat"\nc.jpg,"a" dog\nd.jpg,cat\n', None),
+        ("m.csv", b"path,labels\nfile:///x/a%20b.jpg,cat\nLOCAL:///x/c.jpg,cat\n", ["/x/a b.jpg", "/x/c.jpg"]),
+        ("m.csv", b"path,labels\n a.jpg ,cat\n spaces.jpg ,cat\n", ["a.jpg", "spaces.jpg "]),
+        ("m.csv", b"path,labels\ncaf\xe9.jpg,cat\n", [os.fsdecode(b"caf\xe9.jpg")]),
+        ("m.csv", b'path,labels\n"a.jpg,cat\nb.jpg,cat\n', ["b.jpg"]),
+        ("m.tsv", b'path\ttext\tlabels\na.jpg\t12" disc\tcat\nb.jpg\ta "word\tcat\n', ["a.jpg", "b.jpg"]),
+        ("m.jsonl", b'\xef\xbb\xbf{"image": {"path": "a.jpg"}, "labels": []}\r\n\r\n[1]\r\n', None),
+        ("m.parquet", struct_of(path="a.jpg", bytes=None), None),
+        ("m.parquet", struct_of(path="a.jpg"), ["a.jpg"]),
+        ("m.csv", b"\xff\xfep\x00", "UTF-16"),
+    ],
+)
+def test_training_and_the_client_read_the_same_images(tmp_path, name, content, expected):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "spaces.jpg ").touch()
+    if isinstance(expected, str):
+        for read in (scan, lambda path: check_manifest(str(path), None)):
+            with pytest.raises((DataError, ValueError), match=expected):
+                read(tmp_path / name)
+        return
+    found = list(find_inputs([str(tmp_path / name)], InputOptions(), Skipped()))
+    dataset, problems = scan(tmp_path / name)
+    assert [str(item.path) for item in dataset.items] == [item.path for item in found if item.error is None]
+    assert [str(problem.where) for problem in problems] == [item.path for item in found if item.error is not None]
+    assert expected is None or [item.path for item in dataset.items] == [tmp_path / path for path in expected]
 
 
 def test_every_broken_jsonl_line_is_named(tmp_path):
