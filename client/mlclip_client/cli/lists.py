@@ -16,7 +16,8 @@ from rich.table import Table
 from mlclip_client.bulk.request import Endpoints
 from mlclip_client.cli.ending import check_stdout, say
 from mlclip_client.client import Client
-from mlclip_client.output.files import check_output, open_output
+from mlclip_client.files import replacing
+from mlclip_client.output.files import check_output
 from mlclip_client.output.near_duplicates import first_alike, read_embeddings
 from mlclip_client.values import HeadInfo
 from mlclip_client.wording import counted
@@ -38,7 +39,7 @@ def duplicates(
     check_output(out, ".csv")
     paths, embeddings = read_embeddings(labels)
     pairs = [(row, like) for row, like in enumerate(first_alike(embeddings, cosine)) if row != like]
-    with open_output(out) as file:
+    with replacing(out) as file:
         text = io.StringIO(newline="")
         csv.writer(text).writerows([("path", "like"), *((paths[row], paths[like]) for row, like in pairs)])
         file.write(text.getvalue().encode())
