@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from mlclip_client.errors import BadImage
 from mlclip_client.files import replacing
+from mlclip_client.options import RowOptions
 from mlclip_client.output import writers
-from mlclip_client.output.files import check_output, partial_name
-from mlclip_client.output.rows import HeadClasses, RowOptions, failure, plain, read_classes, schema, success, to_row
-from mlclip_client.output.writers import FORMATS, open_writer
+from mlclip_client.output.files import FORMATS, check_output, partial_name
+from mlclip_client.output.rows import HeadClasses, failure, plain, read_classes, schema, success, to_row
+from mlclip_client.output.writers import open_writer
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.values import Answer, HeadInfo, Prediction
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from mlclip_client.files import behind_links, is_stream
 
+FORMATS = (".parquet", ".jsonl")
+"""Suffixes of the files that rows are written to."""
+
 
 def check_output(out: str | Path, *suffixes: str) -> None:
     """Raise ValueError if an output cannot be written: called before any work.

@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mlclip_client.errors import ServerError, UnknownHead
+from mlclip_client.options import Via
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.values import HeadInfo
 
-Via = Literal["bytes", "pixels"]
 _VIA_OF_INPUT: dict[str, Via] = {"image": "bytes", "pixels": "pixels"}
 
 
