@@ -40,9 +40,14 @@ def local_path(address: str) -> str:
 def local_file(name: str, base: str) -> str:
     """Give the path of a file from its path, which starts from the folder `base`, or its file:// address.
 
-    Spaces around the name are dropped, unless they belong to the name of a file.
+    Spaces around the name are dropped, and backslashes become slashes, unless a file has them in its name.
     """
     plain = name.strip()
-    if plain != name and os.path.lexists(os.path.join(base, name)):
-        return os.path.join(base, name)
-    return os.path.join(base, local_path(plain) if is_address(plain) else plain)
+    path = local_path(plain) if is_address(plain) else plain
+    ways = [os.path.join(base, way) for way in dict.fromkeys((name, path, path.replace("\\", "/")))]
+    return next((way for way in ways if len(ways) > 1 and os.path.lexists(way)), os.path.join(base, path))
+
+
+def is_sidecar(name: str) -> bool:
+    """Tell whether macOS has written a file beside the one that it is named after: `._a.jpg` is no picture."""
+    return name.rpartition("/")[2].startswith("._")

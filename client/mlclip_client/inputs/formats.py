@@ -7,6 +7,7 @@ from typing import Literal
 
 from PIL import Image
 
+from mlclip_client.names import is_sidecar
 from mlclip_client.pixels import formats
 
 Format = Literal["image", "archive", "manifest", "list", "other"]
@@ -28,11 +29,6 @@ def format_of(name: str) -> Format:
     if stem and f".{suffix}" in image_suffixes():
         return "image"
     return next((format_ for format_, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), "other")
-
-
-def is_sidecar(name: str) -> bool:
-    """Tell whether macOS has written a file beside the one that it is named after: `._a.jpg` is no picture."""
-    return name.rpartition("/")[2].startswith("._")
 
 
 @functools.cache

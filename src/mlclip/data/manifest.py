@@ -109,7 +109,7 @@ def _header(path: Path, line: int, first: list[str], root: Path) -> list[str]:
         return ["path", "labels"]
     raise DataError(
         f"{path}:{line}: the first line must name the columns, among them one of {', '.join(COLUMNS['path'])}"
-        f" and one of {', '.join(COLUMNS['labels'])}"
+        f" and one of {', '.join(COLUMNS['labels'])}, not {', '.join(first)[:80]!r}"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from mlclip_client.lines import read_lines, too_long
+from mlclip_client.names import is_sidecar
 
 from mlclip.data.coco import read_coco
 from mlclip.data.dataset import SPLITS, Dataset, Item
@@ -145,7 +146,7 @@ def _labels_file(folder: Path) -> Path:
 
 
 def _unlisted(folder: Path, named: Collection[Path | None]) -> list[Problem]:
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and not is_sidecar(file.name))
     return [
         Problem(str(file), "left out: no line of the labels file that could be read names it", "warning")
         for file in sorted(files)

@@ -102,7 +102,7 @@ def as_path(text: str) -> str:
 
 def parse_labels(value: object, separator: str) -> tuple[str, ...]:
     """Labels from a list of strings, or from one string; spaces around a label and repetitions are removed."""
-    if value is None:
+    if value is None or value != value:
         return ()
     parts = _split_text(value, separator) if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
@@ -137,11 +137,18 @@ def clean_label(label: str) -> str:
 
 def _text(fields: Fields, columns: Mapping[str, str], meaning: str) -> str | None:
     value = fields[columns[meaning]] if meaning in columns else None
-    if value is None or isinstance(value, str):
-        return _valid((value or "").strip()) or None
-    if isinstance(value, int) and not isinstance(value, bool) and meaning == "group":
-        return str(value)
+    if value is None or value != value:  # NaN, as pandas writes what is missing
+        return None
+    if isinstance(value, str):
+        return _valid(value.strip()) or None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and meaning == "group":
+        return str(whole(value))
     raise DataError(f"{columns[meaning]} must be a string, not {value!r}")
+
+
+def whole(value: object) -> object:
+    """A number as it was before a program wrote it with a fraction: 3 for 3.0; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _valid(text: str) -> str:
