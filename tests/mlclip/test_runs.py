@@ -182,7 +182,8 @@ def test_a_changed_encoder_is_noticed(dataset, encoder, cache, encoder_folder):
     ("recipe", "message"),
     [
         (Recipe("mld", {"attention_heads": 3}), "do not divide"),
-        (Recipe("mld", {"scale": 1.0}), "unexpected keyword argument 'scale'"),
+        (Recipe("mld", {"scale": 1.0}), "mld does not take scale=1.0: .mlclip heads mld. lists its options"),
+        (Recipe("mld", {"dropout": "abc"}), "mld does not take dropout='abc'"),
         (Recipe("sigmoid", {}, TrainConfig(alignment_weight=1.0)), "alignment loss works for `mld`"),
         (Recipe("sigmoid", {}, TrainConfig(lr=1e36)), "lower --lr"),
     ],
