@@ -236,7 +236,7 @@ def test_a_tuned_run_scores_what_its_trial_said(run, dataset, cache, tmp_path):
     assert tuned.metrics["val"]["micro"]["f2"] == pytest.approx(found["score"])
     best = next(trial for trial in trials if trial["score"] == found["score"])
     assert tuned.thresholds.tolist() == pytest.approx([best["threshold"]] * 4)
-    assert tuned.training["lr"] == found["settings"]["training.lr"]
+    assert tuned.training["weight_decay"] == found["settings"]["training.weight_decay"]
     assert tuned.training["options"] == {"scale": 4.0} and tuned.head.config["scale"] == 4.0
     save_run(tmp_path / "run", tuned)
     assert load_run(tmp_path / "run").training == tuned.training
