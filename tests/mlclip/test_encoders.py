@@ -50,9 +50,9 @@ def test_the_class_token_leads_to_the_embedding(encoder):
 def test_the_default_is_the_shipped_model():
     encoder = load_encoder()
     assert encoder.tag == DEFAULT_ENCODER
-    assert encoder.spec == PixelSpec(64, "bicubic", "squash")
-    embedding, tokens = encoder(random_pixels(64))
-    assert (embedding.shape, tokens.shape) == ((2, 192), (2, 65, 256))
+    assert encoder.spec == PixelSpec(224, "bicubic", "longest", 255)
+    embedding, tokens = encoder(random_pixels(224))
+    assert (embedding.shape, tokens.shape) == ((2, 1280), (2, 49, 1280))
     cat, animal, computer = encoder.encode_text(["cat", "animal", "computer"])
     assert cat @ animal > cat @ computer
 
@@ -169,7 +169,7 @@ def test_random_weights_are_the_same_every_time():
         ("ViT-B-33", None, "unknown encoder 'ViT-B-33'"),
         ("ViT-B-32", None, "needs weights: give --pretrained a file, 'random', or one of: openai"),
         ("ViT-B-32", "/nowhere/weights.safetensors", "could not load ViT-B-32"),
-        ("mlclip-tiny", "openai", "has its own weights"),
+        ("mlclip-lite", "openai", "has its own weights"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(name, pretrained, message):

@@ -25,7 +25,7 @@ MANY = Dataset(tuple(Item(Path(f"{n}.png"), ("a", "b")) for n in range(5000)), (
 
 def small_run(classes=2):
     labels = tuple("abcdefgh"[:classes])
-    spec = EncoderRef("mlclip-tiny", None, "mlclip-tiny", "0", PixelSpec(32))
+    spec = EncoderRef("mlclip-lite", None, "mlclip-lite", "0", PixelSpec(32))
     return Run(HEADS["sigmoid"](classes=classes, width=64), labels, np.full(classes, 0.5, np.float32), spec)
 
 

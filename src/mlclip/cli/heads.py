@@ -109,4 +109,5 @@ def _settings(title: str, settings: Mapping[str, Any]) -> None:
     if settings:
         say(f"\n{title}:")
         for name, value in settings.items():
+            value = ",".join(value) if name == "members" else value
             say(f"  {name}  {value}" if not isinstance(value, list) else "\n    ".join((f"  {name}", *map(str, value))))

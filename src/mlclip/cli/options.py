@@ -22,7 +22,7 @@ MANIFESTS = (".jsonl", ".ndjson")
 DataOption = Annotated[list[str], typer.Option("--data", help="Manifest, folder or COCO JSON; repeatable.")]
 TopOption = Annotated[int | None, typer.Option(help="Keep only the N most frequent training labels.")]
 EncoderOption = Annotated[
-    str, typer.Option(help="Name of an open_clip model, mlclip-tiny, or a folder with an encoder.")
+    str, typer.Option(help="Name of an open_clip model, mlclip-lite, or a folder with an encoder.")
 ]
 PretrainedOption = Annotated[
     str | None, typer.Option(help="Pretrained tag or file of the encoder's weights, or `random`.")

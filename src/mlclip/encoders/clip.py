@@ -2,7 +2,7 @@
 
 An encoder is any open_clip model (CLIP and SigLIP families), by name and `pretrained` tag or file, or a folder with
 `open_clip_config.json` and `open_clip_model.safetensors`, as open_clip's own `local-dir:` reads it. The folder
-`models/mlclip-tiny` ships with the package and is the default; only a pretrained tag uses the network.
+`models/mlclip-lite` ships with the package and is the default; only a pretrained tag uses the network.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Encoder(nn.Module):
 def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> Encoder:
     """Load an encoder.
 
-    `name` is `mlclip-tiny`, an open_clip architecture such as `ViT-B-32`, or a folder with an `open_clip_config.json`.
+    `name` is `mlclip-lite`, an open_clip architecture such as `ViT-B-32`, or a folder with an `open_clip_config.json`.
     An architecture needs `pretrained`: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights file, or
     `random`. Raises EncoderError for an unknown name or tag, missing weights, or a folder that open_clip cannot read.
     """

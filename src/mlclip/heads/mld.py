@@ -30,6 +30,7 @@ from mlclip.settings import DECODER
 MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
 QUERIES = ("learned", "fixed", "text")
+WIDEST = 768
 SHARED = ("memory", "layers")
 """Modules that all queries share."""
 
@@ -42,7 +43,7 @@ class MLDecoder(Head):
         groups: K, clamped to N.
         layers: decoder layers.
         attention_heads: heads of the cross attention; must divide `decoder_width`.
-        decoder_width: E; None means W.
+        decoder_width: E; None means W, and 768, as in public ML-Decoder code, for encoders with wider tokens.
         hidden: units of the feed-forward layers.
         dropout: inside the feed-forward layers; attention and residuals use 0.1.
         queries: `learned`, `fixed` (random, as public ML-Decoder code has them) or `text`: each class's text
@@ -90,7 +91,7 @@ class MLDecoder(Head):
         check_choice("queries", queries, QUERIES)
         if min(classes, groups, layers) < 1:
             raise ValueError(f"classes, groups and layers must be at least 1, not {classes}, {groups}, {layers}")
-        decoder_width = decoder_width or width
+        decoder_width = decoder_width or min(width, WIDEST)
         if decoder_width % attention_heads:
             raise ValueError(f"{attention_heads} attention heads do not divide the decoder width {decoder_width}")
         groups = classes if queries == "text" else min(groups, classes)

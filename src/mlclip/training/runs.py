@@ -91,8 +91,12 @@ def fit_head(
 ) -> list[Epoch]:
     """Prepare, train and finish a newly built head in place, see `Head` for its life; return the epochs, if any.
 
-    Raises TrainError if the data does not suit the head, or if training fails.
+    The heads that it consists of come first, each with its own defaults. Raises TrainError if the data does not suit
+    the head, or if training fails.
     """
+    for part in head.parts():
+        seen, unseen = (_inputs(part, head, examples) for examples in (train, validation))
+        fit_head(part, seen, unseen, texts, replace(part.defaults, seed=config.seed), on_epoch=on_epoch)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(config.seed)
@@ -103,6 +107,12 @@ def fit_head(
     history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
     head.finish(validation)
     return history
+
+
+def _inputs(part: Head, head: Head, examples: Examples) -> Examples:
+    """What a part of a head sees of the head's images."""
+    tables = dict(zip(head.inputs, examples.features.tables, strict=True))
+    return replace(examples, features=Features(tuple(tables[name] for name in part.inputs)))
 
 
 def evaluate_run(
