@@ -112,7 +112,7 @@ class ServerOptions(Endpoints):
         retry_seconds: see `Client`.
         concurrency: inputs in work at once.
         embedded: folder of a model repository whose models answer in this process, in place of the servers.
-        threads: onnxruntime's, per embedded model; 0: one per core.
+        threads: per embedded model; 0: one per core.
     """
 
     retry_seconds: float = 60.0

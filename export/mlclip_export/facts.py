@@ -51,6 +51,7 @@ class EncoderFacts:
         max_batch: largest batch of its model.
         exporter: what wrote its graph; empty before there is one.
         text: its text tower, if a head reads texts.
+        precision: `fp32`, `bf16` or `int8`.
     """
 
     tag: str
@@ -62,6 +63,7 @@ class EncoderFacts:
     max_batch: int
     exporter: str = ""
     text: TextFacts | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ def _encoder(config: pb.ModelConfig, configs: dict[str, pb.ModelConfig]) -> Enco
         max_batch=config.max_batch_size,
         exporter=parameter(config, "exporter"),
         text=None if text is None else _text(text),
+        precision=parameter(config, "precision") or "fp32",
     )
 
 
@@ -235,6 +238,7 @@ def _spec(config: pb.ModelConfig) -> PixelSpec:
         interpolation=_needed(config, "interpolation"),
         resize_mode=_needed(config, "resize_mode"),
         fill=int(_needed(config, "fill")),
+        decode=parameter(config, "decode") or "exact",
     )
 
 

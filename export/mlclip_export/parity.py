@@ -53,7 +53,7 @@ def compare(model: str, path: Path, cases: Iterable[Case]) -> list[Difference]:
     Raises:
         ExportError: onnxruntime cannot load or run the file, or a shape or type differs.
     """
-    session = _open(model, path)
+    session = open_graph(model, path)
     return differences_of(model, ((_run(model, session, feeds, list(expected)), expected) for feeds, expected in cases))
 
 
@@ -119,7 +119,7 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
     Raises:
         ExportError: as for `compare`.
     """
-    draw, session = np.random.default_rng(0), _open(model, path)
+    draw, session = np.random.default_rng(0), open_graph(model, path)
     pairs = []
     for size in BATCHES:
         logits = draw.normal(scale=4, size=(size, len(thresholds))).astype(np.float32)
@@ -134,7 +134,8 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
     return differences_of(model, pairs)
 
 
-def _open(model: str, path: Path) -> onnxruntime.InferenceSession:
+def open_graph(model: str, path: Path) -> onnxruntime.InferenceSession:
+    """Open an ONNX file in onnxruntime on the CPU; raises ExportError with the model's name."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # slow where cores are shared

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.encoders import DEFAULT_ENCODER
-from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.clip import load_encoder, weights_digest
 from mlclip.encoders.features import TEXT_KINDS, Features, Rows
 from mlclip.errors import CheckpointError, EncoderError
 from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
@@ -108,6 +108,18 @@ def test_fingerprint_follows_weights_and_preprocessing(encoder, encoder_folder, 
     changed = load_encoder(str(encoder_folder))
     changed.visual.ln_post.bias.data[0] += 1e-3
     assert changed.fingerprint != encoder.fingerprint
+
+
+def test_fast_decoding_belongs_to_the_encoder(encoder, encoder_folder):
+    spec = "PixelSpec(size=32, interpolation='bicubic', resize_mode='squash', fill=0)"
+    preprocessing = f"({spec}, {encoder.mean.tolist()}, {encoder.std.tolist()})"
+    assert encoder.fingerprint == weights_digest(encoder.visual.state_dict(), preprocessing), "as before it existed"
+    fast = load_encoder(str(encoder_folder), decode="fast")
+    assert (fast.tag, fast.spec) == (f"{encoder.tag}-fast", replace(encoder.spec, decode="fast"))
+    assert fast.fingerprint != encoder.fingerprint
+    assert EncoderRef.of(fast).load().spec == fast.spec
+    with pytest.raises(EncoderError, match="--decode is exact or fast, not 'quick'"):
+        load_encoder(str(encoder_folder), decode="quick")
 
 
 def other_text_tower(folder, changed):

@@ -99,7 +99,7 @@ class Embedded(contextlib.AbstractContextManager["Embedded"]):
     Args:
         repository: folder of a model repository, as `mlclip-export` writes it.
         heads, embeddings, explain, max_bytes: see `Client`.
-        threads: onnxruntime's, per model; 0: one per core.
+        threads: per model; 0: one per core.
         via: which ensemble's steps run; the answers are the same.
 
     Raises:

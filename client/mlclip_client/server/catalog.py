@@ -105,7 +105,8 @@ def parameters_of(config: Any) -> dict[str, str]:
 def spec_of(parameters: dict[str, str]) -> PixelSpec:
     """Read how an ensemble's pixels are made; raises KeyError or ValueError."""
     size, fill = int(parameters["image_size"]), int(parameters["fill"])
-    return PixelSpec(size, parameters["interpolation"], parameters["resize_mode"], fill)
+    decode = parameters.get("decode", "exact")
+    return PixelSpec(size, parameters["interpolation"], parameters["resize_mode"], fill, decode)
 
 
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:

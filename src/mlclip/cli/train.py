@@ -14,6 +14,7 @@ from mlclip.cli.options import (
     BetaOption,
     CacheOption,
     DataOption,
+    DecodeOption,
     EncoderOption,
     EpochsOption,
     ModeOption,
@@ -49,6 +50,7 @@ def train(
     ] = "mld",
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
+    decode: DecodeOption = "exact",
     out: Annotated[
         Path | None, typer.Option(help="Run folder to write; by default runs/HEAD, runs/RECIPE, or RUN-extended.")
     ] = None,
@@ -95,7 +97,7 @@ def train(
     options, limits = own_options(context.args), ThresholdConfig(thresholds, beta)
     given_thresholds = is_given(context, "thresholds") or is_given(context, "beta")
     if extend is not None:
-        names = ("head", "encoder", "pretrained", "recipe")
+        names = ("head", "encoder", "pretrained", "decode", "recipe")
         fixed = [name for name in names if is_given(context, name)] + list(options)
         if fixed:
             raise TrainError(f"--extend takes head, options and encoder from the run: leave --{fixed[0]} out")
@@ -115,7 +117,7 @@ def train(
     if momentum and training.optimizer != "sgd":
         raise TrainError(f"--momentum belongs to --optimizer sgd, not {training.optimizer}")
     plan = Recipe(start.head, {**start.options, **options}, training, limits if given_thresholds else start.thresholds)
-    store = feature_cache(encoder, pretrained, cache)
+    store = feature_cache(encoder, pretrained, cache, decode)
     with progress("encoding images") as on_features:
         run = train_run(
             chosen, store.encoder, store, plan,
