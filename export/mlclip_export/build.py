@@ -28,19 +28,13 @@ Cases = Sequence[tuple[Features, Features]]
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and how graphs are built.
+    """Where and how graphs are built."""
 
-    Attributes:
-        scratch: an empty folder.
-        max_batch: largest batch that Triton builds.
-        earlier: fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export.
-        on_step: called with the name of the next model.
-    """
-
-    scratch: Path
-    max_batch: int
+    scratch: Path  # an empty folder
+    max_batch: int  # largest batch that Triton builds
+    # fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export
     earlier: Mapping[str, Path]
-    on_step: Callable[[str], None]
+    on_step: Callable[[str], None]  # called with the name of the next model
 
     def folder(self, model: str) -> Path:
         """Make the folder for a model's files."""

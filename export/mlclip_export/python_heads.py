@@ -16,17 +16,11 @@ from mlclip_export.parity import Case, Difference, differences_of
 
 @dataclass(frozen=True)
 class PythonHead:
-    """The Python model of a head.
+    """The Python model of a head."""
 
-    Attributes:
-        source: the module that becomes `model.py`.
-        files: what lies beside it, by name.
-        parameters: settings in the model's config.
-    """
-
-    source: ModuleType
-    files: dict[str, bytes]
-    parameters: dict[str, str]
+    source: ModuleType  # the module that becomes `model.py`
+    files: dict[str, bytes]  # what lies beside it, by name
+    parameters: dict[str, str]  # settings in the model's config
 
     def write(self, folder: Path) -> None:
         """Write all files of the version's folder."""

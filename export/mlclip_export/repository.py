@@ -38,21 +38,14 @@ _UNSTAMPED = Stamp(0, "")
 
 @dataclass(frozen=True)
 class Model:
-    """A model to be written.
+    """A model to be written."""
 
-    Attributes:
-        configs: path in the model's folder to a ModelConfig message without a stamp; `config.pbtxt` is among them.
-        graph: its files go into the version's folder.
-        files: what else goes there, by name.
-        beside: files in the model's folder, by name.
-        plan: a TensorRT plan to build from the graph.
-    """
-
+    # path in the model's folder to a ModelConfig message without a stamp; `config.pbtxt` is among them
     configs: Mapping[str, pb.ModelConfig]
-    graph: CheckedGraph | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    beside: Mapping[str, bytes] = field(default_factory=dict)
-    plan: Plan | None = None
+    graph: CheckedGraph | None = None  # its files go into the version's folder
+    files: Mapping[str, bytes] = field(default_factory=dict)  # what else goes there, by name
+    beside: Mapping[str, bytes] = field(default_factory=dict)  # files in the model's folder, by name
+    plan: Plan | None = None  # a TensorRT plan to build from the graph
 
     @property
     def name(self) -> str:

@@ -50,17 +50,11 @@ def has_gpu() -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """A TensorRT plan to be built from an ONNX file.
+    """A TensorRT plan to be built from an ONNX file."""
 
-    Attributes:
-        config: the model's config; its inputs and largest batch give the optimisation profile.
-        fp16: compute in half precision; otherwise in full float32, without TF32.
-        tensorrt: TensorRT's version.
-    """
-
-    config: pb.ModelConfig
-    fp16: bool
-    tensorrt: str
+    config: pb.ModelConfig  # the model's config; its inputs and largest batch give the optimisation profile
+    fp16: bool  # compute in half precision; otherwise in full float32, without TF32
+    tensorrt: str  # TensorRT's version
 
     @property
     def key(self) -> str:

@@ -31,20 +31,13 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of several methods, with intervals.
+    """One metric of several methods, with intervals."""
 
-    Attributes:
-        methods: M names.
-        estimates: [M], means over seeds.
-        low: [M], with `high` each method's own interval.
-        difference_low: [M, M], with `difference_high` the intervals of `estimates[i] - estimates[j]` for all pairs at
-            once.
-    """
-
-    methods: tuple[str, ...]
-    estimates: Floats
-    low: Floats
+    methods: tuple[str, ...]  # M names
+    estimates: Floats  # [M], means over seeds
+    low: Floats  # [M], with `high` each method's own interval
     high: Floats
+    # [M, M], with `difference_high` the intervals of `estimates[i] - estimates[j]` for all pairs at once
     difference_low: Floats
     difference_high: Floats
 

@@ -27,22 +27,17 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Derived:
-    """A comparison, ready for report and figures.
+    """A comparison, ready for report and figures."""
 
-    Attributes:
-        runs: training images per class (None: all) -> method -> its lines, one per seed; methods by test mAP, best
-            first, floors last. A method without randomness has one line.
-        comparisons: training images per class -> metric -> intervals; a method without scores here is in none.
-        curves: method -> its micro precision at the recalls `RECALLS`, mean over seeds, trained on all images.
-        failures: the lines of runs that failed.
-        note: what `note.md` says.
-    """
-
+    # training images per class (None: all) -> method -> its lines, one per seed; methods by test mAP, best first,
+    # floors last. A method without randomness has one line.
     runs: Mapping[Shots, Mapping[str, Sequence[Line]]]
+    # training images per class -> metric -> intervals; a method without scores here is in none
     comparisons: Mapping[Shots, Mapping[str, Comparison]]
+    # method -> its micro precision at the recalls `RECALLS`, mean over seeds, trained on all images
     curves: Mapping[str, Sequence[float]]
-    failures: Sequence[Line]
-    note: str
+    failures: Sequence[Line]  # the lines of runs that failed
+    note: str  # what `note.md` says
 
     @property
     def setting(self) -> Line:

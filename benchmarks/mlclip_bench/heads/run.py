@@ -38,21 +38,13 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Task:
-    """One run to measure.
+    """One run to measure."""
 
-    Attributes:
-        variant: its name in the study, or in FLOORS.
-        recipe: what to train, with its seed; None for a floor.
-        shots: training images per class; None for all.
-        seed: of the training and of the sample.
-        texts: whether test images keep their texts.
-    """
-
-    variant: str
-    recipe: Recipe | None
-    shots: int | None
-    seed: int
-    texts: bool = True
+    variant: str  # its name in the study, or in FLOORS
+    recipe: Recipe | None  # what to train, with its seed; None for a floor
+    shots: int | None  # training images per class; None for all
+    seed: int  # of the training and of the sample
+    texts: bool = True  # whether test images keep their texts
 
     def describe(self) -> Line:
         """The task as its raw line stores it, plain JSON values."""

@@ -25,17 +25,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Bracket:
-    """The rates around the highest one that holds the target.
+    """The rates around the highest one that holds the target."""
 
-    Attributes:
-        low: the highest rate that held it; None if none did.
-        high: the lowest rate above that did not; None if all did.
-        contradictions: rates below `low` that did not.
-    """
-
-    low: Row | None
-    high: Row | None
-    contradictions: tuple[Row, ...]
+    low: Row | None  # the highest rate that held it; None if none did
+    high: Row | None  # the lowest rate above that did not; None if all did
+    contradictions: tuple[Row, ...]  # rates below `low` that did not
 
 
 def judge(row: Row, target: float) -> Verdict:

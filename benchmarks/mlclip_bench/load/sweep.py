@@ -21,16 +21,12 @@ Measure = Callable[[Load, str], Line]
 
 @dataclass(frozen=True)
 class Plan:
-    """Which levels to measure.
+    """Which levels to measure."""
 
-    Attributes:
-        concurrencies: of the closed loop.
-        rates: of the open loop, in images per second; None derives them from what the closed loop reached.
-        target: seconds that 99 of 100 answers may take; the highest rate that holds it is searched. None: no search.
-    """
-
-    concurrencies: tuple[int, ...]
+    concurrencies: tuple[int, ...]  # of the closed loop
+    # of the open loop, in images per second; None derives them from what the closed loop reached
     rates: tuple[float, ...] | None
+    # seconds that 99 of 100 answers may take; the highest rate that holds it is searched. None: no search.
     target: float | None
 
 

@@ -48,20 +48,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Window:
-    """What came back within one window.
+    """What came back within one window."""
 
-    Attributes:
-        seconds: its length.
-        latency_sum: of its answers, in seconds; `histogram` has the same latencies.
-        errors: kind -> number of requests that ended with it.
-        lag_sum: lateness of the generator in seconds, summed over its `wakes`.
-    """
-
-    seconds: float
-    latency_sum: float = 0.0
+    seconds: float  # its length
+    latency_sum: float = 0.0  # of its answers, in seconds; `histogram` has the same latencies
     histogram: Histogram = field(default_factory=Histogram, compare=False)
-    errors: Mapping[str, int] = field(default_factory=dict)
-    lag_sum: float = 0.0
+    errors: Mapping[str, int] = field(default_factory=dict)  # kind -> number of requests that ended with it
+    lag_sum: float = 0.0  # lateness of the generator in seconds, summed over its `wakes`
     wakes: int = 0
 
     @property

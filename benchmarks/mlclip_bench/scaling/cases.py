@@ -23,19 +23,12 @@ COCO has images, so they cannot have been observed."""
 
 @dataclass(frozen=True)
 class Case:
-    """One graph: a head of random weights, or the encoder.
+    """One graph: a head of random weights, or the encoder."""
 
-    Attributes:
-        kind: a name in HEADS, `SELF_ATTENTION` or `ENCODER`.
-        classes: N; 0 for the encoder.
-        groups: K of `mld`; 0 for all others.
-        rows: label sets of `powerset`, references of the neighbour heads; 0 for all others.
-    """
-
-    kind: str
-    classes: int = 0
-    groups: int = 0
-    rows: int = 0
+    kind: str  # a name in HEADS, `SELF_ATTENTION` or `ENCODER`
+    classes: int = 0  # N; 0 for the encoder
+    groups: int = 0  # K of `mld`; 0 for all others
+    rows: int = 0  # label sets of `powerset`, references of the neighbour heads; 0 for all others
 
     @property
     def key(self) -> str:

@@ -24,17 +24,11 @@ EXPONENT_TO = 1000
 
 @dataclass(frozen=True)
 class Spread:
-    """Latency of a point, in milliseconds.
+    """Latency of a point, in milliseconds."""
 
-    Attributes:
-        latency: geometric mean over rounds of each round's median call.
-        p95: of all calls.
-        dispersion: half of the distance between the quartiles of all calls, as a share of their median.
-    """
-
-    latency: Estimate
-    p95: float
-    dispersion: float
+    latency: Estimate  # geometric mean over rounds of each round's median call
+    p95: float  # of all calls
+    dispersion: float  # half of the distance between the quartiles of all calls, as a share of their median
     rounds: int
     calls: int
 

@@ -23,19 +23,12 @@ CHECKED_BATCHES = (1, 3)
 
 @dataclass(frozen=True)
 class Graph:
-    """An exported case.
+    """An exported case."""
 
-    Attributes:
-        file: the ONNX file; its weights lie beside it.
-        file_bytes: of both together.
-        export_seconds: from a head in memory to its files, without the comparison with torch.
-        difference: largest absolute deviation of onnxruntime's output from torch's.
-    """
-
-    file: Path
-    file_bytes: int
-    export_seconds: float
-    difference: float
+    file: Path  # the ONNX file; its weights lie beside it
+    file_bytes: int  # of both together
+    export_seconds: float  # from a head in memory to its files, without the comparison with torch
+    difference: float  # largest absolute deviation of onnxruntime's output from torch's
     parameters: int
     flops: int
 

@@ -31,15 +31,10 @@ def exponent(rounds: Mapping[int, Sequence[float]], seed: int = 0) -> Estimate:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """The N at which a head costs as much as the encoder.
+    """The N at which a head costs as much as the encoder."""
 
-    Attributes:
-        classes: N; None where the head's cost does not grow towards the encoder's.
-        extrapolated: N lies outside of what was measured.
-    """
-
-    classes: float | None
-    extrapolated: bool
+    classes: float | None  # N; None where the head's cost does not grow towards the encoder's
+    extrapolated: bool  # N lies outside of what was measured
 
 
 def break_even(latencies: Mapping[int, float], encoder: float) -> BreakEven:

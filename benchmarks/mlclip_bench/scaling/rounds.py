@@ -23,26 +23,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to measure.
+    """How long to measure."""
 
-    Attributes:
-        turn: seconds per turn; at least one call.
-        fewest: rounds that always run, with all points.
-        slow: seconds per call from which a point takes part in every `slow_every`-th round only, after the first
-            `fewest`: a few slow points would leave no time to know the many quick ones well.
-        slow_every: see `slow`.
-        steady: rounds before a point may count as stable.
-        most: rounds after which an unstable point is given up.
-        until: when to start no further round, in seconds of `clock`.
-    """
-
-    turn: float = 0.1
-    fewest: int = 3
+    turn: float = 0.1  # seconds per turn; at least one call
+    fewest: int = 3  # rounds that always run, with all points
+    # seconds per call from which a point takes part in every `slow_every`-th round only, after the first `fewest`: a
+    # few slow points would leave no time to know the many quick ones well
     slow: float = 0.5
-    slow_every: int = 4
-    steady: int = 5
-    most: int = 40
-    until: float = float("inf")
+    slow_every: int = 4  # see `slow`
+    steady: int = 5  # rounds before a point may count as stable
+    most: int = 40  # rounds after which an unstable point is given up
+    until: float = float("inf")  # when to start no further round, in seconds of `clock`
 
     def next_round(self, medians: Sequence[float]) -> int:
         """The number of the round, from 1, in which a point with these medians is due."""

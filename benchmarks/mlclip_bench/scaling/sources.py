@@ -26,21 +26,14 @@ Measure = Callable[[Point, float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a source is made of.
+    """What a source is made of."""
 
-    Attributes:
-        points: those that fit into memory.
-        results: takes a line per graph.
-        folder: for graphs.
-        threads: of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses.
-    """
-
-    points: Sequence[Point]
+    points: Sequence[Point]  # those that fit into memory
     estimates: Mapping[Case, CostEstimate]
     encoder: Encoder
-    results: Results
-    folder: Path
-    threads: int
+    results: Results  # takes a line per graph
+    folder: Path  # for graphs
+    threads: int  # of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses
     on_step: Step
 
     @property

@@ -20,15 +20,11 @@ from mlclip_client.inputs.source import Source, sources_of
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How names become inputs.
+    """How names become inputs."""
 
-    Attributes:
-        column: name of the manifests' column of paths, addresses or bytes; None: the one whose name is known.
-        null: names in lists (`-` and .txt) end with NUL instead of a newline, as `find -print0` writes them.
-    """
-
+    # name of the manifests' column of paths, addresses or bytes; None: the one whose name is known
     column: str | None = None
-    null: bool = False
+    null: bool = False  # names in lists (`-` and .txt) end with NUL instead of a newline, as `find -print0` writes them
 
 
 def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -> Iterator[Item]:

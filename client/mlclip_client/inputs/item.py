@@ -13,15 +13,10 @@ Kind = Literal["file", "member", "cell", "url", "remote"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a manifest that holds an image.
+    """A cell of a manifest that holds an image."""
 
-    Attributes:
-        column: its name; `image.bytes` is the field `bytes` of the struct `image`.
-        row: counted from 1; in JSON lines, the number of the line.
-    """
-
-    column: str
-    row: int
+    column: str  # its name; `image.bytes` is the field `bytes` of the struct `image`
+    row: int  # counted from 1; in JSON lines, the number of the line
 
 
 @dataclass(frozen=True)

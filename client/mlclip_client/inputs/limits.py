@@ -14,30 +14,22 @@ USER_AGENT = f"mlclip-client/{version('mlclip-client')}"
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of what is read, and politeness towards sites.
+    """Limits of what is read, and politeness towards sites."""
 
-    Attributes:
-        max_bytes: size of the largest file that is read.
-        download_seconds: time limit of a download, redirects and retries included.
-        redirects: how many are followed.
-        connections: downloads at once.
-        per_host: downloads at once from one host.
-        private: allow addresses outside the public internet, and protocols that reach machines without a check of
-            their address (ftp, sftp, …).
-        ignore_robots: also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`.
-        user_agent: sent with each request; the part before a slash is the name that `X-Robots-Tag` may address.
-        proxy: `http://host:port` of a proxy for http and https; proxies of the environment are never used. A proxy
-            resolves names itself, so only hosts written as numbers can be checked; it should refuse private addresses.
-    """
-
-    max_bytes: int = MAX_BYTES
-    download_seconds: float = 30.0
-    redirects: int = 5
-    connections: int = 32
-    per_host: int = 4
+    max_bytes: int = MAX_BYTES  # size of the largest file that is read
+    download_seconds: float = 30.0  # time limit of a download, redirects and retries included
+    redirects: int = 5  # how many are followed
+    connections: int = 32  # downloads at once
+    per_host: int = 4  # downloads at once from one host
+    # allow addresses outside the public internet, and protocols that reach machines without a check of their address
+    # (ftp, sftp, …)
     private: bool = False
+    # also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`
     ignore_robots: bool = False
+    # sent with each request; the part before a slash is the name that `X-Robots-Tag` may address
     user_agent: str = USER_AGENT
+    # `http://host:port` of a proxy for http and https; proxies of the environment are never used. A proxy resolves
+    # names itself, so only hosts written as numbers can be checked; it should refuse private addresses.
     proxy: str | None = None
 
     def __post_init__(self) -> None:

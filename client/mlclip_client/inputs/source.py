@@ -20,17 +20,11 @@ _MOST_BRACES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where inputs come from.
+    """Where inputs come from."""
 
-    Attributes:
-        kind: how it is enumerated, see `find`; `file` is an input itself.
-        scheme: of its address, as `https` or `s3`; empty for this machine.
-        name: its path or address.
-    """
-
-    kind: Kind
-    scheme: str
-    name: str
+    kind: Kind  # how it is enumerated, see `find`; `file` is an input itself
+    scheme: str  # of its address, as `https` or `s3`; empty for this machine
+    name: str  # its path or address
 
 
 def sources_of(name: str) -> Iterator[Source]:

@@ -20,20 +20,14 @@ from mlclip_client.output.tally import Tally
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker needs to know, in values that can be sent to another machine.
-
-    Attributes:
-        pinned: the heads that answers must come from.
-        schema: of the rows.
-        max_failures: see `Limit`; each worker counts its own.
-        kinds: retry the inputs of finished shards with errors of these kinds; None: label unfinished shards.
-    """
+    """What a worker needs to know, in values that can be sent to another machine."""
 
     request: Request
     server: ServerOptions
-    pinned: Mapping[str, Pin]
-    schema: pa.Schema
-    max_failures: int
+    pinned: Mapping[str, Pin]  # the heads that answers must come from
+    schema: pa.Schema  # of the rows
+    max_failures: int  # see `Limit`; each worker counts its own
+    # retry the inputs of finished shards with errors of these kinds; None: label unfinished shards
     kinds: frozenset[str] | None = None
 
 

@@ -19,19 +19,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RowOptions:
-    """Which columns rows have.
+    """Which columns rows have."""
 
-    Attributes:
-        top_k: number of best labels to list, selected or not.
-        scores: add all N scores, in class order.
-        embeddings: add the image's embedding.
-        explain: add the references behind each answer.
-    """
-
-    top_k: int = 5
-    scores: bool = False
-    embeddings: bool = False
-    explain: bool = False
+    top_k: int = 5  # number of best labels to list, selected or not
+    scores: bool = False  # add all N scores, in class order
+    embeddings: bool = False  # add the image's embedding
+    explain: bool = False  # add the references behind each answer
 
 
 _HEADS = b"mlclip_heads"
@@ -39,19 +32,12 @@ _HEADS = b"mlclip_heads"
 
 @dataclass(frozen=True)
 class HeadClasses:
-    """The classes of one head, as the metadata of a Parquet file of rows holds them.
+    """The classes of one head, as the metadata of a Parquet file of rows holds them."""
 
-    Attributes:
-        labels: N label names in class order, which is the order of `all_scores`.
-        thresholds: N thresholds, one per label.
-        labels_sha256: hash of the label list; rows with another hash have other classes.
-        version: of the head; rows of another version may have other thresholds.
-    """
-
-    labels: Sequence[str]
-    thresholds: Sequence[float]
-    labels_sha256: str
-    version: str
+    labels: Sequence[str]  # N label names in class order, which is the order of `all_scores`
+    thresholds: Sequence[float]  # N thresholds, one per label
+    labels_sha256: str  # hash of the label list; rows with another hash have other classes
+    version: str  # of the head; rows of another version may have other thresholds
 
 
 def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:

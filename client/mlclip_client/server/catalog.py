@@ -22,22 +22,15 @@ _VIA_OF_INPUT: dict[str, Via] = {"image": "bytes", "pixels": "pixels"}
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One served ensemble: where it takes images, and which heads it answers for.
-
-    Attributes:
-        version: the one that was ready when the catalog was read.
-        via: what it takes.
-        combined: whether it serves several heads, with their names in the names of its outputs.
-        head: the only head, if this is the head's own ensemble.
-    """
+    """One served ensemble: where it takes images, and which heads it answers for."""
 
     model: str
-    version: str
-    via: Via
+    version: str  # the one that was ready when the catalog was read
+    via: Via  # what it takes
     encoder: str
     heads: tuple[str, ...]
-    combined: bool
-    head: HeadInfo | None = None
+    combined: bool  # whether it serves several heads, with their names in the names of its outputs
+    head: HeadInfo | None = None  # the only head, if this is the head's own ensemble
 
 
 @dataclass(frozen=True)

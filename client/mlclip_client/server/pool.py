@@ -21,19 +21,13 @@ _FIRST, _GROWTH, _LONGEST = 0.1, 2.0, 5.0
 
 @dataclass
 class Endpoint(Generic[R]):
-    """One server.
-
-    Attributes:
-        failures: how many times in a row it did not answer.
-        rests_until: when it is asked again, in seconds of the clock; in the past while it answers.
-        reason: why it did not answer the last time.
-    """
+    """One server."""
 
     url: str
     transport: R
-    failures: int = 0
-    rests_until: float = 0.0
-    reason: str = ""
+    failures: int = 0  # how many times in a row it did not answer
+    rests_until: float = 0.0  # when it is asked again, in seconds of the clock; in the past while it answers
+    reason: str = ""  # why it did not answer the last time
 
 
 class EndpointPool(Generic[R]):
