@@ -26,8 +26,7 @@ import grpc  # type: ignore[import-untyped]
 BAD_IMAGE_MARK = "bad image: "
 """How the server's `preprocess` model begins its message about an image that it cannot decode."""
 _LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-KINDS: dict[str, type[ClientError]] = {}
-"""Kind -> class."""
+KINDS: dict[str, type[ClientError]] = {}  # kind -> class
 
 
 class ClientError(Exception):

@@ -22,8 +22,7 @@ from mlclip_export.python_heads import compare_python, python_head
 from mlclip_export.text_graph import check_served_text, text_cases, write_text_encoder
 
 Features = dict[str, Tensor]
-Cases = Sequence[tuple[Features, Features]]
-"""Inputs and torch's outputs, both by name, per batch."""
+Cases = Sequence[tuple[Features, Features]]  # inputs and torch's outputs, both by name, per batch
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,9 @@ from mlclip.errors import ExportError
 from mlclip_export.graphs import threshold_input
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-Case = tuple[Arrays, Arrays]
-"""Inputs and torch's outputs, both by name, [B, ...] with any B."""
+Case = tuple[Arrays, Arrays]  # inputs and torch's outputs, both by name, [B, ...] with any B
 
-BATCHES = (1, 3, 8)
-"""Batch sizes that are compared; none is the size that graphs are traced with."""
+BATCHES = (1, 3, 8)  # batch sizes that are compared; none is the size that graphs are traced with
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from mlclip.errors import ExportError
 from mlclip_export.graphs import write_graph
 from mlclip_export.parity import BATCHES
 
-END = 49407
-"""CLIP's id of a text's end, the largest id."""
+END = 49407  # CLIP's id of a text's end, the largest id
 
 
 class ServedTextEncoder(nn.Module):

@@ -16,11 +16,9 @@ LONG_SIDE = 160
 SHORTEST = 12
 MOST_PIXELS = 250_000_000
 THUMBNAIL = 24
-ALIKE = 4.95
-"""The set's description says 5; its groups come out exactly with anything from 4.9 to 4.97."""
+ALIKE = 4.95  # the set's description says 5; its groups come out exactly with anything from 4.9 to 4.97
 
-SAME_SHAPE = 0.05
-"""Largest difference of two aspect ratios' logarithms."""
+SAME_SHAPE = 0.05  # largest difference of two aspect ratios' logarithms
 
 Thumbnail = npt.NDArray[np.uint8]
 

@@ -25,8 +25,7 @@ _PARTS = ("backends", "models", "python")
 _POLL = 0.05
 _PORT_ATTEMPTS = 5
 _HEARTBEAT = 0.5
-_UNLOAD = 30
-"""Seconds for unloading the models, after the inferences in flight."""
+_UNLOAD = 30  # seconds for unloading the models, after the inferences in flight
 
 
 class Server(AbstractContextManager["Server"]):

@@ -12,8 +12,7 @@ from mlclip.heads import HEADS
 from mlclip.presets import RECIPES
 from mlclip.settings import Recipe, ThresholdConfig
 
-LEFT_OUT = ("siglip",)
-"""Only part of `heads` if named: it trains the encoder, so it cannot use cached features."""
+LEFT_OUT = ("siglip",)  # only part of `heads` if named: it trains the encoder, so it cannot use cached features
 
 WITHOUT_TEXTS = ("fusion, no texts",)
 """Variants that are trained with texts and tested without, as for images without known titles."""

@@ -19,8 +19,7 @@ COMPARED_AS = {
     "f2_micro": ("F2 micro", "micro F2"),
 }
 """Title of each compared metric in `metrics.METRICS`, and in sentences."""
-HEADLINES = ("mean_average_precision", "f1_micro")
-"""What every study compares."""
+HEADLINES = ("mean_average_precision", "f1_micro")  # what every study compares
 THESIS = ("F2 micro", "MSE", "R micro", "P micro", "accuracy", "subset accuracy", "ROC AUC micro")
 """The columns of document 002, Table 4.8."""
 

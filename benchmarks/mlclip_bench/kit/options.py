@@ -13,8 +13,7 @@ DeriveOption = Annotated[
     bool, typer.Option("--derive", help="Measure nothing: derive everything again from the raw lines in --out.")
 ]
 Number = TypeVar("Number", int, float)
-REJECTED = 3
-"""Exit code where something was left out."""
+REJECTED = 3  # exit code where something was left out
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number], example: str) -> tuple[Number, ...]:

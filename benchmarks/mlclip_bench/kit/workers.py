@@ -21,8 +21,7 @@ from mlclip.errors import MlclipError
 
 PROTOCOL = Path(__file__).parent / "worker_protocol.py"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_GRACE = 10.0
-"""Seconds that a worker has to end by itself once its input has ended."""
+_GRACE = 10.0  # seconds that a worker has to end by itself once its input has ended
 
 
 class WorkerError(MlclipError):

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from mlclip_bench.load.define import Images
     from mlclip_bench.load.target import Target
 
-REPOSITORY, IMAGES = Path("model_repository"), Path("demo/data/images")
-"""Where `make demo` leaves them."""
+REPOSITORY, IMAGES = Path("model_repository"), Path("demo/data/images")  # where `make demo` leaves them
 
 
 def load(

@@ -16,8 +16,7 @@ from mlclip.errors import MlclipError
 if TYPE_CHECKING:
     from mlclip_client.server.catalog import Via
 
-MOST_IMAGES = 512
-"""Images that are kept in memory and sent again and again, in a new random order each round."""
+MOST_IMAGES = 512  # images that are kept in memory and sent again and again, in a new random order each round
 
 
 class LoadError(MlclipError):

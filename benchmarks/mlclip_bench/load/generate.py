@@ -27,8 +27,7 @@ Ask = Callable[[bytes], Awaitable[str | None]]
 Request = Callable[[float], Coroutine[Any, Any, None]]
 T = TypeVar("T")
 _TICK = 0.05
-_LONGEST = 10
-"""A window that waits for answers ends after this many times its length at the latest."""
+_LONGEST = 10  # a window that waits for answers ends after this many times its length at the latest
 
 
 @dataclass(frozen=True)

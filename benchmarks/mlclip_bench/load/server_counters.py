@@ -42,8 +42,7 @@ class Counters:
         return float(getattr(self, field)) / self.success / 1000 if self.success else 0.0
 
 
-Statistics = Mapping[str, Counters]
-"""`name/version` of a model -> its counters."""
+Statistics = Mapping[str, Counters]  # `name/version` of a model -> its counters
 
 
 def read_statistics(reply: Any) -> dict[str, Counters]:

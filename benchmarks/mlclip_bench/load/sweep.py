@@ -11,12 +11,10 @@ from mlclip_bench.load.derive import Row, capacity, open_rows, rows_of
 from mlclip_bench.load.results import Results, key_of
 from mlclip_bench.load.search import next_rate
 
-AUTO = (0.25, 0.5, 0.75, 0.9)
-"""Shares of the closed loop's highest throughput that `--rates auto` tries."""
+AUTO = (0.25, 0.5, 0.75, 0.9)  # shares of the closed loop's highest throughput that `--rates auto` tries
 _START, _FIRST = 0.7, 8.0
 
-Measure = Callable[[Load, str], Line]
-"""Measures a level for a purpose, `sweep` or `search`."""
+Measure = Callable[[Load, str], Line]  # measures a level for a purpose, `sweep` or `search`
 
 
 @dataclass(frozen=True)

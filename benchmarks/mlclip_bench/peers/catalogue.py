@@ -30,8 +30,7 @@ class Peer:
     vectors: bool = True  # it gives vectors, which are compared with the others'
 
 
-BASE = "open_clip"
-"""The peer to which all others are compared as ratios."""
+BASE = "open_clip"  # the peer to which all others are compared as ratios
 CLIENT = "mlclip-triton"
 
 PEERS: dict[str, Peer] = {

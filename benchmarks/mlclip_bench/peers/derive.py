@@ -11,8 +11,7 @@ from mlclip_bench.kit.intervals import median
 from mlclip_bench.peers.results import Results
 
 FILE = "peers.json"
-UNSTABLE = 0.05
-"""A ratio is unstable if its interval reaches further than this share of it to one side."""
+UNSTABLE = 0.05  # a ratio is unstable if its interval reaches further than this share of it to one side
 
 
 def derive(results: Results) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from mlclip_bench.peers.catalogue import Peer, PeerError
 
 DEFAULT_ENVS = Path.home() / ".cache" / "mlclip" / "peers"
-STAMP = "mlclip-requirements.txt"
-"""Written into an environment last, so that an incomplete one is built again."""
+STAMP = "mlclip-requirements.txt"  # written into an environment last, so that an incomplete one is built again
 
 
 def interpreter(peer: Peer, envs: Path) -> Path:

@@ -48,8 +48,7 @@ _IN_LAYER = {
 }
 _PACKED = "attn.in_proj_"
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-_MERGES = 49152 - 256 - 2
-"""Number of merges that CLIP uses: 49,152 entries less 256 bytes, minus 2 special tokens."""
+_MERGES = 49152 - 256 - 2  # number of merges that CLIP uses: 49,152 entries less 256 bytes, minus 2 special tokens
 _RESAMPLING = {"bilinear": 2, "bicubic": 3}
 
 

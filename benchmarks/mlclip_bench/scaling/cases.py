@@ -11,8 +11,7 @@ from mlclip.heads import HEADS
 SELF_ATTENTION = "self-attention"
 """The decoder before ML-Decoder, with self-attention between N queries. It exists in this bench only."""
 ENCODER = "encoder"
-WHOLE = "encoder+"
-"""Starts the key of a head that is measured behind the encoder."""
+WHOLE = "encoder+"  # starts the key of a head that is measured behind the encoder
 HEADS_BY_DEFAULT = ("sigmoid", "mld", SELF_ATTENTION, "powerset", "zeroshot", "neighbornet")
 REFERENCES = ("knn1", "neighbors", "neighbornet", "classnet", "tip")
 """Heads that keep references; their number is part of the case."""

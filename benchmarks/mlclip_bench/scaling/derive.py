@@ -18,8 +18,7 @@ from mlclip_bench.scaling.results import Results, medians
 from mlclip_bench.scaling.rounds import ACCURACY, Point
 
 FILE = "scaling.json"
-EXPONENT_TO = 1000
-"""The growth exponent is fitted up to this N, where two N are; a second one is fitted over all N."""
+EXPONENT_TO = 1000  # the growth exponent is fitted up to this N, where two N are; a second one is fitted over all N
 
 
 @dataclass(frozen=True)

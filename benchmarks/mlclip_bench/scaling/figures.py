@@ -25,8 +25,7 @@ COLOURS = {
     "zeroshot": "#009E73",
 }
 """Colours of series by the start of their titles; grey for others."""
-_GAP = 0.055
-"""Smallest distance between two labels, as a share of the axis."""
+_GAP = 0.055  # smallest distance between two labels, as a share of the axis
 
 
 def draw_figures(derived: Derived, batch: int) -> list[Path]:

@@ -17,8 +17,7 @@ from mlclip_bench.scaling.build import CostEstimate, build, example
 from mlclip_bench.scaling.cases import ENCODER, Case
 
 TOLERANCE = 1e-4
-CHECKED_BATCHES = (1, 3)
-"""Batches that are compared; graphs are traced with two images."""
+CHECKED_BATCHES = (1, 3)  # batches that are compared; graphs are traced with two images
 
 
 @dataclass(frozen=True)

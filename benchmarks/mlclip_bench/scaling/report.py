@@ -14,8 +14,7 @@ from mlclip_bench.scaling.figures import NAME
 from mlclip_bench.scaling.rounds import ACCURACY
 
 FILE = "report.md"
-NEAR = 0.05
-"""An exponent whose interval comes this near to the claimed one counts as claimed."""
+NEAR = 0.05  # an exponent whose interval comes this near to the claimed one counts as claimed
 WHY = """\
 Where time grows less than FLOPs, a cost that does not depend on N hides the growth: at small N a decoder mostly works \
 on the image's tokens. Where it grows more, the cause is memory traffic: the group layer reads N · E weights per \

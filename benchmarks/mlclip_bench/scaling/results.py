@@ -15,8 +15,7 @@ from mlclip_bench.kit.store import Store
 from mlclip_bench.scaling.cases import Series, SkippedPoint
 from mlclip_bench.scaling.rounds import Point
 
-KEPT_CALLS = 200
-"""Of a turn with more calls, only this many are kept, evenly spread."""
+KEPT_CALLS = 200  # of a turn with more calls, only this many are kept, evenly spread
 
 
 class Results(Store):

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from mlclip_bench.kit.intervals import geometric_mean
 
-ACCURACY = 0.05
-"""A point is stable when half of its 95 % interval is below this share of its latency."""
+ACCURACY = 0.05  # a point is stable when half of its 95 % interval is below this share of its latency
 
 
 @dataclass(frozen=True, order=True)

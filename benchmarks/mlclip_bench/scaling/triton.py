@@ -24,8 +24,7 @@ from mlclip_bench.scaling.cases import ENCODER, WHOLE, Case
 from mlclip_bench.scaling.rounds import Point
 from mlclip_bench.scaling.sources import Measure, Parts
 
-DEADLINE = 600.0
-"""Of the start and of a request, in seconds: the largest heads take minutes."""
+DEADLINE = 600.0  # of the start and of a request, in seconds: the largest heads take minutes
 
 
 def head_threads(threads: int) -> int:

@@ -11,8 +11,7 @@ import typer
 from mlclip_client.cli import classify, jobs, lists, report
 from mlclip_client.cli.options import command
 
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
-"""Of glibc's malloc.h."""
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 app = typer.Typer(
     help="Send images to an mlclip Triton server and get labels back.",
     no_args_is_help=True,

@@ -21,8 +21,7 @@ from mlclip_client.output.near_duplicates import first_alike, read_embeddings
 from mlclip_client.values import HeadInfo
 from mlclip_client.wording import counted
 
-_PIPE_WIDTH = 160
-"""Columns of a table that goes into a pipe or a file: wide enough not to wrap."""
+_PIPE_WIDTH = 160  # columns of a table that goes into a pipe or a file: wide enough not to wrap
 
 
 def duplicates(

@@ -14,8 +14,7 @@ from mlclip_client.pixels import formats
 Format = Literal["image", "archive", "manifest", "list", "other"]
 
 WEB = frozenset({"http", "https"})
-LOCAL = frozenset({"file", "local"})
-"""Schemes of addresses that are paths of this machine."""
+LOCAL = frozenset({"file", "local"})  # schemes of addresses that are paths of this machine
 MANIFESTS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "archive": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),

@@ -8,8 +8,7 @@ from importlib.metadata import version
 
 from mlclip_client.images import MAX_BYTES
 
-USER_AGENT = f"mlclip-client/{version('mlclip-client')}"
-"""How the client introduces itself to sites by default."""
+USER_AGENT = f"mlclip-client/{version('mlclip-client')}"  # how the client introduces itself to sites by default
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from mlclip_client.wording import reason_of, shortened
 
 _ROWS = 1024
 _BUFFER = 2**20
-_CELLS = 16
-"""Images that are read at once."""
+_CELLS = 16  # images that are read at once
 _MOST_KEPT = 4096
 
 

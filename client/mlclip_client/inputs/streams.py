@@ -19,8 +19,7 @@ from mlclip_client.inputs.formats import is_address
 from mlclip_client.inputs.stores import open_remote
 from mlclip_client.wording import reason_of
 
-ReadAt = Callable[[int, int], bytes]
-"""(offset, size) -> the bytes there; fewer at the end."""
+ReadAt = Callable[[int, int], bytes]  # (offset, size) -> the bytes there; fewer at the end
 
 WINDOW = 32 * 2**20
 """Bytes of an unpacked archive that stay in memory, since threads ask for its members slightly out of order."""

@@ -34,8 +34,7 @@ from mlclip_client.output.cache import AnswerCache
 from mlclip_client.output.rows import Row
 from mlclip_client.output.tally import Tally
 
-_MOST_BLOCKS = 2000
-"""Shards are sent one by one, but not in more blocks than this: Ray Data keeps state for each block."""
+_MOST_BLOCKS = 2000  # shards are sent one by one, but not in more blocks than this: Ray Data keeps state for each block
 _OF_ERRORS = ("path", "error_kind", "error")
 """Columns that are sent back of rows with an error; of the others, only that there is no error."""
 

@@ -19,8 +19,7 @@ from mlclip_client.output.rows import Row, fill_embeddings, plain
 WriteRow = Callable[[Row], None]
 ROW_GROUP_BYTES = 2**20
 _TABLE_ROWS = 1024
-FORMATS = (".parquet", ".jsonl")
-"""Suffixes of the files that rows are written to."""
+FORMATS = (".parquet", ".jsonl")  # suffixes of the files that rows are written to
 
 
 @contextlib.contextmanager

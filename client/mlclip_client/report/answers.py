@@ -19,10 +19,8 @@ from mlclip_client.output.rows import HeadClasses
 from mlclip_client.report import rows
 from mlclip_client.report.entries import SCALE, Entries, Ints, numbered, quantised, ranked
 
-MAX_ENTRIES = 3_000_000
-"""How many of `all_scores` the page keeps per head: the highest."""
-Source = tuple[str, str, str]
-"""Model, its version, and the hash of its labels.txt."""
+MAX_ENTRIES = 3_000_000  # how many of `all_scores` the page keeps per head: the highest
+Source = tuple[str, str, str]  # model, its version, and the hash of its labels.txt
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from mlclip_client.report.page import as_json, render
 from mlclip_client.report.pictures import PER_PACK, Pictures, Read, Reason, make_packs, mime, why_missing
 
 LIMIT = 50_000
-INLINE = 2_000
-"""How many thumbnails stand in the page itself."""
+INLINE = 2_000  # how many thumbnails stand in the page itself
 OnProgress = Callable[[str, int, int], None]
 """Called with the name of a step, how many it has done, and how many there are."""
 

@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-SCALE = 65535
-"""Scores are stored as whole numbers from 0 to this."""
+SCALE = 65535  # scores are stored as whole numbers from 0 to this
 Ints = npt.NDArray[np.int64]
 
 

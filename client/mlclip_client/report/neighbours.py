@@ -10,8 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.report import rows
 
-MAX_ROWS = 50_000
-"""Every row is compared with every other; with more rows, that takes too long."""
+MAX_ROWS = 50_000  # every row is compared with every other; with more rows, that takes too long
 _BLOCK = 256
 Floats = npt.NDArray[np.float32]
 

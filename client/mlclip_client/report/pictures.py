@@ -25,11 +25,9 @@ from mlclip_client.inputs.formats import format_of, is_address
 from mlclip_client.output.rows import printable
 from mlclip_client.pixels import decode
 
-SIDE = 160
-"""The longer side of a thumbnail, in pixels."""
+SIDE = 160  # the longer side of a thumbnail, in pixels
 PER_PACK = 50
-Read = Callable[[str], bytes]
-"""Gives an image's bytes for a row's path, or raises."""
+Read = Callable[[str], bytes]  # gives an image's bytes for a row's path, or raises
 Reason = Literal["memory", "address", "error", "unread"]
 """Why there is no picture: the image came from memory; it is at an address, which is not fetched; its row says that it
 cannot be used; it could not be read now."""

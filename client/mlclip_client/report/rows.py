@@ -20,8 +20,7 @@ from mlclip_client.output.rows import HeadClasses, read_classes
 
 BATCH = 1024
 NAMES, NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
-Batch = tuple[pa.StructArray, Mapping[str, HeadClasses]]
-"""Rows, and the classes of the heads that their file names."""
+Batch = tuple[pa.StructArray, Mapping[str, HeadClasses]]  # rows, and the classes of the heads that their file names
 
 
 def read_batches(source: Path) -> Iterator[Batch]:

@@ -32,8 +32,7 @@ _FIRST_PAUSE = 0.5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 429, 500, 502, 503, 504, *range(520, 525)})
 """Another try often succeeds; 520 to 524 are Cloudflare's words for an origin that fails."""
-_MOST_PARTS = 16
-"""Members of a gzip, and encodings of an answer: each may cost as much as a whole file."""
+_MOST_PARTS = 16  # members of a gzip, and encodings of an answer: each may cost as much as a whole file
 _NOT_UNPACKED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 
 
