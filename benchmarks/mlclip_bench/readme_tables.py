@@ -41,17 +41,9 @@ _STABLE = (
 
 
 def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
-    """Write the tables of some Markdown files again.
+    """Write the tables of some Markdown files again from the folder benchmarks/results; gives the files that changed.
 
-    Args:
-        files: Markdown with blocks.
-        results: the folder benchmarks/results.
-
-    Returns:
-        The files that changed.
-
-    Raises:
-        ResultsError: a file cannot be read or written, a block has an unknown name, or its results are missing.
+    Raises ResultsError if a file cannot be read or written, a block has an unknown name, or its results are missing.
     """
     changed = []
     for file in files:

@@ -46,11 +46,7 @@ class Derived:
 
 
 def derive(results: Results) -> Derived:
-    """Group the runs of a folder, and compute what is not in `statistics.json` yet.
-
-    Raises:
-        ResultsError: nothing was measured here, or a file cannot be read or written.
-    """
+    """Group the runs of a folder, and compute what is not in `statistics.json` yet; raises ResultsError without any."""
     lines = results.latest()
     measured = [line for line in lines if "error" not in line]
     if not measured:

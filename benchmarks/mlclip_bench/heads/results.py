@@ -62,11 +62,7 @@ class Results(Store):
         self.check_same(_compared(setting), map(_compared, self.lines()))
 
     def add_run(self, line: Line, outcome: TestScores | None) -> Line:
-        """Write a run: its scores first, so that no line is without them.
-
-        Returns:
-            The line as written, with the file and the hash of its scores.
-        """
+        """Write a run: its scores first, so that no line is without them; gives the line with their file and hash."""
         if outcome is not None:
             line = line | {"scores": {"file": _file_name(line), "sha256": outcome.digest()}}
             self._save(line["scores"]["file"], scores=outcome.scores, thresholds=outcome.thresholds)

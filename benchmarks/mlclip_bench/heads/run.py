@@ -131,24 +131,10 @@ def measure_missing(
     on_task: Callable[[Task], None] = lambda task: None,
     on_epoch: Callable[[Task, Epoch], None] = lambda task, epoch: None,
 ) -> Iterator[Line]:
-    """Measure the tasks that `missing` gives, one after the other.
+    """Measure the tasks that `missing` gives, one after the other; yields every line, as soon as it is on disk.
 
-    A run that fails with one of mlclip's errors becomes a line with `error`, and the next one follows.
-
-    Args:
-        tasks: as `plan` lists them.
-        results: where lines and scores go.
-        dataset: images with labels and splits.
-        store: the encoder's features cache.
-        setting: from `setting_of`.
-        on_task: called before a run.
-        on_epoch: called after each epoch.
-
-    Yields:
-        Every line, as soon as it is on disk.
-
-    Raises:
-        ResultsError: the folder holds lines of another setting, or cannot be written.
+    A run that fails with one of mlclip's errors becomes a line with `error`, and the next one follows. Raises
+    ResultsError if the folder holds lines of another setting (see `setting_of`), or cannot be written.
     """
     results.check(setting)
     results.save_targets(dataset.split("test").targets())

@@ -78,12 +78,9 @@ class Images:
 def read_images(
     paths: Sequence[Path], seed: int, most: int = MOST_IMAGES, on_image: Callable[[int, int], None] | None = None
 ) -> Images:
-    """Read images below some paths into memory, at most `most` of them, chosen at random.
+    """Read at most `most` images below some paths, chosen at random; raises LoadError if there are none.
 
     `on_image` is called with the number of images read and their total.
-
-    Raises:
-        LoadError: a path does not exist, or no image can be decoded.
     """
     from mlclip_client.inputs.folders import find_images  # slow to load
 

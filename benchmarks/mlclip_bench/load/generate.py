@@ -50,19 +50,10 @@ async def generate(
     target: float | None = None,
     on_window: Callable[[Window], None] | None = None,
 ) -> Measured[T]:
-    """Put load on a server until more windows would change nothing, or there are `pace.windows`.
+    """Put load on a server until more windows would change nothing (see `is_settled`), or there are `pace.windows`.
 
-    Requests under way at the end are awaited but not counted.
-
-    Args:
-        load: concurrency or rate.
-        ask: sends one image.
-        images: bytes of the files; sent round after round, each in its own order.
-        pace: length and number of windows.
-        seed: of the order and the arrivals.
-        observe: called at the edge of every window.
-        target: see `is_settled`.
-        on_window: called with every window.
+    Images are sent round after round, each in its own order. `observe` is called at the edge of every window. Requests
+    under way at the end are awaited but not counted.
     """
     tally, random = _Tally(), np.random.default_rng([seed, *_words(load)])
     feed = _shuffled(images, random)
@@ -95,11 +86,7 @@ async def generate(
 
 
 def poisson_moments(rate: float, seconds: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Moments of a Poisson process on [0, seconds), given that as many arrive as are expected (at least one).
-
-    Returns:
-        float64 [R], sorted.
-    """
+    """Moments [R], sorted, of a Poisson process on [0, seconds), given that as many arrive as expected, at least one."""
     return np.sort(random.uniform(0, seconds, max(1, round(rate * seconds))))
 
 

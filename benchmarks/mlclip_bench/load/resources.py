@@ -32,9 +32,8 @@ class Usage:
 def read_usage(pid: int | None, metrics: str | None) -> Usage:
     """Read everything that can be read.
 
-    Args:
-        pid: the server's process, whose children count too; None for a server that we have not started.
-        metrics: host:port of Triton's metrics, or None.
+    The server's process, `pid`, counts with its children; it is None for a server that we have not started. `metrics`
+    is host:port of Triton's metrics.
     """
     server = None if pid is None else _tree(pid)
     gauges = {} if metrics is None else _gauges(metrics)

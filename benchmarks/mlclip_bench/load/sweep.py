@@ -31,8 +31,7 @@ class Plan:
 def run_plan(plan: Plan, results: Results, measure: Measure, on_row: Callable[[Row], None]) -> None:
     """Measure the levels of a plan that have no line yet; each is written at once and given to `on_row`.
 
-    Raises:
-        LoadError: a level of the closed loop got no answer at all, so that more load is pointless.
+    Raises LoadError if a level of the closed loop got no answer at all, so that more load is pointless.
     """
 
     def missing(load: Load, purpose: str) -> None:

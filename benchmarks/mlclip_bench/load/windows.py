@@ -21,8 +21,7 @@ _STEP = math.log(1.01)
 class Histogram:
     """Latencies in bins that grow by 1 %, so that every percentile is known to half a percent.
 
-    Args:
-        counts: bin -> how many; bin b stands for 1.01**b microseconds.
+    Bin b stands for 1.01**b microseconds.
     """
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
@@ -135,10 +134,8 @@ def spreads(windows: Sequence[Window]) -> tuple[float, float] | None:
 def holds(window: Window, rate: float, target: float) -> bool:
     """Whether a window of the open loop holds a target: in time, without errors, and keeping up.
 
-    Args:
-        window: what came back.
-        rate: images per second that arrived; answers may be 10 % fewer, as some are still under way at the end.
-        target: seconds that 99 of 100 answers may take.
+    99 of 100 answers take at most `target` seconds. Answers may be 10 % fewer than arrive, `rate` per second, as some
+    are still under way at the end.
     """
     high = window.histogram.percentile(99)
     keeps_up = window.throughput * (1 + TOLERANCE) >= rate
@@ -148,13 +145,8 @@ def holds(window: Window, rate: float, target: float) -> bool:
 def is_settled(windows: Sequence[Window], rate: float | None = None, target: float | None = None) -> bool:
     """Whether more windows would change nothing.
 
-    That is the case when the last three are stable, when all three hold the target or none does, or when only errors
-    come back.
-
-    Args:
-        windows: so far.
-        rate: images per second that arrive; None in the closed loop.
-        target: see `holds`; None without a target.
+    That is the case when the last three are stable, when all three hold the target of a rate (None in the closed loop)
+    or none does, or when only errors come back.
     """
     if windows and not windows[-1].answered and windows[-1].errors:
         return True

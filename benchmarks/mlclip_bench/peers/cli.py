@@ -114,11 +114,7 @@ def _install(chosen: tuple[Peer, ...], envs: Path) -> tuple[dict[Peer, Path], di
 
 
 def _draw(paths: list[Path], count: int, seed: int) -> tuple[Path, ...]:
-    """Draw images below some paths; files that cannot be decoded are skipped, since they would stop every peer.
-
-    Raises:
-        DataError: there are none.
-    """
+    """Draw images below some paths; files that cannot be decoded are skipped, since they would stop every peer."""
     from mlclip_client.inputs.folders import find_images
 
     from mlclip_bench.peers.measure import shuffled

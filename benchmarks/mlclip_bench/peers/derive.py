@@ -15,14 +15,11 @@ UNSTABLE = 0.05  # a ratio is unstable if its interval reaches further than this
 
 
 def derive(results: Results) -> dict[str, Any]:
-    """Derive all values from the raw lines, and write them to `peers.json`.
+    """Derive all values from the raw lines, and write them to `peers.json`; raises ResultsError without any.
 
     Returns:
         `setting` as it was measured; `peers`: for each its title, errors, versions, agreement, rounds,
-        `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
-
-    Raises:
-        ResultsError: there are no raw lines, or none with the setting.
+            `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
     """
     derived = derived_from(results.setting(), results.lines())
     write_json(results.folder / FILE, derived, indent=2)

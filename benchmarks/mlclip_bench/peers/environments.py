@@ -14,11 +14,7 @@ STAMP = "mlclip-requirements.txt"  # written into an environment last, so that a
 
 
 def interpreter(peer: Peer, envs: Path) -> Path:
-    """The Python of a peer; builds its environment if there is none with these requirements.
-
-    Raises:
-        PeerError: the environment cannot be made, or its requirements cannot be installed; with pip's message.
-    """
+    """The Python of a peer; builds its environment if there is none with these requirements, or raises PeerError."""
     if not peer.requirements:
         return Path(sys.executable)
     folder = envs / peer.name

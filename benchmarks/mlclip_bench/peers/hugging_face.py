@@ -53,15 +53,7 @@ _RESAMPLING = {"bilinear": 2, "bicubic": 3}
 
 
 def write_hugging_face(encoder: Encoder, folder: Path) -> None:
-    """Write an encoder with its text tower in Hugging Face's format.
-
-    Args:
-        encoder: an open_clip model with a ViT and CLIP's own text tower.
-        folder: made if it does not exist.
-
-    Raises:
-        PeerError: the model is of another kind, or needs pixels that CLIPImageProcessor cannot make.
-    """
+    """Write an encoder with a ViT and CLIP's own text tower in Hugging Face's format; raises PeerError for others."""
     model = encoder.model
     config = model_config(model)
     weights = dict(renamed(model.state_dict()))
@@ -78,22 +70,14 @@ def write_hugging_face(encoder: Encoder, folder: Path) -> None:
 
 
 def renamed(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The weights of open_clip's CLIP under CLIPModel's names, float32 and contiguous.
-
-    Raises:
-        PeerError: a weight has no place there.
-    """
+    """The weights of open_clip's CLIP under CLIPModel's names, float32; raises PeerError if one has no place."""
     for key, value in state.items():
         for name, tensor in _placed(key, value):
             yield name, tensor.float().contiguous()
 
 
 def model_config(model: nn.Module) -> dict[str, Any]:
-    """The content of CLIPModel's config.json; sizes are read from the weights.
-
-    Raises:
-        PeerError: the model is no ViT with CLIP's own text tower.
-    """
+    """The content of CLIPModel's config.json; sizes are read from the weights. Raises PeerError for other models."""
     visual: Any = getattr(model, "visual", None)
     if not (type(model) is open_clip.model.CLIP and isinstance(visual, VisionTransformer) and visual.attn_pool is None):
         raise PeerError("only CLIP models with a ViT and CLIP's own text tower have a CLIPModel format: use ViT-B-32")
@@ -125,11 +109,7 @@ def model_config(model: nn.Module) -> dict[str, Any]:
 
 
 def processor_config(encoder: Encoder) -> dict[str, Any]:
-    """The content of CLIPImageProcessor's preprocessor_config.json.
-
-    Raises:
-        PeerError: the encoder pads its images, which CLIPImageProcessor does not.
-    """
+    """The content of CLIPImageProcessor's preprocessor_config.json; raises PeerError if the encoder pads its images."""
     spec = encoder.spec
     if spec.resize_mode == "longest":
         raise PeerError("this encoder pads its images, and CLIPImageProcessor does not: use ViT-B-32")

@@ -68,20 +68,10 @@ def plan(
     label_sets: Mapping[int, int],
     references: int,
 ) -> tuple[list[Series], list[SkippedPoint]]:
-    """The series of a run.
+    """The series of a run over N, ascending, and the points that cannot be measured.
 
-    Args:
-        classes: N, ascending.
-        groups: K of `mld`; None for K = N. K is never above N.
-        heads: names in HEADS but `siglip`, or `SELF_ATTENTION`.
-        label_sets: how many sets data shows, by N.
-        references: R of the neighbour heads.
-
-    Returns:
-        The series, and the points that cannot be measured.
-
-    Raises:
-        ResultsError: an unknown head, or one that is no graph over an encoder's features.
+    Groups are K of `mld`, None for K = N; K is never above N. `check_head` accepts the heads. `label_sets` says how
+    many sets data shows, by N; the neighbour heads have `references`.
     """
     series, skipped = [], []
     for head in heads:

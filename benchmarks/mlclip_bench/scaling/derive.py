@@ -38,20 +38,7 @@ class Spread:
 
 
 class Derived:
-    """What a run shows.
-
-    Args:
-        results: its raw lines.
-
-    Attributes:
-        spreads: latency of each point.
-        graphs: facts about each case.
-        titles: of the series, in order.
-        skipped: lines of points that were not measured.
-
-    Raises:
-        ResultsError: nothing was measured yet.
-    """
+    """What the raw lines of a run show: latencies of points, facts about cases; raises ResultsError without any."""
 
     def __init__(self, results: Results) -> None:
         self.folder = results.folder

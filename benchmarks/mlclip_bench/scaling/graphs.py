@@ -41,9 +41,7 @@ class Graph:
 def write_graph(case: Case, estimate: CostEstimate, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
     """Export a case into a folder of its own in `root`, and compare it with torch.
 
-    Raises:
-        ExportError: torch cannot export it, or onnxruntime computes something else.
-        ValueError: the encoder lacks what the head reads.
+    Raises ExportError if that fails, ValueError if the encoder lacks what the head reads.
     """
     folder = root / case.key
     folder.mkdir(exist_ok=True)

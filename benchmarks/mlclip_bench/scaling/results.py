@@ -22,11 +22,7 @@ class Results(Store):
     """The raw lines of one folder."""
 
     def start(self, asked: Mapping[str, Any], where: Mapping[str, Any], resume: bool) -> None:
-        """Write what was asked, and on which commit and machine; or, with `resume`, continue a run of the same.
-
-        Raises:
-            ResultsError: the folder holds a run and `resume` is false, or a run of something else.
-        """
+        """Write what was asked, and on which commit and machine; or, with `resume`, continue a run of the same."""
         if not resume:
             self.check_new("--resume continues it")
         if self.lines():

@@ -57,19 +57,14 @@ def take_turns(
     record: Callable[[Point, int, Sequence[float]], None],
     on_turn: Callable[[str, int, int], None] = lambda title, done, total: None,
 ) -> None:
-    """Measure in rounds.
+    """Measure points in rounds; `measure` runs one for some seconds and gives the seconds of each call.
 
     In each round, every point that is due and not stable yet has one turn. Each round has its own order, so that what
     the machine does meanwhile affects all alike. After the first `fewest`, a round starts only if it can end in time.
 
-    Args:
-        points: what to measure.
-        measure: runs a point for some seconds; gives the seconds of each call.
-        medians: of the rounds that each point has behind it, in seconds; it is kept up to date.
-        schedule: how long to measure.
-        clock: gives seconds.
-        record: called with a point, the number of its round and the calls, after each turn.
-        on_turn: called before a turn with the round, the turns done in it and all its turns.
+    `medians` of the rounds that each point has behind it, in seconds, are kept up to date. `record` is called with a
+    point, the number of its round and the calls, after each turn; `on_turn` before it with the round, its turns done
+    and in all.
     """
     took: dict[Point, float] = {}
     while open_points := [point for point in points if not schedule.settled(medians[point])]:

@@ -57,16 +57,9 @@ class Settings:
 
 
 def run(settings: Settings, folder: Path, on_step: Step, *, resume: bool = False) -> Results:
-    """Measure all points of a run, or those that are still missing.
+    """Measure all points of a run, or with `resume` those that are still missing; raises MlclipError if that fails.
 
-    Args:
-        settings: what to measure.
-        folder: for raw lines; graphs stay in it until the run has ended.
-        on_step: shows progress.
-        resume: continue what the folder holds.
-
-    Raises:
-        MlclipError: settings make no sense, a graph differs from torch, or the folder cannot be used.
+    Raw lines go into a folder; graphs stay in it until the run has ended.
     """
     until = time.monotonic() + 60 * settings.minutes
     results = Results(folder)

@@ -59,11 +59,7 @@ class Parts:
 
 @contextmanager
 def in_process(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
-    """Export what is missing, and start a process for each graph; gives the points and what measures them.
-
-    Raises:
-        MlclipError: a graph cannot be exported or loaded, or differs from torch.
-    """
+    """Export what is missing, and start a process for each graph; gives the points and what measures them."""
     parts.folder.mkdir(parents=True, exist_ok=True)
     cases, known = parts.cases, parts.known()
     with parts.pool() as pool:

@@ -38,9 +38,6 @@ def served(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
 
     Every point is one request of B images to the head's own model, with features. A further point asks its ensemble,
     with pixels.
-
-    Raises:
-        MlclipError: a head cannot be exported, or the server does not come up.
     """
     cases = parts.cases
     heads = {case.key: build(case, shapes_of(parts.encoder)) for case in cases if case.kind != ENCODER}
