@@ -52,11 +52,7 @@ class Built:
 
 
 def build_graphs(encoder: Encoder, runs: Mapping[str, Run], workshop: Workshop) -> Built:
-    """Build the graphs of an encoder and of the heads that read it.
-
-    Raises:
-        ExportError: a graph cannot be built, or a head does not fit the encoder.
-    """
+    """Build the graphs of an encoder and of the heads that read it; raises ExportError."""
     cases, text = list(_encoder_cases(encoder)), None
     write = partial(write_encoder, encoder)
     graphs = [_tower(f"encoder_{encoder.tag}", encoder.fingerprint, write, cases, workshop)]

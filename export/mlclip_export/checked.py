@@ -25,20 +25,13 @@ class Graph:
 class CheckedGraph:
     """A graph that computes what torch computes. Creating one is the comparison, so no other kind exists.
 
-    Attributes:
-        model: its name in the repository.
-        parameters: settings for the config of a Python model; None for an ONNX file.
-        differences: one per output.
-        files: name to path; they go into the version's folder.
+    `differences` has one per output; `files`, name to path, go into the version's folder. The rest is as in `Graph`.
     """
 
     def __init__(self, graph: Graph, tolerance: float) -> None:
-        """Compare a graph with torch.
+        """Compare a graph with torch; raises ExportError if an output differs by more than `tolerance`.
 
         A copy from an earlier export that fails is rebuilt and compared again.
-
-        Raises:
-            ExportError: it cannot be run, or an output differs by more than `tolerance`.
         """
         self.model, self.parameters = graph.model, graph.parameters
         try:

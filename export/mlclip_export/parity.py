@@ -38,36 +38,16 @@ class Difference:
 
 
 def compare(model: str, path: Path, cases: Iterable[Case]) -> list[Difference]:
-    """Run an ONNX file in onnxruntime on the CPU and compare each output.
-
-    Args:
-        model: its name in the repository.
-        path: the ONNX file.
-        cases: pairs of inputs and torch's outputs, both by name, [B, ...] with any B.
-
-    Returns:
-        One difference per output, in the order of the outputs.
-
-    Raises:
-        ExportError: onnxruntime cannot load or run the file, or a shape or type differs.
-    """
+    """Run an ONNX file in onnxruntime on the CPU; give a difference per output, in order; raises ExportError."""
     session = _open(model, path)
     return differences_of(model, ((_run(model, session, feeds, list(expected)), expected) for feeds, expected in cases))
 
 
 def differences_of(model: str, pairs: Iterable[Case]) -> list[Difference]:
-    """Compare outputs with torch's.
+    """Compare a model's outputs with torch's; give a difference per output, the largest over all pairs and images.
 
-    Args:
-        model: name of the model in the repository.
-        pairs: the model's outputs and torch's, both by name.
-
-    Returns:
-        One difference per output, the largest over all pairs and images. That of `reference_index` is inf if most
-        images were answered from other references.
-
-    Raises:
-        ExportError: a shape or type differs.
+    That of `reference_index` is inf if most images were answered from other references. Raises ExportError if a shape
+    or type differs.
     """
     worst: dict[str, float] = {}
     rows, compared = 0, 0
@@ -86,11 +66,7 @@ def differences_of(model: str, pairs: Iterable[Case]) -> list[Difference]:
 
 
 def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None:
-    """Refuse a model that computes something different from torch.
-
-    Raises:
-        ExportError: a difference is above the tolerance; the message names the worst one.
-    """
+    """Raise ExportError if a difference is above the tolerance; the message names the worst one."""
     worst = max(differences, key=lambda difference: difference.value)
     if worst.value > tolerance:
         raise ExportError(
@@ -103,19 +79,9 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
     """Compare a threshold model: scores with torch's sigmoid or the scores that come in, the rest with those scores.
 
     Inputs are drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so `selected`
-    and `top_index` are compared with what the model's own scores say.
-
-    Args:
-        model: its name in the repository.
-        path: the ONNX file.
-        thresholds: float32 [N].
-        output: what the head gives: `logits` or `scores`.
-
-    Returns:
-        One difference per output; for `selected` 1.0 if any class differs.
-
-    Raises:
-        ExportError: as for `compare`.
+    and `top_index` are compared with what the model's own scores say. Thresholds are float32 [N]; `output` is what the
+    head gives, `logits` or `scores`. One difference per output; for `selected` 1.0 if any class differs. Errors as in
+    `compare`.
     """
     draw, session = np.random.default_rng(0), _open(model, path)
     pairs = []

@@ -34,12 +34,7 @@ class EncoderPlan:
 
 
 def plan_encoders(runs: Mapping[str, Run]) -> list[EncoderPlan]:
-    """Group runs by their encoders.
-
-    Raises:
-        ExportError: a name or a run cannot be used, or encoders contradict each other.
-        CheckpointError: a label holds a newline.
-    """
+    """Group runs by their encoders; raises ExportError, or CheckpointError if a label holds a newline."""
     plans: dict[str, EncoderPlan] = {}
     for name, run in runs.items():
         _check_run(name, run)
@@ -56,11 +51,7 @@ def plan_encoders(runs: Mapping[str, Run]) -> list[EncoderPlan]:
 
 
 def check_replacements(plans: Iterable[EncoderPlan], runs: Mapping[str, Run], before: Facts) -> None:
-    """Refuse to replace an encoder in the repository while heads that are not exported now read it.
-
-    Raises:
-        ExportError: names those heads.
-    """
+    """Raise ExportError if an export would replace an encoder that heads in the repository, not exported now, read."""
     for reference in (plan.reference for plan in plans):
         served = before.encoders.get(reference.tag)
         staying = [head.name for head in before.heads_on(reference.tag) if head.name not in runs]

@@ -83,11 +83,7 @@ def _writing(repository: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
-    """Make a repository's folder if it does not exist, and keep other exports waiting.
-
-    Raises:
-        ExportError: the folder cannot be made.
-    """
+    """Make a repository's folder if it does not exist, and keep other exports waiting; raises ExportError."""
     with _writing(repository):
         repository.mkdir(parents=True, exist_ok=True)
         handle = os.open(repository, os.O_RDONLY)
@@ -100,14 +96,9 @@ def locked(repository: Path) -> Iterator[None]:
 
 
 def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
-    """Write models into a `locked` repository; models whose content is there already stay as they are.
+    """Write models, each after those that it uses, into a `locked` repository; raises ExportError.
 
-    Args:
-        repository: the folder.
-        models: each after the models that it uses.
-
-    Raises:
-        ExportError: a folder of that name is not mlclip's, or the repository cannot be written.
+    Models whose content is there already stay as they are; a folder of that name that is not mlclip's is refused.
     """
     with _writing(repository):
         for left_over in repository.glob(f"{_STAGING}*"):
@@ -121,11 +112,7 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
 
 
 def remove_models(repository: Path, keep: Iterable[str]) -> list[str]:
-    """Remove all models but `keep` that mlclip wrote into a `locked` repository, and return their names.
-
-    Raises:
-        ExportError: the repository cannot be written.
-    """
+    """Remove all models but `keep` that mlclip wrote into a `locked` repository, and return their names."""
     stale = sorted(set(read_configs(repository)) - set(keep))
     with _writing(repository):
         for name in stale:

@@ -20,11 +20,7 @@ from mlclip_export.graphs import FILE
 
 
 def require_tensorrt() -> str:
-    """Give TensorRT's version.
-
-    Raises:
-        ExportError: plans cannot be built on this machine; the message names what it lacks.
-    """
+    """Give TensorRT's version; raises ExportError, which names what this machine lacks to build plans."""
     missing = []
     if importlib.util.find_spec("tensorrt") is None:
         missing.append("TensorRT (`pip install mlclip[tensorrt]`)")
@@ -62,11 +58,7 @@ class Plan:
         return f"tensorrt {self.tensorrt} fp16 {self.fp16}"
 
     def build(self, version: Path) -> None:
-        """Write `model.plan` beside `model.onnx` in a version's folder.
-
-        Raises:
-            ExportError: TensorRT cannot build it.
-        """
+        """Write `model.plan` beside `model.onnx` in a version's folder; raises ExportError."""
         trt = importlib.import_module("tensorrt")
         logger = trt.Logger(trt.Logger.ERROR)
         builder = trt.Builder(logger)

@@ -86,7 +86,7 @@ async def generate(
 
 
 def poisson_moments(rate: float, seconds: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Moments [R], sorted, of a Poisson process on [0, seconds), given that as many arrive as expected, at least one."""
+    """Sorted moments [R] of a Poisson process on [0, seconds), given that as many arrive as expected (at least one)."""
     return np.sort(random.uniform(0, seconds, max(1, round(rate * seconds))))
 
 

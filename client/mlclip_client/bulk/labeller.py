@@ -52,9 +52,8 @@ class Labeller:
     def label(self, item: Item) -> Row:
         """Give the row of an input: labels, or an error with its kind.
 
-        Raises:
-            ServerUnavailable: in a job, no server answered within the retry time.
-            JobError: the server's models are no longer those that are pinned.
+        In a job, raises ServerUnavailable if no server answered within the retry time, JobError if its models have
+        changed.
         """
         started = time.monotonic()
         sha256 = size = None

@@ -131,12 +131,7 @@ class BytesColumn:
         self._ends: list[int] = []
 
     def read(self, row: int) -> bytes | str | None:
-        """Give the bytes of a row, counted from 1; None if it is null.
-
-        Raises:
-            OSError: the file cannot be read, or has no such row.
-            ValueError: it is no longer Parquet.
-        """
+        """Give the bytes of a row, counted from 1; None if it is null. Raises OSError or ValueError."""
         with self._lock:
             try:
                 return self._read(row - 1)

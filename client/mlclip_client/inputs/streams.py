@@ -77,11 +77,8 @@ class Direct:
 class Forward:
     """Reads a stream by position though it only goes forward; may be used from several threads.
 
-    The last `window` bytes stay in memory. Earlier bytes are read again from the stream's beginning.
-
-    Args:
-        open_stream: opens the stream at its beginning; called when first read, and again to go back.
-        window: bytes to keep, at least.
+    The last `window` bytes stay in memory. Earlier bytes are read again from the stream's beginning: it is opened
+    again.
     """
 
     def __init__(self, open_stream: Callable[[], AbstractContextManager[IO[bytes]]], window: int = WINDOW) -> None:

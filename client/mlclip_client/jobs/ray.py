@@ -40,14 +40,10 @@ _OF_ERRORS = ("path", "error_kind", "error")
 
 
 def work_on_ray(job: Job, spec: WorkerSpec, job_options: JobOptions) -> Steps:
-    """Label the inputs of all shards that no other process has.
+    """Label the inputs of all shards that no other process has; of rows only the columns about errors come back.
 
-    Yields:
-        One shard at a time; of its rows only the columns about errors.
-
-    Raises:
-        JobError: a worker has reached its limit of errors, or does not find the job.
-        ClientError: Ray cannot be used; or what ended a worker.
+    Raises JobError if a worker has reached its limit of errors or does not find the job, ClientError if Ray cannot be
+    used, or what ended a worker.
     """
     shards = list(claimed(job, spec.kinds))
     if not shards:

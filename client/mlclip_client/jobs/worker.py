@@ -82,17 +82,10 @@ def is_unfinished(job: Job, shard: int, kinds: frozenset[str] | None) -> bool:
 
 
 def work(job: Job, shards: Iterable[int], spec: WorkerSpec, label: Callable[[Item], Row], limit: Limit) -> Steps:
-    """Label the inputs of shards; write each shard when it is complete, and release its claim.
+    """Label the inputs of claimed shards, read lazily; write each shard when it is complete, and release its claim.
 
-    Args:
-        job: a job that has begun.
-        shards: claimed ones; read lazily, by another thread.
-        spec: tells which inputs to label.
-        label: gives an input's row; called from several threads. If it raises, shards that are written stay.
-        limit: counts errors; raises JobError.
-
-    Yields:
-        One row at a time.
+    `label` is called from several threads. If it raises, or the limit of errors is reached, shards that are written
+    stay.
     """
     rows: dict[int, Row] = {}
     tasks = (task for shard in shards for task in _tasks(job, shard, spec.kinds))

@@ -28,13 +28,8 @@ R = TypeVar("R")
 class Repository:
     """The folder of a model repository: reads all configurations at once, and a model when it is first run.
 
-    Args:
-        root: holds one folder per model, as `mlclip-export` writes it.
-        threads: onnxruntime's, per model; 0: one per core.
-
-    Attributes:
-        configs: model -> its ModelConfig message.
-        versions: model -> its newest version, which Triton serves; empty if there is none.
+    `configs` are ModelConfig messages by model, `versions` the newest ones, which Triton serves; empty if there is
+    none.
     """
 
     def __init__(self, root: Path, threads: int = 0) -> None:
@@ -61,9 +56,7 @@ class Repository:
     def run(self, model: str, outputs: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         """Run a model on inputs by name, [b, ...]; give the outputs of the names asked for, [b, ...].
 
-        Raises:
-            ServerError: it fails.
-            ServerUnavailable: it cannot be loaded.
+        Raises ServerError if it fails, ServerUnavailable if it cannot be loaded.
         """
         session = self._session(model)
         try:
@@ -99,9 +92,7 @@ def providers(onnxruntime: Any) -> list[str]:
 class EnsemblePlan:
     """The steps of an ensemble that lead from pixels to some of its outputs.
 
-    Raises:
-        UnknownHead: a step is not an ONNX model.
-        ServerError: no step of the ensemble makes an output.
+    Raises UnknownHead if a step is not an ONNX model, ServerError if no step makes an output.
     """
 
     def __init__(self, repository: Repository, config: Any, outputs: Sequence[str]) -> None:
@@ -138,13 +129,9 @@ class EnsemblePlan:
 
 
 class Batcher(Generic[I, R]):
-    """Puts the requests of several threads into batches.
+    """Puts the requests of several threads into batches for `work`, which gives one result per item.
 
     A thread that asks while a batch is in work waits. Then one of the waiting threads works for all of them.
-
-    Args:
-        work: on a batch, with one result per item; called by one thread at a time.
-        max_batch: items in a batch.
     """
 
     def __init__(self, work: Callable[[Sequence[I]], Sequence[R]], max_batch: int) -> None:

@@ -24,14 +24,10 @@ FORMATS = (".parquet", ".jsonl")  # suffixes of the files that rows are written 
 
 @contextlib.contextmanager
 def open_writer(out: str, schema: pa.Schema, interrupted: Callable[[], bool] = lambda: False) -> Iterator[WriteRow]:
-    """Give a function that writes one row.
+    """Give a function that writes one row to a .parquet or .jsonl path, or to stdout for `-`.
 
-    A file appears when the block ends, see `open_output`. If the block raises, an earlier file stays.
-
-    Args:
-        out: a .parquet or .jsonl path, or `-` for stdout; a device or a pipe of another name gets JSON lines.
-        schema: the rows' Arrow schema.
-        interrupted: called at the end; if true, the file gets its `partial_name`, and an earlier file stays.
+    A file appears when the block ends, see `open_output`. If the block raises, an earlier file stays. So it does if
+    `interrupted` says so at the end; then the new file gets its `partial_name`. Other devices and pipes get JSON lines.
     """
     if out == "-":
         yield _json_writer(sys.stdout)

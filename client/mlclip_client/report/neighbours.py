@@ -48,15 +48,10 @@ class Embeddings:
 def nearest(
     embeddings: Floats, count: int = 5, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Find the nearest rows of every row, itself left out.
+    """Find the nearest rows of every row, itself left out, by their embeddings, float32 [R, D].
 
-    Args:
-        embeddings: float32 [R, D]; rows that hold a NaN or only zeros take no part.
-        count: how many neighbours per row.
-        on_progress: called with rows done and rows in all.
-
-    Returns:
-        int32 [R, count], most similar first, -1 where there are fewer, and their cosines, float32 [R, count].
+    Rows that hold a NaN or only zeros take no part. Gives int32 [R, count], most similar first, -1 where there are
+    fewer, and their cosines, float32 [R, count].
     """
     index = np.full((len(embeddings), count), -1, np.int32)
     cosine = np.zeros((len(embeddings), count), np.float32)

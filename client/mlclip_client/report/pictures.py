@@ -90,10 +90,8 @@ def make_packs(
 ) -> Iterator[list[str | None]]:
     """Make thumbnails of images in order, `PER_PACK` at a time; no more are in memory at once.
 
-    `on_progress` is called with images done and images in all.
-
-    Yields:
-        base64 of a picture of `mime()`, None for a path that is None or cannot be read.
+    They are base64 of a picture of `mime()`, None for a path that is None or cannot be read. `on_progress` is called
+    with images done and images in all.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), PER_PACK):

@@ -64,13 +64,10 @@ class Route:
 
 
 def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
-    """Find the ensembles among all ready models.
+    """Find the ensembles among all ready models, pairs of version and ModelConfig message.
 
-    Args:
-        models: (version, ModelConfig message) of each ready model; those without `mlclip_kind` are left out.
-
-    Raises:
-        ServerError: an ensemble's configuration is incomplete or contradicts itself.
+    Models without `mlclip_kind` are left out. Raises ServerError if a configuration is incomplete or contradicts
+    itself.
     """
     ensembles: list[Ensemble] = []
     heads: dict[str, HeadInfo] = {}
@@ -102,11 +99,7 @@ def spec_of(parameters: dict[str, str]) -> PixelSpec:
 
 
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
-    """Look up heads by name; None means the only one there is. Messages say whose catalog it is (`where`).
-
-    Raises:
-        UnknownHead: a head is not served, or None was given and there is not exactly one.
-    """
+    """Look up heads by name; None means the only one there is. Raises UnknownHead, for the catalog of `where`."""
     served = ", ".join(sorted(catalog.heads)) or "none"
     if names is None:
         if len(catalog.heads) != 1:

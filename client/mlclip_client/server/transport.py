@@ -54,12 +54,7 @@ class Transport(Protocol):
 
 
 class BlockingTransport:
-    """A gRPC channel for threads; every call blocks the thread that makes it.
-
-    Args:
-        url: host:port of Triton's gRPC endpoint.
-        timeout: deadline of each request, in seconds.
-    """
+    """A gRPC channel to host:port for threads; every call blocks its thread, at most until its deadline in seconds."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url, self._timeout = _check_address(url), _check_timeout(timeout)

@@ -67,14 +67,10 @@ class Web:
         )
 
     def fetch(self, url: str) -> bytes:
-        """Download a file.
+        """Download a file; raises DownloadFailed, whose message says why, or TooLarge.
 
         Time counts from when a slot is free, and includes redirects and retries. If a site is busy or a connection
         breaks, there are up to three tries, the next one not before the time that the site asks for.
-
-        Raises:
-            DownloadFailed: there is no file, or it may not be fetched; the message says why.
-            TooLarge: it is larger than `max_bytes`.
         """
         address = _parse(url)
         self._deadline.until = 0.0
