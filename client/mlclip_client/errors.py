@@ -30,106 +30,69 @@ KINDS: dict[str, type[ClientError]] = {}  # kind -> class
 
 
 class ClientError(Exception):
-    """Any error that this package raises on purpose; the message is one line that says what to do.
+    """Any error that this package raises on purpose; the message is one line that says what to do."""
 
-    Attributes:
-        kind: the name of this kind of error in rows.
-        input_fault: the input is at fault; otherwise the server or the connection.
-        retryable: labelling the same input again may succeed.
-        cacheable: the same bytes always fail in this way.
-    """
+    kind: ClassVar[str] = "error"  # the name of this kind of error in rows
+    input_fault: ClassVar[bool] = False  # the input is at fault; otherwise the server or the connection
+    retryable: ClassVar[bool] = False  # labelling the same input again may succeed
+    cacheable: ClassVar[bool] = False  # the same bytes always fail in this way
 
-    kind: ClassVar[str] = "error"
-    input_fault: ClassVar[bool] = False
-    retryable: ClassVar[bool] = False
-    cacheable: ClassVar[bool] = False
-
-    def __init_subclass__(cls) -> None:
-        if "kind" in vars(cls):
-            KINDS[cls.kind] = cls
+    def __init_subclass__(cls, kind: str = "", **facts: bool) -> None:
+        for name, value in facts.items():
+            setattr(cls, name, value)
+        if kind:
+            cls.kind, KINDS[kind] = kind, cls
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
-class BadImage(ClientError):
+class BadImage(ClientError, kind="decode", input_fault=True, cacheable=True):
     """This image cannot be decoded."""
 
-    kind = "decode"
-    input_fault = True
-    cacheable = True
 
-
-class TooLarge(BadImage):
+class TooLarge(BadImage, kind="too large", cacheable=False):
     """The image file is larger than `max_bytes`."""
 
-    kind = "too large"
-    cacheable = False
 
-
-class Unreadable(BadImage):
+class Unreadable(BadImage, kind="read", retryable=True, cacheable=False):
     """The image file cannot be read."""
 
-    kind = "read"
-    retryable = True
-    cacheable = False
 
-
-class DownloadFailed(BadImage):
+class DownloadFailed(BadImage, kind="download", retryable=True, cacheable=False):
     """The file at an address cannot be downloaded, or must not be."""
 
-    kind = "download"
-    retryable = True
-    cacheable = False
 
-
-class UnknownHead(ClientError):
+class UnknownHead(ClientError, kind="head"):
     """A head is not served, none was named and there are several, or several servers have different versions of it."""
 
-    kind = "head"
 
-
-class NoAnswer(ClientError):
+class NoAnswer(ClientError, retryable=True):
     """The request was not answered; the same request may be sent again."""
 
-    retryable = True
 
-
-class ServerUnavailable(NoAnswer):
+class ServerUnavailable(NoAnswer, kind="unavailable"):
     """No server answers, the connection broke during the request, or the server has unloaded its models."""
 
-    kind = "unavailable"
 
-
-class DeadlineExceeded(NoAnswer):
+class DeadlineExceeded(NoAnswer, kind="deadline"):
     """The server did not answer in time."""
 
-    kind = "deadline"
 
-
-class ServerBusy(NoAnswer):
+class ServerBusy(NoAnswer, kind="busy"):
     """The server has no room for another request now."""
 
-    kind = "busy"
 
-
-class ServerError(ClientError):
+class ServerError(ClientError, kind="server", retryable=True):
     """The server refused or failed, or its answer is not what its configuration promises."""
 
-    kind = "server"
-    retryable = True
 
-
-class JobError(ClientError):
+class JobError(ClientError, kind="job"):
     """The folder of a job cannot be used as asked, or the job was stopped; finished shards are kept."""
 
-    kind = "job"
 
-
-class WrongJob(JobError):
+class WrongJob(JobError, kind="wrong job"):
     """The folder holds no job, something else, or a job with another request."""
-
-    kind = "wrong job"
 
 
 RETRYABLE_KINDS = frozenset(kind for kind, each in KINDS.items() if each.retryable)

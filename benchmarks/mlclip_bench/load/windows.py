@@ -73,27 +73,18 @@ class Window:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON values."""
-        return {
-            "seconds": round(self.seconds, 6),
-            "answered": self.answered,
-            "latency_sum": round(self.latency_sum, 6),
-            "histogram": {str(number): self.histogram.counts[number] for number in sorted(self.histogram.counts)},
-            "errors": dict(self.errors),
-            "lag_sum": round(self.lag_sum, 6),
-            "wakes": self.wakes,
-        }
+        times = {name: round(getattr(self, name), 6) for name in ("seconds", "latency_sum", "lag_sum")}
+        histogram = {str(number): count for number, count in sorted(self.histogram.counts.items())}
+        return times | {
+            "answered": self.answered, "histogram": histogram, "errors": dict(self.errors), "wakes": self.wakes
+        }  # fmt: skip
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Window:
         """The reverse of `to_dict`."""
-        return Window(
-            seconds=values["seconds"],
-            latency_sum=values["latency_sum"],
-            histogram=Histogram({int(number): count for number, count in values["histogram"].items()}),
-            errors=values["errors"],
-            lag_sum=values["lag_sum"],
-            wakes=values["wakes"],
-        )
+        histogram = Histogram({int(number): count for number, count in values["histogram"].items()})
+        plain = {name: values[name] for name in ("seconds", "latency_sum", "errors", "lag_sum", "wakes")}
+        return Window(**plain, histogram=histogram)
 
 
 def merge(windows: Iterable[Window]) -> Window:

@@ -7,15 +7,13 @@ here and transposed linear layers there. The tokenizer is CLIP's own, made from 
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.tokenizer import bytes_to_unicode
+from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -48,7 +46,6 @@ _IN_LAYER = {
 }
 _PACKED = "attn.in_proj_"
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-_MERGES = 49152 - 256 - 2  # number of merges that CLIP uses: 49,152 entries less 256 bytes, minus 2 special tokens
 _RESAMPLING = {"bilinear": 2, "bicubic": 3}
 
 
@@ -131,18 +128,6 @@ def processor_config(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def vocabulary(lines: list[str]) -> tuple[dict[str, int], list[str]]:
-    """CLIP's vocabulary and merges from the lines of its vocabulary file, whose first line is a title.
-
-    Returns:
-        Token -> id (256 bytes, the same at a word's end, one token per merge, start and end), and the merges.
-    """
-    merges = lines[1 : _MERGES + 1]
-    letters = list(bytes_to_unicode().values())
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
-    return {token: number for number, token in enumerate((*tokens, *_SPECIAL))}, merges
-
-
 def _placed(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     if key in _TRANSPOSED:
         yield _TRANSPOSED[key], value.T
@@ -193,7 +178,9 @@ def _tokenizer_config(length: int) -> dict[str, Any]:
 
 
 def _write_vocabulary(folder: Path) -> None:
-    source = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    tokens, merges = vocabulary(re.split(r"\r?\n", gzip.decompress(source.read_bytes()).decode()))
+    tokenizer = SimpleTokenizer()
+    names = dict(zip(tokenizer.all_special_ids, _SPECIAL, strict=True))  # Hugging Face's names of start and end
+    tokens = {names.get(number, token): number for token, number in tokenizer.encoder.items()}
     (folder / "vocab.json").write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    merges = "".join(f"{' '.join(pair)}\n" for pair in tokenizer.bpe_ranks)
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
