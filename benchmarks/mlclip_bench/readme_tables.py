@@ -184,7 +184,6 @@ def _values(lines: Iterable[Line], title: str, key: Callable[[Line], Any]) -> di
 
 
 def _from(lines: Sequence[Line]) -> str:
-    """Where the numbers come from: commits and machines."""
     commits = list(dict.fromkeys(line["commit"] for line in lines))
     machines = list(dict.fromkeys(line["machine"] for line in lines))
     return f"\n\nCommit{'s' if len(commits) > 1 else ''} {', '.join(commits)}; {'; '.join(machines)}.\n"

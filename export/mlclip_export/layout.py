@@ -82,7 +82,6 @@ class Layout:
             yield Model({CONFIG: references_config(head)}, files=files)
 
     def _accelerated(self, graph: CheckedGraph, config: Callable[[Variant], pb.ModelConfig]) -> Model:
-        """Give the model of a graph, with a config per variant."""
         default = config(self.default)
         variants = VARIANTS if self.default == "plan" else ONNX_VARIANTS
         configs = {f"configs/{variant}.pbtxt": config(variant) for variant in variants}
@@ -90,7 +89,6 @@ class Layout:
         return Model({CONFIG: default, **configs}, graph, plan=plan)
 
     def _ensembles(self) -> Iterator[Model]:
-        """Give two ensembles for each head, and two for each encoder."""
         preprocess, tokenize = preprocess_names(self.facts), tokenize_names(self.facts)
         first = {
             tag: FirstSteps(preprocess[encoder.spec], tokenize[encoder.text.token_count] if encoder.text else "")

@@ -126,7 +126,6 @@ def latest_version(folder: Path) -> Path:
 
 
 def _stage(repository: Path, models: Sequence[Model], staging: Path) -> list[str]:
-    """Assemble changed models in the staging folder, and return their names."""
     before = read_configs(repository)
     digests = {name: parameter(config, _DIGEST) for name, config in before.items()}
     changed: list[str] = []
@@ -192,12 +191,10 @@ def _swap(folder: Path, staged: Path, before: Path) -> None:
 
 
 def _version(folder: Path) -> int:
-    """Give the highest version in a model's folder, or 0."""
     return max((int(path.name) for path in folder.glob("*") if path.is_dir() and path.name.isdecimal()), default=0)
 
 
 def _complete(version: Path, model: Model) -> bool:
-    """Tell whether a model's files are still as they were written."""
     wanted = {version / name: content for name, content in model.contents.items()}
     wanted |= {version.parent / name: content for name, content in model.beside.items()}
     return (

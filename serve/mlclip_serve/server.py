@@ -189,7 +189,6 @@ class Server(AbstractContextManager["Server"]):
             raise
 
     def _failure(self, running: ServerProcess) -> ServeError:
-        """Say why the server ended during its start."""
         log = self.log.read_text(errors="replace") if self.log else ""
         return explain(log, self.settings.address, self._ports) or StartError(
             f"the server ended with exit code {running.exit_code}"

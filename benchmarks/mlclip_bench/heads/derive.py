@@ -129,7 +129,6 @@ def _computed(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]
 
 
 def _loaded(results: Results, methods: Mapping[str, Sequence[Line]]) -> dict[str, list[TestScores]]:
-    """Scores of the methods whose scores are all here."""
     loaded = {}
     for name, lines in methods.items():
         outcomes = [outcome for line in lines if (outcome := results.scores(line)) is not None]

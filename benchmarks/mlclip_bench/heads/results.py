@@ -122,7 +122,6 @@ def _compared(line: Line) -> Line:
 
 
 def _file_name(line: Line) -> str:
-    """A readable name, made unique by a few digits of the variant's hash."""
     word = re.sub(r"[^a-z0-9]+", "-", line["variant"].lower()).strip("-")
     mark = hashlib.sha256(line["variant"].encode()).hexdigest()[:6]
     return f"{word}-{mark}.shots-{line['shots'] or 'all'}.seed-{line['seed']}.npz"

@@ -81,5 +81,4 @@ def next_rate(rows: Sequence[Row], target: float, start: float) -> float | None:
 
 
 def _round(rate: float) -> float:
-    """Three digits are enough."""
     return float(f"{rate:.3g}")

@@ -96,7 +96,6 @@ def _measure(
 
 
 def _install(chosen: tuple[Peer, ...], envs: Path) -> tuple[dict[Peer, Path], dict[str, str]]:
-    """Each peer's interpreter, and for others the error."""
     pythons: dict[Peer, Path] = {}
     failures: dict[str, str] = {}
     for peer in chosen:
@@ -137,7 +136,6 @@ def _decodes(path: Path) -> bool:
 
 
 def _summary(line: Mapping[str, Any]) -> str:
-    """A raw line in words."""
     if line["kind"] == "failed":
         return f"{line['peer']} failed ({line['stage']}): {line['error']}"
     if line["kind"] == "agreement":
@@ -146,7 +144,6 @@ def _summary(line: Mapping[str, Any]) -> str:
 
 
 def _derive(results: Results) -> dict[str, Any]:
-    """Derive, write the report and show it."""
     from rich.markdown import Markdown
 
     from mlclip_bench.peers.derive import derive

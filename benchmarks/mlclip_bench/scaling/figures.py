@@ -84,7 +84,6 @@ def _draw_whole(axes: Axes, derived: Derived, batch: int) -> None:
 
 
 def _rate(milliseconds: Estimate, batch: int) -> Estimate:
-    """Images per second."""
     ends = [1e3 * batch / value if value else math.inf for value in (milliseconds.high, milliseconds.low)]
     return Estimate(1e3 * batch / milliseconds.value, *ends)
 

@@ -150,7 +150,6 @@ def _cells(title: str, classes: int | None, point: Mapping[str, Any]) -> list[st
 
 
 def _columns(derived: Derived) -> str:
-    """What the columns of all points mean."""
     served = derived.asked["through"] == "triton"
     whole = "one request to the ensemble" if served else "the sum of both, measured in the same rounds"
     text = (
@@ -175,7 +174,6 @@ def _skipped(derived: Derived) -> list[str]:
 
 
 def _notes(derived: Derived) -> list[str]:
-    """What a reader must know about the series of this run."""
     asked, titles = derived.asked, " ".join(derived.titles)
     notes = {
         "mld, K": "K is never above N, so `mld, K = 100` is K = N where N is below 100.",

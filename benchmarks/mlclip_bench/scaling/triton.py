@@ -116,7 +116,6 @@ def _run(head: Head, encoder: Encoder) -> Run:
 
 
 def _request(point: Point, heads: Mapping[str, Head], parts: Parts) -> tuple[str, list[Any], list[Any]]:
-    """Model, inputs and outputs of a point."""
     key, head = point.case.removeprefix(WHOLE), heads.get(point.case)
     kind = ENCODER if head is None else head.name
     tensors = example(Case(kind), head or parts.encoder, shapes_of(parts.encoder), point.batch, parts.encoder)

@@ -124,5 +124,4 @@ def _plain(column: str) -> str:
 
 
 def _by_name(columns: Sequence[str]) -> dict[str, str]:
-    """Plain name -> column."""
     return {_plain(name): name for name in columns}

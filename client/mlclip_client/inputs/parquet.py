@@ -97,7 +97,6 @@ def _rows(parquet: Any, group: int, columns: Columns) -> Iterator[tuple[str | No
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """A column, or the field of a struct: `image.path`."""
     struct, _, part = name.rpartition(".")
     return batch.column(name) if name in batch.schema.names else batch.column(struct).field(part)
 

@@ -47,7 +47,6 @@ def _web(scheme: str, name: str) -> Source:
 
 
 def _stored(scheme: str, name: str) -> Iterator[Source]:
-    """Files and folders that exist, here or in a store."""
     if not scheme and "\0" in name:
         raise ValueError(f"{name!r}: no file has a NUL in its name")
     for pattern in [name] if not scheme and os.path.lexists(name) else _without_braces(name):
@@ -66,7 +65,6 @@ def _stored(scheme: str, name: str) -> Iterator[Source]:
 
 
 def _existing(scheme: str, name: str) -> Source | None:
-    """The source of this very name; None if there is nothing."""
     kind = kind_at(name) if scheme else _local_kind(name)
     if kind == "":
         return None

@@ -77,7 +77,6 @@ def kind_at(address: str) -> Literal["file", "folder", ""]:
 
 
 def _locate(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path there."""
     if "::" in address:
         raise ValueError(f"{address}: chained addresses (::) are not read")
     scheme = scheme_of(address)

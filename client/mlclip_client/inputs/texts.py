@@ -70,7 +70,6 @@ def _json_rows(file: IO[bytes]) -> Rows:
 
 
 def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str]]:
-    """The path and the text of each row that has a text."""
     for number, row in rows:
         where = f"{file}:{number}"
         if isinstance(row, str):

@@ -149,8 +149,6 @@ class HeadCollector:
 
 
 class _ReferenceCollector:
-    """Takes the `references` column of one head batch by batch."""
-
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
         self._labels: list[tuple[str, ...]] = []

@@ -76,7 +76,6 @@ def read_columns(source: Path, limit: int) -> Columns:
 
 
 def _answers(batch: pa.StructArray) -> Iterator[tuple[str, pa.StructArray]]:
-    """Each head that has answers in a batch, and these."""
     heads = rows.field(batch, "answers")
     for number in range(heads.type.num_fields):
         name = heads.type.field(number).name

@@ -128,7 +128,6 @@ def train(
 
 
 def _start(recipe: str | None, head: str) -> Recipe:
-    """The starting point that options change: a named recipe, or the head's defaults."""
     from mlclip.heads import find_head
     from mlclip.presets import find_recipe
 

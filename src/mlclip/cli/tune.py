@@ -110,7 +110,6 @@ def _search(
 
 
 def _teller(on_trials: Any, limit: int) -> Any:
-    """Print each trial that is better than all before, and move the bar."""
     best = -1.0
 
     def tell(trial: Trial) -> None:
