@@ -24,12 +24,7 @@ class ServerProcess:
     popen: subprocess.Popen[bytes]
 
     def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        log: Path,
-        regions: str,
-        echo: bool = False,
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, regions: str, echo: bool = False
     ) -> None:
         """Start the program; raises OSError.
 

@@ -152,11 +152,7 @@ async def _repeat(request: Request, tally: _Tally) -> None:
 
 
 async def _arrive(
-    load: Open,
-    pace: Pace,
-    random: np.random.Generator,
-    request: Request,
-    group: asyncio.TaskGroup,
+    load: Open, pace: Pace, random: np.random.Generator, request: Request, group: asyncio.TaskGroup
 ) -> None:
     loop = asyncio.get_running_loop()
     start, seconds = loop.time(), pace.warmup

@@ -54,11 +54,7 @@ class Plan:
 
 
 def measure(
-    plan: Plan,
-    pythons: Mapping[Peer, Path],
-    material: Material,
-    results: Results,
-    on_line: OnLine = lambda line: None,
+    plan: Plan, pythons: Mapping[Peer, Path], material: Material, results: Results, on_line: OnLine = lambda line: None
 ) -> None:
     """Measure the peers in their order, each with its interpreter; every line is written and given to `on_line`.
 

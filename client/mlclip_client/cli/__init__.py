@@ -18,14 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (
-    classify.classify,
-    jobs.status,
-    jobs.retry_failed,
-    report.report,
-    lists.duplicates,
-    lists.heads,
-):
+for function in (classify.classify, jobs.status, jobs.retry_failed, report.report, lists.duplicates, lists.heads):
     app.command()(command(function))
 
 

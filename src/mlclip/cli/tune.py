@@ -47,8 +47,7 @@ def tune(
     unlabelled: Annotated[
         bool,
         typer.Option(
-            "--unlabelled",
-            help="For ladder: labels are incomplete, so vary beta1, with the focus undetached.",
+            "--unlabelled", help="For ladder: labels are incomplete, so vary beta1, with the focus undetached."
         ),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder that a search writes; default: RUN-tuned.")] = None,
