@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlclip.console import figure_at
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
@@ -179,7 +180,7 @@ def _values(lines: Iterable[Line], title: str, key: Callable[[Line], Any]) -> di
     found: dict[Any, list[float | None]] = {}
     for line in lines:
         if "error" not in line:
-            found.setdefault(key(line), []).append(METRICS[title](line["test"]))
+            found.setdefault(key(line), []).append(figure_at(line["test"], METRICS[title]))
     return {name: values[:1] if len(set(values)) == 1 else values for name, values in found.items()}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,6 @@ from mlclip_bench.kit.files import cannot_write, read_text, write_text
 from mlclip_bench.kit.store import Store
 
 Key = tuple[str, int | None, int]
-SETTING: Mapping[str, Callable[[Line], object]] = {
-    "study": lambda line: line["study"],
-    "data": lambda line: line["data"]["digest"],
-    "encoder": lambda line: line["encoder"]["fingerprint"],
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ class Results(Store):
 
 
 def _compared(line: Line) -> Line:
-    return {name: get(line) for name, get in SETTING.items()}
+    return {"study": line["study"], "data": line["data"]["digest"], "encoder": line["encoder"]["fingerprint"]}
 
 
 def _file_name(line: Line) -> str:

@@ -75,9 +75,9 @@ def in_process(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
         yield parts.points, pool.measure
 
 
-def _written(case: Case, parts: Parts) -> dict[str, float]:
+def _written(case: Case, parts: Parts) -> dict[str, Any]:
     try:
         estimate, shapes = parts.estimates[case], shapes_of(parts.encoder)
-        return write_graph(case, estimate, shapes, parts.encoder, parts.folder).to_dict()
+        return write_graph(case, estimate, shapes, parts.encoder, parts.folder)
     except ValueError as error:
         raise ExportError(f"{case.key}: {error}") from error

@@ -21,6 +21,7 @@ from mlclip.encoders.clip import Encoder
 from mlclip.heads import Head
 from mlclip_bench.scaling.build import build, example, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, WHOLE, Case
+from mlclip_bench.scaling.graphs import facts
 from mlclip_bench.scaling.rounds import Point
 from mlclip_bench.scaling.sources import Measure, Parts
 
@@ -91,18 +92,12 @@ def _export(heads: Mapping[str, Head], parts: Parts) -> None:
     for case in parts.cases:
         if case.key in known:
             continue
-        estimate, model = parts.estimates[case], _model(case.key, parts.encoder)
+        model = _model(case.key, parts.encoder)
         folder = latest_version(parts.folder / model)
         parts.on_step(f"loading {model}", 0, 0)
-        facts = {
-            "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
-            "export_seconds": seconds[model],
-            "difference": max(found.value for found in report.differences if found.model == model),
-            "parameters": estimate.parameters,
-            "flops": estimate.flops,
-        }
+        difference = max(found.value for found in report.differences if found.model == model)
         with parts.pool() as pool:
-            parts.add_graph(pool, case, folder / FILE, facts)
+            parts.add_graph(pool, case, folder / FILE, facts(folder, seconds[model], difference, parts.estimates[case]))
 
 
 def _model(key: str, encoder: Encoder) -> str:
