@@ -15,8 +15,7 @@ from mlclip_client.server.transport import AsyncTransport, BlockingTransport, Tr
 from mlclip_client.session import Session, SessionOptions
 from mlclip_client.values import HeadInfo, Prediction
 
-_AHEAD = 2
-"""Images in memory per request under way, so that a slow one does not stall the others."""
+_AHEAD = 2  # images in memory per request under way, so that a slow one does not stall the others
 R = TypeVar("R", bound=Transport)
 
 

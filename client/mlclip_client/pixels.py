@@ -115,7 +115,7 @@ def decode(data: bytes, spec: PixelSpec | None = None) -> Image.Image:
     with _image_errors(data), Image.open(io.BytesIO(data), formats=formats()) as image:
         _check_size(image)
         if spec is not None and spec.decode == "fast":
-            image.draft(None, _least_size(image.size, spec))  # type: ignore[arg-type]
+            image.draft(None, _least_size(image.size, spec))
         return _upright_rgb(image, in_place=True)
 
 

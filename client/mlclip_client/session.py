@@ -23,18 +23,12 @@ from mlclip_client.values import HeadInfo, Prediction
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What is asked for each image.
+    """What is asked for each image."""
 
-    Attributes:
-        heads: names of the heads to ask; None: the only one that the server has.
-        via: who decodes, to the same pixels: `bytes`, the server, or `pixels`, the client.
-        explain: also ask for the references behind each answer, of heads that have some.
-    """
-
-    heads: Sequence[str] | None = None
-    via: Via = "bytes"
+    heads: Sequence[str] | None = None  # names of the heads to ask; None: the only one that the server has
+    via: Via = "bytes"  # who decodes, to the same pixels: `bytes`, the server, or `pixels`, the client
     embeddings: bool = False
-    explain: bool = False
+    explain: bool = False  # also ask for the references behind each answer, of heads that have some
     max_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:

@@ -232,10 +232,7 @@ def _ndcg_at(truth: Bools, values: Floats, ks: Sequence[int]) -> dict[int, float
 
 
 def _checked(
-    targets: npt.NDArray[np.generic],
-    scores: Scores,
-    thresholds: Scores | float,
-    classes: Sequence[str] | None,
+    targets: npt.NDArray[np.generic], scores: Scores, thresholds: Scores | float, classes: Sequence[str] | None
 ) -> tuple[Bools, Floats, Floats, Sequence[str]]:
     if targets.ndim != 2 or targets.shape != scores.shape or 0 in targets.shape:
         raise ValueError(f"targets and scores must both be [R, N], not {list(targets.shape)} and {list(scores.shape)}")

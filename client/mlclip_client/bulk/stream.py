@@ -66,12 +66,7 @@ class Run:
 
 
 def run_stream(request: Request, server: ServerOptions, monitor: MonitorOptions, out: str) -> Summary:
-    """Label inputs and write one row each, in their order, to `out`, see `open_writer`.
-
-    Raises:
-        ClientError: there are no inputs, or the server cannot be asked at all.
-        ValueError: an argument makes no sense.
-    """
+    """Label inputs; write one row each, in order, to `out`, see `open_writer`. Raises ClientError or ValueError."""
     summary = Summary()
     items = find(request, summary)
     with (

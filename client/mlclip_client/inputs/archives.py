@@ -36,8 +36,6 @@ _STEM = re.compile(r"((?:.*/)?[^/.]+)\.[^/]*", re.DOTALL)
 
 @dataclass
 class _Sample:
-    """Members that share their name up to its first dot."""
-
     stem: str = ""
     images: list[Item] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)

@@ -41,15 +41,11 @@ def choose_columns(
 ) -> Columns:
     """Choose the columns to read among those of a manifest.
 
-    Args:
-        strings: names of the columns that hold strings; of structs that hold only a path, as `image.path`.
-        bytes_: names of those that hold bytes; a struct's as `image.bytes`.
-        wanted: the one to take; None: the one whose name is known.
-        others: name -> type of all other columns.
+    Names of structs are `image.path`, if they hold only a path, among the strings, `image.bytes` among the bytes.
+    `wanted` is the one to take; None: the one whose name is known. `others` has the types of all other columns.
 
-    Raises:
-        ValueError: there is none, and the message lists the columns; or several have the name of one that is read. The
-            message does not name the file.
+    Raises ValueError if there is none, and the message lists the columns; or if several have the name of one that is
+    read.
     """
     every = Counter(map(_plain, [*strings, *bytes_, *others]))
 
@@ -78,16 +74,10 @@ def base_of(manifest: str) -> str:
 
 
 def listed_item(value: object, holds: Holds, base: str, where: str, text: str | None) -> Item:
-    """Make the item of a path or an address in a manifest or a list.
+    """Make the item of a path or an address, as `holds` says, in a manifest or a list; others become failed items.
 
-    Spaces around it are dropped, unless they belong to the name of a file.
-
-    Args:
-        value: the path or address, unless the manifest holds something else there.
-        holds: `path` or `url`.
-        base: folder that relative paths start from; empty: the process's own.
-        where: `manifest:line`, the item's path if the value is unusable.
-        text: of the item.
+    Spaces around it are dropped, unless they belong to the name of a file. Relative paths start from `base`; empty:
+    from the process's own folder. `where`, `manifest:line`, is the item's path if the value is unusable.
     """
     what, error = ("path", Unreadable) if holds == "path" else ("address", DownloadFailed)
     if value is None or isinstance(value, str) and not value.strip():
@@ -125,5 +115,4 @@ def _plain(column: str) -> str:
 
 
 def _by_name(columns: Sequence[str]) -> dict[str, str]:
-    """Plain name -> column."""
     return {_plain(name): name for name in columns}

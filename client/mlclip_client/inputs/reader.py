@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from mlclip_client.inputs.web.fetch import Web
 
 _USUAL_ALPHABET = str.maketrans("-_", "+/")
-_OPEN = 4
-"""Archives and Parquet files that stay open, each with up to 32 MiB of the bytes read last."""
+_OPEN = 4  # archives and Parquet files that stay open, each with up to 32 MiB of the bytes read last
 
 
 class Reader(AbstractContextManager["Reader"]):

@@ -27,9 +27,7 @@ _COUNTS = b"mlclip_counts"
 class Job(AbstractContextManager["Job"]):
     """A job's folder; use it with `with`. If `new`, the job may not have begun yet; then the folder is created.
 
-    Raises:
-        WrongJob: the folder holds something else or, unless new, no job.
-        JobError: it cannot be written.
+    Raises WrongJob if the folder holds something else or, unless new, no job; JobError if it cannot be written.
     """
 
     def __init__(self, folder: Path, *, new: bool = False) -> None:
@@ -67,17 +65,10 @@ class Job(AbstractContextManager["Job"]):
         shard_rows: int,
         on_shard: Callable[[int], None],
     ) -> None:
-        """Plan the job; if it has been planned already, the same must be requested.
+        """Plan the job; if it has been planned already, the same must be requested, or WrongJob is raised.
 
-        Args:
-            asked: everything that rows depend on, as plain JSON values, and `options`, which may differ.
-            items: gives all inputs; called only for a new job.
-            shard_rows: inputs per shard.
-            on_shard: see `write_plan`.
-
-        Raises:
-            WrongJob: the folder holds a job with another request.
-            JobError: there are no inputs.
+        What was asked is everything that rows depend on, as plain JSON values, and `options`, which may differ. Only a
+        new job takes the items; raises JobError if there are none. `on_shard` as in `write_plan`.
         """
         with self.claims.planning():
             known = self.asked

@@ -30,12 +30,9 @@ def run_job(
     job_options: JobOptions,
     remembered: dict[str, Any],
 ) -> Summary:
-    """Begin a job or continue it, which needs neither inputs nor heads in the request.
+    """Begin a job or continue it, which needs neither inputs nor heads in the request; errors as in `run_stream`.
 
     A new job keeps `remembered`, options as plain JSON values, for commands that continue it.
-
-    Raises:
-        ClientError: see `run_stream`; the job has another request; no server answers within the retry time.
     """
     summary = Summary()
     with Job(folder, new=True) as job:
@@ -65,12 +62,7 @@ def run_retry(
     monitor: MonitorOptions,
     job_options: JobOptions,
 ) -> Summary:
-    """Label those inputs of a job again that ended with an error of some kinds.
-
-    Raises:
-        ClientError: there is no job, or see `run_job`.
-        ValueError: there are no errors of such a kind.
-    """
+    """Label those inputs of a job again that ended with an error of some kinds; raises ValueError for unknown kinds."""
     in_rows = {kind for kind, error in KINDS.items() if not issubclass(error, JobError)}
     if unknown := kinds - in_rows:
         raise ValueError(f"--kind {', '.join(sorted(unknown))}: errors are of the kinds {', '.join(sorted(in_rows))}")

@@ -24,8 +24,7 @@ from mlclip_client.server.transport import finish
 from mlclip_client.session import Session, SessionOptions
 from mlclip_client.values import HeadInfo, Prediction
 
-_MAX_BATCH = 16
-"""Images that go through the models together, if the models allow it."""
+_MAX_BATCH = 16  # images that go through the models together, if the models allow it
 T = TypeVar("T")
 
 

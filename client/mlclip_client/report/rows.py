@@ -20,18 +20,13 @@ from mlclip_client.output.rows import HeadClasses, read_classes
 
 BATCH = 1024
 NAMES, NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
-Batch = tuple[pa.StructArray, Mapping[str, HeadClasses]]
-"""Rows, and the classes of the heads that their file names."""
+Batch = tuple[pa.StructArray, Mapping[str, HeadClasses]]  # rows, and the classes of the heads that their file names
 
 
 def read_batches(source: Path) -> Iterator[Batch]:
-    """Give the rows of a labels file, `BATCH` at a time.
+    """Give the rows of a labels file, `BATCH` at a time; raises ValueError.
 
-    Args:
-        source: a .parquet or .jsonl file, a folder of .parquet parts, which are read in order of name, or a job's.
-
-    Raises:
-        ValueError: there is no such file, it is of another kind, or it cannot be read.
+    It is .parquet or .jsonl, a folder of .parquet parts, which are read in order of name, or a job's folder.
     """
     if source.is_dir():
         folder = source / "labels" if (source / "job.json").is_file() else source

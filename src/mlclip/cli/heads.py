@@ -74,7 +74,6 @@ def _summary(head: type[Head]) -> str:
 
 
 def _sources(text: str) -> str:
-    """A head's source, with the documents' titles in place of their numbers."""
     from mlclip.presets import DOCUMENTS
 
     return re.sub(r"\b00\d\b", lambda found: DOCUMENTS[found[0]], text)

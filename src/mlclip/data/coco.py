@@ -24,13 +24,10 @@ KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"
 
 
 def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple[str, ...], list[Problem]]:
-    """Read one annotations file.
+    """Read one annotations file: the items, also those without annotations; the categories by id; the problems.
 
-    The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; otherwise
-    file names start from the JSON file's folder. The name also tells the split: train, val or test.
-
-    Returns:
-        The images as items, those without annotations without labels; the category names by id; the problems.
+    The usual layout, `annotations/instances_val2017.json` beside `val2017/`, is found without `images`; otherwise file
+    names start from the JSON file's folder. The name also tells the split: train, val or test.
     """
     content = _load(path)
     problems: list[Problem] = []

@@ -33,20 +33,14 @@ Source = str | Path
 
 
 class ReadOptions(TypedDict, total=False):
-    """How sources are read.
+    """How sources are read."""
 
-    Attributes:
-        labels: the labels file of a folder; by default one of `LABELS_FILES` inside it.
-        images: folder that image paths start from; by default the manifest's own.
-        classes: a file with one class per line, or the names: these classes, in this order, and no others. By default
-            COCO's categories by id, otherwise all labels by name.
-        separator: between labels that come as one string; by default `|`.
-    """
-
-    labels: Path | None
-    images: Path | None
+    labels: Path | None  # the labels file of a folder; by default one of `LABELS_FILES` inside it
+    images: Path | None  # folder that image paths start from; by default the manifest's own
+    # a file with one class per line, or the names: these classes, in this order, and no others. By default COCO's
+    # categories by id, otherwise all labels by name.
     classes: Path | Sequence[str] | None
-    separator: str
+    separator: str  # between labels that come as one string; by default `|`
 
 
 def read_dataset(*sources: Source, **options: Unpack[ReadOptions]) -> Dataset:
