@@ -124,7 +124,7 @@ def test_no_rows_make_a_readable_file(tmp_path):
     assert (tmp_path / "x.jsonl").read_text() == ""
 
 
-@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl", f"{'n' * 249}.jsonl"])
 def test_file_appears_whole_or_not_at_all(tmp_path, name):
     path = tmp_path / name
     path.write_text("older result")
