@@ -22,11 +22,9 @@ LABELS = (
 ).split(",")
 """What a person can see in a picture; words that say where a file was filed are left out."""
 
-PICTURES = {"train": 720, "val": 240, "test": 240}
-"""The most pictures per split."""
+PICTURES = {"train": 720, "val": 240, "test": 240}  # the most pictures per split
 
-LARGEST = 9000
-"""Bytes of the largest picture taken."""
+LARGEST = 9000  # bytes of the largest picture taken
 
 Picture = dict[str, Any]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlclip.console import figure_at
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
@@ -41,17 +42,9 @@ _STABLE = (
 
 
 def write_tables(files: Iterable[Path], results: Path) -> list[Path]:
-    """Write the tables of some Markdown files again.
+    """Write the tables of some Markdown files again from the folder benchmarks/results; gives the files that changed.
 
-    Args:
-        files: Markdown with blocks.
-        results: the folder benchmarks/results.
-
-    Returns:
-        The files that changed.
-
-    Raises:
-        ResultsError: a file cannot be read or written, a block has an unknown name, or its results are missing.
+    Raises ResultsError if a file cannot be read or written, a block has an unknown name, or its results are missing.
     """
     changed = []
     for file in files:
@@ -187,12 +180,11 @@ def _values(lines: Iterable[Line], title: str, key: Callable[[Line], Any]) -> di
     found: dict[Any, list[float | None]] = {}
     for line in lines:
         if "error" not in line:
-            found.setdefault(key(line), []).append(METRICS[title](line["test"]))
+            found.setdefault(key(line), []).append(figure_at(line["test"], METRICS[title]))
     return {name: values[:1] if len(set(values)) == 1 else values for name, values in found.items()}
 
 
 def _from(lines: Sequence[Line]) -> str:
-    """Where the numbers come from: commits and machines."""
     commits = list(dict.fromkeys(line["commit"] for line in lines))
     machines = list(dict.fromkeys(line["machine"] for line in lines))
     return f"\n\nCommit{'s' if len(commits) > 1 else ''} {', '.join(commits)}; {'; '.join(machines)}.\n"

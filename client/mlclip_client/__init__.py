@@ -23,23 +23,10 @@ if TYPE_CHECKING:
     from mlclip_client.values import Answer, HeadInfo, Prediction, Reference
 
 __all__ = [
-    "Answer",
-    "AsyncClient",
-    "BadImage",
-    "Captioned",
-    "Client",
-    "ClientError",
-    "DeadlineExceeded",
-    "HeadInfo",
-    "PixelSpec",
-    "Prediction",
-    "Reference",
-    "ServerError",
-    "ServerUnavailable",
-    "TooLarge",
-    "UnknownHead",
+    "Answer", "AsyncClient", "BadImage", "Captioned", "Client", "ClientError", "DeadlineExceeded", "HeadInfo",
+    "PixelSpec", "Prediction", "Reference", "ServerError", "ServerUnavailable", "TooLarge", "UnknownHead",
     "Unreadable",
-]
+]  # fmt: skip
 
 _MODULES = {
     "client": ("AsyncClient", "Client"),

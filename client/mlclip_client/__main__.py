@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-_FAILED, _CTRL_C = 1, 130
-"""Exit codes: `tally.FAILED`, which is not loaded yet, and typer's own after Ctrl-C."""
+_FAILED, _CTRL_C = 1, 130  # exit codes: `tally.FAILED`, which is not loaded yet, and typer's own after Ctrl-C
 
 
 def main() -> None:

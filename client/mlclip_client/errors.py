@@ -19,13 +19,13 @@ Wrong arguments raise `ValueError`, as everywhere in Python.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import grpc  # type: ignore[import-untyped]
+if TYPE_CHECKING:
+    import grpc  # type: ignore[import-untyped]
 
 BAD_IMAGE_MARK = "bad image: "
 """How the server's `preprocess` model begins its message about an image that it cannot decode."""
-_LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 KINDS: dict[str, type[ClientError]] = {}
 """Kind -> class."""
 
@@ -143,16 +143,18 @@ def error_class(kind: str) -> type[ClientError]:
 
 def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
     """Translate the error of a finished call; `timeout` was its deadline, in seconds."""
+    from grpc import StatusCode
+
     code, details = error.code(), error.details() or "no details"
     _, mark, reason = details.partition(BAD_IMAGE_MARK)
     if mark:
         return BadImage(reason)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"no answer from {url} within {timeout:g} s; raise the timeout or ask for less")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if code is StatusCode.RESOURCE_EXHAUSTED:
         return ServerBusy(f"{url} has no room for another request: {details}")
-    if code in _LOST:
+    if code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
         return ServerUnavailable(f"no server answers at {url}: {details}")
-    if code is grpc.StatusCode.NOT_FOUND:  # of a model that was just listed: the server is stopping, or loads another
+    if code is StatusCode.NOT_FOUND:  # of a model that was just listed: the server is stopping, or loads another
         return ServerUnavailable(f"{url} has unloaded the model: {details}")
     return ServerError(f"{url} answered {code.name}: {details}")

@@ -16,13 +16,9 @@ _LOG.addHandler(logging.NullHandler())
 
 
 def tell(event: str, level: int = logging.INFO, notice: str = "", **fields: Any) -> None:
-    """Write an event into the log, if there is one.
+    """Write an event, in words that do not change, into the log, if there is one, with its level and details.
 
-    Args:
-        event: what happened, in words that do not change.
-        level: of `logging`.
-        notice: the line on standard error while a command runs; empty: none.
-        fields: details.
+    `notice` is the line on standard error while a command runs; empty: none.
     """
     _LOG.log(level, event, extra={"fields": fields, "notice": notice})
 

@@ -19,14 +19,10 @@ R = TypeVar("R")
 
 
 def ordered(work: Callable[[I], R], items: Iterable[I], threads: int, window: int | None = None) -> Iterator[R]:
-    """Work on items in threads.
+    """Work on items, read lazily by one thread, in threads; what the work raises ends everything in the item's place.
 
-    Args:
-        work: on one item; what it raises is raised in the item's place and ends everything.
-        items: read lazily, by one thread.
-        threads: items in work at once.
-        window: items that may be read and not yet handed out, at least 2; None: eight times `threads`, so that one slow
-            item does not stall the others.
+    `window` items, at least 2, may be read and not yet handed out; None: eight times `threads`, so that one slow item
+    does not stall the others.
     """
     results: queue.Queue[Future[R] | None] = queue.Queue()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="mlclip-client")
@@ -82,13 +78,9 @@ async def ordered_async(
 def _reading(
     items: Iterable[I], window: int, start: Callable[[I], object], end: Callable[[], object]
 ) -> Iterator[threading.Semaphore]:
-    """Read items in a thread; gives what to release for each result that is handed out.
+    """Read items in a thread, which calls `start` with each and `end` when there are no more.
 
-    Args:
-        items: what they raise is raised where the block ends.
-        window: see `ordered`.
-        start: called in the thread with each item.
-        end: called in the thread when there are no more.
+    Gives what to release for each result that is handed out. What the items raise is raised where the block ends.
     """
     room, stopped = threading.Semaphore(window - 1), threading.Event()  # one item is read before it waits for room
     errors: list[BaseException] = []

@@ -11,9 +11,10 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
-from mlclip_client.images import MAX_BYTES, Captioned, ImageLike, Loaded, load, pixels_of, source_of
+from mlclip_client.images import Captioned, ImageLike, Loaded, load, pixels_of, source_of
+from mlclip_client.options import MAX_BYTES, Via
 from mlclip_client.server import wire
-from mlclip_client.server.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog, taking
+from mlclip_client.server.catalog import Catalog, Route, choose_heads, plan_routes, read_catalog, taking
 from mlclip_client.server.pool import Endpoint, EndpointPool
 from mlclip_client.server.transport import Transport
 from mlclip_client.server.versions import VersionLock, newest
@@ -22,18 +23,12 @@ from mlclip_client.values import HeadInfo, Prediction
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What is asked for each image.
+    """What is asked for each image."""
 
-    Attributes:
-        heads: names of the heads to ask; None: the only one that the server has.
-        via: who decodes, to the same pixels: `bytes`, the server, or `pixels`, the client.
-        explain: also ask for the references behind each answer, of heads that have some.
-    """
-
-    heads: Sequence[str] | None = None
-    via: Via = "bytes"
+    heads: Sequence[str] | None = None  # names of the heads to ask; None: the only one that the server has
+    via: Via = "bytes"  # who decodes, to the same pixels: `bytes`, the server, or `pixels`, the client
     embeddings: bool = False
-    explain: bool = False
+    explain: bool = False  # also ask for the references behind each answer, of heads that have some
     max_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:

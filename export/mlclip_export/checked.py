@@ -12,40 +12,26 @@ from mlclip_export.parity import Difference, refuse_if_apart
 
 @dataclass(frozen=True)
 class Graph:
-    """A model's ONNX file, or the files of its Python model, before the comparison with torch.
+    """A model's ONNX file, or the files of its Python model, before the comparison with torch."""
 
-    Attributes:
-        model: its name in the repository.
-        folder: holds its files and nothing else.
-        compare: measures the largest deviation of each output from torch.
-        rebuild: writes the files again; None unless they are copies from an earlier export.
-        parameters: settings for the config of a Python model; None for an ONNX file.
-    """
-
-    model: str
-    folder: Path
-    compare: Callable[[], list[Difference]]
+    model: str  # its name in the repository
+    folder: Path  # holds its files and nothing else
+    compare: Callable[[], list[Difference]]  # measures the largest deviation of each output from torch
+    # writes the files again; None unless they are copies from an earlier export
     rebuild: Callable[[], None] | None = None
-    parameters: Mapping[str, str] | None = None
+    parameters: Mapping[str, str] | None = None  # settings for the config of a Python model; None for an ONNX file
 
 
 class CheckedGraph:
     """A graph that computes what torch computes. Creating one is the comparison, so no other kind exists.
 
-    Attributes:
-        model: its name in the repository.
-        parameters: settings for the config of a Python model; None for an ONNX file.
-        differences: one per output.
-        files: name to path; they go into the version's folder.
+    `differences` has one per output; `files`, name to path, go into the version's folder. The rest is as in `Graph`.
     """
 
     def __init__(self, graph: Graph, tolerance: float) -> None:
-        """Compare a graph with torch.
+        """Compare a graph with torch; raises ExportError if an output differs by more than `tolerance`.
 
         A copy from an earlier export that fails is rebuilt and compared again.
-
-        Raises:
-            ExportError: it cannot be run, or an output differs by more than `tolerance`.
         """
         self.model, self.parameters = graph.model, graph.parameters
         try:

@@ -114,7 +114,6 @@ def main() -> None:
 
 
 def _choose(heads: list[str], folders: list[Path], names: list[str], runs: Path) -> dict[str, Run]:
-    """Load the chosen runs, by their names in the repository."""
     chosen = [*(runs / head for head in heads), *folders] or sorted(path.parent for path in runs.glob("*/config.json"))
     if not chosen:
         raise ExportError(

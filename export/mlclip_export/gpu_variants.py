@@ -31,16 +31,9 @@ class Stamp:
 
 
 def accelerate(config: pb.ModelConfig, variant: Variant, engine_cache: str, fp16: bool) -> pb.ModelConfig:
-    """Complete the config of an encoder or a head for a variant, in place.
+    """Complete the config of an encoder or a head, with its inputs and outputs, for a variant, in place; returns it.
 
-    Args:
-        config: the message, with its inputs and outputs.
-        variant: where the model shall run.
-        engine_cache: an existing folder on the server.
-        fp16: let TensorRT compute in half precision.
-
-    Returns:
-        `config`.
+    The engine cache is an existing folder on the server; `fp16` lets TensorRT compute in half precision.
     """
     if variant == "cpu":
         config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)

@@ -35,23 +35,14 @@ _SERVED = Path(__file__).parent / "served"
 
 @dataclass(frozen=True)
 class Layout:
-    """The contents of a repository after an export.
+    """The contents of a repository after an export."""
 
-    Attributes:
-        facts: the whole repository.
-        runs: the runs of this export, by their names in the repository.
-        graphs: the graphs of this export, by their models' names.
-        options: settings of the configs.
-        default: the variant that becomes config.pbtxt; with `plan`, plans are built.
-        tensorrt: TensorRT's version, for plans.
-    """
-
-    facts: Facts
-    runs: Mapping[str, Run]
-    graphs: Mapping[str, CheckedGraph]
-    options: ConfigOptions
-    default: Variant = "cpu"
-    tensorrt: str = ""
+    facts: Facts  # the whole repository
+    runs: Mapping[str, Run]  # the runs of this export, by their names in the repository
+    graphs: Mapping[str, CheckedGraph]  # the graphs of this export, by their models' names
+    options: ConfigOptions  # settings of the configs
+    default: Variant = "cpu"  # the variant that becomes config.pbtxt; with `plan`, plans are built
+    tensorrt: str = ""  # TensorRT's version, for plans
 
     def models(self) -> list[Model]:
         """List the models to write, each after the models that it uses."""
@@ -91,7 +82,6 @@ class Layout:
             yield Model({CONFIG: references_config(head)}, files=files)
 
     def _accelerated(self, graph: CheckedGraph, config: Callable[[Variant], pb.ModelConfig]) -> Model:
-        """Give the model of a graph, with a config per variant."""
         default = config(self.default)
         variants = VARIANTS if self.default == "plan" else ONNX_VARIANTS
         configs = {f"configs/{variant}.pbtxt": config(variant) for variant in variants}
@@ -99,7 +89,6 @@ class Layout:
         return Model({CONFIG: default, **configs}, graph, plan=plan)
 
     def _ensembles(self) -> Iterator[Model]:
-        """Give two ensembles for each head, and two for each encoder."""
         preprocess, tokenize = preprocess_names(self.facts), tokenize_names(self.facts)
         first = {
             tag: FirstSteps(preprocess[encoder.spec], tokenize[encoder.text.token_count] if encoder.text else "")

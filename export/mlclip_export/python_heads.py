@@ -16,17 +16,11 @@ from mlclip_export.parity import Case, Difference, differences_of
 
 @dataclass(frozen=True)
 class PythonHead:
-    """The Python model of a head.
+    """The Python model of a head."""
 
-    Attributes:
-        source: the module that becomes `model.py`.
-        files: what lies beside it, by name.
-        parameters: settings in the model's config.
-    """
-
-    source: ModuleType
-    files: dict[str, bytes]
-    parameters: dict[str, str]
+    source: ModuleType  # the module that becomes `model.py`
+    files: dict[str, bytes]  # what lies beside it, by name
+    parameters: dict[str, str]  # settings in the model's config
 
     def write(self, folder: Path) -> None:
         """Write all files of the version's folder."""
@@ -45,13 +39,6 @@ def python_head(head: Head) -> PythonHead | None:
 
 
 def compare_python(model: str, served: PythonHead, folder: Path, cases: Iterable[Case]) -> list[Difference]:
-    """Open a Python model's files as Triton does, and compare each output with torch's.
-
-    Args:
-        model: its name in the repository.
-        served: the model.
-        folder: where its files are.
-        cases: pairs of inputs and torch's outputs, both by name.
-    """
+    """Open the files of a Python model in a folder as Triton does, and compare each output with torch's."""
     search: Any = served.source.open_search(folder, served.parameters)
     return differences_of(model, ((search.answer(feeds["embedding"]), expected) for feeds, expected in cases))

@@ -38,21 +38,14 @@ _UNSTAMPED = Stamp(0, "")
 
 @dataclass(frozen=True)
 class Model:
-    """A model to be written.
+    """A model to be written."""
 
-    Attributes:
-        configs: path in the model's folder to a ModelConfig message without a stamp; `config.pbtxt` is among them.
-        graph: its files go into the version's folder.
-        files: what else goes there, by name.
-        beside: files in the model's folder, by name.
-        plan: a TensorRT plan to build from the graph.
-    """
-
+    # path in the model's folder to a ModelConfig message without a stamp; `config.pbtxt` is among them
     configs: Mapping[str, pb.ModelConfig]
-    graph: CheckedGraph | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    beside: Mapping[str, bytes] = field(default_factory=dict)
-    plan: Plan | None = None
+    graph: CheckedGraph | None = None  # its files go into the version's folder
+    files: Mapping[str, bytes] = field(default_factory=dict)  # what else goes there, by name
+    beside: Mapping[str, bytes] = field(default_factory=dict)  # files in the model's folder, by name
+    plan: Plan | None = None  # a TensorRT plan to build from the graph
 
     @property
     def name(self) -> str:
@@ -90,11 +83,7 @@ def _writing(repository: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
-    """Make a repository's folder if it does not exist, and keep other exports waiting.
-
-    Raises:
-        ExportError: the folder cannot be made.
-    """
+    """Make a repository's folder if it does not exist, and keep other exports waiting; raises ExportError."""
     with _writing(repository):
         repository.mkdir(parents=True, exist_ok=True)
         handle = os.open(repository, os.O_RDONLY)
@@ -107,14 +96,9 @@ def locked(repository: Path) -> Iterator[None]:
 
 
 def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
-    """Write models into a `locked` repository; models whose content is there already stay as they are.
+    """Write models, each after those that it uses, into a `locked` repository; raises ExportError.
 
-    Args:
-        repository: the folder.
-        models: each after the models that it uses.
-
-    Raises:
-        ExportError: a folder of that name is not mlclip's, or the repository cannot be written.
+    Models whose content is there already stay as they are; a folder of that name that is not mlclip's is refused.
     """
     with _writing(repository):
         for left_over in repository.glob(f"{_STAGING}*"):
@@ -128,11 +112,7 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
 
 
 def remove_models(repository: Path, keep: Iterable[str]) -> list[str]:
-    """Remove all models but `keep` that mlclip wrote into a `locked` repository, and return their names.
-
-    Raises:
-        ExportError: the repository cannot be written.
-    """
+    """Remove all models but `keep` that mlclip wrote into a `locked` repository, and return their names."""
     stale = sorted(set(read_configs(repository)) - set(keep))
     with _writing(repository):
         for name in stale:
@@ -146,7 +126,6 @@ def latest_version(folder: Path) -> Path:
 
 
 def _stage(repository: Path, models: Sequence[Model], staging: Path) -> list[str]:
-    """Assemble changed models in the staging folder, and return their names."""
     before = read_configs(repository)
     digests = {name: parameter(config, _DIGEST) for name, config in before.items()}
     changed: list[str] = []
@@ -212,12 +191,10 @@ def _swap(folder: Path, staged: Path, before: Path) -> None:
 
 
 def _version(folder: Path) -> int:
-    """Give the highest version in a model's folder, or 0."""
     return max((int(path.name) for path in folder.glob("*") if path.is_dir() and path.name.isdecimal()), default=0)
 
 
 def _complete(version: Path, model: Model) -> bool:
-    """Tell whether a model's files are still as they were written."""
     wanted = {version / name: content for name, content in model.contents.items()}
     wanted |= {version.parent / name: content for name, content in model.beside.items()}
     return (

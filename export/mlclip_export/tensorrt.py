@@ -20,11 +20,7 @@ from mlclip_export.graphs import FILE
 
 
 def require_tensorrt() -> str:
-    """Give TensorRT's version.
-
-    Raises:
-        ExportError: plans cannot be built on this machine; the message names what it lacks.
-    """
+    """Give TensorRT's version; raises ExportError, which names what this machine lacks to build plans."""
     missing = []
     if importlib.util.find_spec("tensorrt") is None:
         missing.append("TensorRT (`pip install mlclip[tensorrt]`)")
@@ -50,17 +46,11 @@ def has_gpu() -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """A TensorRT plan to be built from an ONNX file.
+    """A TensorRT plan to be built from an ONNX file."""
 
-    Attributes:
-        config: the model's config; its inputs and largest batch give the optimisation profile.
-        fp16: compute in half precision; otherwise in full float32, without TF32.
-        tensorrt: TensorRT's version.
-    """
-
-    config: pb.ModelConfig
-    fp16: bool
-    tensorrt: str
+    config: pb.ModelConfig  # the model's config; its inputs and largest batch give the optimisation profile
+    fp16: bool  # compute in half precision; otherwise in full float32, without TF32
+    tensorrt: str  # TensorRT's version
 
     @property
     def key(self) -> str:
@@ -68,11 +58,7 @@ class Plan:
         return f"tensorrt {self.tensorrt} fp16 {self.fp16}"
 
     def build(self, version: Path) -> None:
-        """Write `model.plan` beside `model.onnx` in a version's folder.
-
-        Raises:
-            ExportError: TensorRT cannot build it.
-        """
+        """Write `model.plan` beside `model.onnx` in a version's folder; raises ExportError."""
         trt = importlib.import_module("tensorrt")
         logger = trt.Logger(trt.Logger.ERROR)
         builder = trt.Builder(logger)

@@ -15,8 +15,7 @@ from mlclip.errors import ExportError
 from mlclip_export.graphs import write_graph
 from mlclip_export.parity import BATCHES
 
-END = 49407
-"""CLIP's id of a text's end, the largest id."""
+END = 49407  # CLIP's id of a text's end, the largest id
 
 
 class ServedTextEncoder(nn.Module):
@@ -43,8 +42,7 @@ def write_text_encoder(encoder: Encoder, folder: Path) -> None:
 def text_cases(encoder: Encoder) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Run the text tower on random words, drawn with a fixed seed; every third text is missing.
 
-    Yields:
-        Token ids and torch's outputs, for each batch size of BATCHES.
+    Yields token ids and torch's outputs, for each batch size of BATCHES.
     """
     draw = torch.Generator().manual_seed(0)
     places = torch.arange(encoder.text_token_count)
@@ -58,11 +56,7 @@ def text_cases(encoder: Encoder) -> Iterator[tuple[dict[str, Tensor], dict[str, 
 
 
 def check_served_text(encoder: Encoder) -> None:
-    """Refuse encoders whose texts cannot be served.
-
-    Raises:
-        ExportError: the text tower is not open_clip's own, or its tokenizer is not CLIP's.
-    """
+    """Raise ExportError if the text tower is not open_clip's own, or its tokenizer is not CLIP's."""
     try:
         served = encoder.text_token_count and has_clip_tokens(encoder.tokenizer)
     except Exception as error:  # tokenizers of some families come from a hub, whose failures are of many types

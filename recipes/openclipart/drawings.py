@@ -35,21 +35,13 @@ _SPELLINGS = dict(
 
 @dataclass(frozen=True)
 class Drawing:
-    """One SVG file's own words.
+    """One SVG file's own words."""
 
-    Attributes:
-        source: its path below `svg/` without the suffix; the picture is at the same path below `png/`.
-        keywords: as typed, in order.
-        title: may be empty; e-mail addresses are removed.
-        public_domain: whether it names the public domain as its licence.
-        links_outside: whether it shows another file, which the package does not hold.
-    """
-
-    source: str
-    keywords: tuple[str, ...]
-    title: str
-    public_domain: bool
-    links_outside: bool
+    source: str  # its path below `svg/` without the suffix; the picture is at the same path below `png/`
+    keywords: tuple[str, ...]  # as typed, in order
+    title: str  # may be empty; e-mail addresses are removed
+    public_domain: bool  # whether it names the public domain as its licence
+    links_outside: bool  # whether it shows another file, which the package does not hold
 
     def labels(self) -> frozenset[str]:
         """Labels before plurals are folded, from the keywords and the folders that the file is in."""

@@ -16,11 +16,9 @@ LONG_SIDE = 160
 SHORTEST = 12
 MOST_PIXELS = 250_000_000
 THUMBNAIL = 24
-ALIKE = 4.95
-"""The set's description says 5; its groups come out exactly with anything from 4.9 to 4.97."""
+ALIKE = 4.95  # the set's description says 5; its groups come out exactly with anything from 4.9 to 4.97
 
-SAME_SHAPE = 0.05
-"""Largest difference of two aspect ratios' logarithms."""
+SAME_SHAPE = 0.05  # largest difference of two aspect ratios' logarithms
 
 Thumbnail = npt.NDArray[np.uint8]
 
@@ -32,10 +30,8 @@ class Unusable(ValueError):
 def shrink(path: Path) -> Image.Image:
     """Read a PNG and make it RGB on white with a long side of at most 160 px; small ones are not enlarged.
 
-    Pictures over four times that size are first averaged over whole blocks of pixels, which keeps thin lines.
-
-    Raises:
-        Unusable: it cannot be decoded, is under 12 px, or shows nothing.
+    Pictures over four times that size are first averaged over whole blocks of pixels, which keeps thin lines. Raises
+    Unusable.
     """
     try:
         with PngImagePlugin.PngImageFile(path) as file:
@@ -73,17 +69,9 @@ def thumbnail(picture: Image.Image) -> Thumbnail:
 
 
 def alike(thumbnails: Sequence[Thumbnail], sizes: Sequence[tuple[int, int]], block: int = 1024) -> list[int]:
-    """Number the sets of pictures that look alike, in chains.
+    """Number the sets of R pictures that look alike, in chains, by their thumbnails and sizes; `block` rows at a time.
 
     Two look alike if the root mean square difference of their thumbnails is under 5 and their shapes are the same.
-
-    Args:
-        thumbnails: R rows of one length.
-        sizes: R widths and heights of the pictures.
-        block: rows compared at a time.
-
-    Returns:
-        R numbers, equal for pictures of one set.
     """
     rows = np.stack(thumbnails).astype(np.float64)
     shapes = np.log(np.asarray(sizes, dtype=np.float64)) @ [1.0, -1.0]

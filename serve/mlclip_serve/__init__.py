@@ -9,15 +9,9 @@ if TYPE_CHECKING:
     from mlclip_serve.server import Server
 
 __all__ = [
-    "InstallationError",
-    "ModelError",
-    "PortError",
-    "RepositoryError",
-    "ServeError",
-    "Server",
-    "Settings",
+    "InstallationError", "ModelError", "PortError", "RepositoryError", "ServeError", "Server", "Settings",
     "StartError",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

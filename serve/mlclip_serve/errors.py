@@ -6,13 +6,9 @@ from pathlib import Path
 
 
 class ServeError(Exception):
-    """The base of all errors of this package.
+    """The base of all errors of this package."""
 
-    Attributes:
-        log: Triton's log of the failed start; None if Triton was never started.
-    """
-
-    log: Path | None = None
+    log: Path | None = None  # Triton's log of the failed start; None if Triton was never started
 
 
 class InstallationError(ServeError):

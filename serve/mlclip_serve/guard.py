@@ -19,8 +19,7 @@ import signal
 import sys
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h; the setting survives an exec and is not inherited by a fork."""
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h; the setting survives an exec and is not inherited by a fork
 
 
 def main() -> None:

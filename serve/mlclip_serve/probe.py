@@ -37,13 +37,10 @@ def answers(address: str, http_port: int, metrics_port: int, server_id: str) -> 
 
 
 def infer_ensembles(url: str, deadline: float) -> list[str]:
-    """Run one inference on every ensemble; in a repository without ensembles, on every model.
+    """Run one inference on every ensemble; in a repository without ensembles, on every model. Gives names, sorted.
 
-    All must have answered by the deadline, a time on the monotonic clock. Gives their names, sorted.
-
-    Raises:
-        ModelError: one of them fails; the message has its name and Triton's reason.
-        StartError: the deadline passed.
+    All must have answered by the deadline, a time on the monotonic clock, or StartError is raised; raises ModelError if
+    one fails, with its name and Triton's reason.
     """
     with triton.InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
         try:

@@ -17,31 +17,20 @@ class ServerProcess:
     """A program in a session of its own, which never outlives this process; see `guard`.
 
     A thread of its own starts the program and stays until it ends, because the kernel ties the program's life to the
-    thread that started it.
-
-    Attributes:
-        popen: the process.
-        exited: set once the process has ended, its log is complete, and its remains are removed.
+    thread that started it. `exited` is set once the process has ended, its log is complete, and its remains are
+    removed.
     """
 
     popen: subprocess.Popen[bytes]
 
     def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        log: Path,
-        regions: str,
-        echo: bool = False,
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, regions: str, echo: bool = False
     ) -> None:
         """Start the program; raises OSError.
 
-        Args:
-            command: absolute path of the program, and its arguments.
-            environment: its whole environment.
-            log: file for stdout and stderr; its folder is the working directory.
-            regions: prefix of the names of its shared memory, which is removed after its end.
-            echo: also show the output on this process's stderr.
+        The command begins with its absolute path; the environment is all that it gets. The log takes stdout and stderr,
+        and `echo` shows them too; its folder is the working directory. `regions` begins the names of its shared memory,
+        which is removed after its end.
         """
         self.exited = threading.Event()
         self._started = threading.Event()

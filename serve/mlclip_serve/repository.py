@@ -17,15 +17,11 @@ _FILES = {"onnxruntime": "model.onnx", "python": "model.py"}
 
 
 def check_repository(repository: Path, config_name: str | None = None) -> list[str]:
-    """Check that a repository is complete enough to be loaded, and give the names of its models, sorted.
+    """Raise RepositoryError if a repository is not complete enough to be loaded; give the names of its models, sorted.
 
     Folders that are hidden or have no config are no models: `.git`, `lost+found`, the work of an export.
 
     Models use `configs/<config_name>.pbtxt` if they have it, otherwise config.pbtxt.
-
-    Raises:
-        RepositoryError: the repository is missing or incomplete, a config cannot be read, or a model needs a backend
-            that only NVIDIA's container has.
     """
     if not repository.is_dir():
         raise RepositoryError(

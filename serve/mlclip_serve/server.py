@@ -26,8 +26,7 @@ _PARTS = ("backends", "models", "python")
 _POLL = 0.05
 _PORT_ATTEMPTS = 5
 _HEARTBEAT = 0.5
-_UNLOAD = 30
-"""Seconds for unloading the models, after the inferences in flight."""
+_UNLOAD = 30  # seconds for unloading the models, after the inferences in flight
 
 
 class Server(AbstractContextManager["Server"]):
@@ -194,7 +193,6 @@ class Server(AbstractContextManager["Server"]):
             raise
 
     def _failure(self, running: ServerProcess) -> ServeError:
-        """Say why the server ended during its start."""
         log = self.log.read_text(errors="replace") if self.log else ""
         return explain(log, self.settings.address, self._ports) or StartError(
             f"the server ended with exit code {running.exit_code}"

@@ -21,23 +21,10 @@ if TYPE_CHECKING:
     from mlclip.training.runs import evaluate_run, train_run
 
 __all__ = [
-    "HEADS",
-    "Dataset",
-    "Encoder",
-    "FeatureCache",
-    "MlclipError",
-    "MultiLabelClassifier",
-    "Recipe",
-    "Run",
-    "ThresholdConfig",
-    "TrainConfig",
-    "evaluate_run",
-    "load_encoder",
-    "load_run",
-    "read_dataset",
-    "save_run",
+    "HEADS", "Dataset", "Encoder", "FeatureCache", "MlclipError", "MultiLabelClassifier", "Recipe", "Run",
+    "ThresholdConfig", "TrainConfig", "evaluate_run", "load_encoder", "load_run", "read_dataset", "save_run",
     "train_run",
-]
+]  # fmt: skip
 
 _MODULES = {
     "checkpoint": ("Run", "load_run", "save_run"),

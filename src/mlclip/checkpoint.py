@@ -33,24 +33,16 @@ OWN_ENCODER = "encoder"
 
 @dataclass(frozen=True)
 class EncoderRef:
-    """Which encoder a head was trained on, and how to load it again.
+    """Which encoder a head was trained on, and how to load it again."""
 
-    Attributes:
-        name: for `load_encoder`, as is `pretrained`; for an encoder trained with the run, a folder inside the run's.
-        tag: the encoder's name in files and in the model repository.
-        fingerprint: of its image tower's weights and preprocessing.
-        own: it was trained with the run, and its folder lies in the run's.
-        text_fingerprint: of its text tower's weights; None for heads that do not use it.
-        source: a run's own encoder: the module after training, its folder once the run was read.
-    """
-
-    name: str
+    name: str  # for `load_encoder`, as is `pretrained`; for an encoder trained with the run, a folder inside the run's
     pretrained: str | None
-    tag: str
-    fingerprint: str
+    tag: str  # the encoder's name in files and in the model repository
+    fingerprint: str  # of its image tower's weights and preprocessing
     spec: PixelSpec
-    own: bool = False
-    text_fingerprint: str | None = None
+    own: bool = False  # it was trained with the run, and its folder lies in the run's
+    text_fingerprint: str | None = None  # of its text tower's weights; None for heads that do not use it
+    # a run's own encoder: the module after training, its folder once the run was read
     source: Encoder | Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,8 +64,8 @@ def say(line: str) -> None:
 def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
     """Figures side by side: column title to the dict from `Metrics.to_dict`."""
     table = Table("", *columns, title=None)
-    for name, get in _FIGURES.items():
-        table.add_row(name, *(_figure(get(metrics)) for metrics in columns.values()))
+    for name, path in _FIGURES.items():
+        table.add_row(name, *(_figure(figure_at(metrics, path)) for metrics in columns.values()))
     return table
 
 
@@ -80,34 +80,34 @@ def class_table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-_FIGURES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "images": lambda m: m["images"],
-    "classes": lambda m: m["classes"],
-    "  of them without an image": lambda m: m["classes_without_positives"],
-    "prevalence": lambda m: m["prevalence"],
-    "mAP (macro)": lambda m: m["mean_average_precision"],
-    "precision micro": lambda m: m["micro"]["precision"],
-    "recall micro": lambda m: m["micro"]["recall"],
-    "F1 micro": lambda m: m["micro"]["f1"],
-    "F2 micro": lambda m: m["micro"]["f2"],
-    "precision macro": lambda m: m["macro"]["precision"],
-    "recall macro": lambda m: m["macro"]["recall"],
-    "F1 macro": lambda m: m["macro"]["f1"],
-    "F2 macro": lambda m: m["macro"]["f2"],
-    "precision weighted": lambda m: m["weighted"]["precision"],
-    "recall weighted": lambda m: m["weighted"]["recall"],
-    "F1 weighted": lambda m: m["weighted"]["f1"],
-    "F2 weighted": lambda m: m["weighted"]["f2"],
-    "specificity micro": lambda m: m["micro"]["specificity"],
-    "specificity macro": lambda m: m["macro"]["specificity"],
-    "P@1": lambda m: m["precision_at"].get("1"),
-    "nDCG@5": lambda m: m["ndcg_at"].get("5"),
-    "ROC AUC micro": lambda m: m["roc_auc_micro"],
-    "ROC AUC macro": lambda m: m["roc_auc_macro"],
-    "accuracy": lambda m: m["accuracy"],
-    "subset accuracy": lambda m: m["subset_accuracy"],
-    "MSE": lambda m: m["mse"],
+_FIGURES = {
+    "images": "images",
+    "classes": "classes",
+    "  of them without an image": "classes_without_positives",
+    "prevalence": "prevalence",
+    "mAP (macro)": "mean_average_precision",
+    **{
+        f"{rate} {average}": f"{average}.{rate.lower()}"
+        for average in ("micro", "macro", "weighted")
+        for rate in ("precision", "recall", "F1", "F2")
+    },
+    **{f"specificity {average}": f"{average}.specificity" for average in ("micro", "macro")},
+    "P@1": "precision_at.1",
+    "nDCG@5": "ndcg_at.5",
+    "ROC AUC micro": "roc_auc_micro",
+    "ROC AUC macro": "roc_auc_macro",
+    "accuracy": "accuracy",
+    "subset accuracy": "subset_accuracy",
+    "MSE": "mse",
 }
+
+
+def figure_at(metrics: Mapping[str, Any], path: str) -> Any:
+    """A figure of what `Metrics.to_dict` gave, such as `micro.f1`; None where it is undefined or unknown."""
+    found: Any = metrics
+    for key in path.split("."):
+        found = found.get(key) if found else None
+    return found
 
 
 def _figure(value: float | int | None) -> str:

@@ -137,9 +137,9 @@ def test_a_broken_graph_is_told(tmp_path):
 
 def test_a_worker_that_was_killed_is_told(encoder, tmp_path):
     case, shapes = Case("sigmoid", 4), shapes_of(encoder)
-    graph = write_graph(case, estimate(case, shapes, encoder), shapes, encoder, tmp_path)
+    write_graph(case, estimate(case, shapes, encoder), shapes, encoder, tmp_path)
     with Pool(threads=1) as pool:
-        pool.load(case.key, graph.file)
+        pool.load(case.key, tmp_path / case.key / "model.onnx")
         assert len(pool.measure(Point(case.key, 2), 0)) == 1
         os.kill(pool.workers[case.key].pid, signal.SIGKILL)
         with pytest.raises(ResultsError, match="the process of sigmoid-n4: ended with signal 9, perhaps out of memory"):

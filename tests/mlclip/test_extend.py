@@ -24,7 +24,7 @@ OPTIONS = {
     "classnet": {"temperature": 10.0},
 }
 QUICK = {
-    "sigmoid": {"lr": 0.02, "epochs": 20, "optimizer": "adam", "weight_decay": 0.0},
+    "sigmoid": {"lr": 0.02, "epochs": 20, "patience": 20, "optimizer": "adam", "weight_decay": 0.0},
     "mld": {"lr": 2e-3, "epochs": 30, "batch_size": 16},
     "powerset": {"epochs": 2},
     "siglip": {"lr": 5e-4, "epochs": 2, "batch_size": 16},

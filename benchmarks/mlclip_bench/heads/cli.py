@@ -87,7 +87,6 @@ def _derive(results: Results, note: str | None) -> None:
 
 
 def _summary(line: dict[str, Any]) -> str:
-    """A run in one line."""
     shots = "" if line["shots"] is None else f", {line['shots']} per label"
     name = f"{line['variant']}{shots}, seed {line['seed']}"
     if "error" in line:

@@ -31,20 +31,13 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of several methods, with intervals.
+    """One metric of several methods, with intervals."""
 
-    Attributes:
-        methods: M names.
-        estimates: [M], means over seeds.
-        low: [M], with `high` each method's own interval.
-        difference_low: [M, M], with `difference_high` the intervals of `estimates[i] - estimates[j]` for all pairs at
-            once.
-    """
-
-    methods: tuple[str, ...]
-    estimates: Floats
-    low: Floats
+    methods: tuple[str, ...]  # M names
+    estimates: Floats  # [M], means over seeds
+    low: Floats  # [M], with `high` each method's own interval
     high: Floats
+    # [M, M], with `difference_high` the intervals of `estimates[i] - estimates[j]` for all pairs at once
     difference_low: Floats
     difference_high: Floats
 
@@ -93,14 +86,9 @@ def compare_methods(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Compare methods by one metric.
+    """Compare methods, each with its runs, one per seed, by one of the metrics of `compared_by`; targets are [R, N].
 
-    Args:
-        targets: 0 or 1, [R, N].
-        runs: method -> its runs, one per seed.
-        metric: one of `compared_by`.
-        resamples: how many; the ends of an interval need a thousand or more.
-        seed: of the resampling.
+    The ends of an interval need a thousand resamples or more.
     """
     rng = np.random.default_rng(seed)
     images = len(targets)
@@ -120,13 +108,10 @@ def compare_methods(
 
 
 def intervals(methods: tuple[str, ...], estimates: Floats, samples: Floats, level: float = LEVEL) -> Comparison:
-    """Symmetric intervals around the estimates, of each method and of all differences at once.
+    """Symmetric intervals around the estimates [M] of M methods, of each method and of all differences at once.
 
-    Args:
-        methods: M names.
-        estimates: [M].
-        samples: [M, B], the metric in each resample.
-        level: share of repetitions of the whole measurement in which the intervals hold.
+    `samples`, [M, B], are the metric in each resample; `level` is the share of repetitions of the whole measurement in
+    which the intervals hold.
     """
     own = np.quantile(np.abs(samples - samples.mean(axis=1, keepdims=True)), level, axis=1)
     one, other = np.triu_indices(len(methods), k=1)
@@ -143,18 +128,12 @@ def intervals(methods: tuple[str, ...], estimates: Floats, samples: Floats, leve
 
 
 def mean_average_precision(targets: Targets, outcome: TestScores, weights: Weights) -> Floats:
-    """Macro mAP under weights, equal to scikit-learn's average precision with `sample_weight` per class.
+    """Macro mAP [B] under weights, equal to scikit-learn's average precision with `sample_weight` per class.
 
     The precision at a true image is the weight of true images scored at least as high, over the weight of all images
-    scored at least as high; both are one product of matrices for all resamples.
-
-    Args:
-        targets: 0 or 1, [R, N].
-        outcome: scores of R images.
-        weights: whole numbers, [B, R]; below 2^24 in sum, so that float32 counts exactly.
-
-    Returns:
-        [B]; classes without a true image are left out, resample by resample.
+    scored at least as high; both are one product of matrices for all resamples. Classes without a true image are left
+    out, resample by resample. Targets are 0 or 1, [R, N], weights whole numbers, [B, R], below 2^24 in sum, so that
+    float32 counts exactly.
     """
     truth, by_image = targets.astype(np.bool_), np.ascontiguousarray(weights.T)
     precise = np.zeros((targets.shape[1], len(weights)))

@@ -27,22 +27,17 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Derived:
-    """A comparison, ready for report and figures.
+    """A comparison, ready for report and figures."""
 
-    Attributes:
-        runs: training images per class (None: all) -> method -> its lines, one per seed; methods by test mAP, best
-            first, floors last. A method without randomness has one line.
-        comparisons: training images per class -> metric -> intervals; a method without scores here is in none.
-        curves: method -> its micro precision at the recalls `RECALLS`, mean over seeds, trained on all images.
-        failures: the lines of runs that failed.
-        note: what `note.md` says.
-    """
-
+    # training images per class (None: all) -> method -> its lines, one per seed; methods by test mAP, best first,
+    # floors last. A method without randomness has one line.
     runs: Mapping[Shots, Mapping[str, Sequence[Line]]]
+    # training images per class -> metric -> intervals; a method without scores here is in none
     comparisons: Mapping[Shots, Mapping[str, Comparison]]
+    # method -> its micro precision at the recalls `RECALLS`, mean over seeds, trained on all images
     curves: Mapping[str, Sequence[float]]
-    failures: Sequence[Line]
-    note: str
+    failures: Sequence[Line]  # the lines of runs that failed
+    note: str  # what `note.md` says
 
     @property
     def setting(self) -> Line:
@@ -51,11 +46,7 @@ class Derived:
 
 
 def derive(results: Results) -> Derived:
-    """Group the runs of a folder, and compute what is not in `statistics.json` yet.
-
-    Raises:
-        ResultsError: nothing was measured here, or a file cannot be read or written.
-    """
+    """Group the runs of a folder, and compute what is not in `statistics.json` yet; raises ResultsError without any."""
     lines = results.latest()
     measured = [line for line in lines if "error" not in line]
     if not measured:
@@ -138,7 +129,6 @@ def _computed(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]
 
 
 def _loaded(results: Results, methods: Mapping[str, Sequence[Line]]) -> dict[str, list[TestScores]]:
-    """Scores of the methods whose scores are all here."""
     loaded = {}
     for name, lines in methods.items():
         outcomes = [outcome for line in lines if (outcome := results.scores(line)) is not None]

@@ -17,21 +17,15 @@ Floor = Callable[[Dataset, Dataset], npt.NDArray[np.float32]]
 
 
 def frequency_scores(train: Dataset, asked: Dataset) -> npt.NDArray[np.float32]:
-    """Score every image alike, each class by its share of the training images: guessing without looking.
-
-    Returns:
-        float32 [R, N] for the R images of `asked`.
-    """
+    """Score R images alike, float32 [R, N], each class by its share of the training images: a blind guess."""
     share = train.targets().mean(axis=0, dtype=np.float64).astype(np.float32)
     return np.tile(share, (len(asked), 1))
 
 
 def pixel_scores(train: Dataset, asked: Dataset) -> npt.NDArray[np.float32]:
-    """Score by the labels of the 10 nearest training images, Euclidean on 24 x 24 RGB pixels.
+    """Score R images, float32 [R, N], by the labels of the 10 nearest training images, Euclidean on 24 x 24 RGB pixels.
 
-    Returns:
-        float32 [R, N] for the R images of `asked`: neighbours' labels, weighted by exp(-5 distance / mean distance),
-        the best of the weightings that were tried.
+    Labels are weighted by exp(-5 distance / mean distance), the best of the weightings that were tried.
     """
     known, rows = _pixels(train.items), _pixels(asked.items)
     blocks = [_nearest(rows[start : start + 256], known) for start in range(0, len(rows), 256)]

@@ -149,7 +149,6 @@ def _main_part(derived: Derived) -> list[str]:
 
 
 def _documents(derived: Derived) -> list[str]:
-    """The documents' own metrics, beside what the documents report for their own data; %."""
     thesis, rules = thesis_table(derived), [rules_table(derived, average) for average in ("micro", "macro")]
     blocks = ["### Document 002: F2 at one threshold", thesis] if thesis else []
     return blocks + (["### Documents without a stated threshold", *rules] if rules[0] else [])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from mlclip_client.files import replacing
 
 from mlclip.errors import ResultsError
-from mlclip.files import replacing
 from mlclip.json_lines import Line
 from mlclip_bench.kit.files import cannot_write, read_text, write_text
 from mlclip_bench.kit.store import Store
 
 Key = tuple[str, int | None, int]
-SETTING: Mapping[str, Callable[[Line], object]] = {
-    "study": lambda line: line["study"],
-    "data": lambda line: line["data"]["digest"],
-    "encoder": lambda line: line["encoder"]["fingerprint"],
-}
 
 
 @dataclass(frozen=True)
@@ -62,11 +56,7 @@ class Results(Store):
         self.check_same(_compared(setting), map(_compared, self.lines()))
 
     def add_run(self, line: Line, outcome: TestScores | None) -> Line:
-        """Write a run: its scores first, so that no line is without them.
-
-        Returns:
-            The line as written, with the file and the hash of its scores.
-        """
+        """Write a run: its scores first, so that no line is without them; gives the line with their file and hash."""
         if outcome is not None:
             line = line | {"scores": {"file": _file_name(line), "sha256": outcome.digest()}}
             self._save(line["scores"]["file"], scores=outcome.scores, thresholds=outcome.thresholds)
@@ -122,11 +112,10 @@ class Results(Store):
 
 
 def _compared(line: Line) -> Line:
-    return {name: get(line) for name, get in SETTING.items()}
+    return {"study": line["study"], "data": line["data"]["digest"], "encoder": line["encoder"]["fingerprint"]}
 
 
 def _file_name(line: Line) -> str:
-    """A readable name, made unique by a few digits of the variant's hash."""
     word = re.sub(r"[^a-z0-9]+", "-", line["variant"].lower()).strip("-")
     mark = hashlib.sha256(line["variant"].encode()).hexdigest()[:6]
     return f"{word}-{mark}.shots-{line['shots'] or 'all'}.seed-{line['seed']}.npz"

@@ -38,21 +38,13 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Task:
-    """One run to measure.
+    """One run to measure."""
 
-    Attributes:
-        variant: its name in the study, or in FLOORS.
-        recipe: what to train, with its seed; None for a floor.
-        shots: training images per class; None for all.
-        seed: of the training and of the sample.
-        texts: whether test images keep their texts.
-    """
-
-    variant: str
-    recipe: Recipe | None
-    shots: int | None
-    seed: int
-    texts: bool = True
+    variant: str  # its name in the study, or in FLOORS
+    recipe: Recipe | None  # what to train, with its seed; None for a floor
+    shots: int | None  # training images per class; None for all
+    seed: int  # of the training and of the sample
+    texts: bool = True  # whether test images keep their texts
 
     def describe(self) -> Line:
         """The task as its raw line stores it, plain JSON values."""
@@ -139,24 +131,10 @@ def measure_missing(
     on_task: Callable[[Task], None] = lambda task: None,
     on_epoch: Callable[[Task, Epoch], None] = lambda task, epoch: None,
 ) -> Iterator[Line]:
-    """Measure the tasks that `missing` gives, one after the other.
+    """Measure the tasks that `missing` gives, one after the other; yields every line, as soon as it is on disk.
 
-    A run that fails with one of mlclip's errors becomes a line with `error`, and the next one follows.
-
-    Args:
-        tasks: as `plan` lists them.
-        results: where lines and scores go.
-        dataset: images with labels and splits.
-        store: the encoder's features cache.
-        setting: from `setting_of`.
-        on_task: called before a run.
-        on_epoch: called after each epoch.
-
-    Yields:
-        Every line, as soon as it is on disk.
-
-    Raises:
-        ResultsError: the folder holds lines of another setting, or cannot be written.
+    A run that fails with one of mlclip's errors becomes a line with `error`, and the next one follows. Raises
+    ResultsError if the folder holds lines of another setting (see `setting_of`), or cannot be written.
     """
     results.check(setting)
     results.save_targets(dataset.split("test").targets())

@@ -12,8 +12,7 @@ from mlclip.heads import HEADS
 from mlclip.presets import RECIPES
 from mlclip.settings import Recipe, ThresholdConfig
 
-LEFT_OUT = ("siglip",)
-"""Only part of `heads` if named: it trains the encoder, so it cannot use cached features."""
+LEFT_OUT = ("siglip",)  # only part of `heads` if named: it trains the encoder, so it cannot use cached features
 
 WITHOUT_TEXTS = ("fusion, no texts",)
 """Variants that are trained with texts and tested without, as for images without known titles."""
@@ -73,15 +72,7 @@ ML-Decoder's alignment loss helps. `recipes`: the documents' own settings, under
 
 
 def variants_of(study: str, heads: Sequence[str] | None = None) -> dict[str, Recipe]:
-    """The variants of a study.
-
-    Args:
-        study: a name in STUDIES.
-        heads: keep the variants of these heads; None keeps all but those of `LEFT_OUT`.
-
-    Raises:
-        TrainError: no such study or head, or no variant is left.
-    """
+    """The variants of a study, of some heads or of all but `LEFT_OUT`; raises TrainError if none is left."""
     if study not in STUDIES:
         raise TrainError(f"unknown study {study!r}: choose one of {', '.join(STUDIES)}")
     unknown = [name for name in heads or () if name not in HEADS]

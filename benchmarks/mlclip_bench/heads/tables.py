@@ -19,8 +19,7 @@ COMPARED_AS = {
     "f2_micro": ("F2 micro", "micro F2"),
 }
 """Title of each compared metric in `metrics.METRICS`, and in sentences."""
-HEADLINES = ("mean_average_precision", "f1_micro")
-"""What every study compares."""
+HEADLINES = ("mean_average_precision", "f1_micro")  # what every study compares
 THESIS = ("F2 micro", "MSE", "R micro", "P micro", "accuracy", "subset accuracy", "ROC AUC micro")
 """The columns of document 002, Table 4.8."""
 
@@ -28,11 +27,7 @@ THESIS = ("F2 micro", "MSE", "R micro", "P micro", "accuracy", "subset accuracy"
 def metrics_table(derived: Derived, shots: Shots, titles: Iterable[str], marked_by: str) -> str:
     """A row per method: mean ± deviation over seeds; a mark for those that cannot be told apart from the highest.
 
-    Args:
-        derived: the comparison.
-        shots: training images per class; None for all.
-        titles: of the metrics; one that is undefined for all methods is left out.
-        marked_by: the metric that decides about marks, a key of COMPARED_AS.
+    Metrics that are undefined for all methods are left out. `marked_by`, a key of COMPARED_AS, decides about marks.
     """
     methods = derived.runs[shots]
     columns = {title: {name: values_of(title, lines) for name, lines in methods.items()} for title in titles}

@@ -35,15 +35,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path]:
-    """Draw figures in this style and write each as PNG and as SVG.
-
-    Args:
-        figures: name of the file, without a suffix -> draws and lays out the figure.
-        folder: where the files go.
-
-    Returns:
-        The files.
-    """
+    """Draw figures in this style; write each as PNG and as SVG, under its name in `figures`; gives the files."""
     with matplotlib.rc_context(STYLE):
         return [file for name, make in figures.items() for file in _save(make(), folder / name)]
 

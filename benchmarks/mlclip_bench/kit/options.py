@@ -13,16 +13,11 @@ DeriveOption = Annotated[
     bool, typer.Option("--derive", help="Measure nothing: derive everything again from the raw lines in --out.")
 ]
 Number = TypeVar("Number", int, float)
-REJECTED = 3
-"""Exit code where something was left out."""
+REJECTED = 3  # exit code where something was left out
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number], example: str) -> tuple[Number, ...]:
-    """Read a list of positive numbers, separated by commas, without repetitions.
-
-    Raises:
-        typer.BadParameter: it is something else; the message gives `example`.
-    """
+    """Read a list of positive numbers, separated by commas, each once; anything else raises typer.BadParameter."""
     try:
         values = tuple(dict.fromkeys(kind(word) for word in text.split(",")))
         if all(0 < value < float("inf") for value in values):

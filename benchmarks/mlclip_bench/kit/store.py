@@ -11,13 +11,10 @@ from mlclip.json_lines import Line, append_line, different, read_lines
 
 
 class Store:
-    """The raw lines of one folder.
+    """The raw lines of one folder, which is made with the first line.
 
     A study that stores different kinds of lines tells them apart by `kind`; one that stores a line per measurement
     overrides `key`.
-
-    Args:
-        folder: made with the first line.
     """
 
     file: ClassVar[str] = "results.jsonl"
@@ -32,11 +29,7 @@ class Store:
         return line["kind"]
 
     def lines(self) -> list[Line]:
-        """All lines in the order of writing; empty before the first one. A last line cut by a kill does not count.
-
-        Raises:
-            ResultsError: the file cannot be read, or a complete line is not a result.
-        """
+        """All lines in the order of writing, but a last one cut by a kill; raises ResultsError for a broken one."""
         return read_lines(self.path, "result", self.key)
 
     def latest(self) -> list[Line]:
@@ -48,11 +41,7 @@ class Store:
         return [line for line in self.lines() if line["kind"] == kind]
 
     def setting(self) -> Line:
-        """The line of kind `setting`, which every run of several kinds of lines writes first.
-
-        Raises:
-            ResultsError: there is none.
-        """
+        """The line of kind `setting`, which runs of several kinds of lines write first; raises ResultsError."""
         for line in self.of("setting"):
             return line
         raise ResultsError(f"{self.path} holds no run: measure first, without --derive")
@@ -63,24 +52,12 @@ class Store:
         return line
 
     def check_new(self, alternative: str) -> None:
-        """Refuse to overwrite; `alternative` is what the message offers beside another folder.
-
-        Raises:
-            ResultsError: the folder holds lines.
-        """
+        """Raise ResultsError if the folder holds lines; the message offers `alternative` beside another folder."""
         if self.lines():
             raise ResultsError(f"{self.path} holds a measurement: {alternative}, --out names another folder")
 
     def check_same(self, asked: Line, measured: Iterable[Line]) -> None:
-        """Refuse to mix measurements of different settings.
-
-        Args:
-            asked: the settings of the new lines.
-            measured: those of the lines in the file.
-
-        Raises:
-            ResultsError: they differ; the message names the settings that do.
-        """
+        """Raise ResultsError if settings asked for now differ from those of a measured line; the message names them."""
         for settings in measured:
             if other := sorted(different({name: settings.get(name) for name in asked}, asked)):
                 raise ResultsError(

@@ -14,15 +14,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from mlclip.errors import MlclipError
 
 PROTOCOL = Path(__file__).parent / "worker_protocol.py"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_GRACE = 10.0
-"""Seconds that a worker has to end by itself once its input has ended."""
+_GRACE = 10.0  # seconds that a worker has to end by itself once its input has ended
 
 
 class WorkerError(MlclipError):
@@ -30,14 +28,7 @@ class WorkerError(MlclipError):
 
 
 class Worker:
-    """A running worker; used as a context manager, it ends with all that it has started.
-
-    Args:
-        script: file that `worker_protocol` loads.
-        arguments: of the script.
-        python: interpreter.
-        environment: environment variables; by default those of this process.
-    """
+    """A worker that runs a script for `worker_protocol`; as a context manager, it ends with all that it has started."""
 
     def __init__(
         self,
@@ -71,15 +62,13 @@ class Worker:
         return self.ask({"do": "run", **arguments}, seconds)
 
     def ask(self, request: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
-        """Send a request and wait for the answer.
+        """Send a request and wait for the answer, at most some seconds; None: for as long as it takes.
 
-        Args:
-            request: short; lists go through files, so that a worker that does not read cannot block the bench.
-            seconds: how long the answer may take; None waits for as long as it takes.
+        Requests are short: lists go through files, so that a worker that does not read cannot block the bench.
 
         Raises:
-            WorkerError: the worker answered with an error and may be asked again; or it ended, answered with
-                something else or not in time, and is ended now.
+            WorkerError: the worker answered with an error and may be asked again; or it ended, answered with something
+                else or not in time, and is ended now.
         """
         if self._process.returncode is not None:
             raise WorkerError(self._ended())
@@ -123,9 +112,7 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _await_end(self) -> None:

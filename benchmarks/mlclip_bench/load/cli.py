@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from mlclip_bench.load.define import Images
     from mlclip_bench.load.target import Target
 
-REPOSITORY, IMAGES = Path("model_repository"), Path("demo/data/images")
-"""Where `make demo` leaves them."""
+REPOSITORY, IMAGES = Path("model_repository"), Path("demo/data/images")  # where `make demo` leaves them
 
 
 def load(
@@ -112,7 +111,6 @@ def _server(repository: Path | None, url: str | None, metrics: str | None) -> Ab
 
 
 def _derive(results: Results, target: float | None) -> None:
-    """Tables, figure and report from the raw lines."""
     from mlclip_bench.load.figures import draw_figures
     from mlclip_bench.load.report import say_bracket, write_report
     from mlclip_bench.load.tables import write_tables
@@ -131,7 +129,6 @@ def _derive(results: Results, target: float | None) -> None:
 
 
 def _print_row(row: Row) -> None:
-    """Print a level in one line."""
     middle, high = row.percentile(50), row.percentile(99)
     text = f"{row.load}: {row.total.throughput:.1f} answered/s"
     if middle is not None and high is not None:

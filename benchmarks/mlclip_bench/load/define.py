@@ -14,10 +14,9 @@ from mlclip_client.pixels import ImageError, decode
 from mlclip.errors import MlclipError
 
 if TYPE_CHECKING:
-    from mlclip_client.server.catalog import Via
+    from mlclip_client.options import Via
 
-MOST_IMAGES = 512
-"""Images that are kept in memory and sent again and again, in a new random order each round."""
+MOST_IMAGES = 512  # images that are kept in memory and sent again and again, in a new random order each round
 
 
 class LoadError(MlclipError):
@@ -49,21 +48,13 @@ Load = Closed | Open
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a level is measured.
+    """How long a level is measured."""
 
-    Attributes:
-        window: seconds per window, at least.
-        requests: images per window of the closed loop, at least.
-        arrivals: images per window of the open loop, at least: its 99th percentile decides.
-        warmup: seconds under load before the first window.
-        windows: after this many, a level counts as unstable.
-    """
-
-    window: float = 5.0
-    requests: int = 100
-    arrivals: int = 300
-    warmup: float = 2.0
-    windows: int = 10
+    window: float = 5.0  # seconds per window, at least
+    requests: int = 100  # images per window of the closed loop, at least
+    arrivals: int = 300  # images per window of the open loop, at least: its 99th percentile decides
+    warmup: float = 2.0  # seconds under load before the first window
+    windows: int = 10  # after this many, a level counts as unstable
 
     def seconds(self, load: Open) -> float:
         """Length of a window of the open loop."""
@@ -87,12 +78,9 @@ class Images:
 def read_images(
     paths: Sequence[Path], seed: int, most: int = MOST_IMAGES, on_image: Callable[[int, int], None] | None = None
 ) -> Images:
-    """Read images below some paths into memory, at most `most` of them, chosen at random.
+    """Read at most `most` images below some paths, chosen at random; raises LoadError if there are none.
 
     `on_image` is called with the number of images read and their total.
-
-    Raises:
-        LoadError: a path does not exist, or no image can be decoded.
     """
     from mlclip_client.inputs.folders import find_images  # slow to load
 
@@ -118,16 +106,10 @@ def read_images(
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of the server.
-
-    Attributes:
-        timeout: deadline of each request, in seconds.
-        target: seconds that 99 of 100 answers may take; None for no target.
-        seed: of the arrivals and of the order of images.
-    """
+    """What is asked of the server."""
 
     heads: tuple[str, ...]
     via: Via = "bytes"
-    timeout: float = 30.0
-    target: float | None = 0.2
-    seed: int = 0
+    timeout: float = 30.0  # deadline of each request, in seconds
+    target: float | None = 0.2  # seconds that 99 of 100 answers may take; None for no target
+    seed: int = 0  # of the arrivals and of the order of images

@@ -17,31 +17,19 @@ _LATE_SHARE, _LATE_SECONDS, _BUSY = 0.1, 0.002, 0.9
 
 @dataclass(frozen=True)
 class Row:
-    """What a level showed over its last three windows.
-
-    Attributes:
-        purpose: `sweep` or `search`.
-        stable: whether the three windows agree.
-        windows: how many windows it took.
-        last: the three windows; `total` is the three merged.
-        unanswered: requests under way at the end.
-        models: `name/version` -> what Triton counted.
-        ensembles: name -> steps.
-        resources: see `resources.cores_and_memory`.
-        messages: kind of error -> its last message.
-    """
+    """What a level showed over its last three windows."""
 
     load: Load
-    purpose: str
-    stable: bool
-    windows: int
-    last: tuple[Window, ...]
+    purpose: str  # `sweep` or `search`
+    stable: bool  # whether the three windows agree
+    windows: int  # how many windows it took
+    last: tuple[Window, ...]  # the three windows; `total` is the three merged
     total: Window
-    unanswered: int
-    models: Mapping[str, Counters]
-    ensembles: Mapping[str, tuple[str, ...]]
-    resources: Mapping[str, Any]
-    messages: Mapping[str, str]
+    unanswered: int  # requests under way at the end
+    models: Mapping[str, Counters]  # `name/version` -> what Triton counted
+    ensembles: Mapping[str, tuple[str, ...]]  # name -> steps
+    resources: Mapping[str, Any]  # see `resources.cores_and_memory`
+    messages: Mapping[str, str]  # kind of error -> its last message
 
     @property
     def level(self) -> float:

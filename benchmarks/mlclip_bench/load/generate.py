@@ -27,8 +27,7 @@ Ask = Callable[[bytes], Awaitable[str | None]]
 Request = Callable[[float], Coroutine[Any, Any, None]]
 T = TypeVar("T")
 _TICK = 0.05
-_LONGEST = 10
-"""A window that waits for answers ends after this many times its length at the latest."""
+_LONGEST = 10  # a window that waits for answers ends after this many times its length at the latest
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,10 @@ async def generate(
     target: float | None = None,
     on_window: Callable[[Window], None] | None = None,
 ) -> Measured[T]:
-    """Put load on a server until more windows would change nothing, or there are `pace.windows`.
+    """Put load on a server until more windows would change nothing (see `is_settled`), or there are `pace.windows`.
 
-    Requests under way at the end are awaited but not counted.
-
-    Args:
-        load: concurrency or rate.
-        ask: sends one image.
-        images: bytes of the files; sent round after round, each in its own order.
-        pace: length and number of windows.
-        seed: of the order and the arrivals.
-        observe: called at the edge of every window.
-        target: see `is_settled`.
-        on_window: called with every window.
+    Images are sent round after round, each in its own order. `observe` is called at the edge of every window. Requests
+    under way at the end are awaited but not counted.
     """
     tally, random = _Tally(), np.random.default_rng([seed, *_words(load)])
     feed = _shuffled(images, random)
@@ -96,11 +86,7 @@ async def generate(
 
 
 def poisson_moments(rate: float, seconds: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Moments of a Poisson process on [0, seconds), given that as many arrive as are expected (at least one).
-
-    Returns:
-        float64 [R], sorted.
-    """
+    """Sorted moments [R] of a Poisson process on [0, seconds), given that as many arrive as expected (at least one)."""
     return np.sort(random.uniform(0, seconds, max(1, round(rate * seconds))))
 
 
@@ -166,11 +152,7 @@ async def _repeat(request: Request, tally: _Tally) -> None:
 
 
 async def _arrive(
-    load: Open,
-    pace: Pace,
-    random: np.random.Generator,
-    request: Request,
-    group: asyncio.TaskGroup,
+    load: Open, pace: Pace, random: np.random.Generator, request: Request, group: asyncio.TaskGroup
 ) -> None:
     loop = asyncio.get_running_loop()
     start, seconds = loop.time(), pace.warmup

@@ -17,34 +17,23 @@ _TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class Usage:
-    """A reading.
+    """A reading."""
 
-    Attributes:
-        time: seconds, monotonic.
-        server_cpu: CPU seconds of the server's processes; None where they are not on this machine.
-        server_rss: their resident bytes; shared memory counts once per process.
-        client_cpu: CPU seconds of this process; `client_rss`: its resident bytes.
-        machine_cpu: CPU seconds of all programs on this machine.
-        host_cpu: how busy the server's machine is, from Triton's metrics; None without metrics.
-        host_memory: bytes in use there.
-    """
-
-    time: float
-    server_cpu: float | None
-    server_rss: int | None
-    client_cpu: float
-    client_rss: int
-    machine_cpu: float
-    host_cpu: float | None = None
-    host_memory: float | None = None
+    time: float  # seconds, monotonic
+    server_cpu: float | None  # CPU seconds of the server's processes; None where they are not on this machine
+    server_rss: int | None  # their resident bytes; shared memory counts once per process
+    client_cpu: float  # CPU seconds of this process
+    client_rss: int  # its resident bytes
+    machine_cpu: float  # CPU seconds of all programs on this machine
+    host_cpu: float | None = None  # how busy the server's machine is, from Triton's metrics; None without metrics
+    host_memory: float | None = None  # bytes in use there
 
 
 def read_usage(pid: int | None, metrics: str | None) -> Usage:
     """Read everything that can be read.
 
-    Args:
-        pid: the server's process, whose children count too; None for a server that we have not started.
-        metrics: host:port of Triton's metrics, or None.
+    The server's process, `pid`, counts with its children; it is None for a server that we have not started. `metrics`
+    is host:port of Triton's metrics.
     """
     server = None if pid is None else _tree(pid)
     gauges = {} if metrics is None else _gauges(metrics)

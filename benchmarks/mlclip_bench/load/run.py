@@ -55,19 +55,9 @@ def measure(
     purpose: str,
     on_window: Callable[[Window], None] | None = None,
 ) -> Line:
-    """Put one level of load on a server and return the raw line.
+    """Put one level of load on a server and return the raw line; raises LoadError if its statistics cannot be read.
 
-    Args:
-        load: concurrency or rate.
-        target: the server.
-        questions: what is asked.
-        images: what is sent.
-        pace: how long.
-        purpose: `sweep`, or `search` for a probe on the way to the highest rate.
-        on_window: called with every window.
-
-    Raises:
-        LoadError: the server's statistics cannot be read.
+    The purpose is `sweep`, or `search` for a probe on the way to the highest rate.
     """
     base = read_usage(target.pid, None)
     messages: dict[str, str] = {}

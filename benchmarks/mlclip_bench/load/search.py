@@ -25,27 +25,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Bracket:
-    """The rates around the highest one that holds the target.
+    """The rates around the highest one that holds the target."""
 
-    Attributes:
-        low: the highest rate that held it; None if none did.
-        high: the lowest rate above that did not; None if all did.
-        contradictions: rates below `low` that did not.
-    """
-
-    low: Row | None
-    high: Row | None
-    contradictions: tuple[Row, ...]
+    low: Row | None  # the highest rate that held it; None if none did
+    high: Row | None  # the lowest rate above that did not; None if all did
+    contradictions: tuple[Row, ...]  # rates below `low` that did not
 
 
 def judge(row: Row, target: float) -> Verdict:
-    """Judge a rate by `windows.holds` in each of the last three windows.
+    """Judge a rate of the open loop by `windows.holds` in each of the last three windows; the target is in seconds.
 
     Throughput and latency need not agree between windows: a latency between 40 and 60 ms holds 200.
-
-    Args:
-        row: of the open loop.
-        target: in seconds.
     """
     if row.errors:
         return Verdict.ERRORS
@@ -69,16 +59,10 @@ def bracket(rows: Sequence[Row], target: float) -> Bracket:
 
 
 def next_rate(rows: Sequence[Row], target: float, start: float) -> float | None:
-    """The rate to try next, or None when the answer is known well enough.
+    """The rate to try next after all levels of the open loop so far, or None when the answer is known well enough.
 
-    Args:
-        rows: all levels of the open loop so far.
-        target: in seconds.
-        start: the first rate.
-
-    Returns:
-        A rate between those of the bracket; above all if all held the target; below all if none did. None once the two
-        are within 5 %, after ten probes, or if even a fiftieth of `start` fails.
+    The first is `start`. Then a rate between those of the bracket; above all if all held the target, in seconds; below
+    all if none did. None once the two are within 5 %, after ten probes, or if even a fiftieth of `start` fails.
     """
     if sum(row.purpose == "search" for row in rows) >= MOST_PROBES:
         return None
@@ -97,5 +81,4 @@ def next_rate(rows: Sequence[Row], target: float, start: float) -> float | None:
 
 
 def _round(rate: float) -> float:
-    """Three digits are enough."""
     return float(f"{rate:.3g}")

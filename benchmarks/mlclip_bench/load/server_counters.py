@@ -42,8 +42,7 @@ class Counters:
         return float(getattr(self, field)) / self.success / 1000 if self.success else 0.0
 
 
-Statistics = Mapping[str, Counters]
-"""`name/version` of a model -> its counters."""
+Statistics = Mapping[str, Counters]  # `name/version` of a model -> its counters
 
 
 def read_statistics(reply: Any) -> dict[str, Counters]:
@@ -66,11 +65,7 @@ def read_statistics(reply: Any) -> dict[str, Counters]:
 
 
 def difference(before: Statistics, after: Statistics) -> dict[str, Counters]:
-    """What each model did between two readings; idle models are left out.
-
-    Raises:
-        LoadError: a counter decreased, so the server or the model is not the same as before.
-    """
+    """What each model did between two readings, idle models left out; raises LoadError if one was loaded again."""
     grown = {}
     for name, now in after.items():
         earlier = before.get(name, Counters())

@@ -11,34 +11,27 @@ from mlclip_bench.load.derive import Row, capacity, open_rows, rows_of
 from mlclip_bench.load.results import Results, key_of
 from mlclip_bench.load.search import next_rate
 
-AUTO = (0.25, 0.5, 0.75, 0.9)
-"""Shares of the closed loop's highest throughput that `--rates auto` tries."""
+AUTO = (0.25, 0.5, 0.75, 0.9)  # shares of the closed loop's highest throughput that `--rates auto` tries
 _START, _FIRST = 0.7, 8.0
 
-Measure = Callable[[Load, str], Line]
-"""Measures a level for a purpose, `sweep` or `search`."""
+Measure = Callable[[Load, str], Line]  # measures a level for a purpose, `sweep` or `search`
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which levels to measure.
+    """Which levels to measure."""
 
-    Attributes:
-        concurrencies: of the closed loop.
-        rates: of the open loop, in images per second; None derives them from what the closed loop reached.
-        target: seconds that 99 of 100 answers may take; the highest rate that holds it is searched. None: no search.
-    """
-
-    concurrencies: tuple[int, ...]
+    concurrencies: tuple[int, ...]  # of the closed loop
+    # of the open loop, in images per second; None derives them from what the closed loop reached
     rates: tuple[float, ...] | None
+    # seconds that 99 of 100 answers may take; the highest rate that holds it is searched. None: no search.
     target: float | None
 
 
 def run_plan(plan: Plan, results: Results, measure: Measure, on_row: Callable[[Row], None]) -> None:
     """Measure the levels of a plan that have no line yet; each is written at once and given to `on_row`.
 
-    Raises:
-        LoadError: a level of the closed loop got no answer at all, so that more load is pointless.
+    Raises LoadError if a level of the closed loop got no answer at all, so that more load is pointless.
     """
 
     def missing(load: Load, purpose: str) -> None:

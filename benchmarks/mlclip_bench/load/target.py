@@ -23,24 +23,15 @@ _START = 600.0
 
 @dataclass(frozen=True)
 class Target:
-    """A server that answers.
+    """A server that answers."""
 
-    Attributes:
-        name: the folder of the repository, or the address.
-        url: host:port of its gRPC endpoint; `metrics` is that of its metrics, or None.
-        pid: its process; None where we have not started it.
-        heads: names of the served heads.
-        ensembles: name of each ensemble -> its models.
-        contents: name of each ensemble -> digest of everything behind it.
-    """
-
-    name: str
-    url: str
-    pid: int | None
+    name: str  # the folder of the repository, or the address
+    url: str  # host:port of its gRPC endpoint; `metrics` is that of its metrics, or None
+    pid: int | None  # its process; None where we have not started it
     metrics: str | None
-    heads: tuple[str, ...]
-    ensembles: dict[str, tuple[str, ...]]
-    contents: dict[str, str]
+    heads: tuple[str, ...]  # names of the served heads
+    ensembles: dict[str, tuple[str, ...]]  # name of each ensemble -> its models
+    contents: dict[str, str]  # name of each ensemble -> digest of everything behind it
 
     def choose(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """The heads to ask: the wanted ones, or all; raises LoadError if one is not served."""

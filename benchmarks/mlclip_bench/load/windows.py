@@ -21,8 +21,7 @@ _STEP = math.log(1.01)
 class Histogram:
     """Latencies in bins that grow by 1 %, so that every percentile is known to half a percent.
 
-    Args:
-        counts: bin -> how many; bin b stands for 1.01**b microseconds.
+    Bin b stands for 1.01**b microseconds.
     """
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
@@ -48,20 +47,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Window:
-    """What came back within one window.
+    """What came back within one window."""
 
-    Attributes:
-        seconds: its length.
-        latency_sum: of its answers, in seconds; `histogram` has the same latencies.
-        errors: kind -> number of requests that ended with it.
-        lag_sum: lateness of the generator in seconds, summed over its `wakes`.
-    """
-
-    seconds: float
-    latency_sum: float = 0.0
+    seconds: float  # its length
+    latency_sum: float = 0.0  # of its answers, in seconds; `histogram` has the same latencies
     histogram: Histogram = field(default_factory=Histogram, compare=False)
-    errors: Mapping[str, int] = field(default_factory=dict)
-    lag_sum: float = 0.0
+    errors: Mapping[str, int] = field(default_factory=dict)  # kind -> number of requests that ended with it
+    lag_sum: float = 0.0  # lateness of the generator in seconds, summed over its `wakes`
     wakes: int = 0
 
     @property
@@ -81,27 +73,18 @@ class Window:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON values."""
-        return {
-            "seconds": round(self.seconds, 6),
-            "answered": self.answered,
-            "latency_sum": round(self.latency_sum, 6),
-            "histogram": {str(number): self.histogram.counts[number] for number in sorted(self.histogram.counts)},
-            "errors": dict(self.errors),
-            "lag_sum": round(self.lag_sum, 6),
-            "wakes": self.wakes,
-        }
+        times = {name: round(getattr(self, name), 6) for name in ("seconds", "latency_sum", "lag_sum")}
+        histogram = {str(number): count for number, count in sorted(self.histogram.counts.items())}
+        return times | {
+            "answered": self.answered, "histogram": histogram, "errors": dict(self.errors), "wakes": self.wakes
+        }  # fmt: skip
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Window:
         """The reverse of `to_dict`."""
-        return Window(
-            seconds=values["seconds"],
-            latency_sum=values["latency_sum"],
-            histogram=Histogram({int(number): count for number, count in values["histogram"].items()}),
-            errors=values["errors"],
-            lag_sum=values["lag_sum"],
-            wakes=values["wakes"],
-        )
+        histogram = Histogram({int(number): count for number, count in values["histogram"].items()})
+        plain = {name: values[name] for name in ("seconds", "latency_sum", "errors", "lag_sum", "wakes")}
+        return Window(**plain, histogram=histogram)
 
 
 def merge(windows: Iterable[Window]) -> Window:
@@ -142,10 +125,8 @@ def spreads(windows: Sequence[Window]) -> tuple[float, float] | None:
 def holds(window: Window, rate: float, target: float) -> bool:
     """Whether a window of the open loop holds a target: in time, without errors, and keeping up.
 
-    Args:
-        window: what came back.
-        rate: images per second that arrived; answers may be 10 % fewer, as some are still under way at the end.
-        target: seconds that 99 of 100 answers may take.
+    99 of 100 answers take at most `target` seconds. Answers may be 10 % fewer than arrive, `rate` per second, as some
+    are still under way at the end.
     """
     high = window.histogram.percentile(99)
     keeps_up = window.throughput * (1 + TOLERANCE) >= rate
@@ -155,13 +136,8 @@ def holds(window: Window, rate: float, target: float) -> bool:
 def is_settled(windows: Sequence[Window], rate: float | None = None, target: float | None = None) -> bool:
     """Whether more windows would change nothing.
 
-    That is the case when the last three are stable, when all three hold the target or none does, or when only errors
-    come back.
-
-    Args:
-        windows: so far.
-        rate: images per second that arrive; None in the closed loop.
-        target: see `holds`; None without a target.
+    That is the case when the last three are stable, when all three hold the target of a rate (None in the closed loop)
+    or none does, or when only errors come back.
     """
     if windows and not windows[-1].answered and windows[-1].errors:
         return True

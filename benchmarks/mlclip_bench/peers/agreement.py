@@ -15,19 +15,12 @@ FLOOR = 0.95
 
 
 def compare(vectors: Floats, base: Floats) -> dict[str, float | bool]:
-    """Compare vectors of the same images, in the same order.
-
-    Args:
-        vectors: float32 [n, D], of any length.
-        base: float32 [n, D].
+    """Compare vectors of the same images, in the same order, float32 [n, D] of any length; raises ValueError.
 
     Returns:
         `cosine`: the lowest over images. `centred_cosine`: the lowest after the mean of the base's unit vectors is
-        subtracted from both. `own`: the share of images whose nearest base vector is their own (or equal to it, if
-        two files show one image). `agree`: `centred_cosine` is at least FLOOR.
-
-    Raises:
-        ValueError: shapes differ.
+            subtracted from both. `own`: the share of images whose nearest base vector is their own (or equal to it, if
+            two files show one image). `agree`: `centred_cosine` is at least FLOOR.
     """
     if vectors.shape != base.shape:
         raise ValueError(f"vectors have shape {vectors.shape}, the base's {base.shape}")

@@ -20,26 +20,17 @@ class PeerError(MlclipError):
 
 @dataclass(frozen=True)
 class Peer:
-    """Something that turns image files into vectors or labels.
+    """Something that turns image files into vectors or labels."""
 
-    Attributes:
-        name: short name, also of the folder of its environment.
-        script: the file with its `load(settings)`; see `scripts/embed.py`.
-        requirements: what pip installs into an environment of its own; empty: it runs in this one.
-        served: it asks the model server, which is started for it.
-        vectors: it gives vectors, which are compared with the others'.
-    """
-
-    name: str
+    name: str  # short name, also of the folder of its environment
     title: str
-    script: Path
-    requirements: tuple[str, ...] = ()
-    served: bool = False
-    vectors: bool = True
+    script: Path  # the file with its `load(settings)`; see `scripts/embed.py`
+    requirements: tuple[str, ...] = ()  # what pip installs into an environment of its own; empty: it runs in this one
+    served: bool = False  # it asks the model server, which is started for it
+    vectors: bool = True  # it gives vectors, which are compared with the others'
 
 
-BASE = "open_clip"
-"""The peer to which all others are compared as ratios."""
+BASE = "open_clip"  # the peer to which all others are compared as ratios
 CLIENT = "mlclip-triton"
 
 PEERS: dict[str, Peer] = {

@@ -96,7 +96,6 @@ def _measure(
 
 
 def _install(chosen: tuple[Peer, ...], envs: Path) -> tuple[dict[Peer, Path], dict[str, str]]:
-    """Each peer's interpreter, and for others the error."""
     pythons: dict[Peer, Path] = {}
     failures: dict[str, str] = {}
     for peer in chosen:
@@ -114,11 +113,7 @@ def _install(chosen: tuple[Peer, ...], envs: Path) -> tuple[dict[Peer, Path], di
 
 
 def _draw(paths: list[Path], count: int, seed: int) -> tuple[Path, ...]:
-    """Draw images below some paths; files that cannot be decoded are skipped, since they would stop every peer.
-
-    Raises:
-        DataError: there are none.
-    """
+    """Draw images below some paths; files that cannot be decoded are skipped, since they would stop every peer."""
     from mlclip_client.inputs.folders import find_images
 
     from mlclip_bench.peers.measure import shuffled
@@ -141,7 +136,6 @@ def _decodes(path: Path) -> bool:
 
 
 def _summary(line: Mapping[str, Any]) -> str:
-    """A raw line in words."""
     if line["kind"] == "failed":
         return f"{line['peer']} failed ({line['stage']}): {line['error']}"
     if line["kind"] == "agreement":
@@ -150,7 +144,6 @@ def _summary(line: Mapping[str, Any]) -> str:
 
 
 def _derive(results: Results) -> dict[str, Any]:
-    """Derive, write the report and show it."""
     from rich.markdown import Markdown
 
     from mlclip_bench.peers.derive import derive

@@ -11,19 +11,15 @@ from mlclip_bench.kit.intervals import median
 from mlclip_bench.peers.results import Results
 
 FILE = "peers.json"
-UNSTABLE = 0.05
-"""A ratio is unstable if its interval reaches further than this share of it to one side."""
+UNSTABLE = 0.05  # a ratio is unstable if its interval reaches further than this share of it to one side
 
 
 def derive(results: Results) -> dict[str, Any]:
-    """Derive all values from the raw lines, and write them to `peers.json`.
+    """Derive all values from the raw lines, and write them to `peers.json`; raises ResultsError without any.
 
     Returns:
         `setting` as it was measured; `peers`: for each its title, errors, versions, agreement, rounds,
-        `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
-
-    Raises:
-        ResultsError: there are no raw lines, or none with the setting.
+            `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
     """
     derived = derived_from(results.setting(), results.lines())
     write_json(results.folder / FILE, derived, indent=2)

@@ -10,16 +10,11 @@ from pathlib import Path
 from mlclip_bench.peers.catalogue import Peer, PeerError
 
 DEFAULT_ENVS = Path.home() / ".cache" / "mlclip" / "peers"
-STAMP = "mlclip-requirements.txt"
-"""Written into an environment last, so that an incomplete one is built again."""
+STAMP = "mlclip-requirements.txt"  # written into an environment last, so that an incomplete one is built again
 
 
 def interpreter(peer: Peer, envs: Path) -> Path:
-    """The Python of a peer; builds its environment if there is none with these requirements.
-
-    Raises:
-        PeerError: the environment cannot be made, or its requirements cannot be installed; with pip's message.
-    """
+    """The Python of a peer; builds its environment if there is none with these requirements, or raises PeerError."""
     if not peer.requirements:
         return Path(sys.executable)
     folder = envs / peer.name

@@ -7,15 +7,13 @@ here and transposed linear layers there. The tokenizer is CLIP's own, made from 
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.tokenizer import bytes_to_unicode
+from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -48,21 +46,11 @@ _IN_LAYER = {
 }
 _PACKED = "attn.in_proj_"
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-_MERGES = 49152 - 256 - 2
-"""Number of merges that CLIP uses: 49,152 entries less 256 bytes, minus 2 special tokens."""
 _RESAMPLING = {"bilinear": 2, "bicubic": 3}
 
 
 def write_hugging_face(encoder: Encoder, folder: Path) -> None:
-    """Write an encoder with its text tower in Hugging Face's format.
-
-    Args:
-        encoder: an open_clip model with a ViT and CLIP's own text tower.
-        folder: made if it does not exist.
-
-    Raises:
-        PeerError: the model is of another kind, or needs pixels that CLIPImageProcessor cannot make.
-    """
+    """Write an encoder with a ViT and CLIP's own text tower in Hugging Face's format; raises PeerError for others."""
     model = encoder.model
     config = model_config(model)
     weights = dict(renamed(model.state_dict()))
@@ -79,22 +67,14 @@ def write_hugging_face(encoder: Encoder, folder: Path) -> None:
 
 
 def renamed(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The weights of open_clip's CLIP under CLIPModel's names, float32 and contiguous.
-
-    Raises:
-        PeerError: a weight has no place there.
-    """
+    """The weights of open_clip's CLIP under CLIPModel's names, float32; raises PeerError if one has no place."""
     for key, value in state.items():
         for name, tensor in _placed(key, value):
             yield name, tensor.float().contiguous()
 
 
 def model_config(model: nn.Module) -> dict[str, Any]:
-    """The content of CLIPModel's config.json; sizes are read from the weights.
-
-    Raises:
-        PeerError: the model is no ViT with CLIP's own text tower.
-    """
+    """The content of CLIPModel's config.json; sizes are read from the weights. Raises PeerError for other models."""
     visual: Any = getattr(model, "visual", None)
     if not (type(model) is open_clip.model.CLIP and isinstance(visual, VisionTransformer) and visual.attn_pool is None):
         raise PeerError("only CLIP models with a ViT and CLIP's own text tower have a CLIPModel format: use ViT-B-32")
@@ -126,11 +106,7 @@ def model_config(model: nn.Module) -> dict[str, Any]:
 
 
 def processor_config(encoder: Encoder) -> dict[str, Any]:
-    """The content of CLIPImageProcessor's preprocessor_config.json.
-
-    Raises:
-        PeerError: the encoder pads its images, which CLIPImageProcessor does not.
-    """
+    """The content of CLIPImageProcessor's preprocessor_config.json; raises PeerError if the encoder pads its images."""
     spec = encoder.spec
     if spec.resize_mode == "longest":
         raise PeerError("this encoder pads its images, and CLIPImageProcessor does not: use ViT-B-32")
@@ -150,18 +126,6 @@ def processor_config(encoder: Encoder) -> dict[str, Any]:
         "image_mean": encoder.mean.flatten().tolist(),
         "image_std": encoder.std.flatten().tolist(),
     }
-
-
-def vocabulary(lines: list[str]) -> tuple[dict[str, int], list[str]]:
-    """CLIP's vocabulary and merges from the lines of its vocabulary file, whose first line is a title.
-
-    Returns:
-        Token -> id (256 bytes, the same at a word's end, one token per merge, start and end), and the merges.
-    """
-    merges = lines[1 : _MERGES + 1]
-    letters = list(bytes_to_unicode().values())
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
-    return {token: number for number, token in enumerate((*tokens, *_SPECIAL))}, merges
 
 
 def _placed(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -214,7 +178,9 @@ def _tokenizer_config(length: int) -> dict[str, Any]:
 
 
 def _write_vocabulary(folder: Path) -> None:
-    source = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    tokens, merges = vocabulary(re.split(r"\r?\n", gzip.decompress(source.read_bytes()).decode()))
+    tokenizer = SimpleTokenizer()
+    names = dict(zip(tokenizer.all_special_ids, _SPECIAL, strict=True))  # Hugging Face's names of start and end
+    tokens = {names.get(number, token): number for token, number in tokenizer.encoder.items()}
     (folder / "vocab.json").write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    merges = "".join(f"{' '.join(pair)}\n" for pair in tokenizer.bpe_ranks)
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")

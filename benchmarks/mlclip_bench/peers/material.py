@@ -45,19 +45,10 @@ class Material:
 def prepare(
     name: str, pretrained: str | None, classes: int, folder: Path, on_step: Callable[[str], None] = lambda step: None
 ) -> Material:
-    """Make what does not exist yet.
+    """Make what does not exist yet of the material for an encoder (see `load_encoder`) and a head of N random classes.
 
-    Weights are stored in float16 and read back, so that every format holds the same numbers.
-
-    Args:
-        name: as for `load_encoder`.
-        pretrained: as for `load_encoder`; `random` gives the same random weights every time.
-        classes: N of the head; its weights are random, which does not change its cost.
-        folder: for all material; each set of weights has a folder in it.
-        on_step: called with what is made next.
-
-    Raises:
-        MlclipError: the encoder cannot be loaded or exported, or has no Hugging Face format.
+    Weights are stored in float16 and read back, so that every format holds the same numbers. Each set of weights has a
+    folder in `folder`. Raises MlclipError if the encoder cannot be loaded or exported, or has no Hugging Face format.
     """
     on_step("the encoder")
     asked = load_encoder(name, pretrained)

@@ -43,30 +43,18 @@ _NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        images: the files; every peer gets each once per round.
-        batch: images per batch, for peers that build their own.
-        concurrency: requests under way, for peers that ask the server.
-        seed: of the order of images.
-        deadline: seconds for any one answer of a peer.
-    """
-
-    images: tuple[Path, ...]
+    images: tuple[Path, ...]  # the files; every peer gets each once per round
     rounds: int = 9
-    batch: int = 32
-    concurrency: int = 64
-    seed: int = 0
-    deadline: float = 600.0
+    batch: int = 32  # images per batch, for peers that build their own
+    concurrency: int = 64  # requests under way, for peers that ask the server
+    seed: int = 0  # of the order of images
+    deadline: float = 600.0  # seconds for any one answer of a peer
 
 
 def measure(
-    plan: Plan,
-    pythons: Mapping[Peer, Path],
-    material: Material,
-    results: Results,
-    on_line: OnLine = lambda line: None,
+    plan: Plan, pythons: Mapping[Peer, Path], material: Material, results: Results, on_line: OnLine = lambda line: None
 ) -> None:
     """Measure the peers in their order, each with its interpreter; every line is written and given to `on_line`.
 

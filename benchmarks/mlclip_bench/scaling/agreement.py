@@ -19,21 +19,13 @@ from mlclip_bench.scaling.derive import Derived
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two runs compare.
+    """How two runs compare."""
 
-    Attributes:
-        factor: how many times as long the second run took, in the median over points.
-        points: number of points that both measured.
-        apart: points whose intervals do not overlap after the factor -> the remaining ratio.
-        growths: number of exponents and ratios that both have.
-        grown_apart: those whose intervals do not overlap -> both values.
-    """
-
-    factor: float
-    points: int
-    apart: dict[str, float]
-    growths: int
-    grown_apart: dict[str, tuple[float, float]]
+    factor: float  # how many times as long the second run took, in the median over points
+    points: int  # number of points that both measured
+    apart: dict[str, float]  # points whose intervals do not overlap after the factor -> the remaining ratio
+    growths: int  # number of exponents and ratios that both have
+    grown_apart: dict[str, tuple[float, float]]  # those whose intervals do not overlap -> both values
 
     def __str__(self) -> str:
         same = self.growths - len(self.grown_apart)

@@ -31,17 +31,11 @@ _ARENA = 4
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The estimated cost of a case, before anything runs.
+    """The estimated cost of a case, before anything runs."""
 
-    Attributes:
-        parameters: numbers that the graph holds, references and label sets included.
-        flops: per image; a multiplication and an addition count as two.
-        activation_bytes: per image, the two largest intermediate results together.
-    """
-
-    parameters: int
-    flops: int
-    activation_bytes: int
+    parameters: int  # numbers that the graph holds, references and label sets included
+    flops: int  # per image; a multiplication and an addition count as two
+    activation_bytes: int  # per image, the two largest intermediate results together
 
     def bytes_at(self, batch: int) -> int:
         """Estimated memory of a process that runs a batch: weights and results."""

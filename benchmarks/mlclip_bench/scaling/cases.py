@@ -11,8 +11,7 @@ from mlclip.heads import HEADS
 SELF_ATTENTION = "self-attention"
 """The decoder before ML-Decoder, with self-attention between N queries. It exists in this bench only."""
 ENCODER = "encoder"
-WHOLE = "encoder+"
-"""Starts the key of a head that is measured behind the encoder."""
+WHOLE = "encoder+"  # starts the key of a head that is measured behind the encoder
 HEADS_BY_DEFAULT = ("sigmoid", "mld", SELF_ATTENTION, "powerset", "zeroshot", "neighbornet")
 REFERENCES = ("knn1", "neighbors", "neighbornet", "classnet", "tip")
 """Heads that keep references; their number is part of the case."""
@@ -23,19 +22,12 @@ COCO has images, so they cannot have been observed."""
 
 @dataclass(frozen=True)
 class Case:
-    """One graph: a head of random weights, or the encoder.
+    """One graph: a head of random weights, or the encoder."""
 
-    Attributes:
-        kind: a name in HEADS, `SELF_ATTENTION` or `ENCODER`.
-        classes: N; 0 for the encoder.
-        groups: K of `mld`; 0 for all others.
-        rows: label sets of `powerset`, references of the neighbour heads; 0 for all others.
-    """
-
-    kind: str
-    classes: int = 0
-    groups: int = 0
-    rows: int = 0
+    kind: str  # a name in HEADS, `SELF_ATTENTION` or `ENCODER`
+    classes: int = 0  # N; 0 for the encoder
+    groups: int = 0  # K of `mld`; 0 for all others
+    rows: int = 0  # label sets of `powerset`, references of the neighbour heads; 0 for all others
 
     @property
     def key(self) -> str:
@@ -76,20 +68,10 @@ def plan(
     label_sets: Mapping[int, int],
     references: int,
 ) -> tuple[list[Series], list[SkippedPoint]]:
-    """The series of a run.
+    """The series of a run over N, ascending, and the points that cannot be measured.
 
-    Args:
-        classes: N, ascending.
-        groups: K of `mld`; None for K = N. K is never above N.
-        heads: names in HEADS but `siglip`, or `SELF_ATTENTION`.
-        label_sets: how many sets data shows, by N.
-        references: R of the neighbour heads.
-
-    Returns:
-        The series, and the points that cannot be measured.
-
-    Raises:
-        ResultsError: an unknown head, or one that is no graph over an encoder's features.
+    Groups are K of `mld`, None for K = N; K is never above N. `check_head` accepts the heads. `label_sets` says how
+    many sets data shows, by N; the neighbour heads have `references`.
     """
     series, skipped = [], []
     for head in heads:

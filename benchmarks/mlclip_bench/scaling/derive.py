@@ -18,23 +18,16 @@ from mlclip_bench.scaling.results import Results, medians
 from mlclip_bench.scaling.rounds import ACCURACY, Point
 
 FILE = "scaling.json"
-EXPONENT_TO = 1000
-"""The growth exponent is fitted up to this N, where two N are; a second one is fitted over all N."""
+EXPONENT_TO = 1000  # the growth exponent is fitted up to this N, where two N are; a second one is fitted over all N
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Latency of a point, in milliseconds.
+    """Latency of a point, in milliseconds."""
 
-    Attributes:
-        latency: geometric mean over rounds of each round's median call.
-        p95: of all calls.
-        dispersion: half of the distance between the quartiles of all calls, as a share of their median.
-    """
-
-    latency: Estimate
-    p95: float
-    dispersion: float
+    latency: Estimate  # geometric mean over rounds of each round's median call
+    p95: float  # of all calls
+    dispersion: float  # half of the distance between the quartiles of all calls, as a share of their median
     rounds: int
     calls: int
 
@@ -45,20 +38,7 @@ class Spread:
 
 
 class Derived:
-    """What a run shows.
-
-    Args:
-        results: its raw lines.
-
-    Attributes:
-        spreads: latency of each point.
-        graphs: facts about each case.
-        titles: of the series, in order.
-        skipped: lines of points that were not measured.
-
-    Raises:
-        ResultsError: nothing was measured yet.
-    """
+    """What the raw lines of a run show: latencies of points, facts about cases; raises ResultsError without any."""
 
     def __init__(self, results: Results) -> None:
         self.folder = results.folder

@@ -25,8 +25,7 @@ COLOURS = {
     "zeroshot": "#009E73",
 }
 """Colours of series by the start of their titles; grey for others."""
-_GAP = 0.055
-"""Smallest distance between two labels, as a share of the axis."""
+_GAP = 0.055  # smallest distance between two labels, as a share of the axis
 
 
 def draw_figures(derived: Derived, batch: int) -> list[Path]:
@@ -85,7 +84,6 @@ def _draw_whole(axes: Axes, derived: Derived, batch: int) -> None:
 
 
 def _rate(milliseconds: Estimate, batch: int) -> Estimate:
-    """Images per second."""
     ends = [1e3 * batch / value if value else math.inf for value in (milliseconds.high, milliseconds.low)]
     return Estimate(1e3 * batch / milliseconds.value, *ends)
 

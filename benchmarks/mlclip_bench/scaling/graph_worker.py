@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-LONG = 1.0
-"""Calls that take this many seconds need no warm-up after their first: they fill the caches by themselves."""
+LONG = 1.0  # calls that take this many seconds need no warm-up after their first: they fill the caches by themselves
 
 
 def load(settings: dict[str, Any]) -> tuple[Callable[..., dict[str, Any]], dict[str, Any]]:

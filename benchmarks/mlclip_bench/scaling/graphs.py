@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -13,45 +12,18 @@ from torch import nn
 
 from mlclip.encoders.clip import Encoder
 from mlclip.heads import FeatureShapes, Head
+from mlclip.json_lines import Line
 from mlclip_bench.scaling.build import CostEstimate, build, example
 from mlclip_bench.scaling.cases import ENCODER, Case
 
 TOLERANCE = 1e-4
-CHECKED_BATCHES = (1, 3)
-"""Batches that are compared; graphs are traced with two images."""
+CHECKED_BATCHES = (1, 3)  # batches that are compared; graphs are traced with two images
 
 
-@dataclass(frozen=True)
-class Graph:
-    """An exported case.
+def write_graph(case: Case, estimate: CostEstimate, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Line:
+    """Export a case into a folder of its own in `root`, compare it with torch, and give `facts` about it.
 
-    Attributes:
-        file: the ONNX file; its weights lie beside it.
-        file_bytes: of both together.
-        export_seconds: from a head in memory to its files, without the comparison with torch.
-        difference: largest absolute deviation of onnxruntime's output from torch's.
-    """
-
-    file: Path
-    file_bytes: int
-    export_seconds: float
-    difference: float
-    parameters: int
-    flops: int
-
-    def to_dict(self) -> dict[str, float]:
-        """All but the file, as plain JSON values."""
-        facts: dict[str, float] = asdict(self)
-        del facts["file"]
-        return facts
-
-
-def write_graph(case: Case, estimate: CostEstimate, shapes: FeatureShapes, encoder: Encoder, root: Path) -> Graph:
-    """Export a case into a folder of its own in `root`, and compare it with torch.
-
-    Raises:
-        ExportError: torch cannot export it, or onnxruntime computes something else.
-        ValueError: the encoder lacks what the head reads.
+    Raises ExportError if that fails, ValueError if the encoder lacks what the head reads.
     """
     folder = root / case.key
     folder.mkdir(exist_ok=True)
@@ -62,9 +34,18 @@ def write_graph(case: Case, estimate: CostEstimate, shapes: FeatureShapes, encod
     else:
         write_encoder(module, folder)
     seconds = time.perf_counter() - started
-    difference = _difference(case, module, shapes, encoder, folder / FILE)
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    return Graph(folder / FILE, size, seconds, difference, estimate.parameters, estimate.flops)
+    return facts(folder, seconds, _difference(case, module, shapes, encoder, folder / FILE), estimate)
+
+
+def facts(folder: Path, seconds: float, difference: float, estimate: CostEstimate) -> Line:
+    """What raw lines say about an exported case; seconds are those of its export, the difference that from torch."""
+    return {
+        "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
+        "export_seconds": seconds,
+        "difference": difference,
+        "parameters": estimate.parameters,
+        "flops": estimate.flops,
+    }
 
 
 def _difference(case: Case, module: Encoder | Head, shapes: FeatureShapes, encoder: Encoder, file: Path) -> float:

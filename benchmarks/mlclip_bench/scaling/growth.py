@@ -18,9 +18,7 @@ from mlclip_bench.kit.intervals import Estimate, percentiles, resampled_means
 def exponent(rounds: Mapping[int, Sequence[float]], seed: int = 0) -> Estimate:
     """Growth over N: the slope of log latency over log N, by least squares; its interval from resampled rounds.
 
-    Args:
-        rounds: medians of the rounds in seconds, by N; at least two N.
-        seed: of the resampling.
+    `rounds` holds the medians of the rounds in seconds, by N; at least two N.
     """
     sizes = np.log(sorted(rounds))
     logs = [np.log(rounds[n]) for n in sorted(rounds)]
@@ -31,25 +29,16 @@ def exponent(rounds: Mapping[int, Sequence[float]], seed: int = 0) -> Estimate:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """The N at which a head costs as much as the encoder.
+    """The N at which a head costs as much as the encoder."""
 
-    Attributes:
-        classes: N; None where the head's cost does not grow towards the encoder's.
-        extrapolated: N lies outside of what was measured.
-    """
-
-    classes: float | None
-    extrapolated: bool
+    classes: float | None  # N; None where the head's cost does not grow towards the encoder's
+    extrapolated: bool  # N lies outside of what was measured
 
 
 def break_even(latencies: Mapping[int, float], encoder: float) -> BreakEven:
-    """Where latency over N, with straight lines between logarithms, meets the encoder's.
+    """Where a head's latency over N (at least two), with straight lines between logarithms, meets the encoder's.
 
     Beyond the largest N, the line through the two largest continues; below the smallest, it is the smallest N.
-
-    Args:
-        latencies: of a head, by N; at least two.
-        encoder: latency of the encoder, in the same unit.
     """
     sizes = sorted(latencies)
     if latencies[sizes[0]] >= encoder:

@@ -31,12 +31,7 @@ def shipped_counts() -> dict[str, Any]:
 
 
 def at_classes(counted: Mapping[int, int], classes: Sequence[int]) -> dict[int, int]:
-    """Label sets at each N: interpolated in logarithms between counted N, none outside of them.
-
-    Args:
-        counted: label sets by number of classes.
-        classes: the N.
-    """
+    """Label sets at each N: interpolated in logarithms between counted N, none outside of them."""
     known = sorted(counted)
     if not known:
         return {}

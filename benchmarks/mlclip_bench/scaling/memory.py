@@ -11,8 +11,7 @@ from mlclip_bench.scaling.cases import Case, Series, SkippedPoint
 from mlclip_bench.scaling.results import Results
 from mlclip_bench.scaling.rounds import Point
 
-SHARE = 0.8
-"""Of the memory that is free when the run starts, for all graphs together."""
+SHARE = 0.8  # of the memory that is free when the run starts, for all graphs together
 
 
 def fitting(

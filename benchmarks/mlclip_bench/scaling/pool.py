@@ -15,12 +15,9 @@ SCRIPT = Path(__file__).parent / "graph_worker.py"
 
 
 class Pool(ExitStack):
-    """The processes of a run; use it as a context manager.
+    """The processes of a run, each with some threads; use it as a context manager.
 
     All methods raise a ResultsError where onnxruntime cannot load or run a graph, or its process has died.
-
-    Args:
-        threads: of each graph.
     """
 
     def __init__(self, threads: int) -> None:

@@ -16,11 +16,7 @@ from mlclip.heads.mld import MLDecoder
 
 
 class SelfAttentionLayer(nn.Module):
-    """Queries attend to each other, then to the image.
-
-    Args:
-        layer: what follows the self-attention.
-    """
+    """Queries attend to each other, then to the image as in the layer that follows."""
 
     def __init__(self, layer: DecoderLayer) -> None:
         super().__init__()

@@ -14,8 +14,7 @@ from mlclip_bench.scaling.figures import NAME
 from mlclip_bench.scaling.rounds import ACCURACY
 
 FILE = "report.md"
-NEAR = 0.05
-"""An exponent whose interval comes this near to the claimed one counts as claimed."""
+NEAR = 0.05  # an exponent whose interval comes this near to the claimed one counts as claimed
 WHY = """\
 Where time grows less than FLOPs, a cost that does not depend on N hides the growth: at small N a decoder mostly works \
 on the image's tokens. Where it grows more, the cause is memory traffic: the group layer reads N · E weights per \
@@ -151,7 +150,6 @@ def _cells(title: str, classes: int | None, point: Mapping[str, Any]) -> list[st
 
 
 def _columns(derived: Derived) -> str:
-    """What the columns of all points mean."""
     served = derived.asked["through"] == "triton"
     whole = "one request to the ensemble" if served else "the sum of both, measured in the same rounds"
     text = (
@@ -176,7 +174,6 @@ def _skipped(derived: Derived) -> list[str]:
 
 
 def _notes(derived: Derived) -> list[str]:
-    """What a reader must know about the series of this run."""
     asked, titles = derived.asked, " ".join(derived.titles)
     notes = {
         "mld, K": "K is never above N, so `mld, K = 100` is K = N where N is below 100.",

@@ -15,19 +15,14 @@ from mlclip_bench.kit.store import Store
 from mlclip_bench.scaling.cases import Series, SkippedPoint
 from mlclip_bench.scaling.rounds import Point
 
-KEPT_CALLS = 200
-"""Of a turn with more calls, only this many are kept, evenly spread."""
+KEPT_CALLS = 200  # of a turn with more calls, only this many are kept, evenly spread
 
 
 class Results(Store):
     """The raw lines of one folder."""
 
     def start(self, asked: Mapping[str, Any], where: Mapping[str, Any], resume: bool) -> None:
-        """Write what was asked, and on which commit and machine; or, with `resume`, continue a run of the same.
-
-        Raises:
-            ResultsError: the folder holds a run and `resume` is false, or a run of something else.
-        """
+        """Write what was asked, and on which commit and machine; or, with `resume`, continue a run of the same."""
         if not resume:
             self.check_new("--resume continues it")
         if self.lines():

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from mlclip_bench.kit.intervals import geometric_mean
 
-ACCURACY = 0.05
-"""A point is stable when half of its 95 % interval is below this share of its latency."""
+ACCURACY = 0.05  # a point is stable when half of its 95 % interval is below this share of its latency
 
 
 @dataclass(frozen=True, order=True)
@@ -23,26 +22,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to measure.
+    """How long to measure."""
 
-    Attributes:
-        turn: seconds per turn; at least one call.
-        fewest: rounds that always run, with all points.
-        slow: seconds per call from which a point takes part in every `slow_every`-th round only, after the first
-            `fewest`: a few slow points would leave no time to know the many quick ones well.
-        slow_every: see `slow`.
-        steady: rounds before a point may count as stable.
-        most: rounds after which an unstable point is given up.
-        until: when to start no further round, in seconds of `clock`.
-    """
-
-    turn: float = 0.1
-    fewest: int = 3
+    turn: float = 0.1  # seconds per turn; at least one call
+    fewest: int = 3  # rounds that always run, with all points
+    # seconds per call from which a point takes part in every `slow_every`-th round only, after the first `fewest`: a
+    # few slow points would leave no time to know the many quick ones well
     slow: float = 0.5
-    slow_every: int = 4
-    steady: int = 5
-    most: int = 40
-    until: float = float("inf")
+    slow_every: int = 4  # see `slow`
+    steady: int = 5  # rounds before a point may count as stable
+    most: int = 40  # rounds after which an unstable point is given up
+    until: float = float("inf")  # when to start no further round, in seconds of `clock`
 
     def next_round(self, medians: Sequence[float]) -> int:
         """The number of the round, from 1, in which a point with these medians is due."""
@@ -67,19 +57,14 @@ def take_turns(
     record: Callable[[Point, int, Sequence[float]], None],
     on_turn: Callable[[str, int, int], None] = lambda title, done, total: None,
 ) -> None:
-    """Measure in rounds.
+    """Measure points in rounds; `measure` runs one for some seconds and gives the seconds of each call.
 
     In each round, every point that is due and not stable yet has one turn. Each round has its own order, so that what
     the machine does meanwhile affects all alike. After the first `fewest`, a round starts only if it can end in time.
 
-    Args:
-        points: what to measure.
-        measure: runs a point for some seconds; gives the seconds of each call.
-        medians: of the rounds that each point has behind it, in seconds; it is kept up to date.
-        schedule: how long to measure.
-        clock: gives seconds.
-        record: called with a point, the number of its round and the calls, after each turn.
-        on_turn: called before a turn with the round, the turns done in it and all its turns.
+    `medians` of the rounds that each point has behind it, in seconds, are kept up to date. `record` is called with a
+    point, the number of its round and the calls, after each turn; `on_turn` before it with the round, its turns done
+    and in all.
     """
     took: dict[Point, float] = {}
     while open_points := [point for point in points if not schedule.settled(medians[point])]:

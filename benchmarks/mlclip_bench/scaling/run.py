@@ -29,44 +29,26 @@ Through = Literal["onnxruntime", "triton"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run measures.
+    """What a run measures."""
 
-    Attributes:
-        classes: N, ascending.
-        groups: K of `mld`; None for K = N.
-        batches: images per call, ascending.
-        encoder: an open_clip name, with random weights unless `pretrained` names some.
-        label_sets: number of label sets in the data `label_sets_of`, by N.
-        references: number of references of the neighbour heads.
-        threads: of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses.
-        minutes: no round starts that would end later, except the first three.
-    """
-
-    classes: tuple[int, ...]
-    groups: tuple[int | None, ...]
+    classes: tuple[int, ...]  # N, ascending
+    groups: tuple[int | None, ...]  # K of `mld`; None for K = N
     heads: tuple[str, ...]
-    batches: tuple[int, ...]
-    encoder: str
+    batches: tuple[int, ...]  # images per call, ascending
+    encoder: str  # an open_clip name, with random weights unless `pretrained` names some
     pretrained: str | None
-    label_sets: Mapping[int, int]
+    label_sets: Mapping[int, int]  # number of label sets in the data `label_sets_of`, by N
     label_sets_of: str
-    references: int
+    references: int  # number of references of the neighbour heads
     through: Through
-    threads: int
-    minutes: float
+    threads: int  # of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses
+    minutes: float  # no round starts that would end later, except the first three
 
 
 def run(settings: Settings, folder: Path, on_step: Step, *, resume: bool = False) -> Results:
-    """Measure all points of a run, or those that are still missing.
+    """Measure all points of a run, or with `resume` those that are still missing; raises MlclipError if that fails.
 
-    Args:
-        settings: what to measure.
-        folder: for raw lines; graphs stay in it until the run has ended.
-        on_step: shows progress.
-        resume: continue what the folder holds.
-
-    Raises:
-        MlclipError: settings make no sense, a graph differs from torch, or the folder cannot be used.
+    Raw lines go into a folder; graphs stay in it until the run has ended.
     """
     until = time.monotonic() + 60 * settings.minutes
     results = Results(folder)

@@ -26,21 +26,14 @@ Measure = Callable[[Point, float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a source is made of.
+    """What a source is made of."""
 
-    Attributes:
-        points: those that fit into memory.
-        results: takes a line per graph.
-        folder: for graphs.
-        threads: of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses.
-    """
-
-    points: Sequence[Point]
+    points: Sequence[Point]  # those that fit into memory
     estimates: Mapping[Case, CostEstimate]
     encoder: Encoder
-    results: Results
-    folder: Path
-    threads: int
+    results: Results  # takes a line per graph
+    folder: Path  # for graphs
+    threads: int  # of onnxruntime; 0 takes all cores, or in a server what `mlclip-export` chooses
     on_step: Step
 
     @property
@@ -66,11 +59,7 @@ class Parts:
 
 @contextmanager
 def in_process(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
-    """Export what is missing, and start a process for each graph; gives the points and what measures them.
-
-    Raises:
-        MlclipError: a graph cannot be exported or loaded, or differs from torch.
-    """
+    """Export what is missing, and start a process for each graph; gives the points and what measures them."""
     parts.folder.mkdir(parents=True, exist_ok=True)
     cases, known = parts.cases, parts.known()
     with parts.pool() as pool:
@@ -86,9 +75,9 @@ def in_process(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
         yield parts.points, pool.measure
 
 
-def _written(case: Case, parts: Parts) -> dict[str, float]:
+def _written(case: Case, parts: Parts) -> dict[str, Any]:
     try:
         estimate, shapes = parts.estimates[case], shapes_of(parts.encoder)
-        return write_graph(case, estimate, shapes, parts.encoder, parts.folder).to_dict()
+        return write_graph(case, estimate, shapes, parts.encoder, parts.folder)
     except ValueError as error:
         raise ExportError(f"{case.key}: {error}") from error

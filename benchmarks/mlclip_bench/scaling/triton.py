@@ -21,11 +21,11 @@ from mlclip.encoders.clip import Encoder
 from mlclip.heads import Head
 from mlclip_bench.scaling.build import build, example, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, WHOLE, Case
+from mlclip_bench.scaling.graphs import facts
 from mlclip_bench.scaling.rounds import Point
 from mlclip_bench.scaling.sources import Measure, Parts
 
-DEADLINE = 600.0
-"""Of the start and of a request, in seconds: the largest heads take minutes."""
+DEADLINE = 600.0  # of the start and of a request, in seconds: the largest heads take minutes
 
 
 def head_threads(threads: int) -> int:
@@ -39,9 +39,6 @@ def served(parts: Parts) -> Iterator[tuple[Sequence[Point], Measure]]:
 
     Every point is one request of B images to the head's own model, with features. A further point asks its ensemble,
     with pixels.
-
-    Raises:
-        MlclipError: a head cannot be exported, or the server does not come up.
     """
     cases = parts.cases
     heads = {case.key: build(case, shapes_of(parts.encoder)) for case in cases if case.kind != ENCODER}
@@ -95,18 +92,12 @@ def _export(heads: Mapping[str, Head], parts: Parts) -> None:
     for case in parts.cases:
         if case.key in known:
             continue
-        estimate, model = parts.estimates[case], _model(case.key, parts.encoder)
+        model = _model(case.key, parts.encoder)
         folder = latest_version(parts.folder / model)
         parts.on_step(f"loading {model}", 0, 0)
-        facts = {
-            "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
-            "export_seconds": seconds[model],
-            "difference": max(found.value for found in report.differences if found.model == model),
-            "parameters": estimate.parameters,
-            "flops": estimate.flops,
-        }
+        difference = max(found.value for found in report.differences if found.model == model)
         with parts.pool() as pool:
-            parts.add_graph(pool, case, folder / FILE, facts)
+            parts.add_graph(pool, case, folder / FILE, facts(folder, seconds[model], difference, parts.estimates[case]))
 
 
 def _model(key: str, encoder: Encoder) -> str:
@@ -120,7 +111,6 @@ def _run(head: Head, encoder: Encoder) -> Run:
 
 
 def _request(point: Point, heads: Mapping[str, Head], parts: Parts) -> tuple[str, list[Any], list[Any]]:
-    """Model, inputs and outputs of a point."""
     key, head = point.case.removeprefix(WHOLE), heads.get(point.case)
     kind = ENCODER if head is None else head.name
     tensors = example(Case(kind), head or parts.encoder, shapes_of(parts.encoder), point.batch, parts.encoder)

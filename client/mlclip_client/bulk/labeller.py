@@ -11,8 +11,9 @@ from mlclip_client.bulk.backends import Backend
 from mlclip_client.errors import BadImage, ClientError, JobError, ServerUnavailable
 from mlclip_client.inputs import Reader
 from mlclip_client.inputs.item import Item
+from mlclip_client.options import RowOptions
 from mlclip_client.output.cache import AnswerCache
-from mlclip_client.output.rows import Row, RowOptions, failure, success, to_row
+from mlclip_client.output.rows import Row, failure, success, to_row
 from mlclip_client.values import HeadInfo
 
 
@@ -41,24 +42,19 @@ def check_pins(pinned: Mapping[str, Pin], served: Mapping[str, Pin]) -> None:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Turns inputs into rows; may be used from several threads.
-
-    Attributes:
-        pinned: the heads that a job was begun with; None without a job.
-    """
+    """Turns inputs into rows; may be used from several threads."""
 
     backend: Backend
     reader: Reader
     cache: AnswerCache
     columns: RowOptions
-    pinned: Mapping[str, Pin] | None = None
+    pinned: Mapping[str, Pin] | None = None  # the heads that a job was begun with; None without a job
 
     def label(self, item: Item) -> Row:
         """Give the row of an input: labels, or an error with its kind.
 
-        Raises:
-            ServerUnavailable: in a job, no server answered within the retry time.
-            JobError: the server's models are no longer those that are pinned.
+        In a job, raises ServerUnavailable if no server answered within the retry time, JobError if its models have
+        changed.
         """
         started = time.monotonic()
         sha256 = size = None

@@ -25,13 +25,9 @@ LINE_SECONDS = 10.0
 
 @contextlib.contextmanager
 def shown(tally: Tally, total: int | None, done: int = 0, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
-    """Show the progress of a run; gives a function to call after each input.
+    """Show the progress of a run of `total` inputs, if known; gives a function to call after each input.
 
-    Args:
-        tally: kept up to date by the caller.
-        total: number of inputs; None if it is not known.
-        done: inputs that were done before this run.
-        stream: None: standard error.
+    The caller keeps the tally up to date. `done` inputs were done before. The stream is standard error unless given.
     """
     console, started = Console(file=stream or sys.stderr), time.monotonic()
     if not console.is_terminal:

@@ -4,81 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from mlclip_client.inputs import InputOptions, Limits, Skipped
-from mlclip_client.inputs.texts import Texts
-from mlclip_client.output.rows import RowOptions
+from mlclip_client.options import InputOptions, Limits, RowOptions
 from mlclip_client.output.tally import Tally
-from mlclip_client.server.catalog import Via
-from mlclip_client.server.transport import DEFAULT_URL
 
-
-@dataclass(frozen=True)
-class Endpoints:
-    """Servers, host:port with commas between them, and the deadline of each request in seconds."""
-
-    url: str = DEFAULT_URL
-    timeout: float = 30.0
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """One host:port per server."""
-        return tuple(filter(None, map(str.strip, self.url.split(","))))
-
-
-@dataclass(frozen=True)
-class ServerOptions(Endpoints):
-    """How images get their answers.
-
-    Attributes:
-        retry_seconds: see `Client`.
-        concurrency: inputs in work at once.
-        embedded: folder of a model repository whose models answer in this process, in place of the servers.
-        threads: per embedded model; 0: one per core.
-    """
-
-    retry_seconds: float = 60.0
-    concurrency: int = 32
-    via: Via = "bytes"
-    embedded: Path | None = None
-    threads: int = 0
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """How a job is worked on.
-
-    Attributes:
-        max_failures: errors in a row after which the job stops; 0: never.
-        engine: `local`, this process, or `ray`, a Ray cluster.
-        ray_address: of the cluster, as `ray.init` takes it; None: what the environment says, or this machine.
-        ray_workers: the most there may be; 0: as many as the cluster has cores.
-    """
-
-    max_failures: int = 1000
-    engine: Literal["local", "ray"] = "local"
-    ray_address: str | None = None
-    ray_workers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.engine != "ray" and (self.ray_address is not None or self.ray_workers):
-            raise ValueError("--ray-address and --ray-workers go with --engine ray")
-
-
-@dataclass(frozen=True)
-class MonitorOptions:
-    """How a run can be watched.
-
-    Attributes:
-        metrics_port: port on which Prometheus finds metrics; None: there are none.
-        metrics_host: address to bind for that port.
-        log: file to which events are appended, one JSON object per line.
-    """
-
-    metrics_port: int | None = None
-    metrics_host: str = "127.0.0.1"
-    log: Path | None = None
+if TYPE_CHECKING:
+    from mlclip_client.inputs import Skipped
+    from mlclip_client.inputs.texts import Texts
 
 
 @dataclass(frozen=True)

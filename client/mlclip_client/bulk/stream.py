@@ -12,12 +12,13 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from mlclip_client.bulk.backends import open_backend
 from mlclip_client.bulk.labeller import Labeller
 from mlclip_client.bulk.progress import Figures, metrics, shown
-from mlclip_client.bulk.request import MonitorOptions, Request, ServerOptions, Summary
+from mlclip_client.bulk.request import Request, Summary
 from mlclip_client.errors import ClientError
 from mlclip_client.events import tell
 from mlclip_client.inputs import Reader, Skipped, find_inputs
 from mlclip_client.inputs.item import Item
 from mlclip_client.inputs.texts import Texts
+from mlclip_client.options import MonitorOptions, ServerOptions
 from mlclip_client.ordered import ordered
 from mlclip_client.output.cache import AnswerCache
 from mlclip_client.output.rows import Row, schema
@@ -65,12 +66,7 @@ class Run:
 
 
 def run_stream(request: Request, server: ServerOptions, monitor: MonitorOptions, out: str) -> Summary:
-    """Label inputs and write one row each, in their order, to `out`, see `open_writer`.
-
-    Raises:
-        ClientError: there are no inputs, or the server cannot be asked at all.
-        ValueError: an argument makes no sense.
-    """
+    """Label inputs; write one row each, in order, to `out`, see `open_writer`. Raises ClientError or ValueError."""
     summary = Summary()
     items = find(request, summary)
     with (

@@ -11,22 +11,14 @@ import typer
 from mlclip_client.cli import classify, jobs, lists, report
 from mlclip_client.cli.options import command
 
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
-"""Of glibc's malloc.h."""
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 app = typer.Typer(
     help="Send images to an mlclip Triton server and get labels back.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (
-    classify.classify,
-    jobs.status,
-    jobs.retry_failed,
-    report.report,
-    lists.duplicates,
-    lists.heads,
-):
+for function in (classify.classify, jobs.status, jobs.retry_failed, report.report, lists.duplicates, lists.heads):
     app.command()(command(function))
 
 

@@ -11,19 +11,17 @@ from types import MappingProxyType
 from typing import Literal
 
 from mlclip_client.errors import DownloadFailed, Unreadable
-from mlclip_client.inputs.formats import LOCAL, is_address, local_path, scheme_of
 from mlclip_client.inputs.item import Item, failed_item, item_at
+from mlclip_client.names import LOCAL, PATHS, TEXTS, is_address, is_data_uri, local_file, scheme_of
 from mlclip_client.wording import shortened
 
 Holds = Literal["path", "bytes", "url"]
 COLUMNS: Mapping[Holds, tuple[str, ...]] = {
     "bytes": ("bytes", "image_bytes", "base64", "image", "jpg", "png"),
-    "path": ("path", "file", "image", "filename", "file_name", "image_path"),
+    "path": PATHS,
     "url": ("url", "image_url"),
 }
 """Known names of columns, in upper or lower case; the first one that is there is taken."""
-TEXTS = ("text", "caption", "title")
-"""Known names of texts, in manifests and in the JSON files beside an archive's images."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,11 @@ def choose_columns(
 ) -> Columns:
     """Choose the columns to read among those of a manifest.
 
-    Args:
-        strings: names of the columns that hold strings; of structs that hold only a path, as `image.path`.
-        bytes_: names of those that hold bytes; a struct's as `image.bytes`.
-        wanted: the one to take; None: the one whose name is known.
-        others: name -> type of all other columns.
+    Names of structs are `image.path`, if they hold only a path, among the strings, `image.bytes` among the bytes.
+    `wanted` is the one to take; None: the one whose name is known. `others` has the types of all other columns.
 
-    Raises:
-        ValueError: there is none, and the message lists the columns; or several have the name of one that is read. The
-            message does not name the file.
+    Raises ValueError if there is none, and the message lists the columns; or if several have the name of one that is
+    read.
     """
     every = Counter(map(_plain, [*strings, *bytes_, *others]))
 
@@ -80,16 +74,10 @@ def base_of(manifest: str) -> str:
 
 
 def listed_item(value: object, holds: Holds, base: str, where: str, text: str | None) -> Item:
-    """Make the item of a path or an address in a manifest or a list.
+    """Make the item of a path or an address, as `holds` says, in a manifest or a list; others become failed items.
 
-    Spaces around it are dropped, unless they belong to the name of a file.
-
-    Args:
-        value: the path or address, unless the manifest holds something else there.
-        holds: `path` or `url`.
-        base: folder that relative paths start from; empty: the process's own.
-        where: `manifest:line`, the item's path if the value is unusable.
-        text: of the item.
+    Spaces around it are dropped, unless they belong to the name of a file. Relative paths start from `base`; empty:
+    from the process's own folder. `where`, `manifest:line`, is the item's path if the value is unusable.
     """
     what, error = ("path", Unreadable) if holds == "path" else ("address", DownloadFailed)
     if value is None or isinstance(value, str) and not value.strip():
@@ -100,23 +88,21 @@ def listed_item(value: object, holds: Holds, base: str, where: str, text: str | 
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return failed_item(where, "the name is not a text: it holds half a surrogate pair")
-    value, as_written = value.strip(), value
-    scheme = scheme_of(value)
+    plain = value.strip()
+    scheme = scheme_of(plain)
     if scheme and scheme not in LOCAL:
-        return item_at(value, text)
-    if is_data_uri(value):
+        return item_at(plain, text)
+    if is_data_uri(plain):
         return failed_item(
-            where, f"images in data: addresses are read from JSON lines only: {shortened(value, 40)}", error
+            where, f"images in data: addresses are read from JSON lines only: {shortened(plain, 40)}", error
         )
     if holds == "url":
-        return failed_item(where, f"not an address: {shortened(value)}", DownloadFailed)
-    path = local_path(value) if scheme else value
+        return failed_item(where, f"not an address: {shortened(plain)}", DownloadFailed)
     if not is_address(base):
-        has_spaces = value != as_written and os.path.lexists(os.path.join(base, as_written))
-        return item_at(os.path.join(base, as_written if has_spaces else path), text)
-    if scheme or path.startswith("/"):
-        return failed_item(where, f"a manifest from elsewhere names a file of this machine: {shortened(path)}")
-    return item_at(f"{base}/{path}", text)
+        return item_at(local_file(value, base), text)
+    if scheme or plain.startswith("/"):
+        return failed_item(where, f"a manifest from elsewhere names a file of this machine: {shortened(plain)}")
+    return item_at(f"{base}/{plain}", text)
 
 
 def clean_text(text: str) -> str:
@@ -124,15 +110,9 @@ def clean_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def is_data_uri(value: object) -> bool:
-    """Tell whether a value is a `data:` address, which holds the file itself."""
-    return isinstance(value, str) and value.lstrip()[:5].lower() == "data:"
-
-
 def _plain(column: str) -> str:
     return column.strip().lower().removesuffix(".bytes").removesuffix(".path")
 
 
 def _by_name(columns: Sequence[str]) -> dict[str, str]:
-    """Plain name -> column."""
     return {_plain(name): name for name in columns}

@@ -6,22 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlclip_client.errors import BadImage, Unreadable
-from mlclip_client.inputs.formats import WEB, scheme_of
+from mlclip_client.names import WEB, scheme_of
 
 Kind = Literal["file", "member", "cell", "url", "remote"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a manifest that holds an image.
+    """A cell of a manifest that holds an image."""
 
-    Attributes:
-        column: its name; `image.bytes` is the field `bytes` of the struct `image`.
-        row: counted from 1; in JSON lines, the number of the line.
-    """
-
-    column: str
-    row: int
+    column: str  # its name; `image.bytes` is the field `bytes` of the struct `image`
+    row: int  # counted from 1; in JSON lines, the number of the line
 
 
 @dataclass(frozen=True)
@@ -29,29 +24,19 @@ class Item:
     """One input, in values that can be written into a job's plan and sent to another process.
 
     File names need not be UTF-8; their other bytes are surrogate escapes, as in `os.fsdecode`.
-
-    Attributes:
-        path: what its row shows. Given to `classify`, it finds the input again, or the archive that holds it.
-        kind: `file` on this machine, `member` of a tar, `cell` of a manifest, `url` (http or https), `remote` (any
-            other address that fsspec opens).
-        place: path or address of the file, the archive or the manifest.
-        member: its name in the archive; empty for other kinds.
-        cell: where it is in the manifest; None for other kinds.
-        offset: where its bytes begin in the unpacked archive, or its line in the JSON file; -1 if unknown.
-        size: length in bytes of the member, or of its JSON line; -1 if unknown.
-        text: its title or caption.
-        error: what is already known to be wrong; then nothing is read.
     """
 
-    path: str
+    path: str  # what its row shows. Given to `classify`, it finds the input again, or the archive that holds it.
+    # `file` on this machine, `member` of a tar, `cell` of a manifest, `url` (http or https), `remote` (any other
+    # address that fsspec opens)
     kind: Kind = "file"
-    place: str = ""
-    member: str = ""
-    cell: Cell | None = None
-    offset: int = -1
-    size: int = -1
-    text: str | None = None
-    error: BadImage | None = None
+    place: str = ""  # path or address of the file, the archive or the manifest
+    member: str = ""  # its name in the archive; empty for other kinds
+    cell: Cell | None = None  # where it is in the manifest; None for other kinds
+    offset: int = -1  # where its bytes begin in the unpacked archive, or its line in the JSON file; -1 if unknown
+    size: int = -1  # length in bytes of the member, or of its JSON line; -1 if unknown
+    text: str | None = None  # its title or caption
+    error: BadImage | None = None  # what is already known to be wrong; then nothing is read
 
 
 def item_at(place: str, text: str | None = None) -> Item:

@@ -20,11 +20,7 @@ T = TypeVar("T", bound=Closes)
 
 
 class OpenFiles:
-    """Keeps files open for the next reader; may be used from several threads.
-
-    Args:
-        room: how many stay open that are not in use.
-    """
+    """Keeps files open for the next reader, `room` that are not in use; may be used from several threads."""
 
     def __init__(self, room: int) -> None:
         self._room = room

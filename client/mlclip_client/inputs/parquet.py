@@ -19,8 +19,7 @@ from mlclip_client.wording import reason_of, shortened
 
 _ROWS = 1024
 _BUFFER = 2**20
-_CELLS = 16
-"""Images that are read at once."""
+_CELLS = 16  # images that are read at once
 _MOST_KEPT = 4096
 
 
@@ -98,7 +97,6 @@ def _rows(parquet: Any, group: int, columns: Columns) -> Iterator[tuple[str | No
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """A column, or the field of a struct: `image.path`."""
     struct, _, part = name.rpartition(".")
     return batch.column(name) if name in batch.schema.names else batch.column(struct).field(part)
 
@@ -132,12 +130,7 @@ class BytesColumn:
         self._ends: list[int] = []
 
     def read(self, row: int) -> bytes | str | None:
-        """Give the bytes of a row, counted from 1; None if it is null.
-
-        Raises:
-            OSError: the file cannot be read, or has no such row.
-            ValueError: it is no longer Parquet.
-        """
+        """Give the bytes of a row, counted from 1; None if it is null. Raises OSError or ValueError."""
         with self._lock:
             try:
                 return self._read(row - 1)

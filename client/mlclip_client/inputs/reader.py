@@ -11,23 +11,22 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from mlclip_client.errors import DownloadFailed, Unreadable
 from mlclip_client.images import check_size, read_file
-from mlclip_client.inputs.columns import base_of, is_data_uri, listed_item
-from mlclip_client.inputs.formats import scheme_of
+from mlclip_client.inputs.columns import base_of, listed_item
 from mlclip_client.inputs.item import Cell, Item
-from mlclip_client.inputs.limits import Limits
 from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.parquet import BytesColumn
 from mlclip_client.inputs.stores import STORES, download
 from mlclip_client.inputs.streams import WINDOW, open_archive, open_place
 from mlclip_client.lines import parse_json
+from mlclip_client.names import is_data_uri, scheme_of
+from mlclip_client.options import Limits
 from mlclip_client.wording import reason_of, shortened
 
 if TYPE_CHECKING:
     from mlclip_client.inputs.web.fetch import Web
 
 _USUAL_ALPHABET = str.maketrans("-_", "+/")
-_OPEN = 4
-"""Archives and Parquet files that stay open, each with up to 32 MiB of the bytes read last."""
+_OPEN = 4  # archives and Parquet files that stay open, each with up to 32 MiB of the bytes read last
 
 
 class Reader(AbstractContextManager["Reader"]):

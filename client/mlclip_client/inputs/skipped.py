@@ -13,19 +13,12 @@ _ONE_OF = {"empty lines": "empty line", "folders in archives": "folder in an arc
 
 @dataclass
 class Skipped:
-    """Counts of what became no input; complete when the search has ended.
+    """Counts of what became no input; complete when the search has ended."""
 
-    Attributes:
-        left_alone: files in folders and archives that do not have the suffix of an image.
-        containers: how many of these are archives or manifests, which are read only if they are named.
-        unreadable: folders that could not be listed, with the reason.
-        skipped: "empty lines" and "folders in archives" -> how many.
-    """
-
-    left_alone: int = 0
-    containers: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    left_alone: int = 0  # files in folders and archives that do not have the suffix of an image
+    containers: int = 0  # how many of these are archives or manifests, which are read only if they are named
+    unreadable: list[str] = field(default_factory=list)  # folders that could not be listed, with the reason
+    skipped: Counter[str] = field(default_factory=Counter)  # "empty lines" and "folders in archives" -> how many
 
     def leave(self, name: str) -> None:
         """Count a file of a folder, or a member of an archive, that is no image."""

@@ -11,8 +11,9 @@ from typing import Literal
 
 import bracex
 
-from mlclip_client.inputs.formats import LOCAL, WEB, format_of, local_path, scheme_of
+from mlclip_client.inputs.formats import format_of
 from mlclip_client.inputs.stores import kind_at, match_remote
+from mlclip_client.names import LOCAL, WEB, local_path, scheme_of
 
 Kind = Literal["stdin", "file", "folder", "archive", "manifest", "list"]
 _MOST_BRACES = 100_000
@@ -20,17 +21,11 @@ _MOST_BRACES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where inputs come from.
+    """Where inputs come from."""
 
-    Attributes:
-        kind: how it is enumerated, see `find`; `file` is an input itself.
-        scheme: of its address, as `https` or `s3`; empty for this machine.
-        name: its path or address.
-    """
-
-    kind: Kind
-    scheme: str
-    name: str
+    kind: Kind  # how it is enumerated, see `find`; `file` is an input itself
+    scheme: str  # of its address, as `https` or `s3`; empty for this machine
+    name: str  # its path or address
 
 
 def sources_of(name: str) -> Iterator[Source]:
@@ -53,7 +48,6 @@ def _web(scheme: str, name: str) -> Source:
 
 
 def _stored(scheme: str, name: str) -> Iterator[Source]:
-    """Files and folders that exist, here or in a store."""
     if not scheme and "\0" in name:
         raise ValueError(f"{name!r}: no file has a NUL in its name")
     for pattern in [name] if not scheme and os.path.lexists(name) else _without_braces(name):
@@ -72,7 +66,6 @@ def _stored(scheme: str, name: str) -> Iterator[Source]:
 
 
 def _existing(scheme: str, name: str) -> Source | None:
-    """The source of this very name; None if there is nothing."""
     kind = kind_at(name) if scheme else _local_kind(name)
     if kind == "":
         return None

@@ -11,7 +11,7 @@ from fsspec.registry import known_implementations  # type: ignore[import-untyped
 
 from mlclip_client.errors import DownloadFailed
 from mlclip_client.images import check_size
-from mlclip_client.inputs.formats import scheme_of
+from mlclip_client.names import scheme_of
 from mlclip_client.wording import reason_of
 
 STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "memory"})
@@ -19,12 +19,10 @@ STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci
 
 
 def open_remote(address: str) -> Any:
-    """Open the file at an address.
+    """Open the file at an address; raises OSError.
 
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: fsspec does not know the address, a package is missing (the message names it), or addresses are
-            chained, which would reach the web without the checks of `web`.
+    Raises ValueError if fsspec does not know the address, a package is missing (the message names it), or addresses are
+    chained, which would reach the web without the checks of `web`.
     """
     fs, path = _locate(address)
     try:
@@ -79,7 +77,6 @@ def kind_at(address: str) -> Literal["file", "folder", ""]:
 
 
 def _locate(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path there."""
     if "::" in address:
         raise ValueError(f"{address}: chained addresses (::) are not read")
     scheme = scheme_of(address)

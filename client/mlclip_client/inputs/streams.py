@@ -15,12 +15,11 @@ from typing import IO, cast
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from mlclip_client.inputs.formats import is_address
 from mlclip_client.inputs.stores import open_remote
+from mlclip_client.names import is_address
 from mlclip_client.wording import reason_of
 
-ReadAt = Callable[[int, int], bytes]
-"""(offset, size) -> the bytes there; fewer at the end."""
+ReadAt = Callable[[int, int], bytes]  # (offset, size) -> the bytes there; fewer at the end
 
 WINDOW = 32 * 2**20
 """Bytes of an unpacked archive that stay in memory, since threads ask for its members slightly out of order."""
@@ -78,11 +77,8 @@ class Direct:
 class Forward:
     """Reads a stream by position though it only goes forward; may be used from several threads.
 
-    The last `window` bytes stay in memory. Earlier bytes are read again from the stream's beginning.
-
-    Args:
-        open_stream: opens the stream at its beginning; called when first read, and again to go back.
-        window: bytes to keep, at least.
+    The last `window` bytes stay in memory. Earlier bytes are read again from the stream's beginning: it is opened
+    again.
     """
 
     def __init__(self, open_stream: Callable[[], AbstractContextManager[IO[bytes]]], window: int = WINDOW) -> None:

@@ -16,13 +16,10 @@ Rows = Iterator[tuple[int, Mapping[str, object] | str]]
 
 
 class Texts:
-    """Which text goes with which image file.
+    """Which text goes with which image file; `used` counts the images that have been given one.
 
     The file is a `.csv` whose first line names the columns, or a `.jsonl`. Only `path` and `text` are read. Relative
     paths start from the file's folder, as in the manifests that mlclip trains on.
-
-    Attributes:
-        used: how many images have been given a text.
     """
 
     def __init__(self, file: Path) -> None:
@@ -73,7 +70,6 @@ def _json_rows(file: IO[bytes]) -> Rows:
 
 
 def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str]]:
-    """The path and the text of each row that has a text."""
     for number, row in rows:
         where = f"{file}:{number}"
         if isinstance(row, str):

@@ -12,10 +12,10 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.errors import JobError, WrongJob
+from mlclip_client.files import replacing
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.files import open_output
 from mlclip_client.output.rows import Row, fill_embeddings
 from mlclip_client.output.tally import Tally
 from mlclip_client.wording import shortened
@@ -27,9 +27,7 @@ _COUNTS = b"mlclip_counts"
 class Job(AbstractContextManager["Job"]):
     """A job's folder; use it with `with`. If `new`, the job may not have begun yet; then the folder is created.
 
-    Raises:
-        WrongJob: the folder holds something else or, unless new, no job.
-        JobError: it cannot be written.
+    Raises WrongJob if the folder holds something else or, unless new, no job; JobError if it cannot be written.
     """
 
     def __init__(self, folder: Path, *, new: bool = False) -> None:
@@ -67,17 +65,10 @@ class Job(AbstractContextManager["Job"]):
         shard_rows: int,
         on_shard: Callable[[int], None],
     ) -> None:
-        """Plan the job; if it has been planned already, the same must be requested.
+        """Plan the job; if it has been planned already, the same must be requested, or WrongJob is raised.
 
-        Args:
-            asked: everything that rows depend on, as plain JSON values, and `options`, which may differ.
-            items: gives all inputs; called only for a new job.
-            shard_rows: inputs per shard.
-            on_shard: see `write_plan`.
-
-        Raises:
-            WrongJob: the folder holds a job with another request.
-            JobError: there are no inputs.
+        What was asked is everything that rows depend on, as plain JSON values, and `options`, which may differ. Only a
+        new job takes the items; raises JobError if there are none. `on_shard` as in `write_plan`.
         """
         with self.claims.planning():
             known = self.asked
@@ -87,7 +78,7 @@ class Job(AbstractContextManager["Job"]):
             if not write_plan(items(), self.folder / "plan.parquet", shard_rows, on_shard):
                 raise JobError("there are no inputs")
             text = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False) + "\n"
-            with open_output(self.folder / "job.json") as file:
+            with replacing(self.folder / "job.json") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
 
     @property
@@ -110,7 +101,7 @@ class Job(AbstractContextManager["Job"]):
         counts = Tally.of(rows)
         metadata = (schema.metadata or {}) | {_COUNTS: json.dumps(counts.to_json()).encode()}
         table = pa.Table.from_pylist(fill_embeddings(rows, schema), schema=schema.with_metadata(metadata))
-        with open_output(self.shard_file(shard)) as file:
+        with replacing(self.shard_file(shard)) as file:
             pq.write_table(table, file)
         return counts
 

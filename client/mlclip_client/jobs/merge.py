@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.errors import ClientError
+from mlclip_client.files import replacing
 from mlclip_client.jobs.folder import Job
-from mlclip_client.output.files import open_output
 from mlclip_client.output.rows import null_embedding
 from mlclip_client.output.writers import open_writer
 
@@ -24,7 +24,7 @@ def merge(folder: Path, out: str) -> None:
             raise ClientError(f"{folder} has no finished shard yet")
         tables, schema = map(job.read, shards), job.read(shards[0]).schema
         if Path(out).suffix.lower() == ".parquet":
-            with open_output(Path(out)) as file, pq.ParquetWriter(file, schema) as writer:
+            with replacing(Path(out)) as file, pq.ParquetWriter(file, schema) as writer:
                 for table in tables:
                     writer.write_table(table)
             return

@@ -25,30 +25,25 @@ import numpy.typing as npt
 
 from mlclip_client.bulk.backends import open_backend
 from mlclip_client.bulk.labeller import Labeller
-from mlclip_client.bulk.request import JobOptions
 from mlclip_client.errors import ClientError, JobError, error_class
 from mlclip_client.inputs import Reader
 from mlclip_client.jobs.folder import Job
 from mlclip_client.jobs.worker import Limit, ShardResult, Steps, WorkerSpec, claimed, is_unfinished, work
+from mlclip_client.options import JobOptions
 from mlclip_client.output.cache import AnswerCache
 from mlclip_client.output.rows import Row
 from mlclip_client.output.tally import Tally
 
-_MOST_BLOCKS = 2000
-"""Shards are sent one by one, but not in more blocks than this: Ray Data keeps state for each block."""
+_MOST_BLOCKS = 2000  # shards are sent one by one, but not in more blocks than this: Ray Data keeps state for each block
 _OF_ERRORS = ("path", "error_kind", "error")
 """Columns that are sent back of rows with an error; of the others, only that there is no error."""
 
 
 def work_on_ray(job: Job, spec: WorkerSpec, job_options: JobOptions) -> Steps:
-    """Label the inputs of all shards that no other process has.
+    """Label the inputs of all shards that no other process has; of rows only the columns about errors come back.
 
-    Yields:
-        One shard at a time; of its rows only the columns about errors.
-
-    Raises:
-        JobError: a worker has reached its limit of errors, or does not find the job.
-        ClientError: Ray cannot be used; or what ended a worker.
+    Raises JobError if a worker has reached its limit of errors or does not find the job, ClientError if Ray cannot be
+    used, or what ended a worker.
     """
     shards = list(claimed(job, spec.kinds))
     if not shards:
@@ -120,7 +115,6 @@ def _without_answers(row: Row) -> Row:
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """Give the module `ray`, connected to a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors that matter come as exceptions
     try:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mlclip_client.bulk.labeller import Pin, check_pins, pins
-from mlclip_client.bulk.request import JobOptions, MonitorOptions, Request, ServerOptions, Summary
+from mlclip_client.bulk.request import Request, Summary
 from mlclip_client.bulk.stream import Run, find, opened
 from mlclip_client.errors import KINDS, JobError, ServerUnavailable
 from mlclip_client.events import tell
-from mlclip_client.inputs import Limits
 from mlclip_client.jobs.folder import Job
 from mlclip_client.jobs.ray import work_on_ray
 from mlclip_client.jobs.worker import Limit, WorkerSpec, claimed, work
+from mlclip_client.options import JobOptions, Limits, MonitorOptions, RowOptions, ServerOptions
 from mlclip_client.output.cache import AnswerCache
-from mlclip_client.output.rows import RowOptions
 
 _ANSWERS = "findings.sqlite"
 
@@ -31,12 +30,9 @@ def run_job(
     job_options: JobOptions,
     remembered: dict[str, Any],
 ) -> Summary:
-    """Begin a job or continue it, which needs neither inputs nor heads in the request.
+    """Begin a job or continue it, which needs neither inputs nor heads in the request; errors as in `run_stream`.
 
     A new job keeps `remembered`, options as plain JSON values, for commands that continue it.
-
-    Raises:
-        ClientError: see `run_stream`; the job has another request; no server answers within the retry time.
     """
     summary = Summary()
     with Job(folder, new=True) as job:
@@ -66,12 +62,7 @@ def run_retry(
     monitor: MonitorOptions,
     job_options: JobOptions,
 ) -> Summary:
-    """Label those inputs of a job again that ended with an error of some kinds.
-
-    Raises:
-        ClientError: there is no job, or see `run_job`.
-        ValueError: there are no errors of such a kind.
-    """
+    """Label those inputs of a job again that ended with an error of some kinds; raises ValueError for unknown kinds."""
     in_rows = {kind for kind, error in KINDS.items() if not issubclass(error, JobError)}
     if unknown := kinds - in_rows:
         raise ValueError(f"--kind {', '.join(sorted(unknown))}: errors are of the kinds {', '.join(sorted(in_rows))}")

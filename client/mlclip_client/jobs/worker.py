@@ -9,10 +9,11 @@ from typing import NamedTuple
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.bulk.labeller import Pin
-from mlclip_client.bulk.request import Request, ServerOptions
+from mlclip_client.bulk.request import Request
 from mlclip_client.errors import JobError
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.folder import Job
+from mlclip_client.options import ServerOptions
 from mlclip_client.ordered import ordered
 from mlclip_client.output.rows import Row
 from mlclip_client.output.tally import Tally
@@ -20,20 +21,14 @@ from mlclip_client.output.tally import Tally
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker needs to know, in values that can be sent to another machine.
-
-    Attributes:
-        pinned: the heads that answers must come from.
-        schema: of the rows.
-        max_failures: see `Limit`; each worker counts its own.
-        kinds: retry the inputs of finished shards with errors of these kinds; None: label unfinished shards.
-    """
+    """What a worker needs to know, in values that can be sent to another machine."""
 
     request: Request
     server: ServerOptions
-    pinned: Mapping[str, Pin]
-    schema: pa.Schema
-    max_failures: int
+    pinned: Mapping[str, Pin]  # the heads that answers must come from
+    schema: pa.Schema  # of the rows
+    max_failures: int  # see `Limit`; each worker counts its own
+    # retry the inputs of finished shards with errors of these kinds; None: label unfinished shards
     kinds: frozenset[str] | None = None
 
 
@@ -88,17 +83,10 @@ def is_unfinished(job: Job, shard: int, kinds: frozenset[str] | None) -> bool:
 
 
 def work(job: Job, shards: Iterable[int], spec: WorkerSpec, label: Callable[[Item], Row], limit: Limit) -> Steps:
-    """Label the inputs of shards; write each shard when it is complete, and release its claim.
+    """Label the inputs of claimed shards, read lazily; write each shard when it is complete, and release its claim.
 
-    Args:
-        job: a job that has begun.
-        shards: claimed ones; read lazily, by another thread.
-        spec: tells which inputs to label.
-        label: gives an input's row; called from several threads. If it raises, shards that are written stay.
-        limit: counts errors; raises JobError.
-
-    Yields:
-        One row at a time.
+    `label` is called from several threads. If it raises, or the limit of errors is reached, shards that are written
+    stay.
     """
     rows: dict[int, Row] = {}
     tasks = (task for shard in shards for task in _tasks(job, shard, spec.kinds))

@@ -14,17 +14,17 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from mlclip_client.errors import UnknownHead
-from mlclip_client.images import MAX_BYTES, ImageLike, pixels_of
+from mlclip_client.images import ImageLike, pixels_of
 from mlclip_client.local.repository import Arrays, Batcher, EnsemblePlan, Repository
+from mlclip_client.options import MAX_BYTES, Via
 from mlclip_client.server import wire
-from mlclip_client.server.catalog import Route, Via, parameters_of, plan_routes, spec_of
+from mlclip_client.server.catalog import Route, parameters_of, plan_routes, spec_of
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
 from mlclip_client.session import Session, SessionOptions
 from mlclip_client.values import HeadInfo, Prediction
 
-_MAX_BATCH = 16
-"""Images that go through the models together, if the models allow it."""
+_MAX_BATCH = 16  # images that go through the models together, if the models allow it
 T = TypeVar("T")
 
 

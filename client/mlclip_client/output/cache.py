@@ -19,15 +19,10 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS findings (key TEXT PRIMARY KEY, found BLOB
 
 
 class AnswerCache(AbstractContextManager["AnswerCache"]):
-    """Content -> the part of its row that all inputs with this content share.
+    """Content -> the part of its row that all inputs with this content share; `saved` counts those that took it.
 
-    Several threads may use one cache, and several processes may share its file.
-
-    Args:
-        file: keeps the answers for later runs; None: in memory, and only the latest 20,000.
-
-    Attributes:
-        saved: number of inputs that took the answer of an earlier one.
+    Several threads may use one cache, and several processes may share its file. Without one, the cache is in memory and
+    has only the latest 20,000.
     """
 
     def __init__(self, file: Path | None = None) -> None:

@@ -15,17 +15,11 @@ _BLOCK = 1024
 
 
 def first_alike(embeddings: Floats, cosine: float) -> npt.NDArray[np.int64]:
-    """Find for each picture the first one that it resembles.
+    """Find for each picture the row of the first one that it resembles, int64 [R]; its own row if there is none.
 
-    Pictures are compared only with earlier ones that resemble no picture before them. So no chain of small steps joins
-    two pictures that differ.
-
-    Args:
-        embeddings: float32 [R, D], L2-normalised; rows of NaN resemble nothing.
-        cosine: pictures with at least this cosine similarity are alike.
-
-    Returns:
-        int64 [R]: the row that each picture resembles; its own row if there is none.
+    Pictures with at least the cosine similarity are alike; embeddings are float32 [R, D], L2-normalised, and rows of
+    NaN resemble nothing. Pictures are compared only with earlier ones that resemble no picture before them. So no chain
+    of small steps joins two pictures that differ.
     """
     first = np.arange(len(embeddings))
     known = np.empty_like(embeddings)

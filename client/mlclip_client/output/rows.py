@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,26 +11,11 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.errors import ClientError
+from mlclip_client.options import RowOptions
 from mlclip_client.values import Answer, HeadInfo, Prediction
+from mlclip_client.wording import printable
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RowOptions:
-    """Which columns rows have.
-
-    Attributes:
-        top_k: number of best labels to list, selected or not.
-        scores: add all N scores, in class order.
-        embeddings: add the image's embedding.
-        explain: add the references behind each answer.
-    """
-
-    top_k: int = 5
-    scores: bool = False
-    embeddings: bool = False
-    explain: bool = False
 
 
 _HEADS = b"mlclip_heads"
@@ -141,15 +125,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(str(np.float32(value)))
     return value
-
-
-def printable(text: str) -> str:
-    r"""Write each byte of a file name that is not UTF-8 as `\xNN`."""
-    try:
-        data = os.fsencode(text)
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can write it
-        data = text.encode("utf-8", "backslashreplace")
-    return data.decode("utf-8", "backslashreplace")
 
 
 def _answer(answer: Answer, options: RowOptions) -> Row:

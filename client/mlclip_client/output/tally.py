@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlclip_client.errors import error_class
-from mlclip_client.output.rows import Row
 from mlclip_client.wording import counted
+
+if TYPE_CHECKING:
+    from mlclip_client.output.rows import Row
 
 DONE, FAILED, USAGE, REJECTED = 0, 1, 2, 3
 """Exit codes: all inputs labelled; the server or the run failed; wrong arguments; inputs were rejected."""
@@ -17,21 +19,13 @@ DONE, FAILED, USAGE, REJECTED = 0, 1, 2, 3
 
 @dataclass
 class Tally:
-    """Counts of rows.
+    """Counts of rows."""
 
-    Attributes:
-        labelled: rows with answers.
-        errors: kind -> rows with an error of that kind.
-        last_failure: message of the latest error that is not the input's fault.
-        saved: inputs that took the answer of the same bytes.
-        retries: requests that were sent again.
-    """
-
-    labelled: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    last_failure: str = ""
-    saved: int = 0
-    retries: int = 0
+    labelled: int = 0  # rows with answers
+    errors: Counter[str] = field(default_factory=Counter)  # kind -> rows with an error of that kind
+    last_failure: str = ""  # message of the latest error that is not the input's fault
+    saved: int = 0  # inputs that took the answer of the same bytes
+    retries: int = 0  # requests that were sent again
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Tally:

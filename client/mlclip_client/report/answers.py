@@ -19,55 +19,36 @@ from mlclip_client.output.rows import HeadClasses
 from mlclip_client.report import rows
 from mlclip_client.report.entries import SCALE, Entries, Ints, numbered, quantised, ranked
 
-MAX_ENTRIES = 3_000_000
-"""How many of `all_scores` the page keeps per head: the highest."""
-Source = tuple[str, str, str]
-"""Model, its version, and the hash of its labels.txt."""
+MAX_ENTRIES = 3_000_000  # how many of `all_scores` the page keeps per head: the highest
+Source = tuple[str, str, str]  # model, its version, and the hash of its labels.txt
 
 
 @dataclass(frozen=True)
 class References:
-    """Which reference images stand behind which image.
-
-    Attributes:
-        starts: [images + 1], where an image's references begin.
-        which, weights: [pairs], places in `labels` and float32 weights, heaviest first within each image.
-    """
+    """Which reference images stand behind which image."""
 
     labels: Mapping[str, tuple[str, ...]]
-    starts: Ints
-    which: Ints
-    weights: npt.NDArray[np.float32]
+    starts: Ints  # [images + 1], where an image's references begin
+    which: Ints  # [pairs], places in `labels`, heaviest first within each image
+    weights: npt.NDArray[np.float32]  # [pairs]
 
 
 @dataclass(frozen=True)
 class HeadScores:
-    """One head's entries, by image, then by score, best first.
+    """One head's entries, by image, then by score, best first."""
 
-    Attributes:
-        classes: N names; in the head's order if the file names its classes.
-        thresholds: N thresholds, if the file has those of the version that answered.
-        sources: which models answered -> how many images.
-        answered: bool [images].
-        starts: [images + 1], where an image's entries begin.
-        class_of, scores, selected: [entries]; scores are 0 to SCALE.
-        complete, floor: whether every score from `floor` (0 to 1) on is here; otherwise, listed and selected labels.
-        listed: how many best labels each image lists.
-        notes: what a reader must know about these scores.
-    """
-
-    classes: tuple[str, ...]
-    thresholds: Sequence[float] | None
-    sources: Mapping[Source, int]
-    answered: npt.NDArray[np.bool_]
-    starts: Ints
-    class_of: Ints
-    scores: npt.NDArray[np.uint16]
+    classes: tuple[str, ...]  # N names; in the head's order if the file names its classes
+    thresholds: Sequence[float] | None  # N thresholds, if the file has those of the version that answered
+    sources: Mapping[Source, int]  # which models answered -> how many images
+    answered: npt.NDArray[np.bool_]  # bool [images]
+    starts: Ints  # [images + 1], where an image's entries begin
+    class_of: Ints  # [entries], as are `scores` and `selected`
+    scores: npt.NDArray[np.uint16]  # 0 to SCALE
     selected: npt.NDArray[np.bool_]
-    complete: bool
-    floor: float
-    listed: int
-    notes: tuple[str, ...]
+    complete: bool  # whether every score from `floor` on is here; otherwise, listed and selected labels
+    floor: float  # 0 to 1
+    listed: int  # how many best labels each image lists
+    notes: tuple[str, ...]  # what a reader must know about these scores
     references: References | None
 
 
@@ -168,8 +149,6 @@ class HeadCollector:
 
 
 class _ReferenceCollector:
-    """Takes the `references` column of one head batch by batch."""
-
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
         self._labels: list[tuple[str, ...]] = []

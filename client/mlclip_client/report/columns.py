@@ -19,29 +19,18 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Columns:
-    """All that the rows say; None for a column that they do not have.
+    """All that the rows say; None for a column that they do not have."""
 
-    Attributes:
-        paths: as in the rows; None for images from memory.
-        kinds, messages: of the errors, None where there is none.
-        hashes: sha256 in hex.
-        sizes: bytes of the file, NaN where unknown.
-        seconds: time per image, NaN where unknown.
-        embeddings: float32 [rows, D], NaN where an image has none.
-        embeddings_skipped: whether there are too many embeddings, or of different lengths.
-        more: whether the file has more rows than these.
-    """
-
-    paths: list[str | None]
-    kinds: list[str | None]
+    paths: list[str | None]  # as in the rows; None for images from memory
+    kinds: list[str | None]  # of the errors, None where there is none; so are `messages`
     messages: list[str | None]
-    hashes: list[str | None] | None
-    sizes: Numbers | None
-    seconds: Numbers | None
+    hashes: list[str | None] | None  # sha256 in hex
+    sizes: Numbers | None  # bytes of the file, NaN where unknown
+    seconds: Numbers | None  # time per image, NaN where unknown
     heads: dict[str, HeadScores]
-    embeddings: Floats | None
-    embeddings_skipped: bool
-    more: bool
+    embeddings: Floats | None  # float32 [rows, D], NaN where an image has none
+    embeddings_skipped: bool  # whether there are too many embeddings, or of different lengths
+    more: bool  # whether the file has more rows than these
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -87,7 +76,6 @@ def read_columns(source: Path, limit: int) -> Columns:
 
 
 def _answers(batch: pa.StructArray) -> Iterator[tuple[str, pa.StructArray]]:
-    """Each head that has answers in a batch, and these."""
     heads = rows.field(batch, "answers")
     for number in range(heads.type.num_fields):
         name = heads.type.field(number).name

@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-SCALE = 65535
-"""Scores are stored as whole numbers from 0 to this."""
+SCALE = 65535  # scores are stored as whole numbers from 0 to this
 Ints = npt.NDArray[np.int64]
 
 
@@ -57,8 +56,7 @@ def numbered(names: pa.Array, known: dict[str, int]) -> Ints:
 def ranked(images: Ints, values: npt.NDArray[np.generic], count: int) -> tuple[Ints, Ints]:
     """Order entries by image, then by value, highest first; equal ones keep their order.
 
-    Returns:
-        int64 [count + 1], where each image's entries begin, and the order, int64 [entries].
+    Gives int64 [count + 1], where each image's entries begin, and the order, int64 [entries].
     """
     starts = np.concatenate([[0], np.bincount(images, minlength=count).cumsum()]).astype(np.int64)
     return starts, np.lexsort((-values, images))

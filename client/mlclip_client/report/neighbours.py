@@ -10,8 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.report import rows
 
-MAX_ROWS = 50_000
-"""Every row is compared with every other; with more rows, that takes too long."""
+MAX_ROWS = 50_000  # every row is compared with every other; with more rows, that takes too long
 _BLOCK = 256
 Floats = npt.NDArray[np.float32]
 
@@ -49,15 +48,10 @@ class Embeddings:
 def nearest(
     embeddings: Floats, count: int = 5, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Find the nearest rows of every row, itself left out.
+    """Find the nearest rows of every row, itself left out, by their embeddings, float32 [R, D].
 
-    Args:
-        embeddings: float32 [R, D]; rows that hold a NaN or only zeros take no part.
-        count: how many neighbours per row.
-        on_progress: called with rows done and rows in all.
-
-    Returns:
-        int32 [R, count], most similar first, -1 where there are fewer, and their cosines, float32 [R, count].
+    Rows that hold a NaN or only zeros take no part. Gives int32 [R, count], most similar first, -1 where there are
+    fewer, and their cosines, float32 [R, count].
     """
     index = np.full((len(embeddings), count), -1, np.int32)
     cosine = np.zeros((len(embeddings), count), np.float32)

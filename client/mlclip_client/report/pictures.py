@@ -19,17 +19,17 @@ from typing import Literal
 from PIL import Image, features
 
 from mlclip_client.errors import Unreadable, error_class
-from mlclip_client.images import MAX_BYTES, load
-from mlclip_client.inputs import InputOptions, Item, Reader, Skipped, find_inputs
-from mlclip_client.inputs.formats import format_of, is_address
-from mlclip_client.output.rows import printable
+from mlclip_client.images import load
+from mlclip_client.inputs import Item, Reader, Skipped, find_inputs
+from mlclip_client.inputs.formats import format_of
+from mlclip_client.names import is_address
+from mlclip_client.options import MAX_BYTES, InputOptions
 from mlclip_client.pixels import decode
+from mlclip_client.wording import printable
 
-SIDE = 160
-"""The longer side of a thumbnail, in pixels."""
+SIDE = 160  # the longer side of a thumbnail, in pixels
 PER_PACK = 50
-Read = Callable[[str], bytes]
-"""Gives an image's bytes for a row's path, or raises."""
+Read = Callable[[str], bytes]  # gives an image's bytes for a row's path, or raises
 Reason = Literal["memory", "address", "error", "unread"]
 """Why there is no picture: the image came from memory; it is at an address, which is not fetched; its row says that it
 cannot be used; it could not be read now."""
@@ -92,10 +92,8 @@ def make_packs(
 ) -> Iterator[list[str | None]]:
     """Make thumbnails of images in order, `PER_PACK` at a time; no more are in memory at once.
 
-    `on_progress` is called with images done and images in all.
-
-    Yields:
-        base64 of a picture of `mime()`, None for a path that is None or cannot be read.
+    They are base64 of a picture of `mime()`, None for a path that is None or cannot be read. `on_progress` is called
+    with images done and images in all.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), PER_PACK):

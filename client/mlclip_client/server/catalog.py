@@ -10,34 +10,27 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mlclip_client.errors import ServerError, UnknownHead
+from mlclip_client.options import Via
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.values import HeadInfo
 
-Via = Literal["bytes", "pixels"]
 _VIA_OF_INPUT: dict[str, Via] = {"image": "bytes", "pixels": "pixels"}
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One served ensemble: where it takes images, and which heads it answers for.
-
-    Attributes:
-        version: the one that was ready when the catalog was read.
-        via: what it takes.
-        combined: whether it serves several heads, with their names in the names of its outputs.
-        head: the only head, if this is the head's own ensemble.
-    """
+    """One served ensemble: where it takes images, and which heads it answers for."""
 
     model: str
-    version: str
-    via: Via
+    version: str  # the one that was ready when the catalog was read
+    via: Via  # what it takes
     encoder: str
     heads: tuple[str, ...]
-    combined: bool
-    head: HeadInfo | None = None
+    combined: bool  # whether it serves several heads, with their names in the names of its outputs
+    head: HeadInfo | None = None  # the only head, if this is the head's own ensemble
 
 
 @dataclass(frozen=True)
@@ -71,13 +64,10 @@ class Route:
 
 
 def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
-    """Find the ensembles among all ready models.
+    """Find the ensembles among all ready models, pairs of version and ModelConfig message.
 
-    Args:
-        models: (version, ModelConfig message) of each ready model; those without `mlclip_kind` are left out.
-
-    Raises:
-        ServerError: an ensemble's configuration is incomplete or contradicts itself.
+    Models without `mlclip_kind` are left out. Raises ServerError if a configuration is incomplete or contradicts
+    itself.
     """
     ensembles: list[Ensemble] = []
     heads: dict[str, HeadInfo] = {}
@@ -110,11 +100,7 @@ def spec_of(parameters: dict[str, str]) -> PixelSpec:
 
 
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
-    """Look up heads by name; None means the only one there is. Messages say whose catalog it is (`where`).
-
-    Raises:
-        UnknownHead: a head is not served, or None was given and there is not exactly one.
-    """
+    """Look up heads by name; None means the only one there is. Raises UnknownHead, for the catalog of `where`."""
     served = ", ".join(sorted(catalog.heads)) or "none"
     if names is None:
         if len(catalog.heads) != 1:

@@ -21,40 +21,23 @@ _FIRST, _GROWTH, _LONGEST = 0.1, 2.0, 5.0
 
 @dataclass
 class Endpoint(Generic[R]):
-    """One server.
-
-    Attributes:
-        failures: how many times in a row it did not answer.
-        rests_until: when it is asked again, in seconds of the clock; in the past while it answers.
-        reason: why it did not answer the last time.
-    """
+    """One server."""
 
     url: str
     transport: R
-    failures: int = 0
-    rests_until: float = 0.0
-    reason: str = ""
+    failures: int = 0  # how many times in a row it did not answer
+    rests_until: float = 0.0  # when it is asked again, in seconds of the clock; in the past while it answers
+    reason: str = ""  # why it did not answer the last time
 
 
 class EndpointPool(Generic[R]):
-    """One or more endpoints, each of which may be asked.
+    """One or more endpoints, each of which may be asked; `retries` counts the questions that were asked again.
 
     Questions go round robin. An endpoint that does not answer rests, for a tenth of a second at first and for up to 5 s
     later, until its first answer; questions that met it go to the others at once. When no endpoint answers, the server
     is busy or the deadline passed, a question is asked again, after a pause with jitter, until `retry_seconds` are
     over. Before the first answer nothing is asked again, so a wrong address is reported at once. After a question has
     been given up, others fail at once while all endpoints rest.
-
-    Args:
-        endpoints: url -> transport; at least one.
-        retry_seconds: how long after its first try a question may be asked again; 0: never of the same endpoint.
-        clock: gives seconds.
-
-    Attributes:
-        retries: how many questions were asked again.
-
-    Raises:
-        ValueError: there are no endpoints.
     """
 
     def __init__(
@@ -70,11 +53,7 @@ class EndpointPool(Generic[R]):
         self._lock, self._turn, self._jitter = threading.Lock(), 0, random.Random()
 
     async def ask(self, question: Callable[[Endpoint[R]], Awaitable[T]]) -> T:
-        """Ask an endpoint that answers; raises what the last try raised.
-
-        Args:
-            question: all that must be asked of the same endpoint; it starts over at each try.
-        """
+        """Ask an endpoint that answers; raises what the last try raised. A question starts over at each try."""
         started = self._clock()
         retry_seconds = self._retry_seconds if self._answered is not None and not self._given_up else 0.0
         until, tried, tries = started + retry_seconds, set[str](), 0

@@ -22,8 +22,6 @@ from tritonclient.grpc import service_pb2_grpc
 from mlclip_client.errors import from_rpc
 
 T = TypeVar("T")
-DEFAULT_URL = "127.0.0.1:8001"
-"""Where Triton listens for gRPC unless told otherwise."""
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),

@@ -20,11 +20,8 @@ class VersionLock:
     """Keeps a session to one version of each head, with the same labels, on all its servers.
 
     A server that comes back with other versions is left out as long as another server may still have the locked ones.
-    Once no server has them, the versions of the next server to answer are locked.
-
-    Args:
-        offers: url and heads of each server that answers; at least one. If two differ, raises UnknownHead.
-        embeddings: whether embeddings are asked for, which must all be of one encoder.
+    Once no server has them, the versions of the next server to answer are locked. Offers are url and heads of each
+    server that answers; if two differ, raises UnknownHead. Embeddings must all be of one encoder.
     """
 
     def __init__(self, offers: Sequence[tuple[str, tuple[HeadInfo, ...]]], embeddings: bool = False) -> None:

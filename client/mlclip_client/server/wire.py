@@ -27,14 +27,9 @@ def infer_request(
     embeddings: bool = False,
     explain: bool = False,
 ) -> Any:
-    """Build the request for one image.
+    """Build the request for one image: the file's bytes, or uint8 [S, S, 3] for an ensemble that takes `pixels`.
 
-    Args:
-        route: which ensemble and heads.
-        image: the file's bytes for an ensemble that takes `image`, uint8 [S, S, 3] for one that takes `pixels`.
-        text: the image's text, which is sent if a head reads it.
-        embeddings: ask for the embedding as well.
-        explain: ask the heads that can for the references behind their answers.
+    The text is sent if a head reads it; `explain` asks the heads that can for the references behind their answers.
     """
     request = service_pb2.ModelInferRequest(model_name=route.ensemble.model)
     if isinstance(image, bytes):
@@ -55,13 +50,10 @@ def infer_request(
 
 
 def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
-    """Turn a reply into head name -> answer.
+    """Turn a reply into head name -> answer; raises ServerError if an output does not have one value per label.
 
     The caller has checked that the reply comes from the route's version of the ensemble. That version and the heads'
     were read together, so an answer carries the head's, which stays when other heads join a combined ensemble.
-
-    Raises:
-        ServerError: an output is missing or does not have one value per label.
     """
     result = InferResult(reply)
     return {

@@ -79,15 +79,10 @@ def open_search(folder: Path, parameters: Mapping[str, str]) -> Search:
 
 
 def nearest(index: Any, embedding: Any, k: int) -> tuple[Any, Any]:
-    """Find the k most similar references, most similar first, ties by lowest number.
+    """Find the k most similar references in a faiss index of unit vectors, most similar first, ties by lowest number.
 
-    Args:
-        index: a faiss index of unit vectors, for inner products.
-        embedding: float32 [B, D], of any length except 0.
-        k: at most R.
-
-    Returns:
-        Cosine similarities float32 [B, k] and numbers int64 [B, k]; -inf and 0 in place of missing neighbours.
+    The embedding, float32 [B, D], is of any length except 0. Gives cosine similarities float32 [B, k] and numbers int64
+    [B, k]; -inf and 0 in place of missing neighbours.
     """
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     similarity, number = index.search(embedding / np.maximum(length, np.float32(1e-12)), k)
@@ -97,16 +92,11 @@ def nearest(index: Any, embedding: Any, k: int) -> tuple[Any, Any]:
 
 
 def neighbor_weights(similarity: Any, temperature: float, max_difference: float, stop_weight: float) -> Any:
-    """Softmax of scaled similarities over the neighbours within `max_difference` of the best.
+    """Softmax of similarities times temperature, over neighbours within `max_difference` of the best: float32 [B, k].
 
-    Args:
-        similarity: float32 [B, k], largest first; -inf for a missing neighbour.
-        temperature: factor on similarities.
-        max_difference: in scaled units, inclusive.
-        stop_weight: neighbours after the one with which the weights' sum reaches it do not count; 1: all count.
-
-    Returns:
-        float32 [B, k], rows sum to 1, or less with `stop_weight` below 1.
+    Similarities are [B, k], largest first; -inf for a missing neighbour. The difference is in scaled units, inclusive.
+    Neighbours after the one with which the weights' sum reaches `stop_weight` do not count; 1: all count, and rows sum
+    to 1.
     """
     behind = (similarity[:, :1] - similarity) * np.float32(temperature)
     weight = np.where(behind <= np.float32(max_difference), np.exp(-behind), np.float32(0))
@@ -116,15 +106,9 @@ def neighbor_weights(similarity: Any, temperature: float, max_difference: float,
 
 
 def label_scores(labels: Any, number: Any, weight: Any) -> Any:
-    """Sum the weights of the references that carry a label.
+    """Sum the weights [B, k] of the references that carry a label: float32 [B, N], in [0, 1].
 
-    Args:
-        labels: uint8 [R, N], possibly memory-mapped: only the neighbours' rows are read.
-        number: int64 [B, k].
-        weight: float32 [B, k].
-
-    Returns:
-        float32 [B, N], in [0, 1].
+    Labels are uint8 [R, N], possibly memory-mapped: only the rows of the neighbours' numbers, int64 [B, k], are read.
     """
     scores = np.matmul(weight[:, None, :], labels[number].astype(np.float32))[:, 0]
     return np.minimum(scores, np.float32(1))

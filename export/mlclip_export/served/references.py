@@ -45,15 +45,9 @@ def read_references(path: Path) -> list[dict[str, Any]]:
 
 
 def describe(references: Sequence[Mapping[str, Any]], index: Any, weight: Any) -> bytes:
-    """Name the references of one answer.
+    """Name the references of one answer, in the order given: a JSON array of `id`, `labels` and `weight`.
 
-    Args:
-        references: all that the head keeps.
-        index: int32 [R'].
-        weight: float32 [R'], 0 for those that did not take part.
-
-    Returns:
-        A JSON array of `id`, `labels` and `weight`, in the order given.
+    `index` is int32 [R'], `weight` float32 [R'], 0 for those that did not take part.
     """
     kept = [{**references[at], "weight": float(str(share))} for at, share in zip(index, weight) if share > 0]  # noqa: B905
     return json.dumps(kept, ensure_ascii=False).encode()

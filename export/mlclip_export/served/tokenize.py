@@ -50,15 +50,10 @@ class TritonPythonModel:
 
 
 def token_ids(tokenizer: Tokenizer, text: bytes, length: int) -> npt.NDArray[np.int64]:
-    """Tokenize a text as open_clip does: clean it, cut it to the context length, end it with the end token.
+    """Tokenize a text as open_clip does: clean it, cut it to the context length L, end it with the end token.
 
-    Args:
-        tokenizer: knows CLIP's vocabulary.
-        text: UTF-8; invalid bytes are replaced.
-        length: L.
-
-    Returns:
-        int64 [L], zeros behind the end; all zeros for an empty or blank text, which counts as no text.
+    Invalid UTF-8 is replaced. Gives int64 [L], zeros behind the end; all zeros for a blank text, which counts as no
+    text.
     """
     words = text.decode("utf-8", errors="replace")
     ids = np.zeros(length, dtype=np.int64)

@@ -20,16 +20,7 @@ from mlclip.cli.options import (
 )
 from mlclip.cli.options import dataset as read_top
 from mlclip.console import console, progress, say
-from mlclip.data import (
-    Points,
-    Preparation,
-    admit,
-    k_shot,
-    prepare,
-    read_dataset,
-    write_changes,
-    write_manifest,
-)
+from mlclip.data import Points, Preparation, admit, k_shot, prepare, read_dataset, write_changes, write_manifest
 from mlclip.data.duplicate_pairs import points_from_pairs
 from mlclip.data.similarity import nearest
 from mlclip.data.statistics import label_counts, statistics

@@ -37,8 +37,7 @@ def pretrain(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Encoder folder to write.")],
     architecture: Annotated[
-        Path,
-        typer.Option(help="The model's open_clip_config.json.", show_default=f"that of {DEFAULT_ENCODER}"),
+        Path, typer.Option(help="The model's open_clip_config.json.", show_default=f"that of {DEFAULT_ENCODER}")
     ] = MODELS / DEFAULT_ENCODER / "open_clip_config.json",
     image_weights: Annotated[
         Path | None, typer.Option(help="Weights of the image tower (safetensors), named as in its model.")

@@ -26,8 +26,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print the metrics of each class.")] = False,
     roc: Annotated[
-        Path | None,
-        typer.Option(help="CSV file to write: points of the ROC curves of all pairs and of each class."),
+        Path | None, typer.Option(help="CSV file to write: points of the ROC curves of all pairs and of each class.")
     ] = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:

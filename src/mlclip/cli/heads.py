@@ -42,7 +42,6 @@ def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")
 
 def recipes(name: Annotated[str | None, typer.Argument(help="A recipe to describe.")] = None) -> None:
     """List the recipes for --recipe, settings from publications, or describe one."""
-    from mlclip.heads import HEADS
     from mlclip.presets import DOCUMENTS, RECIPES, find_recipe
 
     if name is None:
@@ -54,6 +53,8 @@ def recipes(name: Annotated[str | None, typer.Argument(help="A recipe to describ
             console.print(f"{number}: {document}", highlight=False, markup=False)
         return
     found = find_recipe(name)
+    from mlclip.heads import HEADS
+
     recipe, head = found.recipe, HEADS[found.recipe.head]
     say(f"{name}: the head {head.name}. {_summary(head)}\n\nSource: {found.source}")
     say(f"Not in the source: {found.note or 'nothing'}\nCommand: {found.command}")
@@ -73,7 +74,6 @@ def _summary(head: type[Head]) -> str:
 
 
 def _sources(text: str) -> str:
-    """A head's source, with the documents' titles in place of their numbers."""
     from mlclip.presets import DOCUMENTS
 
     return re.sub(r"\b00\d\b", lambda found: DOCUMENTS[found[0]], text)

@@ -107,7 +107,6 @@ def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
 
 
 def _ids(given: list[str], known: tuple[str, ...]) -> list[str]:
-    """The given ids, and those in given files, one per line."""
     ids: list[str] = []
     for name in given:
         if name in known or not Path(name).is_file():

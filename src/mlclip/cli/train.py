@@ -33,6 +33,7 @@ from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip.errors import TrainError
 from mlclip.files import check_output
+from mlclip.presets import find_recipe
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig, json_or_text
 
 ExtendOption = Annotated[
@@ -107,16 +108,15 @@ def train(
     check_head(head)
     folder = out or Path("runs") / (recipe or head)
     check_output(folder, data)
+    start, chosen = Recipe(head) if recipe is None else find_recipe(recipe).recipe, dataset(data, top)
     from mlclip.checkpoint import save_run
+    from mlclip.heads import find_head
     from mlclip.training.runs import train_run
 
-    start = _start(recipe, head)
-    assert start.training is not None
-    training = with_settings(start.training, settings)
+    training = with_settings(start.training or find_head(start.head).defaults, settings)
     if momentum and training.optimizer != "sgd":
         raise TrainError(f"--momentum belongs to --optimizer sgd, not {training.optimizer}")
     plan = Recipe(start.head, {**start.options, **options}, training, limits if given_thresholds else start.thresholds)
-    chosen = dataset(data, top)
     store = feature_cache(encoder, pretrained, cache, decode)
     with progress("encoding images") as on_features:
         run = train_run(
@@ -127,15 +127,6 @@ def train(
     record = {"data": recorded(data), "top": top, "recipe": recipe}
     save_run(folder, replace(run, training=run.training | record))
     say(f"wrote {folder}")
-
-
-def _start(recipe: str | None, head: str) -> Recipe:
-    """The starting point that options change: a named recipe, or the head's defaults."""
-    from mlclip.heads import find_head
-    from mlclip.presets import find_recipe
-
-    start = Recipe(head) if recipe is None else find_recipe(recipe).recipe
-    return replace(start, training=start.training or find_head(start.head).defaults)
 
 
 def own_options(words: list[str]) -> dict[str, Any]:

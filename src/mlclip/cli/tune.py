@@ -47,8 +47,7 @@ def tune(
     unlabelled: Annotated[
         bool,
         typer.Option(
-            "--unlabelled",
-            help="For ladder: labels are incomplete, so vary beta1, with the focus undetached.",
+            "--unlabelled", help="For ladder: labels are incomplete, so vary beta1, with the focus undetached."
         ),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder that a search writes; default: RUN-tuned.")] = None,
@@ -110,7 +109,6 @@ def _search(
 
 
 def _teller(on_trials: Any, limit: int) -> Any:
-    """Print each trial that is better than all before, and move the bar."""
     best = -1.0
 
     def tell(trial: Trial) -> None:

@@ -28,25 +28,7 @@ from mlclip.data.splits import assign_splits, k_shot
 from mlclip.data.validate import validate
 
 __all__ = [
-    "SPLITS",
-    "Admitted",
-    "Change",
-    "Dataset",
-    "Item",
-    "Points",
-    "Preparation",
-    "Prepared",
-    "Problem",
-    "Report",
-    "admit",
-    "assign_splits",
-    "k_shot",
-    "prepare",
-    "read_coco",
-    "read_dataset",
-    "read_manifest",
-    "scan",
-    "validate",
-    "write_changes",
-    "write_manifest",
-]
+    "SPLITS", "Admitted", "Change", "Dataset", "Item", "Points", "Preparation", "Prepared", "Problem", "Report",
+    "admit", "assign_splits", "k_shot", "prepare", "read_coco", "read_dataset", "read_manifest", "scan", "validate",
+    "write_changes", "write_manifest",
+]  # fmt: skip

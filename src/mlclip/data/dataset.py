@@ -16,8 +16,7 @@ from mlclip.errors import DataError
 
 SPLITS = ("train", "val", "test")
 
-Progress = Callable[[int, int], None]
-"""Called with the amount of work done and the amount in all."""
+Progress = Callable[[int, int], None]  # called with the amount of work done and the amount in all
 
 
 def quiet(done: int, total: int) -> None:

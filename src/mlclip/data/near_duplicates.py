@@ -19,11 +19,8 @@ def near_duplicates(
 ) -> tuple[Index, Vector]:
     """Choose which images stay: in order of priority, each that is not similar to one that stays already.
 
-    Priority is [R], highest first; of equals, the first row. `block` rows are compared at a time.
-
-    Returns:
-        For each row the row that stays in its place, int64 [R], its own where it stays; and their cosine similarity,
-        float64 [R], 1 where it stays.
+    Priority is [R], highest first; of equals, the first row. `block` rows are compared at a time. Gives for each row
+    the row that stays in its place, int64 [R], and their cosine similarity, float64 [R]; its own and 1 where it stays.
     """
     partner = np.arange(len(rows))
     similarity = np.ones(len(rows))

@@ -30,8 +30,7 @@ from mlclip.errors import DataError
 
 Embed = Callable[[Sequence[Path]], Embeddings]
 
-SMALLEST_STRATUM = 5
-"""Fewest images per stratum, with which 60/20/20 is just possible: small sets have fewer strata."""
+SMALLEST_STRATUM = 5  # fewest images per stratum, with which 60/20/20 is just possible: small sets have fewer strata
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from mlclip.data.dataset import Progress, quiet
 
-BLOCK = 2048
-"""Rows per block: 2048 x 2048 similarities are 16 MB."""
+BLOCK = 2048  # rows per block: 2048 x 2048 similarities are 16 MB
 
 Vector = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

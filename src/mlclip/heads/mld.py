@@ -25,7 +25,7 @@ from mlclip.heads.decoder import (
 )
 from mlclip.heads.growth import joined_rows
 from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, check_choice
-from mlclip.settings import TrainConfig
+from mlclip.settings import DECODER
 
 MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
@@ -57,7 +57,7 @@ class MLDecoder(Head):
 
     name = "mld"
     source = "Ridnik et al. 2021, https://arxiv.org/abs/2111.12933; 000, III.D"
-    defaults = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+    defaults = DECODER
     growth_rate = 10.0
     """Ten of openclipart's 46 classes, added later, reach 39.5 % validation mAP at the run's rate, 45.6 % at 3 and
     49.4 % at 10 times that rate (mean of two choices of the ten); trained from the start, 53.6 %."""

@@ -173,5 +173,9 @@ def untrained_head(recipe: Recipe, dataset: Dataset, encoder: Encoder) -> Head:
         torch.manual_seed(seed)
         try:
             return build_head(recipe.head, len(dataset.classes), FeatureShapes.of(encoder), **recipe.options)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise TrainError(str(error)) from error
+        except TypeError as error:  # an option is unknown, or not of the type that the head computes with
+            given = ", ".join(f"{name}={value!r}" for name, value in recipe.options.items())[:200]
+            advice = f"`mlclip heads {recipe.head}` lists its options, and their values"
+            raise TrainError(f"the head {recipe.head} does not take {given}: {advice}") from error

@@ -79,9 +79,7 @@ def tune_run(
     `study`, from which an interrupted search resumes. By default thresholds maximise the search's F-beta. In the tuned
     run, `training["search"]` records the search and its best settings.
 
-    Raises:
-        TrainError: nothing can be searched, or no settings worked.
-        ResultsError: `study` belongs to another search, or cannot be used.
+    Raises TrainError if nothing can be searched, or no settings worked; ResultsError if `study` is another search's.
     """
     base = base_recipe(run)
     recipe = replace(base, thresholds=thresholds or ThresholdConfig(beta=search.beta))

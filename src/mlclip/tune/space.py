@@ -14,8 +14,7 @@ from mlclip.settings import Recipe, TrainConfig, json_or_text
 from mlclip.training.extend import recorded_training
 
 Space = Mapping[str, Range | Choice]
-Settings = dict[str, Any]
-"""Name to value: an option of the head, `training.NAME` or `training.loss_options.NAME`."""
+Settings = dict[str, Any]  # name to value: an option of the head, `training.NAME` or `training.loss_options.NAME`
 
 
 def base_recipe(run: Run) -> Recipe:

@@ -24,8 +24,4 @@ def load(settings: dict[str, Any]) -> tuple[Callable[[list[str]], Any], dict[str
             parts.append(model.encode_image(torch.stack(images)).numpy())
         return np.concatenate(parts)
 
-    return embed, {
-        "open_clip": open_clip.__version__,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
+    return embed, {"open_clip": open_clip.__version__, "torch": torch.__version__, "threads": torch.get_num_threads()}

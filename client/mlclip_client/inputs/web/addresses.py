@@ -20,8 +20,7 @@ import httpcore2
 from mlclip_client.errors import DownloadFailed
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolve = Callable[[str, int], list[str]]
-"""(host, port) -> its addresses, as text."""
+Resolve = Callable[[str, int], list[str]]  # (host, port) -> its addresses, as text
 
 _UNICAST6 = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")

@@ -22,9 +22,9 @@ import httpx2
 
 from mlclip_client.errors import DownloadFailed, TooLarge
 from mlclip_client.images import check_size
-from mlclip_client.inputs.limits import Limits
 from mlclip_client.inputs.web.addresses import CheckedNetwork, Deadline, Resolve, is_closed_literal, not_public, resolve
 from mlclip_client.inputs.web.politeness import Slots, refusal
+from mlclip_client.options import Limits
 from mlclip_client.wording import reason_of, shortened
 
 _TRIES = 3
@@ -32,8 +32,7 @@ _FIRST_PAUSE = 0.5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 429, 500, 502, 503, 504, *range(520, 525)})
 """Another try often succeeds; 520 to 524 are Cloudflare's words for an origin that fails."""
-_MOST_PARTS = 16
-"""Members of a gzip, and encodings of an answer: each may cost as much as a whole file."""
+_MOST_PARTS = 16  # members of a gzip, and encodings of an answer: each may cost as much as a whole file
 _NOT_UNPACKED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 
 
@@ -68,14 +67,10 @@ class Web:
         )
 
     def fetch(self, url: str) -> bytes:
-        """Download a file.
+        """Download a file; raises DownloadFailed, whose message says why, or TooLarge.
 
         Time counts from when a slot is free, and includes redirects and retries. If a site is busy or a connection
         breaks, there are up to three tries, the next one not before the time that the site asks for.
-
-        Raises:
-            DownloadFailed: there is no file, or it may not be fetched; the message says why.
-            TooLarge: it is larger than `max_bytes`.
         """
         address = _parse(url)
         self._deadline.until = 0.0

@@ -39,15 +39,12 @@ class Slots:
 
 
 def refusal(values: Iterable[str], user_agent: str) -> str:
-    """Give the directive by which a site asks not to be indexed; empty if there is none.
+    """Give the directive by which a site asks not to be indexed, from the values of its header; empty if there is none.
 
     The directives are those of https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag, and `noai`
     and `noimageai` (introduced by DeviantArt in 2022), which img2dataset respects too. A directive counts if it
-    addresses no robot, or ours; a robot's name holds for all that follows, up to the next name.
-
-    Args:
-        values: of the header, one per time that it was sent.
-        user_agent: as sent; the part before a slash is our name.
+    addresses no robot, or ours; a robot's name holds for all that follows, up to the next name. Ours is the part of the
+    user agent before a slash.
     """
     ours = ("", "*", user_agent.partition("/")[0].strip().lower())
     for value in values:
