@@ -12,7 +12,7 @@ import typer
 from mlclip_client.bulk.request import Summary
 from mlclip_client.errors import ClientError, UnknownHead, WrongJob
 from mlclip_client.events import tell
-from mlclip_client.jobs.merge import merge
+from mlclip_client.jobs.folder import merge
 from mlclip_client.output.files import partial_name
 from mlclip_client.output.rows import printable
 from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE, Tally
