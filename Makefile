@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name))))
 VENV ?= .venv
-ENCODER ?= mlclip-tiny
+ENCODER ?= mlclip-lite
 PRETRAINED ?=
 TOOLS ?= mlclip mlclip-export mlclip-serve mlclip-client mlclip-bench
 COMMANDS ?= docs/commands

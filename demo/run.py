@@ -39,8 +39,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def demo(
     encoder: Annotated[
-        str, typer.Option(help="An open_clip model, mlclip-tiny, or an encoder folder.")
-    ] = "mlclip-tiny",
+        str, typer.Option(help="An open_clip model, mlclip-lite, or an encoder folder.")
+    ] = "mlclip-lite",
     pretrained: Annotated[str | None, typer.Option(help="Tag or file of its weights.")] = None,
 ) -> None:
     """Train, export, serve and classify."""

@@ -104,7 +104,7 @@ def test_make_demo(copy):
     assert len({tuple(row["answers"]["mld"]["labels"]) for row in rows}) > 10
     with Image.open(copy / "demo" / "predictions.png") as sheet:
         assert sheet.width > 1000 and np.asarray(sheet.convert("L")).std() > 20
-    said = ("mAP (macro)", "sigmoid, test", "mld, test", "mlclip-client classify", "heads_mlclip-tiny", "differ by")
+    said = ("mAP (macro)", "sigmoid, test", "mld, test", "mlclip-client classify", "heads_mlclip-lite", "differ by")
     assert all(words in printed for words in said)
 
 

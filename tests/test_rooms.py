@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "torchvision", "open_clip", "sklearn", "onnx", "onnxruntime")
+SLOW = {*HEAVY, "scipy", "grpc", "pyarrow", "pandas", "matplotlib", "optuna", "tritonclient", "httpx2", "fsspec"}
 
 
 def loaded_modules(statement):
@@ -31,10 +32,22 @@ def test_client_and_launcher_load_no_torch_and_no_other_room(room):
 
 
 def test_that_test_can_fail():
-    assert set(HEAVY) <= loaded_modules("from mlclip import HEADS; import onnx, onnxruntime")
+    assert set(HEAVY) <= loaded_modules("from mlclip import MultiLabelClassifier; import onnx, onnxruntime, sklearn")
 
 
-SLOW = {*HEAVY, "scipy", "grpc", "pyarrow", "pandas", "matplotlib", "optuna", "tritonclient"}
+@pytest.mark.parametrize(
+    ("module", "needs"),
+    [
+        ("mlclip.heads", {"torch", "numpy", "PIL"}),
+        ("mlclip.presets", {"numpy"}),
+        ("mlclip_client.cli", {"typer", "rich"}),
+        ("mlclip_client.pixels", {"numpy", "PIL"}),
+        ("mlclip_client.lines", set()),
+        ("mlclip_client.files", set()),
+    ],
+)
+def test_what_is_slow_is_loaded_where_it_is_used(module, needs):
+    assert loaded_modules(f"import {module}") & {*SLOW, "numpy", "PIL", "typer", "rich"} <= needs
 
 
 REFUSALS = {
@@ -46,6 +59,9 @@ REFUSALS = {
     "mlclip train --data x --loss-option gamma_neg=1 --loss focal": 1,
     "mlclip train --data x --head nope": 1,
     "mlclip train --data x --beta nan": 1,
+    "mlclip train --data x --head tip": 1,
+    "mlclip train --data x --recipe nope": 1,
+    "mlclip recipes": 0,
     "mlclip tune x --search luck": 2,
     "mlclip tune x --beta -1": 1,
     "mlclip eval --help": 0,
@@ -57,6 +73,15 @@ REFUSALS = {
     "mlclip-export --tolerance nan": 2,
     "mlclip-bench --help": 0,
     "mlclip-bench --classes x": 2,
+    "mlclip-client --help": 0,
+    "mlclip-client classify": 2,
+    "mlclip-client classify x --out y.csv": 2,
+    "mlclip-client classify x --proxy y": 2,
+    "mlclip-client classify x --engine ray": 2,
+    "mlclip-client duplicates x --out y.txt": 2,
+    "mlclip-client duplicates x --cosine 2": 2,
+    "mlclip-client report x --limit 0": 2,
+    "mlclip-client status": 2,
     "mlclip-serve --help": 0,
     "mlclip-serve --grpc-port -1": 2,
 }
@@ -80,11 +105,6 @@ def test_help_and_refusals_load_nothing_that_is_slow(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == {name: [code] for name, code in REFUSALS.items()}
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
-
-
-def test_pixels_need_only_pillow_and_numpy():
-    loaded = loaded_modules("import mlclip_client.pixels")
-    assert not loaded & {*HEAVY, "grpc", "tritonclient", "pyarrow", "typer", "rich"}
 
 
 def installed_with(name):

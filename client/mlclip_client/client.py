@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from mlclip_client.images import MAX_BYTES, Captioned, ImageLike
+from mlclip_client.images import Captioned, ImageLike
+from mlclip_client.options import DEFAULT_URL, MAX_BYTES, Via
 from mlclip_client.ordered import ordered, ordered_async
-from mlclip_client.server.catalog import Via
 from mlclip_client.server.pool import EndpointPool
-from mlclip_client.server.transport import DEFAULT_URL, AsyncTransport, BlockingTransport, Transport, finish
+from mlclip_client.server.transport import AsyncTransport, BlockingTransport, Transport, finish
 from mlclip_client.session import Session, SessionOptions
 from mlclip_client.values import HeadInfo, Prediction
 

@@ -19,80 +19,118 @@ Wrong arguments raise `ValueError`, as everywhere in Python.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import grpc  # type: ignore[import-untyped]
+if TYPE_CHECKING:
+    import grpc  # type: ignore[import-untyped]
 
 BAD_IMAGE_MARK = "bad image: "
 """How the server's `preprocess` model begins its message about an image that it cannot decode."""
-_LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-KINDS: dict[str, type[ClientError]] = {}  # kind -> class
+KINDS: dict[str, type[ClientError]] = {}
+"""Kind -> class."""
 
 
 class ClientError(Exception):
-    """Any error that this package raises on purpose; the message is one line that says what to do."""
+    """Any error that this package raises on purpose; the message is one line that says what to do.
 
-    kind: ClassVar[str] = "error"  # the name of this kind of error in rows
-    input_fault: ClassVar[bool] = False  # the input is at fault; otherwise the server or the connection
-    retryable: ClassVar[bool] = False  # labelling the same input again may succeed
-    cacheable: ClassVar[bool] = False  # the same bytes always fail in this way
+    Attributes:
+        kind: the name of this kind of error in rows.
+        input_fault: the input is at fault; otherwise the server or the connection.
+        retryable: labelling the same input again may succeed.
+        cacheable: the same bytes always fail in this way.
+    """
 
-    def __init_subclass__(cls, kind: str = "", **facts: bool) -> None:
-        for name, value in facts.items():
-            setattr(cls, name, value)
-        if kind:
-            cls.kind, KINDS[kind] = kind, cls
+    kind: ClassVar[str] = "error"
+    input_fault: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False
+    cacheable: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
-class BadImage(ClientError, kind="decode", input_fault=True, cacheable=True):
+class BadImage(ClientError):
     """This image cannot be decoded."""
 
+    kind = "decode"
+    input_fault = True
+    cacheable = True
 
-class TooLarge(BadImage, kind="too large", cacheable=False):
+
+class TooLarge(BadImage):
     """The image file is larger than `max_bytes`."""
 
+    kind = "too large"
+    cacheable = False
 
-class Unreadable(BadImage, kind="read", retryable=True, cacheable=False):
+
+class Unreadable(BadImage):
     """The image file cannot be read."""
 
+    kind = "read"
+    retryable = True
+    cacheable = False
 
-class DownloadFailed(BadImage, kind="download", retryable=True, cacheable=False):
+
+class DownloadFailed(BadImage):
     """The file at an address cannot be downloaded, or must not be."""
 
+    kind = "download"
+    retryable = True
+    cacheable = False
 
-class UnknownHead(ClientError, kind="head"):
+
+class UnknownHead(ClientError):
     """A head is not served, none was named and there are several, or several servers have different versions of it."""
 
+    kind = "head"
 
-class NoAnswer(ClientError, retryable=True):
+
+class NoAnswer(ClientError):
     """The request was not answered; the same request may be sent again."""
 
+    retryable = True
 
-class ServerUnavailable(NoAnswer, kind="unavailable"):
+
+class ServerUnavailable(NoAnswer):
     """No server answers, the connection broke during the request, or the server has unloaded its models."""
 
+    kind = "unavailable"
 
-class DeadlineExceeded(NoAnswer, kind="deadline"):
+
+class DeadlineExceeded(NoAnswer):
     """The server did not answer in time."""
 
+    kind = "deadline"
 
-class ServerBusy(NoAnswer, kind="busy"):
+
+class ServerBusy(NoAnswer):
     """The server has no room for another request now."""
 
+    kind = "busy"
 
-class ServerError(ClientError, kind="server", retryable=True):
+
+class ServerError(ClientError):
     """The server refused or failed, or its answer is not what its configuration promises."""
 
+    kind = "server"
+    retryable = True
 
-class JobError(ClientError, kind="job"):
+
+class JobError(ClientError):
     """The folder of a job cannot be used as asked, or the job was stopped; finished shards are kept."""
 
+    kind = "job"
 
-class WrongJob(JobError, kind="wrong job"):
+
+class WrongJob(JobError):
     """The folder holds no job, something else, or a job with another request."""
+
+    kind = "wrong job"
 
 
 RETRYABLE_KINDS = frozenset(kind for kind, each in KINDS.items() if each.retryable)
@@ -105,16 +143,18 @@ def error_class(kind: str) -> type[ClientError]:
 
 def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
     """Translate the error of a finished call; `timeout` was its deadline, in seconds."""
+    from grpc import StatusCode
+
     code, details = error.code(), error.details() or "no details"
     _, mark, reason = details.partition(BAD_IMAGE_MARK)
     if mark:
         return BadImage(reason)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"no answer from {url} within {timeout:g} s; raise the timeout or ask for less")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if code is StatusCode.RESOURCE_EXHAUSTED:
         return ServerBusy(f"{url} has no room for another request: {details}")
-    if code in _LOST:
+    if code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
         return ServerUnavailable(f"no server answers at {url}: {details}")
-    if code is grpc.StatusCode.NOT_FOUND:  # of a model that was just listed: the server is stopping, or loads another
+    if code is StatusCode.NOT_FOUND:  # of a model that was just listed: the server is stopping, or loads another
         return ServerUnavailable(f"{url} has unloaded the model: {details}")
     return ServerError(f"{url} answered {code.name}: {details}")

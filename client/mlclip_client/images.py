@@ -14,7 +14,6 @@ from mlclip_client.errors import BadImage, TooLarge, Unreadable
 from mlclip_client.pixels import ImageError, PixelSpec, to_pixels
 from mlclip_client.wording import reason_of
 
-MAX_BYTES = 64 * 2**20  # files over this size are refused unless `max_bytes` says otherwise
 ImageLike = bytes | str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 """A file's bytes, a path, a Pillow picture, or uint8 pixels [S, S, 3] of the encoder's own size S."""
 

@@ -5,6 +5,7 @@ A line ends with a newline, a carriage return, or both.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -13,15 +14,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from mlclip_client.wording import reason_of, shortened
+from mlclip_client.wording import counted, reason_of, shortened
 
 _BOM = b"\xef\xbb\xbf"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CHUNK = 8 * 2**10
 _LONGEST_LINE = 2**20
 _LONGEST_JSON_LINE = 128 * 2**20
 """Large, since JSON may hold the image in base64."""
 _ENDS = re.compile(rb"\r\n?|\n")
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+Fields = dict[str, Any] | str | None
+"""The values of a row by their names, or what is wrong with it; None for an empty line."""
 Record = list[str] | str
 """The values of a record, none of an empty line; or what is wrong with it."""
 
@@ -74,8 +78,15 @@ def too_long(limit: int = _LONGEST_LINE) -> str:
     return f"the line is longer than {limit:,} bytes"
 
 
-def json_rows(file: IO[bytes], errors: str = "surrogateescape") -> Iterator[tuple[Line, dict[str, Any] | str | None]]:
-    """Give each line of a file of JSON lines with its fields, or what is wrong with it; None for an empty line.
+def check_encoding(file: IO[bytes]) -> None:
+    """Raise ValueError for UTF-16 at the beginning of a file, where it stays."""
+    if file.read(2) in _UTF16:
+        raise ValueError("the file is UTF-16: save it as UTF-8")
+    file.seek(0)
+
+
+def json_rows(file: IO[bytes], errors: str = "surrogateescape") -> Iterator[tuple[Line, Fields]]:
+    """Give each line of a file of JSON lines with its fields.
 
     Bytes that are not UTF-8 are decoded by `errors`, as in `bytes.decode`.
     """
@@ -91,6 +102,21 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"not JSON: {reason_of(error)}") from error
     except RecursionError as error:
         raise ValueError("not JSON: it is nested too deeply") from error
+
+
+def delimiter_of(name: str) -> str:
+    """Tell from the suffix of a file what separates its values."""
+    return "\t" if name.lower().endswith(".tsv") else ","
+
+
+def csv_fields(header: list[str], record: Record, delimiter: str) -> Fields:
+    """Give the values of a record by column."""
+    if isinstance(record, str) or not any(value.strip() for value in record):
+        return record if isinstance(record, str) else None
+    if len(record) == len(header):
+        return dict(zip(header, record, strict=True))
+    advice = "every tab begins another value" if delimiter == "\t" else "quote values that contain the delimiter"
+    return f"{counted(len(record), 'value')} for {counted(len(header), 'column')}: {advice}"
 
 
 def csv_records(file: IO[bytes], delimiter: str, errors: str = "surrogateescape") -> Iterator[tuple[int, Record]]:
@@ -142,7 +168,7 @@ def _unquoted(value: str) -> str:
     return whole[1].replace('""', '"') if whole else value
 
 
-def _json_row(text: str) -> dict[str, Any] | str | None:
+def _json_row(text: str) -> Fields:
     if not text.strip():
         return None
     try:

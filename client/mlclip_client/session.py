@@ -11,9 +11,10 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
-from mlclip_client.images import MAX_BYTES, Captioned, ImageLike, Loaded, load, pixels_of, source_of
+from mlclip_client.images import Captioned, ImageLike, Loaded, load, pixels_of, source_of
+from mlclip_client.options import MAX_BYTES, Via
 from mlclip_client.server import wire
-from mlclip_client.server.catalog import Catalog, Route, Via, choose_heads, plan_routes, read_catalog, taking
+from mlclip_client.server.catalog import Catalog, Route, choose_heads, plan_routes, read_catalog, taking
 from mlclip_client.server.pool import Endpoint, EndpointPool
 from mlclip_client.server.transport import Transport
 from mlclip_client.server.versions import VersionLock, newest

@@ -17,23 +17,34 @@ from mlclip.errors import ExportError
 from mlclip_export.checked import Graph
 from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text, shortest
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
+from mlclip_export.options import Precision
 from mlclip_export.parity import BATCHES, Case, compare, compare_threshold
 from mlclip_export.python_heads import compare_python, python_head
 from mlclip_export.text_graph import check_served_text, text_cases, write_text_encoder
 
 Features = dict[str, Tensor]
-Cases = Sequence[tuple[Features, Features]]  # inputs and torch's outputs, both by name, per batch
+Cases = Sequence[tuple[Features, Features]]
+"""Inputs and torch's outputs, both by name, per batch."""
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and how graphs are built."""
+    """Where and how graphs are built.
 
-    scratch: Path  # an empty folder
-    max_batch: int  # largest batch that Triton builds
-    # fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export
+    Attributes:
+        scratch: an empty folder.
+        max_batch: largest batch that Triton builds.
+        earlier: fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export.
+        on_step: called with the name of the next model.
+        precision: of the encoders, which `reduce` gives them; None for float32.
+    """
+
+    scratch: Path
+    max_batch: int
     earlier: Mapping[str, Path]
-    on_step: Callable[[str], None]  # called with the name of the next model
+    on_step: Callable[[str], None]
+    precision: Precision = "fp32"
+    reduce: Callable[[Encoder, Graph, Mapping[str, Run]], tuple[Graph, dict[str, Run]]] | None = None
 
     def folder(self, model: str) -> Path:
         """Make the folder for a model's files."""
@@ -44,18 +55,26 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Built:
-    """An encoder and the heads on it, with their graphs."""
+    """An encoder and the heads on it, with their graphs and their runs, some of which may have been trained again."""
 
     encoder: EncoderFacts
     heads: tuple[HeadFacts, ...]
     graphs: tuple[Graph, ...]
+    runs: Mapping[str, Run]
 
 
 def build_graphs(encoder: Encoder, runs: Mapping[str, Run], workshop: Workshop) -> Built:
-    """Build the graphs of an encoder and of the heads that read it; raises ExportError."""
+    """Build the graphs of an encoder and of the heads that read it.
+
+    Raises:
+        ExportError: a graph cannot be built, or a head does not fit the encoder.
+    """
     cases, text = list(_encoder_cases(encoder)), None
     write = partial(write_encoder, encoder)
     graphs = [_tower(f"encoder_{encoder.tag}", encoder.fingerprint, write, cases, workshop)]
+    if workshop.reduce is not None:
+        workshop.on_step(f"encoder_{encoder.tag} in {workshop.precision}")
+        graphs[0], runs = workshop.reduce(encoder, graphs[0], runs)
     features = [outputs for _, outputs in cases]
     if any(reads_text(run.head.inputs) for run in runs.values()):
         check_served_text(encoder)
@@ -77,8 +96,9 @@ def build_graphs(encoder: Encoder, runs: Mapping[str, Run], workshop: Workshop) 
         token_width=encoder.token_width,
         max_batch=workshop.max_batch,
         text=text,
+        precision=workshop.precision,
     )
-    return Built(facts, tuple(heads), tuple(graphs))
+    return Built(facts, tuple(heads), tuple(graphs), runs)
 
 
 def _tower(model: str, fingerprint: str, write: Callable[[Path], None], cases: Cases, workshop: Workshop) -> Graph:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from mlclip.cli.options import CacheOption, RunDataOption, is_given, run_data
 from mlclip.console import console, run_app, say
+from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import ExportError
 from mlclip.files import check_output
-from mlclip_export.options import Accelerator, ConfigOptions, ExportOptions, Format
+from mlclip_export.options import Accelerator, ConfigOptions, ExportOptions, Format, Precision, ReduceOptions
 
 if TYPE_CHECKING:
     from mlclip.checkpoint import Run
     from mlclip_export.export import Report
+    from mlclip_export.reduce import Judged
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def export(
+    context: typer.Context,
     head: Annotated[list[str] | None, typer.Option(help="Name of a run folder in --runs; repeatable.")] = None,
     run: Annotated[list[Path] | None, typer.Option(help="Path of a run folder; repeatable.")] = None,
     name: Annotated[
@@ -44,6 +49,27 @@ def export(
     ] = "/engines",
     max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Largest batch that Triton forms.")] = 64,
     tolerance: Annotated[float, typer.Option(min=0, help="Largest accepted difference from torch.")] = 1e-4,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Precision of the encoders on the CPU; int8 and bf16 are for OpenVINO, and pass a gate first."
+        ),
+    ] = "fp32",
+    data: RunDataOption = None,
+    cache: CacheOption = DEFAULT_CACHE,
+    calibration: Annotated[int, typer.Option(min=1, help="Training images that calibrate int8.")] = 300,
+    max_map_loss: Annotated[
+        float, typer.Option(min=0, help="Points of validation mAP that a head may lose by --precision.")
+    ] = 0.5,
+    min_agreement: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Validation labels selected before and after, as a share of those selected at all."
+        ),
+    ] = 0.9,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train heads again on the reduced encoder's features, where that helps.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Export trained heads to a Triton model repository.
@@ -53,6 +79,13 @@ def export(
     """
     if fp16 and accelerator == "cuda":
         raise typer.BadParameter("onnxruntime's CUDA accelerator has no half precision: use --accelerator tensorrt")
+    if precision != "fp32" and format == "tensorrt":
+        raise typer.BadParameter("plans have --fp16; for --precision use --accelerator tensorrt")
+    reduced = [
+        option for option in ("calibration", "max_map_loss", "min_agreement", "refit") if is_given(context, option)
+    ]
+    if precision == "fp32" and reduced:
+        raise typer.BadParameter(f"--{reduced[0].replace('_', '-')} belongs to --precision int8 or bf16")
     check_output(out, run or ())
     chosen = _choose(head or [], run or [], name or [], runs)
     from mlclip_export.export import export_runs
@@ -63,8 +96,15 @@ def export(
         tolerance=tolerance,
         configs=ConfigOptions(max_batch=max_batch, fp16=fp16, engine_cache=engine_cache),
     )
+    reduce = None
+    if precision != "fp32":
+        from mlclip_export.reduce import Reduction
+
+        limits = ReduceOptions(precision, calibration, max_map_loss, min_agreement, refit)
+        sets = {name: run_data(run.training, data) for name, run in chosen.items()}
+        reduce = Reduction(limits, sets, cache, on_judged=_show_judged)
     with console.status("export") as status:
-        report = export_runs(chosen, out, options, on_step=lambda step: status.update(f"export {step}"))
+        report = export_runs(chosen, out, options, reduce=reduce, on_step=lambda step: status.update(f"export {step}"))
     _show(report, out)
 
 
@@ -87,6 +127,18 @@ def _choose(heads: list[str], folders: list[Path], names: list[str], runs: Path)
     from mlclip.checkpoint import load_run
 
     return {name: load_run(folder) for name, folder in zip(called, chosen, strict=True)}
+
+
+def _show_judged(judged: Sequence[Judged]) -> None:
+    left = judged[0].left
+    table = Table(
+        "head", "reads", "runtime", "mAP float32", "mAP reduced", "label agreement", "",
+        title=f"in float32: {left}" if left else None,
+    )  # fmt: skip
+    for one in judged:
+        figures = (f"{100 * one.before:.2f}", f"{100 * one.after:.2f}", f"{one.agreement:.3f}")
+        table.add_row(one.head, ", ".join(one.reads), one.runtime, *figures, "passed" if one.passed else "refused")
+    console.print(table)
 
 
 def _show(report: Report, out: Path) -> None:

@@ -28,7 +28,9 @@ def preprocess_config(name: str, spec: PixelSpec, max_batch: int, options: Confi
     config = _model(name, "python", max_batch)
     add_tensor(config.input, "image", pb.TYPE_STRING, [1])
     add_tensor(config.output, "pixels", pb.TYPE_UINT8, [spec.size, spec.size, 3])
-    return with_parameters(_on_cpu(config, options.preprocess_instances), "preprocess", spec_parameters(spec))
+    instances = options.preprocess_instances
+    own = {"instances": "cores"} if instances == 0 else {}
+    return with_parameters(_on_cpu(config, instances or 2), "preprocess", {**spec_parameters(spec), **own})
 
 
 def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Variant) -> pb.ModelConfig:
@@ -39,6 +41,10 @@ def encoder_config(encoder: EncoderFacts, options: ConfigOptions, variant: Varia
     for output in ENCODER_OUTPUTS:
         add_tensor(config.output, output, pb.TYPE_FP32, feature_dims(encoder, output))
     parameters = {"encoder": encoder.tag, "fingerprint": encoder.fingerprint, "exporter": EXPORTER}
+    if encoder.precision != "fp32":
+        parameters["precision"] = encoder.precision
+        if variant == "cpu":
+            config.optimization.execution_accelerators.cpu_execution_accelerator.add(name="openvino")
     with_parameters(config, "encoder", {**parameters, **spec_parameters(encoder.spec)})
     return accelerate(_with_threads(config, options.encoder_threads), variant, options.engine_cache, options.fp16)
 
@@ -163,6 +169,7 @@ def spec_parameters(spec: PixelSpec) -> dict[str, str]:
         "interpolation": spec.interpolation,
         "resize_mode": spec.resize_mode,
         "fill": str(spec.fill),
+        "decode": spec.decode,
     }
 
 

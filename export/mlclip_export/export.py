@@ -17,9 +17,10 @@ from mlclip_export.checked import CheckedGraph, Graph
 from mlclip_export.facts import read_facts
 from mlclip_export.gpu_variants import Variant
 from mlclip_export.layout import Layout
-from mlclip_export.options import Accelerator, ExportOptions
+from mlclip_export.options import Accelerator, ExportOptions, Precision
 from mlclip_export.parity import Difference
 from mlclip_export.plan import check_replacements, earlier_graphs, plan_encoders
+from mlclip_export.reduce import Reduction
 from mlclip_export.repository import Written, locked, remove_models, write_models
 from mlclip_export.tensorrt import require_tensorrt
 
@@ -48,6 +49,7 @@ def export_runs(
     options: ExportOptions = ExportOptions(),  # noqa: B008  (frozen)
     *,
     encoders: Sequence[Encoder] = (),
+    reduce: Reduction | None = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Add trained heads to a model repository, or update them there.
@@ -60,6 +62,7 @@ def export_runs(
         repository: its folder; made if it does not exist.
         options: how to export.
         encoders: loaded encoders; others are loaded from the runs' references.
+        reduce: gives the encoders another precision than float32, after its gate.
         on_step: called with each step: a model's name while it is built, then the comparisons, then the repository.
 
     Raises:
@@ -71,9 +74,11 @@ def export_runs(
     tensorrt = require_tensorrt() if options.format == "tensorrt" else ""
     default: Variant = "plan" if options.format == "tensorrt" else _DEFAULTS[options.accelerator]
     plans, before = plan_encoders(runs), read_facts(repository)
-    check_replacements(plans, runs, before)
+    precision: Precision = reduce.options.precision if reduce else "fp32"
+    check_replacements(plans, runs, before, precision)
     with _scratch_folder() as scratch:
-        workshop = Workshop(scratch, options.configs.max_batch, earlier_graphs(repository, before), on_step)
+        earlier = {} if reduce else earlier_graphs(repository, before)
+        workshop = Workshop(scratch, options.configs.max_batch, earlier, on_step, precision, reduce)
         built = [build_graphs(plan.load(encoders), plan.runs, workshop) for plan in plans]
         graphs = [_checked(graph, options.tolerance, on_step) for part in built for graph in part.graphs]
         on_step("the repository")
@@ -81,10 +86,11 @@ def export_runs(
             before = read_facts(repository)  # another export may have written since
             for problem in before.unreadable:
                 _log.warning("%s: it stays as it is, and no model is removed", problem)
-            check_replacements(plans, runs, before)
+            check_replacements(plans, runs, before, precision)
             heads = [head for part in built for head in part.heads]
             facts = before.updated([part.encoder for part in built], heads)
             by_model = {graph.model: graph for graph in graphs}
+            runs = dict(runs) | {name: run for part in built for name, run in part.runs.items()}
             models = Layout(facts, runs, by_model, options.configs, default, tensorrt).models()
             written = write_models(repository, models)
             needed = facts.graph_models | {model.name for model in models}

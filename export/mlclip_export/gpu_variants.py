@@ -12,6 +12,8 @@ from typing import Literal
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from mlclip_export.facts import parameter
+
 Variant = Literal["cpu", "cuda", "tensorrt", "plan"]
 ONNX_VARIANTS: tuple[Variant, ...] = ("cpu", "cuda", "tensorrt")
 VARIANTS: tuple[Variant, ...] = (*ONNX_VARIANTS, "plan")
@@ -72,13 +74,13 @@ def profile(config: pb.ModelConfig) -> dict[str, tuple[list[int], list[int], lis
 
 
 def _tensorrt(config: pb.ModelConfig, engine_cache: str, fp16: bool) -> dict[str, str]:
-    shapes = profile(config)
+    shapes, quantized = profile(config), parameter(config, "precision") == "int8"
     bounds = {
         f"trt_profile_{bound}_shapes": _shapes({name: shape[at] for name, shape in shapes.items()})
         for at, bound in enumerate(("min", "opt", "max"))
     }
     return {
-        "precision_mode": "FP16" if fp16 else "FP32",
+        "precision_mode": "FP16" if fp16 else "INT8" if quantized else "FP32",
         "max_workspace_size_bytes": str(_WORKSPACE_BYTES),
         "trt_engine_cache_enable": "1",
         _ENGINES: f"{engine_cache}/{config.name}",

@@ -123,4 +123,5 @@ def tokenize_names(facts: Facts) -> dict[int, str]:
 
 
 def _long_name(spec: PixelSpec) -> str:
-    return f"preprocess_{spec.size}_{spec.resize_mode}_{spec.interpolation}_{spec.fill}"
+    fast = "" if spec.decode == "exact" else f"_{spec.decode}"
+    return f"preprocess_{spec.size}_{spec.resize_mode}_{spec.interpolation}_{spec.fill}{fast}"

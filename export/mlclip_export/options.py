@@ -7,6 +7,7 @@ from typing import Literal
 
 Format = Literal["onnx", "tensorrt"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ConfigOptions:
         engine_cache: existing folder on the server where onnxruntime's TensorRT accelerator keeps engines.
         encoder_threads: CPU threads per encoder; 0 means all cores.
         head_threads: CPU threads per head.
-        preprocess_instances: processes that decode images.
+        preprocess_instances: processes that decode images; 0: `mlclip-serve` starts one per core, others start two.
     """
 
     max_batch: int = 64
@@ -27,7 +28,27 @@ class ConfigOptions:
     engine_cache: str = "/engines"
     encoder_threads: int = 0
     head_threads: int = 1
-    preprocess_instances: int = 2
+    preprocess_instances: int = 0
+
+
+@dataclass(frozen=True)
+class ReduceOptions:
+    """Precision of encoders on the CPU, and what it may cost.
+
+    Attributes:
+        precision: `int8` and `bf16` ask for OpenVINO in the config.
+        calibration: training images from which the ranges of int8 are measured.
+        max_map_loss: points of validation mAP that a head may lose.
+        min_agreement: labels that a head selects with float32 and with the reduced encoder, as a share of those that
+            it selects with either.
+        refit: train heads again on the reduced encoder's features, where that helps.
+    """
+
+    precision: Precision = "fp32"
+    calibration: int = 300
+    max_map_loss: float = 0.5
+    min_agreement: float = 0.9
+    refit: bool = False
 
 
 @dataclass(frozen=True)

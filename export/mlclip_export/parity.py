@@ -16,9 +16,11 @@ from mlclip.errors import ExportError
 from mlclip_export.graphs import threshold_input
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-Case = tuple[Arrays, Arrays]  # inputs and torch's outputs, both by name, [B, ...] with any B
+Case = tuple[Arrays, Arrays]
+"""Inputs and torch's outputs, both by name, [B, ...] with any B."""
 
-BATCHES = (1, 3, 8)  # batch sizes that are compared; none is the size that graphs are traced with
+BATCHES = (1, 3, 8)
+"""Batch sizes that are compared; none is the size that graphs are traced with."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,36 @@ class Difference:
 
 
 def compare(model: str, path: Path, cases: Iterable[Case]) -> list[Difference]:
-    """Run an ONNX file in onnxruntime on the CPU; give a difference per output, in order; raises ExportError."""
-    session = _open(model, path)
+    """Run an ONNX file in onnxruntime on the CPU and compare each output.
+
+    Args:
+        model: its name in the repository.
+        path: the ONNX file.
+        cases: pairs of inputs and torch's outputs, both by name, [B, ...] with any B.
+
+    Returns:
+        One difference per output, in the order of the outputs.
+
+    Raises:
+        ExportError: onnxruntime cannot load or run the file, or a shape or type differs.
+    """
+    session = open_graph(model, path)
     return differences_of(model, ((_run(model, session, feeds, list(expected)), expected) for feeds, expected in cases))
 
 
 def differences_of(model: str, pairs: Iterable[Case]) -> list[Difference]:
-    """Compare a model's outputs with torch's; give a difference per output, the largest over all pairs and images.
+    """Compare outputs with torch's.
 
-    That of `reference_index` is inf if most images were answered from other references. Raises ExportError if a shape
-    or type differs.
+    Args:
+        model: name of the model in the repository.
+        pairs: the model's outputs and torch's, both by name.
+
+    Returns:
+        One difference per output, the largest over all pairs and images. That of `reference_index` is inf if most
+        images were answered from other references.
+
+    Raises:
+        ExportError: a shape or type differs.
     """
     worst: dict[str, float] = {}
     rows, compared = 0, 0
@@ -66,7 +88,11 @@ def differences_of(model: str, pairs: Iterable[Case]) -> list[Difference]:
 
 
 def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None:
-    """Raise ExportError if a difference is above the tolerance; the message names the worst one."""
+    """Refuse a model that computes something different from torch.
+
+    Raises:
+        ExportError: a difference is above the tolerance; the message names the worst one.
+    """
     worst = max(differences, key=lambda difference: difference.value)
     if worst.value > tolerance:
         raise ExportError(
@@ -79,11 +105,21 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
     """Compare a threshold model: scores with torch's sigmoid or the scores that come in, the rest with those scores.
 
     Inputs are drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so `selected`
-    and `top_index` are compared with what the model's own scores say. Thresholds are float32 [N]; `output` is what the
-    head gives, `logits` or `scores`. One difference per output; for `selected` 1.0 if any class differs. Errors as in
-    `compare`.
+    and `top_index` are compared with what the model's own scores say.
+
+    Args:
+        model: its name in the repository.
+        path: the ONNX file.
+        thresholds: float32 [N].
+        output: what the head gives: `logits` or `scores`.
+
+    Returns:
+        One difference per output; for `selected` 1.0 if any class differs.
+
+    Raises:
+        ExportError: as for `compare`.
     """
-    draw, session = np.random.default_rng(0), _open(model, path)
+    draw, session = np.random.default_rng(0), open_graph(model, path)
     pairs = []
     for size in BATCHES:
         logits = draw.normal(scale=4, size=(size, len(thresholds))).astype(np.float32)
@@ -98,7 +134,8 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
     return differences_of(model, pairs)
 
 
-def _open(model: str, path: Path) -> onnxruntime.InferenceSession:
+def open_graph(model: str, path: Path) -> onnxruntime.InferenceSession:
+    """Open an ONNX file in onnxruntime on the CPU; raises ExportError with the model's name."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # slow where cores are shared

@@ -12,6 +12,7 @@ from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip_export.facts import EncoderFacts, Facts, TextFacts
 from mlclip_export.graphs import EXPORTER
+from mlclip_export.options import Precision
 from mlclip_export.repository import latest_version
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -34,7 +35,12 @@ class EncoderPlan:
 
 
 def plan_encoders(runs: Mapping[str, Run]) -> list[EncoderPlan]:
-    """Group runs by their encoders; raises ExportError, or CheckpointError if a label holds a newline."""
+    """Group runs by their encoders.
+
+    Raises:
+        ExportError: a name or a run cannot be used, or encoders contradict each other.
+        CheckpointError: a label holds a newline.
+    """
     plans: dict[str, EncoderPlan] = {}
     for name, run in runs.items():
         _check_run(name, run)
@@ -50,13 +56,22 @@ def plan_encoders(runs: Mapping[str, Run]) -> list[EncoderPlan]:
     return list(plans.values())
 
 
-def check_replacements(plans: Iterable[EncoderPlan], runs: Mapping[str, Run], before: Facts) -> None:
-    """Raise ExportError if an export would replace an encoder that heads in the repository, not exported now, read."""
+def check_replacements(
+    plans: Iterable[EncoderPlan], runs: Mapping[str, Run], before: Facts, precision: Precision = "fp32"
+) -> None:
+    """Refuse to replace an encoder in the repository while heads that are not exported now read it.
+
+    An encoder of the same weights in float32 may come: those heads were trained on it.
+
+    Raises:
+        ExportError: names those heads.
+    """
     for reference in (plan.reference for plan in plans):
         served = before.encoders.get(reference.tag)
         staying = [head.name for head in before.heads_on(reference.tag) if head.name not in runs]
-        if (served is None or served.fingerprint != reference.fingerprint) and staying:
-            state = "has other weights" if served else "cannot be read"
+        other = served is None or served.fingerprint != reference.fingerprint
+        if (other or precision != "fp32") and staying:
+            state = "cannot be read" if served is None else "has other weights" if other else "gets another precision"
             raise ExportError(
                 f"the repository's encoder_{reference.tag} {state}, and {', '.join(staying)} read it: export them too, "
                 "or use another --out"
@@ -65,7 +80,9 @@ def check_replacements(plans: Iterable[EncoderPlan], runs: Mapping[str, Run], be
 
 def earlier_graphs(repository: Path, before: Facts) -> dict[str, Path]:
     """Find the graphs of encoders and text towers that the same exporter wrote earlier: fingerprint to folder."""
-    towers: dict[str, EncoderFacts | TextFacts] = {f"encoder_{tag}": tower for tag, tower in before.encoders.items()}
+    towers: dict[str, EncoderFacts | TextFacts] = {
+        f"encoder_{tag}": tower for tag, tower in before.encoders.items() if tower.precision != "int8"
+    }
     towers |= {f"text_encoder_{tag}": tower.text for tag, tower in before.encoders.items() if tower.text}
     return {
         tower.fingerprint: latest_version(repository / model)

@@ -36,6 +36,14 @@ def serve(
     ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds in which all ensembles must answer.")] = (
         READY_TIMEOUT
     ),
+    cores: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Threads of each encoder, and processes that decode images; 0 counts the cores that affinity and "
+            "cgroups leave.",
+        ),
+    ] = 0,
     ready_file: Annotated[
         Path | None, typer.Option(help="When ready, write the endpoints and the process id to this file as JSON.")
     ] = None,
@@ -59,6 +67,7 @@ def serve(
         model_config_name=model_config_name,
         log_verbose=log_verbose,
         ready_timeout=ready_timeout,
+        cores=cores,
     )
     try:
         if docker:

@@ -31,6 +31,7 @@ class Settings:
         model_config_name: variant of the configs to use, `configs/<name>.pbtxt`; None for config.pbtxt.
         log_verbose: Triton's verbosity; above 0 its log is also shown on stderr.
         ready_timeout: seconds within which every ensemble must have answered after the start.
+        cores: threads of an encoder, and processes that decode images; 0: as many as there are cores.
     """
 
     repository: Path
@@ -41,6 +42,7 @@ class Settings:
     model_config_name: str | None = None
     log_verbose: int = 0
     ready_timeout: float = READY_TIMEOUT
+    cores: int = 0
 
     @property
     def ports(self) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 Installed as `backends/onnxruntime/model.py` it is a Python-based backend: Triton runs every model whose config has
 `backend: "onnxruntime"` with it, one process per instance. It reads the config of NVIDIA's native backend and ignores
-what needs a GPU.
+what needs a GPU. A model that asks for the CPU accelerator `openvino` runs in OpenVINO's runtime if that is installed.
 
 All requests of one `execute` become one run of the model per input shape. If the run fails, each request runs alone,
 so that only the bad ones fail. Only requested outputs are fetched, and each answer carries only its own. (onnxruntime
@@ -11,10 +11,13 @@ computes the whole graph in any case, in NVIDIA's backend too.)
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,9 @@ except ModuleNotFoundError:  # outside a Triton process only the parts below tha
     pb_utils = None
 
 Arrays = dict[str, npt.NDArray[Any]]
+OPENVINO = "openvino"
+CORES = "MLCLIP_CORES"
+"""As in `cores.py`, which this file, a copy inside Triton, cannot import."""
 
 ONNX_TYPES = {
     "TYPE_BOOL": "tensor(bool)",
@@ -60,7 +66,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         path = model_file(config, Path(args["model_repository"]), args["model_version"])
         for name in ignored_accelerators(config):
-            pb_utils.Logger.log_info(f"{args['model_name']}: accelerator '{name}' ignored, running on the CPU")
+            hint = "not installed (pip install 'mlclip-serve[openvino]')" if name == OPENVINO else "ignored"
+            pb_utils.Logger.log_warn(f"{args['model_name']}: accelerator '{name}' {hint}: onnxruntime runs on the CPU")
         try:
             self.session = open_session(path, config)
             check_config(config, self.session)
@@ -92,13 +99,57 @@ def model_file(config: Mapping[str, Any], folder: Path, version: str) -> Path:
 
 
 def ignored_accelerators(config: Mapping[str, Any]) -> list[str]:
-    """List the execution accelerators of a config; this backend has none of them."""
+    """List the execution accelerators of a config that are not here: all but OpenVINO, and that if not installed."""
+    installed = importlib.util.find_spec(OPENVINO) is not None
+    return [name for name in _accelerators(config) if not (name == OPENVINO and installed)]
+
+
+def _accelerators(config: Mapping[str, Any]) -> list[str]:
     accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
     return [entry["name"] for kind in accelerators.values() for entry in kind or []]
 
 
-def open_session(path: Path, config: Mapping[str, Any]) -> onnxruntime.InferenceSession:
-    """Open an ONNX file for the CPU.
+class OpenVino:
+    """An ONNX file in OpenVINO's runtime, with what this backend uses of an onnxruntime session.
+
+    The config's parameter `precision` may be `bf16`. Otherwise float32 stays float32: OpenVINO's own default is
+    bfloat16 on CPUs that have it.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        precision = (config.get("parameters") or {}).get("precision", {}).get("string_value")
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": _threads(config),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # other models use the cores, too
+        }
+        self._model = importlib.import_module(OPENVINO).Core().compile_model(str(path), "CPU", settings)
+        self._request = self._model.create_infer_request()
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        """List names and ONNX types of the inputs."""
+        return _described(self._model.inputs)
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        """List names and ONNX types of the outputs."""
+        return _described(self._model.outputs)
+
+    def run(self, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
+        """Run on inputs by name, and give the outputs of some names."""
+        self._request.infer(feeds, share_inputs=True, share_outputs=True)  # only what is wanted is copied
+        return [self._request.get_tensor(name).data.copy() for name in names]
+
+
+def _described(ports: Sequence[Any]) -> list[SimpleNamespace]:
+    types = {"float32": "float", "float64": "double"}
+    kinds = [(port, port.get_element_type().to_dtype().name) for port in ports]
+    names = [(name, types.get(kind, kind)) for port, kind in kinds for name in port.get_names()]
+    return [SimpleNamespace(name=name, type=f"tensor({kind})") for name, kind in names]
+
+
+def open_session(path: Path, config: Mapping[str, Any]) -> Any:
+    """Open an ONNX file for the CPU, in onnxruntime, or in OpenVINO if the config asks for it and it is installed.
 
     Args:
         path: the ONNX file, with its external data beside it.
@@ -108,24 +159,31 @@ def open_session(path: Path, config: Mapping[str, Any]) -> onnxruntime.Inference
     Raises:
         ValueError: the file is missing or broken, or a parameter is not a whole number.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    options = _options(config)
+    try:
+        if OPENVINO in _accelerators(config) and OPENVINO not in ignored_accelerators(config):
+            return OpenVino(path, config)
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the exceptions of the two share no other base class
+        raise ValueError(f"{path} is broken: {_one_line(error)}") from None
+
+
+def _options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = _parameter(config, "intra_op_thread_count")
+    options.intra_op_num_threads = _threads(config)
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")
     if _parameter(config, "execution_mode") == 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     # Each model has a process: threads that spin while they wait would take the others' cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no other base class
-        raise ValueError(f"{path} is broken: {_one_line(error)}") from None
+    return options
 
 
-def check_config(config: Mapping[str, Any], session: onnxruntime.InferenceSession) -> None:
+def check_config(config: Mapping[str, Any], session: Any) -> None:
     """Compare a model's config with its ONNX file.
 
     Raises:
@@ -148,7 +206,7 @@ def check_config(config: Mapping[str, Any], session: onnxruntime.InferenceSessio
 
 
 def run_requests(
-    session: onnxruntime.InferenceSession,
+    session: Any,
     feeds: Sequence[Arrays],
     wanted: Sequence[Sequence[str]],
     batched: bool,
@@ -183,9 +241,7 @@ def _groups(feeds: Sequence[Arrays], batched: bool) -> list[list[int]]:
     return list(groups.values())
 
 
-def _run_group(
-    session: onnxruntime.InferenceSession, feeds: Sequence[Arrays], names: list[str], batched: bool
-) -> list[Arrays | str]:
+def _run_group(session: Any, feeds: Sequence[Arrays], names: list[str], batched: bool) -> list[Arrays | str]:
     """Run requests of one shape together; if that fails, each alone, so that only the bad ones fail."""
     joined = feeds[0] if len(feeds) == 1 else {n: np.concatenate([feed[n] for feed in feeds]) for n in feeds[0]}
     try:
@@ -214,6 +270,10 @@ def _response(answer: Arrays | str) -> Any:
     return pb_utils.InferenceResponse(
         [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in answer.items()]
     )
+
+
+def _threads(config: Mapping[str, Any]) -> int:
+    return _parameter(config, "intra_op_thread_count") or int(os.environ.get(CORES, "0"))
 
 
 def _parameter(config: Mapping[str, Any], key: str) -> int:

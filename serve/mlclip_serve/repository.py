@@ -56,11 +56,25 @@ def _read(path: Path) -> Any:
         raise RepositoryError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
-def link_models(repository: Path, models: Iterable[str], folder: Path) -> None:
-    """Make a folder with links to a repository's models, since Triton takes every folder of its own for a model."""
+def link_models(repository: Path, models: Iterable[str], folder: Path, cores: int) -> None:
+    """Make a folder with links to a repository's models, since Triton takes every folder of its own for a model.
+
+    A model whose config has the parameter `instances` with the value `cores` gets as many instances.
+    """
     folder.mkdir()
     for name in models:
-        (folder / name).symlink_to(repository / name)
+        path = repository / name / "config.pbtxt"
+        config = _read(path) if path.is_file() else model_config_pb2.ModelConfig()
+        if config.parameters["instances"].string_value != "cores":
+            (folder / name).symlink_to(repository / name)
+            continue
+        (folder / name).mkdir()
+        for entry in (repository / name).iterdir():
+            (folder / name / entry.name).symlink_to(entry)
+        for group in config.instance_group:
+            group.count = cores
+        (folder / name / path.name).unlink()
+        (folder / name / path.name).write_text(text_format.MessageToString(config, as_utf8=True), encoding="utf-8")
 
 
 def _check_steps(folder: Path, config: Any, known: set[str]) -> None:

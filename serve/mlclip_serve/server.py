@@ -15,6 +15,7 @@ from subprocess import Popen
 from mlclip_serve import ports, probe
 from mlclip_serve.backends import assemble
 from mlclip_serve.command import ADDRESS, DRAIN, READY_TIMEOUT, Settings, server_command
+from mlclip_serve.cores import CORES, available_cores
 from mlclip_serve.diagnosis import explain
 from mlclip_serve.embedded import Embedded, check_shared_memory, find_embedded, make_interpreter, server_environment
 from mlclip_serve.errors import PortError, ServeError, StartError
@@ -54,6 +55,7 @@ class Server(AbstractContextManager["Server"]):
         model_config_name: str | None = None,
         log_verbose: int = 0,
         ready_timeout: float = READY_TIMEOUT,
+        cores: int = 0,
     ) -> None:
         """Keep the settings, which `Settings` describes; nothing is started yet."""
         self.settings = Settings(
@@ -65,6 +67,7 @@ class Server(AbstractContextManager["Server"]):
             model_config_name=model_config_name,
             log_verbose=log_verbose,
             ready_timeout=ready_timeout,
+            cores=cores or available_cores(),
         )
         self.id = f"mlclip-{uuid.uuid4().hex[:12]}"
         self.ensembles: list[str] = []
@@ -159,8 +162,9 @@ class Server(AbstractContextManager["Server"]):
         try:
             backends = assemble(embedded, folder / "backends")
             environment = server_environment(embedded, make_interpreter(folder / "python"), os.environ)
+            environment[CORES] = str(self.settings.cores)
             settings = replace(self.settings, repository=folder / "models")
-            link_models(self.settings.repository, models, settings.repository)
+            link_models(self.settings.repository, models, settings.repository, settings.cores)
             command = server_command(settings, embedded, backends, self._ports, self.id)
             self._running = ServerProcess(command, environment, self.log, f"{self.id}_", self.settings.log_verbose > 0)
             self._await_ready(self._running, deadline)

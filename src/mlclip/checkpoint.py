@@ -68,7 +68,7 @@ class EncoderRef:
                 f"this run's encoder was the folder {name}, which is not there: put it back, or name its new place in "
                 "the run's config.json"
             )
-        encoder = load_encoder(name, self.pretrained)
+        encoder = load_encoder(name, self.pretrained, self.spec.decode)
         encoder.tag = self.tag
         if difference := self._difference(encoder):
             raise CheckpointError(

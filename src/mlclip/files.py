@@ -1,8 +1,4 @@
-"""Files on disk: what is written takes an older file's place whole or not at all, and obeys the umask.
-
-Everything is written beside its place, flushed to the disk, and renamed. Links are followed. Devices and pipes are
-written to and never replaced.
-"""
+"""Files and folders on disk, read and written: nothing is replaced before what takes its place is whole."""
 
 from __future__ import annotations
 
@@ -13,13 +9,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
-from typing import BinaryIO
+
+from mlclip_client.files import is_stream, replacing, sync
 
 from mlclip.errors import OutputError
-
-_STREAMS = ("/dev/fd/", "/dev/std", "/proc/")
-"""Where the names of a process's open files are: a file behind one is written to, too."""
 
 
 def read_file(path: Path) -> bytes:
@@ -35,34 +28,12 @@ def check_file(path: Path) -> None:
         raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` at the end, unless the block raises; makes its folder.
-
-    Raises OSError.
-    """
-    if _is_stream(path):
-        with path.open("wb") as file:
-            yield file
-        return
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".mlclip-{token_hex(6)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        _sync(part)
-        part.replace(target)
-        _sync(target.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines, which bring their own ends, as UTF-8; the file appears whole or not at all. Raises OSError.
+    """Write lines, which bring their own ends, as UTF-8; the file appears whole or not at all. Makes its folder.
 
-    What is no UTF-8 in the name of a file becomes an escape, as JSON has it.
+    Raises OSError. What is no UTF-8 in the name of a file becomes an escape, as JSON has it.
     """
+    Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
 
@@ -86,7 +57,7 @@ def replacing_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             sync_tree(new)
             gone = [(folder / name, old / name) for name in names]
             _rename_all([*gone, *((new / name, folder / name) for name in reversed(names))])
-            _sync(folder)
+            sync(folder)
     except BaseException:
         if made:
             with suppress(OSError):
@@ -101,7 +72,7 @@ def check_output(path: Path, inputs: Iterable[Path | str] = (), suffixes: Sequen
     """
     if any(os.path.exists(given) and path.exists() and os.path.samefile(given, path) for given in inputs):
         raise OutputError(f"{path} is an input and would be overwritten: name another --out")
-    if _is_stream(path):
+    if is_stream(path):
         return
     if suffixes and path.suffix.lower() not in suffixes:
         raise OutputError(f"{path}: it is written as {suffixes[0]}: name it --out {path.with_suffix(suffixes[0])}")
@@ -117,11 +88,7 @@ def check_output(path: Path, inputs: Iterable[Path | str] = (), suffixes: Sequen
 def sync_tree(folder: Path) -> None:
     """Flush a folder with all that is in it to the disk; raises OSError."""
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
-
-
-def _is_stream(path: Path) -> bool:
-    return str(path.absolute()).startswith(_STREAMS) or (path.exists() and not path.is_file() and not path.is_dir())
+        sync(path)
 
 
 def _rename_all(moves: Sequence[tuple[Path, Path]]) -> None:
@@ -136,15 +103,3 @@ def _rename_all(moves: Sequence[tuple[Path, Path]]) -> None:
         for source, target in reversed(done):
             target.rename(source)
         raise
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or the names in a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network drives cannot flush folders
-            raise
-    finally:
-        os.close(handle)

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata  # type: ignore[import-untyped]
-from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]
 
 from mlclip.thresholds import check_scores, select
 
@@ -201,6 +199,8 @@ def _roc_auc(truth: Bools, values: Floats) -> list[float | None]:
 
     Equal to scikit-learn's `roc_auc_score`, but for all columns at once.
     """
+    from scipy.stats import rankdata  # type: ignore[import-untyped]  # slow to load
+
     ranks = rankdata(values, axis=0)
     positives = truth.sum(axis=0, dtype=np.float64)
     pairs = positives * (len(truth) - positives)
@@ -224,6 +224,8 @@ def _ndcg_at(truth: Bools, values: Floats, ks: Sequence[int]) -> dict[int, float
     rows = truth.any(axis=1)
     if not rows.any():
         return {}
+    from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]  # slow to load
+
     if truth.shape[1] == 1:  # one class ranks perfectly, and scikit-learn refuses it
         return {k: 1.0 for k in ks if k == 1}
     return {k: float(ndcg_score(truth[rows], values[rows], k=k)) for k in ks if k <= truth.shape[1]}

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlclip.errors import TrainError
-from mlclip.heads import HEADS
-from mlclip.settings import UNTRAINED, Recipe, ThresholdConfig, TrainConfig
+from mlclip.settings import DECODER, UNTRAINED, Recipe, ThresholdConfig, TrainConfig
 
 DOCUMENTS = {
     "000": 'Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods: A Comparative Study"',
@@ -103,7 +102,7 @@ def _losses() -> list[NamedRecipe]:
 
     def on_mld(name: str, section: str, loss: str, note: str = "", **options: float) -> NamedRecipe:
         options = {"gamma_pos": 0.0, "gamma_neg": 4.0, "shift": 0.05} | options
-        training = replace(HEADS["mld"].defaults, loss=loss, loss_options=options, alignment_weight=0.0)
+        training = replace(DECODER, loss=loss, loss_options=options, alignment_weight=0.0)
         silent = "the loss is the document's; all else is the default of mld, without the alignment loss"
         notes = (silent, note, detached if loss == "apl" else "")
         return NamedRecipe(name, section, Recipe("mld", {}, training), "; ".join(filter(None, notes)))

@@ -99,6 +99,8 @@ def check_number(
 
 UNTRAINED = TrainConfig(epochs=0)
 """For heads without gradient steps."""
+DECODER = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+"""For `mld`."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory):
-    """A model repository with two untrained heads on mlclip-tiny."""
+    """A model repository with two untrained heads on mlclip-lite."""
     encoder = load_encoder()
     shapes = FeatureShapes(encoder.embedding_width, encoder.token_count, encoder.token_width)
     runs = {}

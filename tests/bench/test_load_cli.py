@@ -47,16 +47,16 @@ def test_the_real_client_loads_a_real_server_and_goes_on_where_it_stopped(comman
         answered = sum(window["answered"] for window in line["windows"])
         assert answered >= 9 and not any(window["errors"] for window in line["windows"])
         asked = [name.partition("/")[0] for name in line["models"] if name.partition("/")[0] in line["ensembles"]]
-        assert asked == ["heads_mlclip-tiny_bytes"], "two heads cost one encoder pass"
-        assert line["models"]["encoder_mlclip-tiny/1"]["success"] >= 0.9 * answered - 4
-        assert line["models"]["encoder_mlclip-tiny/1"]["infer_ns"] > 0
+        assert asked == ["heads_mlclip-lite_bytes"], "two heads cost one encoder pass"
+        assert line["models"]["encoder_mlclip-lite/1"]["success"] >= 0.9 * answered - 4
+        assert line["models"]["encoder_mlclip-lite/1"]["infer_ns"] > 0
         assert line["resources"]["server_cores"] > 0
         assert line["resources"]["server_rss"] > 50 * 2**20, "tritonserver and its stubs"
         assert line["setting"]["questions"]["heads"] == ["plain", "sigmoid"]
         assert line["provenance"]["commit"]
 
     text = (out / "load.md").read_text()
-    assert "`encoder_mlclip-tiny`" in text
+    assert "`encoder_mlclip-lite`" in text
     names = {"load.jsonl", "load.md", "load.csv", "load.rates.csv", "load.models.csv", "load.png", "load.svg"}
     assert {path.name for path in out.iterdir()} == names
 

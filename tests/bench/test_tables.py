@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mlclip_bench.kit.files.write_lines", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(ResultsError, match=r"notes\.md: cannot be written: Permission denied"):
         write_tables([copy], RESULTS)
 

@@ -6,7 +6,8 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 from mlclip_client.inputs import InputOptions, Reader, Skipped, find_inputs
-from mlclip_client.output.rows import RowOptions, plain, success
+from mlclip_client.options import RowOptions
+from mlclip_client.output.rows import plain, success
 from mlclip_client.values import Answer, Prediction
 
 

@@ -275,7 +275,7 @@ def test_an_input_is_never_an_output(run, here, arguments):
 def test_names_are_text_never_markup_and_bytes_that_are_no_utf8_are_escaped(run, monkeypatch):
     spec = PixelSpec(8)
     odd = HeadInfo("[/misc]", ("[bold]a", ":cat:"), "hash", (0.5, 0.5), "[link]e", spec, 2, "1", "0.1.0")
-    monkeypatch.setattr("mlclip_client.cli.lists.Client.heads", lambda client: (odd,))
+    monkeypatch.setattr("mlclip_client.client.Client.heads", lambda client: (odd,))
     shown = run("heads", "--url", NOWHERE)
     assert shown.exit_code == 0
     assert all(name in shown.stdout for name in ("[/misc]", "[bold]a, :cat:", "[link]e")), shown.stdout
@@ -376,8 +376,8 @@ def test_the_user_agent_reaches_the_reader_of_inputs(run, monkeypatch):
         asked.append(limits.user_agent)
         raise ValueError("far enough")
 
-    monkeypatch.setattr("mlclip_client.cli.classify.run_stream", lambda request, *_: stop(request.limits))
-    monkeypatch.setattr("mlclip_client.cli.jobs.run_retry", lambda job, kinds, limits, *_: stop(limits))
+    monkeypatch.setattr("mlclip_client.bulk.stream.run_stream", lambda request, *_: stop(request.limits))
+    monkeypatch.setattr("mlclip_client.jobs.run.run_retry", lambda job, kinds, limits, *_: stop(limits))
     for command in (["classify", "https://x.org/a.jpg"], ["retry-failed", "job"]):
         for more in ([], ["--user-agent", "bot/1 (me@x.org)"]):
             assert run(*command, *more).stderr == "error: far enough\n"

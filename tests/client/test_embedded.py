@@ -10,6 +10,7 @@ import onnx
 import pytest
 from google.protobuf import text_format
 from mlclip_client import Client
+from mlclip_client.cpu import OpenVino
 from mlclip_client.errors import BadImage, ServerError, UnknownHead
 from mlclip_client.local.embedded import Embedded
 from mlclip_client.local.repository import Batcher, EnsemblePlan, Repository, providers
@@ -263,3 +264,26 @@ def test_models_run_on_cuda_where_the_installed_package_has_it(tiny):
     repository = Repository(tiny.root)
     model = next(name for name in repository.configs if name.startswith("encoder"))
     assert repository._session(model).get_providers() == ["CPUExecutionProvider"], "this is onnxruntime without CUDA"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_model_that_asks_for_openvino_runs_there_if_it_is_installed(copy, tiny, monkeypatch, caplog, installed):
+    model = next(name for name in Repository(copy).configs if name.startswith("encoder"))
+    change(
+        copy,
+        model,
+        lambda config: config.optimization.execution_accelerators.cpu_execution_accelerator.add(name="openvino"),
+    )
+    if not installed:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+    repository = Repository(copy)
+    assert isinstance(repository._session(model), OpenVino) is installed
+    told = [record.notice for record in caplog.records if record.name == "mlclip_client"]
+    hint = f"{model} asks for OpenVINO, which is missing: it runs in onnxruntime; pip install 'mlclip-client[openvino]'"
+    assert told == ([] if installed else [hint])
+    size = repository.configs[model].input[0].dims[0]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    pixels.setflags(write=False)
+    for batch in (pixels, pixels[:1]):
+        pair = [given.run(model, ["embedding"], {"pixels": batch})[0] for given in (repository, Repository(tiny.root))]
+        np.testing.assert_allclose(*pair, rtol=0, atol=1e-5)

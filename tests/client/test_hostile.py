@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from mlclip_client.output.rows import printable
+from mlclip_client.wording import printable
 from PIL import Image
 
 from .input_files import encoded, rows_of

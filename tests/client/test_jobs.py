@@ -15,7 +15,8 @@ from mlclip_client.errors import DownloadFailed
 from mlclip_client.inputs.item import Cell, Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.rows import printable, read_classes
+from mlclip_client.output.rows import read_classes
+from mlclip_client.wording import printable
 
 from .input_files import rows_of
 

@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from mlclip_client.errors import BadImage
+from mlclip_client.files import replacing
+from mlclip_client.options import RowOptions
 from mlclip_client.output import writers
-from mlclip_client.output.files import check_output, open_output, partial_name
-from mlclip_client.output.rows import HeadClasses, RowOptions, failure, plain, read_classes, schema, success, to_row
-from mlclip_client.output.writers import FORMATS, open_writer
+from mlclip_client.output.files import FORMATS, check_output, partial_name
+from mlclip_client.output.rows import HeadClasses, failure, plain, read_classes, schema, success, to_row
+from mlclip_client.output.writers import open_writer
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.values import Answer, HeadInfo, Prediction
 
@@ -222,7 +224,7 @@ def test_symbolic_links_stay_and_lead_to_the_new_file(tmp_path, exists):
 def test_files_obey_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
-        with open_output(tmp_path / "x") as file:
+        with replacing(tmp_path / "x") as file:
             file.write(b"x")
     finally:
         os.umask(before)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -189,7 +190,9 @@ def test_extreme_strips_have_a_result(size, mode):
 @pytest.mark.parametrize(("width", "resized"), [(127, 2032), (128, 2048), (129, 2048), (100_000, 2048)])
 def test_a_strip_is_never_resized_to_more_than_64_squares(width, resized, monkeypatch):
     sizes, real = [], Image.Image.resize
-    monkeypatch.setattr(Image.Image, "resize", lambda self, *args: (sizes.append(args[0]), real(self, *args))[1])
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, *args, **more: (sizes.append(args[0]), real(self, *args))[1]
+    )
     to_pixels(Image.new("RGB", (width, 2), RED), PixelSpec(32))
     assert sizes == [(resized, 32)]
 
@@ -293,8 +296,46 @@ def test_ghostscript_is_never_called():
     assert {"JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"} <= set(formats())
 
 
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize(
-    "wrong", [{"size": 0}, {"size": 8, "interpolation": "nearest"}, {"size": 8, "resize_mode": "fit"}]
+    ("kind", "size", "turn", "decoded"),
+    [
+        ("JPEG", (1200, 900), 1, (300, 225)),
+        ("JPEG", (900, 1200), 6, (300, 225)),
+        ("JPEG", (100, 90), 1, (100, 90)),
+        ("PNG", (1200, 900), 1, (1200, 900)),
+    ],
+)
+def test_fast_pixels_are_close_to_the_exact_ones(kind, size, turn, decoded, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = encoded(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC), kind, exif=exif)
+    exact = PixelSpec(32, resize_mode=mode)
+    fast = replace(exact, decode="fast")
+    pictures = [decode(data, spec) for spec in (exact, fast)]
+    assert pictures[1].size in (decoded, tuple((side + 1) // 2 for side in decoded)), "longest may shrink further"
+    assert (pictures[0].size == pictures[1].size) == (kind == "PNG" or size == (100, 90))
+    pair = [to_pixels(data, spec).astype(int) for spec in (exact, fast)]
+    assert np.abs(pair[0] - pair[1]).mean() < 3
+    assert np.array_equal(*pair) == (size == (100, 90))
+
+
+@pytest.mark.parametrize("decode_", ["exact", "fast"])
+def test_size_limit_is_that_of_the_file(monkeypatch, decode_):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64)
+    with pytest.raises(ImageError, match="too large"):
+        to_pixels(encoded(Image.new("RGB", (64, 65)), "JPEG"), PixelSpec(4, decode=decode_))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 0},
+        {"size": 8, "interpolation": "nearest"},
+        {"size": 8, "resize_mode": "fit"},
+        {"size": 8, "decode": "quick"},
+    ],
 )
 def test_nonsense_specs_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must be"):

@@ -325,7 +325,7 @@ def test_nothing_from_rows_stands_in_the_page_as_markup(tmp_path):
         ("x.parquet", b"nothing", "not a readable Parquet file"),
         ("x.jsonl", b"", "there is no row in it"),
         ("x.jsonl", b"{\n", "x.jsonl:1: not JSON"),
-        ("x.jsonl", b"[]\n", "x.jsonl:1: not a JSON object"),
+        ("x.jsonl", b"\xef\xbb\xbf[]\n", "x.jsonl:1: not a JSON object"),
         ("x.jsonl", b"[" * 100_000 + b"\n", "x.jsonl:1: not JSON: it is nested too deeply"),
         ("x.jsonl", b"\xff\n", "x.jsonl:1: not JSON"),
         ("x.jsonl", b'{"path": 1}\n{"path": "a"}\n', "lines 1 to 2: not the client's rows"),

@@ -605,7 +605,7 @@ def test_rows_without_any_answer_make_a_page_too(tmp_path, visit):
 def test_tables_break_lines_between_words(tmp_path, visit, width):
     case = Case(tmp_path, ["a.png", "b.png"])
     for row in case.rows:
-        said = row["answers"].pop("mld") | {"model": "heads_mlclip-tiny_bytes"}
+        said = row["answers"].pop("mld") | {"model": "heads_mlclip-lite_bytes"}
         row["answers"] = {"sigmoid": said, "neighbors": said}
     case.rows[1] |= {"answers": None, "error_kind": "decode", "error": "x" * 300}
     page = visit(case.write().page, viewport={"width": width, "height": 844})

@@ -70,6 +70,8 @@ def test_debug_shows_the_traceback(monkeypatch, capsys, tmp_path):
         ["--head", "one", "--head", "one"],
         ["--fp16", "--accelerator", "cuda"],
         ["--format", "openvino"],
+        ["--precision", "int8", "--format", "tensorrt"],
+        ["--refit"],
         ["--max-batch", "0"],
         ["--no-such-option"],
     ],
@@ -78,6 +80,11 @@ def test_debug_shows_the_traceback(monkeypatch, capsys, tmp_path):
 def test_wrong_usage_is_exit_code_2(monkeypatch, capsys, runs, arguments):
     code, _, _ = run(monkeypatch, capsys, "--runs", runs, *arguments)
     assert code == 2
+
+
+def test_precision_needs_the_data_of_the_run(monkeypatch, capsys, tmp_path, runs):
+    code, _, err = run(monkeypatch, capsys, "--runs", runs, "--out", tmp_path / "repository", "--precision", "int8")
+    assert (code, err) == (1, "error: this run does not record the data it was trained on: name it with --data")
 
 
 def test_plans_say_what_is_missing(monkeypatch, capsys, tmp_path, runs):

@@ -5,13 +5,16 @@ import json
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 from mlclip_client import pixels
+from mlclip_client.server.catalog import parameters_of, spec_of
 from mlclip_export import ConfigOptions, ExportOptions, build, export_runs
 from mlclip_export.facts import read_configs, read_facts
 from mlclip_export.repository import Model, locked, remove_models, write_models
 from mlclip_export.served import preprocess as preprocess_model
 from tritonclient.grpc import model_config_pb2 as pb
 
+from mlclip.encoders.clip import load_encoder
 from mlclip.errors import ExportError
 
 
@@ -201,6 +204,17 @@ def test_second_export_adds_to_the_first_and_repeats_change_nothing(encoder, mak
     assert changed(moved) == {"threshold_one", "one", "one_bytes", "heads_nano", "heads_nano_bytes"}
     assert versions(moved)["two"] == 1
     assert versions(moved)["heads_nano"] == 3
+
+
+def test_fast_decoding_is_the_same_for_server_and_client(encoder, make_run, tmp_path):
+    fast = load_encoder(encoder.name, decode="fast")
+    export_runs({"one": make_run(encoder), "two": make_run(fast)}, tmp_path)
+    for head, given, model in (("one", encoder, "preprocess"), ("two", fast, "preprocess_32_squash_bicubic_0_fast")):
+        config = read(tmp_path, f"{head}_bytes")
+        assert config.ensemble_scheduling.step[0].model_name == model
+        served = json_format.MessageToDict(read(tmp_path, model), preserving_proto_field_name=True)
+        specs = (spec_of(parameters_of(config)), preprocess_model.read_spec(served, pixels))
+        assert specs == (given.spec, given.spec) == (read_facts(tmp_path).encoders[given.tag].spec,) * 2
 
 
 def test_encoders_with_other_pixels_have_their_own_models(encoder, make_encoder, make_run, tmp_path):

@@ -104,7 +104,7 @@ def reloaded(tmp_path):
 
     def again(head):
         labels = tuple("abcdefghijkl"[: head.config["classes"]])
-        encoder = EncoderRef("mlclip-tiny", None, "mlclip-tiny", "0", PixelSpec(32))
+        encoder = EncoderRef("mlclip-lite", None, "mlclip-lite", "0", PixelSpec(32))
         save_run(tmp_path / "run", Run(head, labels, np.full(len(labels), 0.5, np.float32), encoder))
         read = load_run(tmp_path / "run").head
         assert (read.outputs, read.reference_ids, read.config) == (head.outputs, head.reference_ids, head.config)

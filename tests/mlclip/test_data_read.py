@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlclip_client.inputs import InputOptions, Skipped, find_inputs
+from mlclip_client.inputs.manifests import check_manifest
 
 from mlclip.data import Report, read_dataset, scan, write_manifest
 from mlclip.errors import DataError
@@ -124,6 +126,46 @@ def test_every_broken_csv_line_is_named(tmp_path):
         read_dataset(path)
 
 
+def struct_of(**fields):
+    table, file = pa.table({"image": [fields], "labels": pa.array(["cat"], pa.string_view())}), io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("m.csv", b"\n \n\rpath,labels\ra.jpg,cat\rb.jpg,cat\r", ["a.jpg", "b.jpg"]),
+        ("m.csv", b'image_path , label\n a.jpg , cat\n"b.jpg" , "cat"\nc.jpg,"a" dog\nd.jpg,cat\n', None),
+        ("m.csv", b"path,labels\nfile:///x/a%20b.jpg,cat\nLOCAL:///x/c.jpg,cat\n", ["/x/a b.jpg", "/x/c.jpg"]),
+        ("m.csv", b"path,labels\n a.jpg ,cat\n spaces.jpg ,cat\n", ["a.jpg", "spaces.jpg "]),
+        ("m.csv", b"path,labels\nsub\\a.jpg,cat\nsub\\none.jpg,cat\n", ["sub/a.jpg", "sub\\none.jpg"]),
+        ("m.csv", b"path,labels\ncaf\xe9.jpg,cat\n", [os.fsdecode(b"caf\xe9.jpg")]),
+        ("m.csv", b'path,labels\n"a.jpg,cat\nb.jpg,cat\n', ["b.jpg"]),
+        ("m.tsv", b'path\ttext\tlabels\na.jpg\t12" disc\tcat\nb.jpg\ta "word\tcat\n', ["a.jpg", "b.jpg"]),
+        ("m.jsonl", b'\xef\xbb\xbf{"image": {"path": "a.jpg"}, "labels": []}\r\n\r\n[1]\r\n', None),
+        ("m.parquet", struct_of(path="a.jpg", bytes=None), None),
+        ("m.parquet", struct_of(path="a.jpg"), ["a.jpg"]),
+        ("m.csv", b"\xff\xfep\x00", "UTF-16"),
+    ],
+)
+def test_training_and_the_client_read_the_same_images(tmp_path, name, content, expected):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "spaces.jpg ").touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.jpg").touch()
+    if isinstance(expected, str):
+        for read in (scan, lambda path: check_manifest(str(path), None)):
+            with pytest.raises((DataError, ValueError), match=expected):
+                read(tmp_path / name)
+        return
+    found = list(find_inputs([str(tmp_path / name)], InputOptions(), Skipped()))
+    dataset, problems = scan(tmp_path / name)
+    assert [str(item.path) for item in dataset.items] == [item.path for item in found if item.error is None]
+    assert [str(problem.where) for problem in problems] == [item.path for item in found if item.error is not None]
+    assert expected is None or [item.path for item in dataset.items] == [tmp_path / path for path in expected]
+
+
 def test_every_broken_jsonl_line_is_named(tmp_path):
     path = tmp_path / "m.jsonl"
     lines = [
@@ -139,7 +181,7 @@ def test_every_broken_jsonl_line_is_named(tmp_path):
         '{"path": "a.jpg", "labels": ["\\ud800"]}',
         '{"path": "a\\u0000.jpg", "labels": ["cat"]}',
         '{"path": "a.jpg", "labels": ["two\\u2028lines"]}',
-        '{"path": "z.jpg", "labels": ["cat"], "group": 12}',
+        '{"path": "z.jpg", "labels": ["cat"], "group": 12.0, "split": NaN}',
         '{"path": "y.jpg", "labels": ["cat"], "labels": ["dog"]}',
         '{"path": "y.jpg", "labels": ["cat"], "more": ' + "[" * 100_000 + "]" * 100_000 + "}",
         '{"path": "y.jpg", "labels": ["cat"], "Path": "z.jpg"}',
@@ -151,7 +193,7 @@ def test_every_broken_jsonl_line_is_named(tmp_path):
     assert [int(line) for line, _ in found] == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16]
     expected = ["not JSON", "not a JSON object", "no path", "no labels", "a string, not 3", "list of strings"]
     expected += ["path must be a string", "valid text", "valid text", "line break"]
-    expected += ["two keys are called 'labels'", "nested too deeply", "two columns are called 'path'"]
+    expected += ["the key 'labels' is there twice", "nested too deeply", "two columns are called 'path'"]
     assert all(part in message for part, (_, message) in zip(expected, found, strict=True))
 
 
@@ -219,9 +261,9 @@ def two_columns():
     ("name", "content", "message"),
     [
         ("m.csv", b"", "the file is empty"),
-        ("m.csv", b"picture,what\na.jpg,cat\n", "m.csv:1: the first line must name the columns"),
+        ("m.csv", b"picture;what\na.jpg;cat\n", "m.csv:1: the first line must name the columns.*not 'picture;what'"),
         ("m.csv", b"path,labels\na.jpg,cat\nb.jpg,caf\xe9\n", "m.csv:3: not UTF-8"),
-        ("m.jsonl", b'{"path": "a"}\n"\xff"\n', "m.jsonl:2: not UTF-8"),
+        ("m.jsonl", b'{"path": "a", "labels": ["\xff"]}\n', "m.jsonl:1: not UTF-8"),
         ("m.parquet", b"not parquet", "not a Parquet file"),
         ("m.txt", b"a.jpg cat", "a manifest ends in .csv, .tsv, .jsonl"),
         ("m.jsonl", b"\n", "there is no image in it"),
@@ -229,9 +271,13 @@ def two_columns():
         ("m.parquet", two_columns(), "m.parquet: two columns are called 'labels'"),
         ("m.json", b"{", "not JSON"),
         ("m.json", b"[" * 100_000, "nested too deeply"),
-        ("m.json", b'{"images": [{"id": 1, "id": 2}]}', "two keys are called 'id'"),
+        ("m.json", b'{"images": [{"id": 1, "id": 2}]}', "the key 'id' is there twice"),
         ("m.json", b"[]", "no list 'images'"),
-        ("m.json", b'{"images": [{"id": 1}], "annotations": [], "categories": []}', r"\[0\] must hold id and file"),
+        (
+            "m.json",
+            b'{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            r"\[0\] needs file_name",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
@@ -248,7 +294,7 @@ def test_a_missing_source_says_so(tmp_path):
 
 def make_folder(folder):
     (folder / "sub").mkdir()
-    for name in ("a.jpg", "sub/b.PNG", "c.jpg"):
+    for name in ("a.jpg", "sub/b.PNG", "c.jpg", "sub/._b.PNG"):
         (folder / name).write_bytes(b"any")
 
 
@@ -340,8 +386,8 @@ def coco(folder, year="val2017", crowd=1):
         "annotations": [
             {"id": 100, "image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1]},
             {"id": 101, "image_id": 9, "category_id": 1, "iscrowd": crowd},
-            {"id": 102, "image_id": 9, "category_id": 3},
-            {"id": 103, "image_id": 5, "category_id": 1},
+            {"id": 102, "image_id": 9.0, "category_id": 3.0},
+            {"id": 103, "image_id": 5.0, "category_id": 1.0},
         ],
     }
     (folder / "annotations").mkdir(exist_ok=True)
@@ -387,7 +433,7 @@ def test_coco_entries_that_point_nowhere_are_named(tmp_path):
         f"{path}: annotation 7: error: there is no image 1",
         f"{path}: image 9: error: annotation 8: there is no category 2",
         f"{path}: image 5: error: images[3] has the same id: give each its own",
-        f"{path}: image 6: error: 'nul\\x00.jpg' is not valid text: remove the characters shown as \\",
+        f"{path}: image 6: error: '{path.parent}/nul\\x00.jpg' is not valid text: remove the characters shown as \\",
     ]
     kept = Report(tuple(problems), dataset).accepted
     assert [item.path.name for item in kept.items] == ["four.jpg"], "those with a label that is lost are out"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.encoders import DEFAULT_ENCODER
-from mlclip.encoders.clip import load_encoder
+from mlclip.encoders.clip import load_encoder, weights_digest
 from mlclip.encoders.features import TEXT_KINDS, Features, Rows
 from mlclip.errors import CheckpointError, EncoderError
 from mlclip.heads import HEADS, Examples, FeatureShapes, LabelTexts, build_head
@@ -50,9 +50,9 @@ def test_the_class_token_leads_to_the_embedding(encoder):
 def test_the_default_is_the_shipped_model():
     encoder = load_encoder()
     assert encoder.tag == DEFAULT_ENCODER
-    assert encoder.spec == PixelSpec(64, "bicubic", "squash")
-    embedding, tokens = encoder(random_pixels(64))
-    assert (embedding.shape, tokens.shape) == ((2, 192), (2, 65, 256))
+    assert encoder.spec == PixelSpec(224, "bicubic", "longest", 255)
+    embedding, tokens = encoder(random_pixels(224))
+    assert (embedding.shape, tokens.shape) == ((2, 1280), (2, 49, 1280))
     cat, animal, computer = encoder.encode_text(["cat", "animal", "computer"])
     assert cat @ animal > cat @ computer
 
@@ -108,6 +108,18 @@ def test_fingerprint_follows_weights_and_preprocessing(encoder, encoder_folder, 
     changed = load_encoder(str(encoder_folder))
     changed.visual.ln_post.bias.data[0] += 1e-3
     assert changed.fingerprint != encoder.fingerprint
+
+
+def test_fast_decoding_belongs_to_the_encoder(encoder, encoder_folder):
+    spec = "PixelSpec(size=32, interpolation='bicubic', resize_mode='squash', fill=0)"
+    preprocessing = f"({spec}, {encoder.mean.tolist()}, {encoder.std.tolist()})"
+    assert encoder.fingerprint == weights_digest(encoder.visual.state_dict(), preprocessing), "as before it existed"
+    fast = load_encoder(str(encoder_folder), decode="fast")
+    assert (fast.tag, fast.spec) == (f"{encoder.tag}-fast", replace(encoder.spec, decode="fast"))
+    assert fast.fingerprint != encoder.fingerprint
+    assert EncoderRef.of(fast).load().spec == fast.spec
+    with pytest.raises(EncoderError, match="--decode is exact or fast, not 'quick'"):
+        load_encoder(str(encoder_folder), decode="quick")
 
 
 def other_text_tower(folder, changed):
@@ -169,7 +181,7 @@ def test_random_weights_are_the_same_every_time():
         ("ViT-B-33", None, "unknown encoder 'ViT-B-33'"),
         ("ViT-B-32", None, "needs weights: give --pretrained a file, 'random', or one of: openai"),
         ("ViT-B-32", "/nowhere/weights.safetensors", "could not load ViT-B-32"),
-        ("mlclip-tiny", "openai", "has its own weights"),
+        ("mlclip-lite", "openai", "has its own weights"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(name, pretrained, message):

@@ -24,14 +24,14 @@ OPTIONS = {
     "classnet": {"temperature": 10.0},
 }
 QUICK = {
-    "sigmoid": {"lr": 0.02, "epochs": 20},
+    "sigmoid": {"lr": 0.02, "epochs": 20, "optimizer": "adam", "weight_decay": 0.0},
     "mld": {"lr": 2e-3, "epochs": 30, "batch_size": 16},
     "powerset": {"epochs": 2},
     "siglip": {"lr": 5e-4, "epochs": 2, "batch_size": 16},
     "classnet": {"epochs": 2},
     "fusion": {"lr": 2e-2, "epochs": 30, "batch_size": 16},
 }
-REFUSING = {"powerset"}
+REFUSING = {"powerset", "blend"}
 UNTAUGHT = {"siglip", "zeroshot"}  # a text tower with random weights knows nothing of a class it never saw
 VARIANTS = [
     *((name, {}) for name in HEADS),

@@ -1,9 +1,12 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from mlclip.losses import LOSSES, apl, asl, bce, focal
+from mlclip.settings import LOSS_OPTIONS
 
 LOGITS = np.random.default_rng(0).normal(scale=4, size=(6, 5))
 TARGETS = (np.random.default_rng(1).random((6, 5)) < 0.4).astype(float)
@@ -119,3 +122,9 @@ def test_reductions(name):
     torch.testing.assert_close(LOSSES[name](logits, targets, reduction="sum"), each.sum())
     with pytest.raises(ValueError):
         LOSSES[name](logits, targets, reduction="median")
+
+
+def test_settings_know_the_parameters_of_every_loss():
+    taken = {name: inspect.signature(loss).parameters.values() for name, loss in LOSSES.items()}
+    named = {name: {one.name for one in given if one.kind == one.KEYWORD_ONLY} for name, given in taken.items()}
+    assert {name: {*options, "reduction"} for name, options in LOSS_OPTIONS.items()} == named

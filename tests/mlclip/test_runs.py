@@ -144,7 +144,7 @@ def test_the_commands_train_as_told_and_write_curves(mlclip, dataset, encoder_fo
     words = ["train", "--data", tmp_path / "data.jsonl", "--head", "sigmoid", "--encoder", encoder_folder,
              "--epochs", 2, "--cache", cache.root, "--out", tmp_path / "run", "--momentum", 0.5]  # fmt: skip
     code, _, said = mlclip(*words)
-    assert code == 1 and "--momentum belongs to --optimizer sgd, not adam" in said
+    assert code == 1 and "--momentum belongs to --optimizer sgd, not lbfgs" in said
     wanted = {"optimizer": "sgd", "schedule": "cosine", "weight_decay": 0.25, "keep": "last"}
     more = (word for name, value in wanted.items() for word in (f"--{name.replace('_', '-')}", value))
     code, _, said = mlclip(*words, *more)
@@ -182,7 +182,8 @@ def test_a_changed_encoder_is_noticed(dataset, encoder, cache, encoder_folder):
     ("recipe", "message"),
     [
         (Recipe("mld", {"attention_heads": 3}), "do not divide"),
-        (Recipe("mld", {"scale": 1.0}), "unexpected keyword argument 'scale'"),
+        (Recipe("mld", {"scale": 1.0}), "mld does not take scale=1.0: .mlclip heads mld. lists its options"),
+        (Recipe("mld", {"dropout": "abc"}), "mld does not take dropout='abc'"),
         (Recipe("sigmoid", {}, TrainConfig(alignment_weight=1.0)), "alignment loss works for `mld`"),
         (Recipe("sigmoid", {}, TrainConfig(lr=1e36)), "lower --lr"),
     ],

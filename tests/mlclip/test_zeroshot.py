@@ -86,7 +86,7 @@ def test_the_shipped_encoder_knows_labels_by_their_words(tmp_path):
         ({"weights": [0]}, TrainError, "all weights are 0"),
         ({"contexts": "nowhere.txt"}, DataError, "cannot read nowhere.txt"),
         ({"translations": {"de": {"cat": "Katze"}}}, TrainError, "hold none of the labels"),
-        ({"context": "a {}"}, TrainError, "unexpected keyword argument 'context'"),
+        ({"context": "a {}"}, TrainError, "zeroshot does not take context='a {}': .mlclip heads zeroshot. lists"),
     ],
 )
 def test_what_cannot_work_says_why(options, error, message, dataset, encoder, cache):

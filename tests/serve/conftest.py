@@ -109,6 +109,9 @@ def write_repository(root):
     waiting = pb.ModelDynamicBatching(preferred_batch_size=[4], max_queue_delay_microseconds=5_000_000)
     write_picky(root / "joined", dynamic_batching=waiting)
     write_types(root / "types")
+    accelerated = pb.ModelOptimizationPolicy()
+    accelerated.execution_accelerators.cpu_execution_accelerator.add(name="openvino")
+    write_encoder(root / "accelerated", optimization=accelerated)
     return root
 
 

@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from .conftest import DEADLINE, SIZE, tensor
+from .conftest import DEADLINE, SIZE, members, tensor
 
 
 def in_process(repository: Path, model: str, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -40,6 +40,16 @@ def test_ensemble_equals_onnxruntime_to_the_last_bit(client, repository, count):
     np.testing.assert_array_equal(answer.as_numpy("selected"), selected)
     np.testing.assert_array_equal(answer.as_numpy("embedding_out"), copy)
     assert selected.any() and not selected.all()
+
+
+def test_model_that_asks_for_openvino_runs_there(client, server, repository):
+    for batch in (pixels(3), pixels(1)):
+        answer = client.infer("accelerated", [tensor("pixels", batch, "UINT8")], client_timeout=DEADLINE)
+        wanted, _ = in_process(repository, "accelerated", {"pixels": batch})
+        np.testing.assert_allclose(answer.as_numpy("embedding"), wanted, rtol=0, atol=1e-5)
+    assert "libopenvino" in "".join(
+        (Path("/proc") / str(process) / "maps").read_text() for process in members(server.pid)
+    )
 
 
 def test_bytes_ensemble_equals_pixels_ensemble(client):

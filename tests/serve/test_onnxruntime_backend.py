@@ -88,6 +88,44 @@ def test_thread_counts_come_from_the_config(tmp_path):
     assert options.execution_mode == backend.onnxruntime.ExecutionMode.ORT_PARALLEL
 
 
+def test_open_thread_count_is_the_number_of_cores(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLCLIP_CORES", "5")
+    path = write_encoder(tmp_path / "encoder")
+    threads = [
+        backend.open_session(path, config(intra_op_thread_count=count)).get_session_options().intra_op_num_threads
+        for count in ("0", "2")
+    ]
+    assert threads == [5, 2]
+
+
+ASKS_OPENVINO = {"optimization": {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "openvino"}]}}}
+
+
+@pytest.mark.parametrize("precision", ["", "bf16"])
+def test_model_that_asks_for_openvino_runs_there(tmp_path, precision):
+    path = write_encoder(tmp_path / "encoder")
+    session, other = (
+        backend.open_session(path, ASKS_OPENVINO | config(precision=precision)),
+        backend.open_session(path, {}),
+    )
+    assert isinstance(session, backend.OpenVino) and backend.ignored_accelerators(ASKS_OPENVINO) == []
+    for side in ("get_inputs", "get_outputs"):
+        described = [{(tensor.name, tensor.type) for tensor in getattr(given, side)()} for given in (session, other)]
+        assert described[0] == described[1]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    first, second = (session.run(["embedding"], {"pixels": images})[0] for images in (pixels, pixels[:1]))
+    (wanted,) = other.run(["embedding"], {"pixels": pixels})
+    np.testing.assert_allclose(first, wanted, rtol=0, atol=1e-5 if not precision else 0.05)
+    np.testing.assert_allclose(second, wanted[:1], rtol=0, atol=1e-5 if not precision else 0.05)
+
+
+def test_without_openvino_the_model_runs_in_onnxruntime(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    assert backend.ignored_accelerators(ASKS_OPENVINO) == ["openvino"]
+    session = backend.open_session(write_encoder(tmp_path / "encoder"), ASKS_OPENVINO)
+    assert isinstance(session, backend.onnxruntime.InferenceSession)
+
+
 def test_parameter_that_is_no_number_is_refused(tmp_path):
     with pytest.raises(ValueError, match="intra_op_thread_count must be a whole number, not 'many'"):
         backend.open_session(write_encoder(tmp_path / "encoder"), config(intra_op_thread_count="many"))

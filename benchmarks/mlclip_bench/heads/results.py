@@ -15,9 +15,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from mlclip_client.files import replacing
 
 from mlclip.errors import ResultsError
-from mlclip.files import replacing
 from mlclip.json_lines import Line
 from mlclip_bench.kit.files import cannot_write, read_text, write_text
 from mlclip_bench.kit.store import Store

@@ -14,7 +14,7 @@ from mlclip_client.pixels import ImageError, decode
 from mlclip.errors import MlclipError
 
 if TYPE_CHECKING:
-    from mlclip_client.server.catalog import Via
+    from mlclip_client.options import Via
 
 MOST_IMAGES = 512  # images that are kept in memory and sent again and again, in a new random order each round
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Protocol
 
-from mlclip_client.bulk.request import Request, ServerOptions
+from mlclip_client.bulk.request import Request
 from mlclip_client.client import Client
 from mlclip_client.images import ImageLike
 from mlclip_client.local.embedded import Embedded
+from mlclip_client.options import ServerOptions
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.values import HeadInfo, Prediction
 

@@ -11,8 +11,9 @@ from mlclip_client.bulk.backends import Backend
 from mlclip_client.errors import BadImage, ClientError, JobError, ServerUnavailable
 from mlclip_client.inputs import Reader
 from mlclip_client.inputs.item import Item
+from mlclip_client.options import RowOptions
 from mlclip_client.output.cache import AnswerCache
-from mlclip_client.output.rows import Row, RowOptions, failure, success, to_row
+from mlclip_client.output.rows import Row, failure, success, to_row
 from mlclip_client.values import HeadInfo
 
 

@@ -12,12 +12,13 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from mlclip_client.bulk.backends import open_backend
 from mlclip_client.bulk.labeller import Labeller
 from mlclip_client.bulk.progress import Figures, metrics, shown
-from mlclip_client.bulk.request import MonitorOptions, Request, ServerOptions, Summary
+from mlclip_client.bulk.request import Request, Summary
 from mlclip_client.errors import ClientError
 from mlclip_client.events import tell
 from mlclip_client.inputs import Reader, Skipped, find_inputs
 from mlclip_client.inputs.item import Item
 from mlclip_client.inputs.texts import Texts
+from mlclip_client.options import MonitorOptions, ServerOptions
 from mlclip_client.ordered import ordered
 from mlclip_client.output.cache import AnswerCache
 from mlclip_client.output.rows import Row, schema

@@ -8,17 +8,13 @@ from typing import Annotated
 
 import typer
 
-from mlclip_client.bulk.request import JobOptions, MonitorOptions, Request, ServerOptions
-from mlclip_client.bulk.stream import run_stream
+from mlclip_client.bulk.request import Request
 from mlclip_client.cli.ending import conclude
 from mlclip_client.cli.options import answering, input_option, job_option, refuse, refuse_inputs
 from mlclip_client.cli.remembered import as_begun, given, inputs_of, options_of
 from mlclip_client.events import logged
-from mlclip_client.inputs import InputOptions, Limits
-from mlclip_client.jobs.run import run_job
-from mlclip_client.output.files import check_output
-from mlclip_client.output.rows import RowOptions
-from mlclip_client.output.writers import FORMATS
+from mlclip_client.options import InputOptions, JobOptions, Limits, MonitorOptions, RowOptions, ServerOptions
+from mlclip_client.output.files import FORMATS, check_output
 
 
 def classify(
@@ -83,8 +79,12 @@ def classify(
             check_output(out, *FORMATS)
         refuse_inputs((out, monitor.log), [*request.names, texts, *inputs_of(job)])
         if job is None:
+            from mlclip_client.bulk.stream import run_stream  # loads gRPC, pyarrow and Pillow
+
             assert out is not None
             summary = run_stream(request, server, monitor, out)
         else:
+            from mlclip_client.jobs.run import run_job
+
             summary = run_job(job, request, server, monitor, job_options, options_of(context))
         raise typer.Exit(conclude(summary, job, out))

@@ -12,11 +12,9 @@ import typer
 from mlclip_client.bulk.request import Summary
 from mlclip_client.errors import ClientError, UnknownHead, WrongJob
 from mlclip_client.events import tell
-from mlclip_client.jobs.folder import merge
 from mlclip_client.output.files import partial_name
-from mlclip_client.output.rows import printable
 from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE, Tally
-from mlclip_client.wording import counted
+from mlclip_client.wording import counted, printable
 
 OTHER_WORKERS = "the rest is with other workers; repeat the command if they were stopped"
 
@@ -68,6 +66,8 @@ def _job_end(summary: Summary, job: Path, out: str | None, rest: str) -> int:
     counts, inputs = summary.job
     parts, complete = [f"{job}: {progress(counts, inputs)}"], counts.rows == inputs
     if complete and out is not None:
+        from mlclip_client.jobs.folder import merge  # loads pyarrow
+
         merge(job, out)
         parts.append(f"written to {'stdout' if out == '-' else out}")
     elif not complete and not summary.interrupted:

@@ -10,17 +10,13 @@ from typing import Annotated
 
 import typer
 
-from mlclip_client.bulk.request import JobOptions, MonitorOptions, ServerOptions
 from mlclip_client.cli.ending import check_stdout, conclude, progress
 from mlclip_client.cli.options import answering, refuse_inputs
 from mlclip_client.cli.remembered import as_begun, given, inputs_of
 from mlclip_client.errors import RETRYABLE_KINDS
 from mlclip_client.events import logged
-from mlclip_client.inputs import Limits
-from mlclip_client.jobs.folder import Job
-from mlclip_client.jobs.run import run_retry
-from mlclip_client.output.files import check_output
-from mlclip_client.output.writers import FORMATS
+from mlclip_client.options import JobOptions, Limits, MonitorOptions, ServerOptions
+from mlclip_client.output.files import FORMATS, check_output
 
 
 def retry_failed(
@@ -47,6 +43,8 @@ def retry_failed(
             check_output(out, *FORMATS)
         refuse_inputs((out, monitor.log), inputs_of(job))
         limits = replace(limits, connections=server.concurrency)
+        from mlclip_client.jobs.run import run_retry  # loads gRPC, pyarrow and Pillow
+
         summary = run_retry(job, frozenset(kind or RETRYABLE_KINDS), limits, server, monitor, job_options)
         if summary.job and summary.job[0].rows < summary.job[1] and not given(context, "out"):
             out = None
@@ -59,6 +57,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print a JSON object.")] = False,
 ) -> None:
     """Show a job's progress and its errors by kind."""
+    from mlclip_client.jobs.folder import Job
+
     check_stdout()
     with Job(job) as opened:
         counts, inputs, shards = opened.total(), opened.plan.count, opened.plan.shards

@@ -7,21 +7,23 @@ import io
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mlclip_client.bulk.request import Endpoints
 from mlclip_client.cli.ending import check_stdout, say
-from mlclip_client.client import Client
-from mlclip_client.output.files import check_output, open_output
-from mlclip_client.output.near_duplicates import first_alike, read_embeddings
-from mlclip_client.values import HeadInfo
+from mlclip_client.files import replacing
+from mlclip_client.options import Endpoints
+from mlclip_client.output.files import check_output
 from mlclip_client.wording import counted
 
-_PIPE_WIDTH = 160  # columns of a table that goes into a pipe or a file: wide enough not to wrap
+if TYPE_CHECKING:
+    from mlclip_client.values import HeadInfo
+
+_PIPE_WIDTH = 160
+"""Columns of a table that goes into a pipe or a file: wide enough not to wrap."""
 
 
 def duplicates(
@@ -35,9 +37,11 @@ def duplicates(
 ) -> None:
     """List images that resemble an earlier one, by their embeddings (`classify --embeddings`)."""
     check_output(out, ".csv")
+    from mlclip_client.output.near_duplicates import first_alike, read_embeddings  # loads numpy and pyarrow
+
     paths, embeddings = read_embeddings(labels)
     pairs = [(row, like) for row, like in enumerate(first_alike(embeddings, cosine)) if row != like]
-    with open_output(out) as file:
+    with replacing(out) as file:
         text = io.StringIO(newline="")
         csv.writer(text).writerows([("path", "like"), *((paths[row], paths[like]) for row, like in pairs)])
         file.write(text.getvalue().encode())
@@ -48,6 +52,8 @@ def duplicates(
 
 def heads(server: Endpoints) -> None:
     """List the heads that a server serves."""
+    from mlclip_client.client import Client  # loads gRPC
+
     with Client(server.urls, timeout=server.timeout) as client:
         check_stdout()
         table = Table("head", "classes", "encoder", "image size", "thresholds", "version", "first labels")

@@ -19,11 +19,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from mlclip_client.bulk.request import JobOptions, ServerOptions
 from mlclip_client.cli.ending import reported
 from mlclip_client.cli.remembered import given
-from mlclip_client.inputs.formats import LOCAL, scheme_of
-from mlclip_client.inputs.source import Source, sources_of
+from mlclip_client.names import LOCAL, scheme_of
+from mlclip_client.options import JobOptions, ServerOptions
 
 input_option, row_option, server_option, job_option, monitor_option = (
     partial(typer.Option, rich_help_panel=panel) for panel in ("Inputs", "Rows", "Server", "Jobs", "Monitoring")
@@ -120,6 +119,8 @@ def refuse(options: Sequence[str], reason: str) -> None:
 
 def refuse_inputs(outputs: Iterable[str | Path | None], names: Iterable[str | Path | None]) -> None:
     """Raise ValueError if an output is one of the files that some names of inputs stand for."""
+    from mlclip_client.inputs.source import Source, sources_of
+
     written = {identity: out for out in outputs if out is not None and (identity := _identity(out))}
     for name in map(str, filter(None, names)) if written else ():
         sources: list[Source] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from mlclip_client.inputs.formats import is_address
+from mlclip_client.names import is_address
 
 _OWN = frozenset("paths job kind log debug metrics_port metrics_host engine ray_address ray_workers".split())
 """Options that each command has for itself."""

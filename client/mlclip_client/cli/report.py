@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mlclip_client.cli.ending import say
-from mlclip_client.report.assemble import LIMIT, OnProgress, Written, write_report
-from mlclip_client.report.pictures import Reason
+from mlclip_client.options import REPORT_ROWS
+
+if TYPE_CHECKING:
+    from mlclip_client.report.assemble import OnProgress, Written
+    from mlclip_client.report.pictures import Reason
 
 _WHY: dict[Reason, str] = {
     "address": "because they are at addresses and a report fetches nothing; the page links web addresses",
@@ -30,7 +33,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     images: Annotated[Path | None, typer.Option(help="Folder that relative paths start from.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many rows, from the first on.")] = LIMIT,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many rows, from the first on.")] = REPORT_ROWS,
 ) -> None:
     """Write an HTML page of images, labels and scores that you can filter and correct.
 
@@ -39,6 +42,8 @@ def report(
     with _progress() as on_progress:
         if images is not None and not images.is_dir():
             raise ValueError(f"--images {images}: no such folder")
+        from mlclip_client.report.assemble import write_report  # loads numpy, pyarrow and Pillow
+
         written = write_report(labels, out, images=images, limit=limit, on_progress=on_progress)
     for line in _summary(written, labels, out):
         say(line)

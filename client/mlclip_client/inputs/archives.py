@@ -17,12 +17,13 @@ from itertools import takewhile
 from typing import IO, Any, cast
 
 from mlclip_client.errors import Unreadable
-from mlclip_client.inputs.columns import TEXTS, clean_text
-from mlclip_client.inputs.formats import format_of, is_sidecar
+from mlclip_client.inputs.columns import clean_text
+from mlclip_client.inputs.formats import format_of
 from mlclip_client.inputs.item import Item, failed_item
 from mlclip_client.inputs.skipped import Skipped
 from mlclip_client.inputs.streams import Broken, ReadAt, open_archive
 from mlclip_client.lines import parse_json
+from mlclip_client.names import TEXTS, is_sidecar
 from mlclip_client.wording import reason_of
 
 _LARGEST_HEADER = 2**20

@@ -11,19 +11,17 @@ from types import MappingProxyType
 from typing import Literal
 
 from mlclip_client.errors import DownloadFailed, Unreadable
-from mlclip_client.inputs.formats import LOCAL, is_address, local_path, scheme_of
 from mlclip_client.inputs.item import Item, failed_item, item_at
+from mlclip_client.names import LOCAL, PATHS, TEXTS, is_address, is_data_uri, local_file, scheme_of
 from mlclip_client.wording import shortened
 
 Holds = Literal["path", "bytes", "url"]
 COLUMNS: Mapping[Holds, tuple[str, ...]] = {
     "bytes": ("bytes", "image_bytes", "base64", "image", "jpg", "png"),
-    "path": ("path", "file", "image", "filename", "file_name", "image_path"),
+    "path": PATHS,
     "url": ("url", "image_url"),
 }
 """Known names of columns, in upper or lower case; the first one that is there is taken."""
-TEXTS = ("text", "caption", "title")
-"""Known names of texts, in manifests and in the JSON files beside an archive's images."""
 
 
 @dataclass(frozen=True)
@@ -90,33 +88,26 @@ def listed_item(value: object, holds: Holds, base: str, where: str, text: str | 
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return failed_item(where, "the name is not a text: it holds half a surrogate pair")
-    value, as_written = value.strip(), value
-    scheme = scheme_of(value)
+    plain = value.strip()
+    scheme = scheme_of(plain)
     if scheme and scheme not in LOCAL:
-        return item_at(value, text)
-    if is_data_uri(value):
+        return item_at(plain, text)
+    if is_data_uri(plain):
         return failed_item(
-            where, f"images in data: addresses are read from JSON lines only: {shortened(value, 40)}", error
+            where, f"images in data: addresses are read from JSON lines only: {shortened(plain, 40)}", error
         )
     if holds == "url":
-        return failed_item(where, f"not an address: {shortened(value)}", DownloadFailed)
-    path = local_path(value) if scheme else value
+        return failed_item(where, f"not an address: {shortened(plain)}", DownloadFailed)
     if not is_address(base):
-        has_spaces = value != as_written and os.path.lexists(os.path.join(base, as_written))
-        return item_at(os.path.join(base, as_written if has_spaces else path), text)
-    if scheme or path.startswith("/"):
-        return failed_item(where, f"a manifest from elsewhere names a file of this machine: {shortened(path)}")
-    return item_at(f"{base}/{path}", text)
+        return item_at(local_file(value, base), text)
+    if scheme or plain.startswith("/"):
+        return failed_item(where, f"a manifest from elsewhere names a file of this machine: {shortened(plain)}")
+    return item_at(f"{base}/{plain}", text)
 
 
 def clean_text(text: str) -> str:
     """Give a text that can be written as UTF-8: half a surrogate pair, or a byte that was not UTF-8, becomes `?`."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def is_data_uri(value: object) -> bool:
-    """Tell whether a value is a `data:` address, which holds the file itself."""
-    return isinstance(value, str) and value.lstrip()[:5].lower() == "data:"
 
 
 def _plain(column: str) -> str:

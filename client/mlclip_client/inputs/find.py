@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -16,15 +15,7 @@ from mlclip_client.inputs.item import Item, item_at
 from mlclip_client.inputs.manifests import check_manifest, read_list, read_manifest, read_names
 from mlclip_client.inputs.skipped import Skipped
 from mlclip_client.inputs.source import Source, sources_of
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """How names become inputs."""
-
-    # name of the manifests' column of paths, addresses or bytes; None: the one whose name is known
-    column: str | None = None
-    null: bool = False  # names in lists (`-` and .txt) end with NUL instead of a newline, as `find -print0` writes them
+from mlclip_client.options import InputOptions
 
 
 def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -> Iterator[Item]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlclip_client.errors import BadImage, Unreadable
-from mlclip_client.inputs.formats import WEB, scheme_of
+from mlclip_client.names import WEB, scheme_of
 
 Kind = Literal["file", "member", "cell", "url", "remote"]
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import lru_cache
 from itertools import islice
 from typing import IO, Any
 
-from mlclip_client.inputs.columns import Columns, base_of, choose_columns, clean_text, is_data_uri, listed_item
+from mlclip_client.inputs.columns import Columns, base_of, choose_columns, clean_text, listed_item
 from mlclip_client.inputs.item import Cell, Item, failed_item
 from mlclip_client.inputs.parquet import parquet_items
 from mlclip_client.inputs.skipped import Skipped
 from mlclip_client.inputs.streams import open_place
-from mlclip_client.lines import Line, csv_records, json_rows, read_lines, too_long
-from mlclip_client.wording import counted, reason_of
+from mlclip_client.lines import (
+    Fields,
+    Line,
+    check_encoding,
+    csv_fields,
+    csv_records,
+    delimiter_of,
+    json_rows,
+    read_lines,
+    too_long,
+)
+from mlclip_client.names import is_data_uri
+from mlclip_client.wording import reason_of
 
 _ROWS_TO_CHECK = 100
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def check_manifest(name: str, column: str | None) -> None:
@@ -69,9 +78,7 @@ def _items(name: str, column: str | None, skipped: Skipped) -> Generator[Item]:
         if suffix == "parquet":
             yield from parquet_items(file, name, column)
             return
-        if file.read(2) in _UTF16:
-            raise ValueError("the file is UTF-16: save it as UTF-8")
-        file.seek(0)
+        check_encoding(file)
         if suffix in ("csv", "tsv"):
             yield from _csv_items(file, name, column, skipped)
         else:
@@ -81,24 +88,15 @@ def _items(name: str, column: str | None, skipped: Skipped) -> Generator[Item]:
 
 
 def _csv_items(file: IO[bytes], name: str, column: str | None, skipped: Skipped) -> Iterator[Item]:
-    is_tsv = name.lower().endswith(".tsv")
-    records = csv_records(file, "\t" if is_tsv else ",")
+    delimiter = delimiter_of(name)
+    records = csv_records(file, delimiter)
     _, header = next(records, (1, "the file is empty; its first line must name the columns"))
     if isinstance(header, str):
         raise ValueError(header)
     columns = choose_columns(header, (), column)
     for number, record in records:
-        where = f"{name}:{number}"
-        if isinstance(record, str):
-            yield failed_item(where, record)
-        elif not any(value.strip() for value in record):
-            skipped.skipped["empty lines"] += 1
-        elif len(record) != len(header):
-            there = f"{counted(len(record), 'value')} for {counted(len(header), 'column')}"
-            advice = "every tab begins another value" if is_tsv else "quote values that contain the delimiter"
-            yield failed_item(where, f"{there}: {advice}")
-        else:
-            yield _row_item(dict(zip(header, record, strict=True)), columns, name, where)
+        fields = csv_fields(header, record, delimiter)
+        yield from _row_items(fields, columns, name, f"{name}:{number}", skipped)
 
 
 def _check_json(file: IO[bytes], column: str | None) -> None:
@@ -118,15 +116,23 @@ def _check_json(file: IO[bytes], column: str | None) -> None:
 def _json_items(file: IO[bytes], name: str, column: str | None, skipped: Skipped) -> Iterator[Item]:
     for line, fields in json_rows(file):
         where = f"{name}:{line.number}"
-        if fields is None:
-            skipped.skipped["empty lines"] += 1
-        elif isinstance(fields, str):
-            yield failed_item(where, fields)
-        else:
-            try:
-                yield _row_item(fields, _json_columns(tuple(fields), column), name, where, line)
-            except ValueError as error:
-                yield failed_item(where, str(error))
+        try:
+            columns = _json_columns(tuple(fields), column) if isinstance(fields, dict) else None
+        except ValueError as error:
+            fields, columns = str(error), None
+        yield from _row_items(fields, columns, name, where, skipped, line)
+
+
+def _row_items(
+    fields: Fields, columns: Columns | None, name: str, where: str, skipped: Skipped, line: Line | None = None
+) -> Iterator[Item]:
+    """Give the item of a row, if there is one."""
+    if isinstance(fields, dict) and columns is not None:
+        yield _row_item(fields, columns, name, where, line)
+    elif isinstance(fields, str):
+        yield failed_item(where, fields)
+    else:
+        skipped.skipped["empty lines"] += 1
 
 
 @lru_cache(maxsize=64)  # most rows have the same fields

@@ -11,15 +11,15 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from mlclip_client.errors import DownloadFailed, Unreadable
 from mlclip_client.images import check_size, read_file
-from mlclip_client.inputs.columns import base_of, is_data_uri, listed_item
-from mlclip_client.inputs.formats import scheme_of
+from mlclip_client.inputs.columns import base_of, listed_item
 from mlclip_client.inputs.item import Cell, Item
-from mlclip_client.inputs.limits import Limits
 from mlclip_client.inputs.open_files import OpenFiles
 from mlclip_client.inputs.parquet import BytesColumn
 from mlclip_client.inputs.stores import STORES, download
 from mlclip_client.inputs.streams import WINDOW, open_archive, open_place
 from mlclip_client.lines import parse_json
+from mlclip_client.names import is_data_uri, scheme_of
+from mlclip_client.options import Limits
 from mlclip_client.wording import reason_of, shortened
 
 if TYPE_CHECKING:

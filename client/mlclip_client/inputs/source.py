@@ -11,8 +11,9 @@ from typing import Literal
 
 import bracex
 
-from mlclip_client.inputs.formats import LOCAL, WEB, format_of, local_path, scheme_of
+from mlclip_client.inputs.formats import format_of
 from mlclip_client.inputs.stores import kind_at, match_remote
+from mlclip_client.names import LOCAL, WEB, local_path, scheme_of
 
 Kind = Literal["stdin", "file", "folder", "archive", "manifest", "list"]
 _MOST_BRACES = 100_000

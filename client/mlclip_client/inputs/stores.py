@@ -11,7 +11,7 @@ from fsspec.registry import known_implementations  # type: ignore[import-untyped
 
 from mlclip_client.errors import DownloadFailed
 from mlclip_client.images import check_size
-from mlclip_client.inputs.formats import scheme_of
+from mlclip_client.names import scheme_of
 from mlclip_client.wording import reason_of
 
 STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "memory"})

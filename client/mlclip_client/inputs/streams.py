@@ -15,8 +15,8 @@ from typing import IO, cast
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from mlclip_client.inputs.formats import is_address
 from mlclip_client.inputs.stores import open_remote
+from mlclip_client.names import is_address
 from mlclip_client.wording import reason_of
 
 ReadAt = Callable[[int, int], bytes]  # (offset, size) -> the bytes there; fewer at the end

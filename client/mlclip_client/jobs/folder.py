@@ -12,10 +12,10 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.errors import ClientError, JobError, WrongJob
+from mlclip_client.files import replacing
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.files import open_output
 from mlclip_client.output.rows import Row, fill_embeddings, null_embedding
 from mlclip_client.output.tally import Tally
 from mlclip_client.output.writers import open_writer
@@ -79,7 +79,7 @@ class Job(AbstractContextManager["Job"]):
             if not write_plan(items(), self.folder / "plan.parquet", shard_rows, on_shard):
                 raise JobError("there are no inputs")
             text = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False) + "\n"
-            with open_output(self.folder / "job.json") as file:
+            with replacing(self.folder / "job.json") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
 
     @property
@@ -102,7 +102,7 @@ class Job(AbstractContextManager["Job"]):
         counts = Tally.of(rows)
         metadata = (schema.metadata or {}) | {_COUNTS: json.dumps(counts.to_json()).encode()}
         table = pa.Table.from_pylist(fill_embeddings(rows, schema), schema=schema.with_metadata(metadata))
-        with open_output(self.shard_file(shard)) as file:
+        with replacing(self.shard_file(shard)) as file:
             pq.write_table(table, file)
         return counts
 
@@ -146,7 +146,7 @@ def merge(folder: Path, out: str) -> None:
             raise ClientError(f"{folder} has no finished shard yet")
         tables, schema = map(job.read, shards), job.read(shards[0]).schema
         if Path(out).suffix.lower() == ".parquet":
-            with open_output(Path(out)) as file, pq.ParquetWriter(file, schema) as writer:
+            with replacing(Path(out)) as file, pq.ParquetWriter(file, schema) as writer:
                 for table in tables:
                     writer.write_table(table)
             return

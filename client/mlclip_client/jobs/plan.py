@@ -13,9 +13,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from mlclip_client.errors import KINDS, BadImage
-from mlclip_client.inputs.formats import is_address
+from mlclip_client.files import replacing
 from mlclip_client.inputs.item import Cell, Item
-from mlclip_client.output.files import open_output
+from mlclip_client.names import is_address
 
 _STRINGS = ("path", "kind", "place", "member", "text", "column", "error_kind", "error")
 _NUMBERS = ("offset", "size", "row")
@@ -30,7 +30,7 @@ def write_plan(items: Iterable[Item], file: Path, shard_rows: int, on_shard: Cal
     The file appears when it is complete. `on_shard` is called with the number of inputs so far.
     """
     count, items = 0, iter(items)
-    with open_output(file) as output, pq.ParquetWriter(output, SCHEMA) as writer:
+    with replacing(file) as output, pq.ParquetWriter(output, SCHEMA) as writer:
         while shard := [_record(item) for item in islice(items, shard_rows)]:
             writer.write_table(pa.Table.from_pylist(shard, schema=SCHEMA), row_group_size=shard_rows)
             count += len(shard)

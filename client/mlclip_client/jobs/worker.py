@@ -9,10 +9,11 @@ from typing import NamedTuple
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.bulk.labeller import Pin
-from mlclip_client.bulk.request import Request, ServerOptions
+from mlclip_client.bulk.request import Request
 from mlclip_client.errors import JobError
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.folder import Job
+from mlclip_client.options import ServerOptions
 from mlclip_client.ordered import ordered
 from mlclip_client.output.rows import Row
 from mlclip_client.output.tally import Tally

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from mlclip_client.errors import UnknownHead
-from mlclip_client.images import MAX_BYTES, ImageLike, pixels_of
+from mlclip_client.images import ImageLike, pixels_of
 from mlclip_client.local.repository import Arrays, Batcher, EnsemblePlan, Repository
+from mlclip_client.options import MAX_BYTES, Via
 from mlclip_client.server import wire
-from mlclip_client.server.catalog import Route, Via, parameters_of, plan_routes, spec_of
+from mlclip_client.server.catalog import Route, parameters_of, plan_routes, spec_of
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
 from mlclip_client.session import Session, SessionOptions
@@ -97,7 +98,7 @@ class Embedded(contextlib.AbstractContextManager["Embedded"]):
     Args:
         repository: folder of a model repository, as `mlclip-export` writes it.
         heads, embeddings, explain, max_bytes: see `Client`.
-        threads: onnxruntime's, per model; 0: one per core.
+        threads: per model; 0: one per core.
         via: which ensemble's steps run; the answers are the same.
 
     Raises:

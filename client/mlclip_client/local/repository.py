@@ -6,6 +6,7 @@ Only those steps of an ensemble run that lead to the outputs that are asked for,
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,7 +18,10 @@ import numpy.typing as npt
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from mlclip_client.cpu import OpenVino, cores
 from mlclip_client.errors import ClientError, ServerError, ServerUnavailable, UnknownHead
+from mlclip_client.events import tell
+from mlclip_client.server.catalog import parameters_of
 from mlclip_client.server.versions import newest
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -28,8 +32,13 @@ R = TypeVar("R")
 class Repository:
     """The folder of a model repository: reads all configurations at once, and a model when it is first run.
 
-    `configs` are ModelConfig messages by model, `versions` the newest ones, which Triton serves; empty if there is
-    none.
+    Args:
+        root: holds one folder per model, as `mlclip-export` writes it.
+        threads: per model; 0: one per core.
+
+    Attributes:
+        configs: model -> its ModelConfig message.
+        versions: model -> its newest version, which Triton serves; empty if there is none.
     """
 
     def __init__(self, root: Path, threads: int = 0) -> None:
@@ -38,7 +47,7 @@ class Repository:
         except ImportError as error:
             hint = "pip install 'mlclip-client[embedded]', or [gpu] with an NVIDIA GPU"
             raise ClientError(f"models run in this process with onnxruntime, which is missing: {hint}") from error
-        self._root, self._threads, self._providers = root, threads, providers(self._onnxruntime)
+        self._root, self._threads, self._providers = root, threads or cores(), providers(self._onnxruntime)
         self._lock, self._sessions = threading.Lock(), dict[str, Any]()
         files = sorted(root.glob("*/config.pbtxt"))
         if not files:
@@ -56,7 +65,9 @@ class Repository:
     def run(self, model: str, outputs: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         """Run a model on inputs by name, [b, ...]; give the outputs of the names asked for, [b, ...].
 
-        Raises ServerError if it fails, ServerUnavailable if it cannot be loaded.
+        Raises:
+            ServerError: it fails.
+            ServerUnavailable: it cannot be loaded.
         """
         session = self._session(model)
         try:
@@ -68,17 +79,28 @@ class Repository:
     def _session(self, model: str) -> Any:
         with self._lock:
             if model not in self._sessions:
-                options = self._onnxruntime.SessionOptions()
-                options.log_severity_level = 3
-                options.intra_op_num_threads = self._threads
-                options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others decode meanwhile
                 try:
-                    self._sessions[model] = self._onnxruntime.InferenceSession(
-                        self.graph(model), options, providers=self._providers
-                    )
+                    self._sessions[model] = self._opened(self.graph(model), self.configs[model])
                 except Exception as error:  # as above
                     raise ServerUnavailable(f"the model {model!r} of {self._root} cannot be loaded: {error}") from error
             return self._sessions[model]
+
+    def _opened(self, graph: Path, config: Any) -> Any:
+        """Open a graph in the runtime that its config asks for: OpenVINO if it is installed, else onnxruntime."""
+        accelerators = config.optimization.execution_accelerators.cpu_execution_accelerator
+        if len(self._providers) == 1 and any(accelerator.name == "openvino" for accelerator in accelerators):
+            try:
+                return OpenVino(graph, self._threads, parameters_of(config).get("precision", ""))
+            except ImportError:
+                hint = "it runs in onnxruntime; pip install 'mlclip-client[openvino]'"
+                tell(
+                    "no openvino", logging.WARNING, notice=f"{config.name} asks for OpenVINO, which is missing: {hint}"
+                )
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self._threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others decode meanwhile
+        return self._onnxruntime.InferenceSession(graph, options, providers=self._providers)
 
 
 def providers(onnxruntime: Any) -> list[str]:
@@ -92,7 +114,9 @@ def providers(onnxruntime: Any) -> list[str]:
 class EnsemblePlan:
     """The steps of an ensemble that lead from pixels to some of its outputs.
 
-    Raises UnknownHead if a step is not an ONNX model, ServerError if no step makes an output.
+    Raises:
+        UnknownHead: a step is not an ONNX model.
+        ServerError: no step of the ensemble makes an output.
     """
 
     def __init__(self, repository: Repository, config: Any, outputs: Sequence[str]) -> None:
@@ -129,9 +153,13 @@ class EnsemblePlan:
 
 
 class Batcher(Generic[I, R]):
-    """Puts the requests of several threads into batches for `work`, which gives one result per item.
+    """Puts the requests of several threads into batches.
 
     A thread that asks while a batch is in work waits. Then one of the waiting threads works for all of them.
+
+    Args:
+        work: on a batch, with one result per item; called by one thread at a time.
+        max_batch: items in a batch.
     """
 
     def __init__(self, work: Callable[[Sequence[I]], Sequence[R]], max_batch: int) -> None:

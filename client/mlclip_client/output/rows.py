@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,19 +11,11 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.errors import ClientError
+from mlclip_client.options import RowOptions
 from mlclip_client.values import Answer, HeadInfo, Prediction
+from mlclip_client.wording import printable
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RowOptions:
-    """Which columns rows have."""
-
-    top_k: int = 5  # number of best labels to list, selected or not
-    scores: bool = False  # add all N scores, in class order
-    embeddings: bool = False  # add the image's embedding
-    explain: bool = False  # add the references behind each answer
 
 
 _HEADS = b"mlclip_heads"
@@ -32,12 +23,19 @@ _HEADS = b"mlclip_heads"
 
 @dataclass(frozen=True)
 class HeadClasses:
-    """The classes of one head, as the metadata of a Parquet file of rows holds them."""
+    """The classes of one head, as the metadata of a Parquet file of rows holds them.
 
-    labels: Sequence[str]  # N label names in class order, which is the order of `all_scores`
-    thresholds: Sequence[float]  # N thresholds, one per label
-    labels_sha256: str  # hash of the label list; rows with another hash have other classes
-    version: str  # of the head; rows of another version may have other thresholds
+    Attributes:
+        labels: N label names in class order, which is the order of `all_scores`.
+        thresholds: N thresholds, one per label.
+        labels_sha256: hash of the label list; rows with another hash have other classes.
+        version: of the head; rows of another version may have other thresholds.
+    """
+
+    labels: Sequence[str]
+    thresholds: Sequence[float]
+    labels_sha256: str
+    version: str
 
 
 def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
@@ -88,7 +86,15 @@ def failure(error: ClientError, options: RowOptions) -> Row:
 
 
 def to_row(path: str, shared: Row, *, sha256: str | None = None, size: int | None = None, seconds: float = 0.0) -> Row:
-    r"""Complete a row with what `success` or `failure` gives; size in bytes, seconds with all waiting included."""
+    r"""Complete a row.
+
+    Args:
+        path: of the input; bytes that are not UTF-8 are written as `\xNN`.
+        shared: what `success` or `failure` gives.
+        sha256: of the input's bytes, in hex digits; None if they could not be read.
+        size: of the input, in bytes.
+        seconds: from the start of reading to the answer, waiting included.
+    """
     return {"path": printable(path), "sha256": sha256, "bytes": size, **shared, "seconds": np.float32(seconds)}
 
 
@@ -119,15 +125,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(str(np.float32(value)))
     return value
-
-
-def printable(text: str) -> str:
-    r"""Write each byte of a file name that is not UTF-8 as `\xNN`."""
-    try:
-        data = os.fsencode(text)
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can write it
-        data = text.encode("utf-8", "backslashreplace")
-    return data.decode("utf-8", "backslashreplace")
 
 
 def _answer(answer: Answer, options: RowOptions) -> Row:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlclip_client.errors import error_class
-from mlclip_client.output.rows import Row
 from mlclip_client.wording import counted
+
+if TYPE_CHECKING:
+    from mlclip_client.output.rows import Row
 
 DONE, FAILED, USAGE, REJECTED = 0, 1, 2, 3
 """Exit codes: all inputs labelled; the server or the run failed; wrong arguments; inputs were rejected."""

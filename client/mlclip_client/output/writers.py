@@ -13,27 +13,31 @@ from typing import IO, TextIO
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.output.files import open_output, partial_name
+from mlclip_client.files import replacing
+from mlclip_client.output.files import partial_name
 from mlclip_client.output.rows import Row, fill_embeddings, plain
 
 WriteRow = Callable[[Row], None]
 ROW_GROUP_BYTES = 2**20
 _TABLE_ROWS = 1024
-FORMATS = (".parquet", ".jsonl")  # suffixes of the files that rows are written to
 
 
 @contextlib.contextmanager
 def open_writer(out: str, schema: pa.Schema, interrupted: Callable[[], bool] = lambda: False) -> Iterator[WriteRow]:
-    """Give a function that writes one row to a .parquet or .jsonl path, or to stdout for `-`.
+    """Give a function that writes one row.
 
-    A file appears when the block ends, see `open_output`. If the block raises, an earlier file stays. So it does if
-    `interrupted` says so at the end; then the new file gets its `partial_name`. Other devices and pipes get JSON lines.
+    A file appears when the block ends, see `replacing`. If the block raises, an earlier file stays.
+
+    Args:
+        out: a .parquet or .jsonl path, or `-` for stdout; a device or a pipe of another name gets JSON lines.
+        schema: the rows' Arrow schema.
+        interrupted: called at the end; if true, the file gets its `partial_name`, and an earlier file stays.
     """
     if out == "-":
         yield _json_writer(sys.stdout)
         return
     path = Path(out)
-    with open_output(path, lambda: Path(partial_name(out)) if interrupted() else None) as file:
+    with replacing(path, lambda: Path(partial_name(out)) if interrupted() else None) as file:
         if path.suffix.lower() == ".parquet":
             with _parquet_writer(file, schema) as write:
                 yield write

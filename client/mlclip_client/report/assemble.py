@@ -14,30 +14,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlclip_client.output.files import check_output, open_output
-from mlclip_client.output.rows import printable
+from mlclip_client.files import replacing
+from mlclip_client.options import REPORT_ROWS
+from mlclip_client.output.files import check_output
 from mlclip_client.report.answers import HeadScores
 from mlclip_client.report.columns import Columns, read_columns
 from mlclip_client.report.entries import SCALE
 from mlclip_client.report.neighbours import nearest
 from mlclip_client.report.page import as_json, render
 from mlclip_client.report.pictures import PER_PACK, Pictures, Read, Reason, make_packs, mime, why_missing
+from mlclip_client.wording import printable
 
-LIMIT = 50_000
-INLINE = 2_000  # how many thumbnails stand in the page itself
+INLINE = 2_000
+"""How many thumbnails stand in the page itself."""
 OnProgress = Callable[[str, int, int], None]
 """Called with the name of a step, how many it has done, and how many there are."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a report holds."""
+    """What a report holds.
+
+    Attributes:
+        more: whether the labels file has more rows than these.
+        without_picture: why images have no thumbnail -> how many.
+        folder: where further thumbnails are; it belongs to the page. None if all are in the page.
+    """
 
     rows: int
-    more: bool  # whether the labels file has more rows than these
+    more: bool
     errors: int
-    without_picture: Mapping[Reason, int]  # why images have no thumbnail -> how many
-    folder: Path | None  # where further thumbnails are; it belongs to the page. None if all are in the page.
+    without_picture: Mapping[Reason, int]
+    folder: Path | None
 
 
 def write_report(
@@ -46,7 +54,7 @@ def write_report(
     *,
     images: Path | None = None,
     read: Read | None = None,
-    limit: int = LIMIT,
+    limit: int = REPORT_ROWS,
     on_progress: OnProgress | None = None,
 ) -> Written:
     """Write a page about a labels file.
@@ -82,7 +90,7 @@ def write_report(
                 in_page.append(pack)
             else:
                 folder.mkdir(exist_ok=True)
-                with open_output(folder / f"{name}-{number:05}.js") as script:
+                with replacing(folder / f"{name}-{number:05}.js") as script:
                     script.write(f"mlclipPack({number}, {json.dumps(pack)});\n".encode("ascii"))
     place = {path: number for number, path in enumerate(pictures)}
     meta = {
@@ -97,7 +105,7 @@ def write_report(
         "neighboursSkipped": columns.embeddings_skipped,
         "heads": [_head_facts(name, head, place) for name, head in columns.heads.items()],
     }
-    with open_output(out) as page:
+    with replacing(out) as page:
         title = f"{printable(source.name)} – mlclip report"
         page.write(render(title, {"meta": as_json(meta)} | blocks, in_page).encode())
     beside = len(pictures) > INLINE

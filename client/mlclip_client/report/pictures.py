@@ -19,11 +19,13 @@ from typing import Literal
 from PIL import Image, features
 
 from mlclip_client.errors import Unreadable, error_class
-from mlclip_client.images import MAX_BYTES, load
-from mlclip_client.inputs import InputOptions, Item, Reader, Skipped, find_inputs
-from mlclip_client.inputs.formats import format_of, is_address
-from mlclip_client.output.rows import printable
+from mlclip_client.images import load
+from mlclip_client.inputs import Item, Reader, Skipped, find_inputs
+from mlclip_client.inputs.formats import format_of
+from mlclip_client.names import is_address
+from mlclip_client.options import MAX_BYTES, InputOptions
 from mlclip_client.pixels import decode
+from mlclip_client.wording import printable
 
 SIDE = 160  # the longer side of a thumbnail, in pixels
 PER_PACK = 50

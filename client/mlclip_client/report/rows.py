@@ -15,7 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.lines import parse_json
+from mlclip_client.lines import json_rows
 from mlclip_client.output.rows import HeadClasses, read_classes
 
 BATCH = 1024
@@ -80,21 +80,12 @@ def _parquet(path: Path) -> Iterator[Batch]:
 
 def _json_lines(path: Path) -> Iterator[Batch]:
     with path.open("rb") as file:
-        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        while some := list(islice(lines, BATCH)):
-            rows = [_json_row(path, number, line) for number, line in some]
+        rows = ((line.number, fields) for line, fields in json_rows(file) if fields is not None)
+        while some := list(islice(rows, BATCH)):
+            if wrong := [f"{path}:{number}: {fields}" for number, fields in some if isinstance(fields, str)]:
+                raise ValueError(wrong[0])
             try:
-                yield pa.array(rows), {}
+                yield pa.array([fields for _, fields in some]), {}
             except (pa.ArrowException, UnicodeEncodeError) as error:
                 where = f"{path}, lines {some[0][0]} to {some[-1][0]}"
                 raise ValueError(f"{where}: not the client's rows: {str(error).splitlines()[0]}") from error
-
-
-def _json_row(path: Path, number: int, line: bytes) -> dict[str, object]:
-    try:
-        row = parse_json(line.decode("utf-8", "surrogateescape"))
-    except ValueError as error:
-        raise ValueError(f"{path}:{number}: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{path}:{number}: not a JSON object")
-    return row

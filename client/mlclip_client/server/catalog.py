@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mlclip_client.errors import ServerError, UnknownHead
+from mlclip_client.options import Via
 from mlclip_client.pixels import PixelSpec
 from mlclip_client.values import HeadInfo
 
-Via = Literal["bytes", "pixels"]
 _VIA_OF_INPUT: dict[str, Via] = {"image": "bytes", "pixels": "pixels"}
 
 
@@ -95,7 +95,8 @@ def parameters_of(config: Any) -> dict[str, str]:
 def spec_of(parameters: dict[str, str]) -> PixelSpec:
     """Read how an ensemble's pixels are made; raises KeyError or ValueError."""
     size, fill = int(parameters["image_size"]), int(parameters["fill"])
-    return PixelSpec(size, parameters["interpolation"], parameters["resize_mode"], fill)
+    decode = parameters.get("decode", "exact")
+    return PixelSpec(size, parameters["interpolation"], parameters["resize_mode"], fill, decode)
 
 
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:

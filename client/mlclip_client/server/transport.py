@@ -22,7 +22,6 @@ from tritonclient.grpc import service_pb2_grpc
 from mlclip_client.errors import from_rpc
 
 T = TypeVar("T")
-DEFAULT_URL = "127.0.0.1:8001"  # where Triton listens for gRPC unless told otherwise
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -54,7 +53,12 @@ class Transport(Protocol):
 
 
 class BlockingTransport:
-    """A gRPC channel to host:port for threads; every call blocks its thread, at most until its deadline in seconds."""
+    """A gRPC channel for threads; every call blocks the thread that makes it.
+
+    Args:
+        url: host:port of Triton's gRPC endpoint.
+        timeout: deadline of each request, in seconds.
+    """
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url, self._timeout = _check_address(url), _check_timeout(timeout)

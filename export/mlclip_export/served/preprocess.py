@@ -69,4 +69,5 @@ def read_spec(config: Mapping[str, Any], pixels: ModuleType) -> Any:
         interpolation=parameters["interpolation"],
         resize_mode=parameters["resize_mode"],
         fill=int(parameters["fill"]),
+        decode=parameters.get("decode", "exact"),
     )

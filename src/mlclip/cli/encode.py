@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlclip.cli.options import CacheOption, DataOption, EncoderOption, PretrainedOption, feature_cache
+from mlclip.cli.options import CacheOption, DataOption, DecodeOption, EncoderOption, PretrainedOption, feature_cache
 from mlclip.console import console, progress, say
 from mlclip.data import read_dataset
 from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER, MODELS
@@ -20,12 +20,13 @@ def features(
     data: DataOption,
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
+    decode: DecodeOption = "exact",
     tokens: Annotated[bool, typer.Option("--tokens", help="Also store tokens, which the head `mld` reads.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Compute the features of all images and store them in the cache, before several trainings run at once."""
     paths = [item.path for item in read_dataset(*data).items]
-    store = feature_cache(encoder, pretrained, cache)
+    store = feature_cache(encoder, pretrained, cache, decode)
     for kind in ("embedding", *(["tokens"] if tokens else [])):
         with progress(f"encoding: {kind}") as on_progress:
             store.rows(paths, kind, on_progress=on_progress)

@@ -42,7 +42,6 @@ def heads(name: Annotated[str | None, typer.Argument(help="A head to describe.")
 
 def recipes(name: Annotated[str | None, typer.Argument(help="A recipe to describe.")] = None) -> None:
     """List the recipes for --recipe, settings from publications, or describe one."""
-    from mlclip.heads import HEADS
     from mlclip.presets import DOCUMENTS, RECIPES, find_recipe
 
     if name is None:
@@ -54,6 +53,8 @@ def recipes(name: Annotated[str | None, typer.Argument(help="A recipe to describ
             console.print(f"{number}: {document}", highlight=False, markup=False)
         return
     found = find_recipe(name)
+    from mlclip.heads import HEADS
+
     recipe, head = found.recipe, HEADS[found.recipe.head]
     say(f"{name}: the head {head.name}. {_summary(head)}\n\nSource: {found.source}")
     say(f"Not in the source: {found.note or 'nothing'}\nCommand: {found.command}")
@@ -107,4 +108,5 @@ def _settings(title: str, settings: Mapping[str, Any]) -> None:
     if settings:
         say(f"\n{title}:")
         for name, value in settings.items():
+            value = ",".join(value) if name == "members" else value
             say(f"  {name}  {value}" if not isinstance(value, list) else "\n    ".join((f"  {name}", *map(str, value))))

@@ -22,10 +22,13 @@ MANIFESTS = (".jsonl", ".ndjson")
 DataOption = Annotated[list[str], typer.Option("--data", help="Manifest, folder or COCO JSON; repeatable.")]
 TopOption = Annotated[int | None, typer.Option(help="Keep only the N most frequent training labels.")]
 EncoderOption = Annotated[
-    str, typer.Option(help="Name of an open_clip model, mlclip-tiny, or a folder with an encoder.")
+    str, typer.Option(help="Name of an open_clip model, mlclip-lite, or a folder with an encoder.")
 ]
 PretrainedOption = Annotated[
     str | None, typer.Option(help="Pretrained tag or file of the encoder's weights, or `random`.")
+]
+DecodeOption = Annotated[
+    str, typer.Option(help="`fast` shrinks large JPEGs while decoding them, in training, server and client alike.")
 ]
 CacheOption = Annotated[Path, typer.Option(help="Folder of the feature cache.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `mlclip train` writes it.")]
@@ -84,12 +87,12 @@ def check_head(name: str) -> None:
         raise TrainError(f"unknown head {name!r}: `mlclip heads` lists them")
 
 
-def feature_cache(encoder: str, pretrained: str | None, folder: Path) -> FeatureCache:
+def feature_cache(encoder: str, pretrained: str | None, folder: Path, decode: str = "exact") -> FeatureCache:
     """Load an encoder and open its features cache."""
     from mlclip.encoders.clip import load_encoder
     from mlclip.encoders.features import FeatureCache
 
-    return FeatureCache(load_encoder(encoder, pretrained), folder)
+    return FeatureCache(load_encoder(encoder, pretrained, decode), folder)
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -13,6 +13,7 @@ from mlclip.cli.options import (
     BetaOption,
     CacheOption,
     DataOption,
+    DecodeOption,
     EncoderOption,
     EpochsOption,
     ModeOption,
@@ -31,6 +32,7 @@ from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip.errors import TrainError
 from mlclip.files import check_output
+from mlclip.presets import find_recipe
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig, json_or_text
 
 ExtendOption = Annotated[
@@ -47,6 +49,7 @@ def train(
     ] = "mld",
     encoder: EncoderOption = DEFAULT_ENCODER,
     pretrained: PretrainedOption = None,
+    decode: DecodeOption = "exact",
     out: Annotated[
         Path | None, typer.Option(help="Run folder to write; by default runs/HEAD, runs/RECIPE, or RUN-extended.")
     ] = None,
@@ -93,7 +96,7 @@ def train(
     options, limits = own_options(context.args), ThresholdConfig(thresholds, beta)
     given_thresholds = is_given(context, "thresholds") or is_given(context, "beta")
     if extend is not None:
-        names = ("head", "encoder", "pretrained", "recipe")
+        names = ("head", "encoder", "pretrained", "decode", "recipe")
         fixed = [name for name in names if is_given(context, name)] + list(options)
         if fixed:
             raise TrainError(f"--extend takes head, options and encoder from the run: leave --{fixed[0]} out")
@@ -104,17 +107,16 @@ def train(
     check_head(head)
     folder = out or Path("runs") / (recipe or head)
     check_output(folder, data)
+    start, chosen = Recipe(head) if recipe is None else find_recipe(recipe).recipe, dataset(data, top)
     from mlclip.checkpoint import save_run
+    from mlclip.heads import find_head
     from mlclip.training.runs import train_run
 
-    start = _start(recipe, head)
-    assert start.training is not None
-    training = with_settings(start.training, settings)
+    training = with_settings(start.training or find_head(start.head).defaults, settings)
     if momentum and training.optimizer != "sgd":
         raise TrainError(f"--momentum belongs to --optimizer sgd, not {training.optimizer}")
     plan = Recipe(start.head, {**start.options, **options}, training, limits if given_thresholds else start.thresholds)
-    chosen = dataset(data, top)
-    store = feature_cache(encoder, pretrained, cache)
+    store = feature_cache(encoder, pretrained, cache, decode)
     with progress("encoding images") as on_features:
         run = train_run(
             chosen, store.encoder, store, plan,
@@ -159,14 +161,6 @@ def _extend(
     say(extension.line())
     save_run(target, grown)
     say(f"wrote {target}")
-
-
-def _start(recipe: str | None, head: str) -> Recipe:
-    from mlclip.heads import find_head
-    from mlclip.presets import find_recipe
-
-    start = Recipe(head) if recipe is None else find_recipe(recipe).recipe
-    return replace(start, training=start.training or find_head(start.head).defaults)
 
 
 def own_options(words: list[str]) -> dict[str, Any]:

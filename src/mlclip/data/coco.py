@@ -5,15 +5,19 @@ Format: https://cocodataset.org/#format-data. Boxes and masks are not read; crow
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from mlclip_client.lines import parse_json
+from mlclip_client.names import local_file
+
 from mlclip.data.dataset import Item
 from mlclip.data.problems import Problem
-from mlclip.data.rows import as_path, clean_label
-from mlclip.data.text_files import parse_json, read_text
+from mlclip.data.rows import as_path, clean_label, whole
+from mlclip.data.text_files import opened
 from mlclip.errors import DataError
 
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
@@ -46,7 +50,7 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
         try:
             if image["id"] not in known:
                 raise DataError(f"images[{position}] has the same id: give each its own")
-            file = root / as_path(str(image["file_name"]))
+            file = Path(as_path(local_file(str(image["file_name"]), str(root))))
         except DataError as error:
             problems.append(Problem(where, str(error)))
             continue
@@ -57,18 +61,18 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
 
 
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
-    text = read_text(path)
-    try:
-        content = parse_json(text)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    with opened(path) as file:
+        content = parse_json(file.read().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"))
     for part, keys in KEYS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise DataError(f"{path}: not COCO instances: it has no list {part!r}")
         for position, entry in enumerate(entries):
-            if not isinstance(entry, dict) or any(not isinstance(entry.get(key), (int, str)) for key in keys):
+            if not isinstance(entry, dict):
                 raise DataError(f"{path}: {part}[{position}] must hold {' and '.join(keys)}")
+            entry.update({key: whole(entry.get(key)) for key in keys})
+            if wrong := [key for key in keys if not isinstance(entry[key], (int, str))]:
+                raise DataError(f"{path}: {part}[{position}] needs {wrong[0]}, a number or a text")
     return dict(content)
 
 

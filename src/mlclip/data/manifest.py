@@ -7,18 +7,21 @@ Parquet, rows count from 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+
+from mlclip_client.lines import Fields, csv_fields, csv_records, delimiter_of, json_rows
 
 from mlclip.data.dataset import Dataset, Item
 from mlclip.data.problems import Problem
-from mlclip.data.rows import COLUMNS, Fields, known_columns, named_path, to_item
-from mlclip.data.text_files import numbered_lines, parse_json, records, relative_to, write_text
+from mlclip.data.rows import COLUMNS, known_columns, named_path, to_item
+from mlclip.data.text_files import opened, relative_to, write_text
 from mlclip.errors import DataError
 from mlclip.files import check_file
 
-Row = tuple[int, Fields | DataError]
+Row = tuple[int, Fields]
 
 
 def read_manifest(
@@ -36,9 +39,11 @@ def read_manifest(
     problems: list[Problem] = []
     for line, fields in read(path, root):
         where = f"{path}:{line}"
+        if isinstance(fields, str):
+            problems.append(Problem(where, fields))
+        if not isinstance(fields, dict):
+            continue
         try:
-            if isinstance(fields, DataError):
-                raise fields
             items.append(to_item(fields, where, root, separator, split))
         except DataError as error:
             problems.append(Problem(where, str(error), path=_named(fields, root)))
@@ -60,10 +65,8 @@ def write_manifest(dataset: Dataset, path: Path) -> None:
     write_text(path, map(line, dataset.items))
 
 
-def _named(fields: Fields | DataError, root: Path) -> Path | None:
+def _named(fields: Mapping[str, object], root: Path) -> Path | None:
     """The image of a refused line, where the line tells it."""
-    if isinstance(fields, DataError):
-        return None
     try:
         return named_path(fields, known_columns(list(fields)), root)
     except (DataError, KeyError):
@@ -87,33 +90,26 @@ def _joined(items: list[Item]) -> list[Item]:
 
 
 def _csv_rows(path: Path, root: Path) -> Iterator[Row]:
-    header: list[str] | None = None
-    for line, values in records(path):
-        if isinstance(values, DataError):
-            yield line, values
-            return
-        if header is None:
-            header = _header(path, values, root)
-            if header is values:
-                continue
-        if len(values) == len(header):
-            yield line, dict(zip(header, values, strict=True))
-        else:
-            problem = f"{len(values)} values for {len(header)} columns: quote values that hold the delimiter"
-            yield line, DataError(problem)
-    if header is None:
-        raise DataError(f"{path}: the file is empty")
+    delimiter = delimiter_of(path.name)
+    with opened(path) as file:
+        records = csv_records(file, delimiter)
+        begin, first = next(records, (1, "the file is empty"))
+        if isinstance(first, str):
+            raise DataError(f"{path}:{begin}: {first}")
+        header = _header(path, begin, first, root)
+        for line, record in records if header is first else chain([(begin, first)], records):
+            yield line, csv_fields(header, record, delimiter)
 
 
-def _header(path: Path, first: list[str], root: Path) -> list[str]:
+def _header(path: Path, line: int, first: list[str], root: Path) -> list[str]:
     """The column names: those of the first line, or our own where it is data (a file that exists, and its labels)."""
     if {"path", "labels"} <= _checked_columns(path, first).keys():
         return first
     if len(first) == 2 and (root / first[0].strip()).is_file():
         return ["path", "labels"]
     raise DataError(
-        f"{path}:1: the first line must name the columns, among them one of {', '.join(COLUMNS['path'])}"
-        f" and one of {', '.join(COLUMNS['labels'])}"
+        f"{path}:{line}: the first line must name the columns, among them one of {', '.join(COLUMNS['path'])}"
+        f" and one of {', '.join(COLUMNS['labels'])}, not {', '.join(first)[:80]!r}"
     )
 
 
@@ -125,13 +121,8 @@ def _checked_columns(path: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _jsonl_rows(path: Path, root: Path) -> Iterator[Row]:
-    for line, text in numbered_lines(path):
-        try:
-            fields = parse_json(text)
-        except DataError as error:
-            fields = error
-        known = isinstance(fields, (dict, DataError))
-        yield line, fields if known else DataError("not a JSON object: write {…} on each line")
+    with opened(path) as file:
+        yield from ((line.number, fields) for line, fields in json_rows(file))
 
 
 def _parquet_rows(path: Path, root: Path) -> Iterator[Row]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypedDict, Unpack
+
+from mlclip_client.lines import read_lines, too_long
+from mlclip_client.names import is_sidecar
 
 from mlclip.data.coco import read_coco
 from mlclip.data.dataset import SPLITS, Dataset, Item
 from mlclip.data.manifest import read_manifest
 from mlclip.data.problems import Problem
 from mlclip.data.rows import clean_label
-from mlclip.data.text_files import numbered_lines
+from mlclip.data.text_files import opened
 from mlclip.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
@@ -137,7 +140,7 @@ def _labels_file(folder: Path) -> Path:
 
 
 def _unlisted(folder: Path, named: Collection[Path | None]) -> list[Problem]:
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and not is_sidecar(file.name))
     return [
         Problem(str(file), "left out: no line of the labels file that could be read names it", "warning")
         for file in sorted(files)
@@ -147,16 +150,27 @@ def _unlisted(folder: Path, named: Collection[Path | None]) -> list[Problem]:
 
 def _read_classes(classes: Path | Sequence[str]) -> tuple[str, ...]:
     names: dict[str, int] = {}
-    for number, line in numbered_lines(classes) if isinstance(classes, Path) else enumerate(classes, start=1):
-        name = clean_label(line)
+    for number, line in _lines_of(classes) if isinstance(classes, Path) else enumerate(classes, start=1):
+        place = f"{classes}:{number}" if isinstance(classes, Path) else f"class {number}"
+        try:
+            name = clean_label(line)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
         if name in names:
-            place = f"{classes}:{number}" if isinstance(classes, Path) else f"class {number}"
             raise DataError(f"{place}: {name!r} is already at {names[name]}: remove one")
         if name:
             names[name] = number
     if not names:
         raise DataError("no class is named: write one per line")
     return tuple(names)
+
+
+def _lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    with opened(path) as file:
+        for line in read_lines(file):
+            if line.data is None:
+                raise DataError(f"{path}:{line.number}: {too_long()}")
+            yield line.number, line.data.decode("utf-8", "surrogateescape")
 
 
 def _merge_classes(orders: Sequence[tuple[str, ...] | None], items: Sequence[Item]) -> tuple[str, ...]:

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from mlclip_client.names import LOCAL, PATHS, TEXTS, is_data_uri, local_file, scheme_of
+
 from mlclip.data.dataset import SPLITS, Item
 from mlclip.data.text_files import refuse_repeated
 from mlclip.errors import DataError
 
 COLUMNS = {
-    "path": ("path", "file", "image", "filename", "file_name"),
+    "path": PATHS,
     "labels": ("labels", "label", "keywords", "tags"),
-    "text": ("text", "caption", "title"),
+    "text": TEXTS,
     "split": ("split",),
     "group": ("group",),
     "sha256": ("sha256",),
@@ -78,10 +80,16 @@ def to_item(fields: Fields, where: str, root: Path, separator: str, split: str |
 
 def named_path(fields: Fields, columns: Mapping[str, str], root: Path) -> Path | None:
     """The image that a line names, also in bytes that are no UTF-8; raises DataError as `to_item`."""
-    value = fields[columns["path"]]
+    value, column = fields[columns["path"]], columns["path"]
+    if isinstance(value, dict):  # as Hugging Face writes images
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) or is_data_uri(value):
+        raise DataError(f"{column} holds the image itself: save it as a file and name that")
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{columns['path']} must be a string, not {value!r}")
-    return root / as_path(value.strip()) if value and value.strip() else None
+        raise DataError(f"{column} must be a string, not {value!r}")
+    if value and scheme_of(value.strip()) not in ("", *LOCAL):
+        raise DataError(f"{column} is an address, {value!r}: download the image and name the file")
+    return Path(as_path(local_file(value, str(root)))) if value and value.strip() else None
 
 
 def as_path(text: str) -> str:
@@ -94,7 +102,7 @@ def as_path(text: str) -> str:
 
 def parse_labels(value: object, separator: str) -> tuple[str, ...]:
     """Labels from a list of strings, or from one string; spaces around a label and repetitions are removed."""
-    if value is None:
+    if value is None or value != value:
         return ()
     parts = _split_text(value, separator) if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
@@ -129,15 +137,24 @@ def clean_label(label: str) -> str:
 
 def _text(fields: Fields, columns: Mapping[str, str], meaning: str) -> str | None:
     value = fields[columns[meaning]] if meaning in columns else None
-    if value is None or isinstance(value, str):
-        return _valid((value or "").strip()) or None
-    if isinstance(value, int) and not isinstance(value, bool) and meaning == "group":
-        return str(value)
+    if value is None or value != value:  # NaN, as pandas writes what is missing
+        return None
+    if isinstance(value, str):
+        return _valid(value.strip()) or None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and meaning == "group":
+        return str(whole(value))
     raise DataError(f"{columns[meaning]} must be a string, not {value!r}")
+
+
+def whole(value: object) -> object:
+    """A number as it was before a program wrote it with a fraction: 3 for 3.0; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _valid(text: str) -> str:
     """Refuse what JSON can express but no file or path can hold: lone surrogates and NUL."""
+    if any("\udc80" <= character <= "\udcff" for character in text):
+        raise DataError(f"not UTF-8: {text!r}: save the file as UTF-8")
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError(f"{text!r} is not valid text: remove the characters shown as \\")
     return text

@@ -3,5 +3,5 @@
 from pathlib import Path
 
 MODELS = Path(__file__).parents[1] / "models"
-DEFAULT_ENCODER = "mlclip-tiny"
+DEFAULT_ENCODER = "mlclip-lite"
 DEFAULT_CACHE = Path("features")

@@ -2,7 +2,7 @@
 
 An encoder is any open_clip model (CLIP and SigLIP families), by name and `pretrained` tag or file, or a folder with
 `open_clip_config.json` and `open_clip_model.safetensors`, as open_clip's own `local-dir:` reads it. The folder
-`models/mlclip-tiny` ships with the package and is the default; only a pretrained tag uses the network.
+`models/mlclip-lite` ships with the package and is the default; only a pretrained tag uses the network.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from mlclip_client.pixels import INTERPOLATIONS, PixelSpec
+from mlclip_client.pixels import DECODES, INTERPOLATIONS, PixelSpec
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -49,11 +50,11 @@ class Encoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, *, name: str, pretrained: str | None, tag: str) -> None:
+    def __init__(self, model: nn.Module, *, name: str, pretrained: str | None, tag: str, decode: str = "exact") -> None:
         super().__init__()
         self.name, self.pretrained = name, pretrained
         config: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
-        self.spec = pixel_spec(config)
+        self.spec = replace(pixel_spec(config), decode=decode)
         self.visual: nn.Module = model.visual  # type: ignore[assignment]
         self._model = [model]  # in a list, so that the text tower is not a submodule and stays out of graphs
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
@@ -112,7 +113,8 @@ class Encoder(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the image tower's weights and preprocessing: equal digests mean equal features."""
-        return weights_digest(self.visual.state_dict(), repr((self.spec, self.mean.tolist(), self.std.tolist())))
+        preprocessing = repr((self.spec, self.mean.tolist(), self.std.tolist()))
+        return weights_digest(self.visual.state_dict(), preprocessing.replace(", decode='exact'", ""))  # older than it
 
     @cached_property
     def text_fingerprint(self) -> str:
@@ -121,10 +123,10 @@ class Encoder(nn.Module):
         return weights_digest(text)
 
 
-def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> Encoder:
-    """Load an encoder.
+def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None, decode: str = "exact") -> Encoder:
+    """Load an encoder, which reads the pixels of a `decode` of `PixelSpec`.
 
-    `name` is `mlclip-tiny`, an open_clip architecture such as `ViT-B-32`, or a folder with an `open_clip_config.json`.
+    `name` is `mlclip-lite`, an open_clip architecture such as `ViT-B-32`, or a folder with an `open_clip_config.json`.
     An architecture needs `pretrained`: a tag such as `laion2b_s34b_b79k` (fetched from the hub), a weights file, or
     `random`. Raises EncoderError for an unknown name or tag, missing weights, or a folder that open_clip cannot read.
     """
@@ -142,6 +144,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
         raise EncoderError(f"{name} has its own weights: leave --pretrained {pretrained} out")
     if folder is not None and not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
         raise EncoderError(f"{folder} holds no weights: put open_clip_model.safetensors beside its configuration")
+    if decode not in DECODES:
+        raise EncoderError(f"--decode is {' or '.join(DECODES)}, not {decode!r}")
     source = None if pretrained == RANDOM else pretrained
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -155,7 +159,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, pretrained: str | None = None) -> 
         raise EncoderError(
             f"could not load {name} ({pretrained or 'its folder'}): {str(error).splitlines()[0]}"
         ) from error
-    return Encoder(model, name=name, pretrained=pretrained, tag=_tag(name, pretrained))
+    return Encoder(model, name=name, pretrained=pretrained, tag=_tag(name, pretrained, decode), decode=decode)
 
 
 def encoder_folder(name: str) -> Path | None:
@@ -169,10 +173,11 @@ def _open_clip_name(name: str) -> str:
     return name if folder is None else f"local-dir:{folder}"
 
 
-def _tag(name: str, pretrained: str | None) -> str:
+def _tag(name: str, pretrained: str | None, decode: str) -> str:
     parts = [
         os.path.basename(os.path.abspath(name)) if encoder_folder(name) else name,
         Path(pretrained).stem if pretrained else "",
+        "" if decode == "exact" else decode,
     ]
     return re.sub(r"[^a-z0-9_]+", "-", "-".join(filter(None, parts)).lower()).strip("-")
 

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,12 @@ from mlclip_client.pixels import ImageError, to_pixels
 
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders import DEFAULT_CACHE
-from mlclip.encoders.clip import Encoder
 from mlclip.encoders.table import FeatureTable
 from mlclip.errors import CacheError
 from mlclip.files import read_file
+
+if TYPE_CHECKING:
+    from mlclip.encoders.clip import Encoder
 
 TEXT_KINDS = ("text_embedding", "text_tokens")
 S = TypeVar("S")

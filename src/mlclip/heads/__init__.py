@@ -10,6 +10,7 @@ from typing import Any
 
 from mlclip.errors import TrainError
 from mlclip.heads.base import Growth, Head
+from mlclip.heads.blend import Blend
 from mlclip.heads.classnet import ClassNet
 from mlclip.heads.fusion import FusionHead
 from mlclip.heads.knn1 import NearestNeighbor
@@ -49,6 +50,7 @@ _HEADS: tuple[type[Head], ...] = (
     ClassNet,
     TipAdapter,
     FusionHead,
+    Blend,
 )
 HEADS: dict[str, type[Head]] = {head.name: head for head in _HEADS}
 

@@ -77,6 +77,10 @@ class Head(nn.Module):
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """Take from the data, before any gradient step, what the head keeps: references, label texts, label sets."""
 
+    def parts(self) -> list[Head]:
+        """Heads that this one consists of, each to be trained on its own first; their inputs are among its `inputs`."""
+        return []
+
     def loss(self, features: Sequence[Tensor], targets: Tensor) -> Tensor | None:
         """The head's own loss, a scalar, of its inputs and targets [B, N]; None to apply the configured loss."""
         return None

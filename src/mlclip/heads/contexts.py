@@ -8,11 +8,11 @@ choose among languages.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+from mlclip_client.lines import parse_json
 
 from mlclip.errors import DataError
 from mlclip.files import read_file
@@ -53,7 +53,7 @@ def read_translations(paths: Iterable[Path]) -> dict[str, Words]:
     found: dict[str, Words] = {}
     for path in paths:
         try:
-            content = json.loads(_read(path), object_pairs_hook=_unique)
+            content = parse_json(_read(path))
         except ValueError as error:
             raise DataError(f"{path} holds no translations: {error}") from error
         if not isinstance(content, dict) or not content:
@@ -93,11 +93,3 @@ def _read(path: Path) -> str:
         return read_file(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None:
-        raise ValueError(f"{twice!r} is given twice")
-    return dict(pairs)

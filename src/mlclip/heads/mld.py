@@ -25,11 +25,12 @@ from mlclip.heads.decoder import (
 )
 from mlclip.heads.growth import joined_rows
 from mlclip.heads.values import Choice, Examples, FeatureShapes, LabelTexts, check_choice
-from mlclip.settings import TrainConfig
+from mlclip.settings import DECODER
 
 MEMORIES = ("tokens", "pooled")
 READOUTS = ("groups", "mean")
 QUERIES = ("learned", "fixed", "text")
+WIDEST = 768
 SHARED = ("memory", "layers")
 """Modules that all queries share."""
 
@@ -42,7 +43,7 @@ class MLDecoder(Head):
         groups: K, clamped to N.
         layers: decoder layers.
         attention_heads: heads of the cross attention; must divide `decoder_width`.
-        decoder_width: E; None means W.
+        decoder_width: E; None means W, and 768, as in public ML-Decoder code, for encoders with wider tokens.
         hidden: units of the feed-forward layers.
         dropout: inside the feed-forward layers; attention and residuals use 0.1.
         queries: `learned`, `fixed` (random, as public ML-Decoder code has them) or `text`: each class's text
@@ -56,7 +57,7 @@ class MLDecoder(Head):
 
     name = "mld"
     source = "Ridnik et al. 2021, https://arxiv.org/abs/2111.12933; 000, III.D"
-    defaults = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+    defaults = DECODER
     growth_rate = 10.0
     """Ten of openclipart's 46 classes, added later, reach 39.5 % validation mAP at the run's rate, 45.6 % at 3 and
     49.4 % at 10 times that rate (mean of two choices of the ten); trained from the start, 53.6 %."""
@@ -90,7 +91,7 @@ class MLDecoder(Head):
         check_choice("queries", queries, QUERIES)
         if min(classes, groups, layers) < 1:
             raise ValueError(f"classes, groups and layers must be at least 1, not {classes}, {groups}, {layers}")
-        decoder_width = decoder_width or width
+        decoder_width = decoder_width or min(width, WIDEST)
         if decoder_width % attention_heads:
             raise ValueError(f"{attention_heads} attention heads do not divide the decoder width {decoder_width}")
         groups = classes if queries == "text" else min(groups, classes)

@@ -44,7 +44,7 @@ class NeighborNet(Head):
             whose similarity is 0.
         labels: labels of a prototype: `averaged` over its images, or `onehot`.
         temperature: e^τ, the factor on cosine similarities; with fine-tuning, its initial value. The thesis found
-            105.6 for CLIP's embeddings without prototypes; the default suits `mlclip-tiny`.
+            105.6 for CLIP's embeddings without prototypes; the default suits `mlclip-lite`.
         fine_tune: train F and τ.
     """
 

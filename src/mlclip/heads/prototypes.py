@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 
 from mlclip.heads.values import check_choice
 
@@ -86,6 +85,8 @@ def _groups(embedding: npt.NDArray[np.float32], size: int, grouping: str, seed: 
         return np.arange(count)
     if grouping == "random":
         return np.random.default_rng(seed).permutation(count) % size
+    from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]  # slow to load
+
     groups = MiniBatchKMeans(size, n_init=3, random_state=seed).fit_predict(embedding)
     return np.asarray(groups, dtype=np.int64)
 

@@ -16,7 +16,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from mlclip.heads.base import Growth, Head
@@ -104,6 +103,8 @@ class SiglipHead(Head):
         if targets.all():
             return
         cosines = (logits - self.bias.item()) / self.log_scale.exp().item()
+        from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # slow to load
+
         fit = LogisticRegression(C=1e6).fit(cosines.reshape(-1, 1), targets.ravel())
         scale, bias = float(fit.coef_[0, 0]), float(fit.intercept_[0])
         if 1 <= scale <= 100:

@@ -23,7 +23,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor
 
 from mlclip.heads.base import Growth, Head, batches, tensors
@@ -216,6 +215,8 @@ def calibrate(targets: npt.NDArray[np.uint8], z: Array) -> tuple[float, float]:
     mean, spread = values.mean(), values.std() or 1.0
     if truth.min() == truth.max():
         return 1 / spread, -mean / spread
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # slow to load
+
     model = LogisticRegression().fit(((values - mean) / spread)[:, None], truth)
     slope = max(float(model.coef_[0, 0]), 1e-3) / spread
     return slope, float(model.intercept_[0]) - slope * mean

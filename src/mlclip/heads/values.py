@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import Features
+
+if TYPE_CHECKING:
+    from mlclip.encoders.clip import Encoder
 
 PROMPT = "a photo of a {}"
 

@@ -69,7 +69,9 @@ def finetune(
         history = _train(towers, (pictures, train.targets()), (unseen, validation.targets()), config, on_epoch)
     head.cpu().eval()
     model = towers.model.cpu().half().float()
-    tuned = Encoder(model, name=encoder.name, pretrained=encoder.pretrained, tag=encoder.tag)
+    tuned = Encoder(
+        model, name=encoder.name, pretrained=encoder.pretrained, tag=encoder.tag, decode=encoder.spec.decode
+    )
     tuned.tag = f"{encoder.tag}-{head.name}-{tuned.fingerprint[:6]}"
     return tuned, history
 

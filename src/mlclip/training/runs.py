@@ -91,8 +91,12 @@ def fit_head(
 ) -> list[Epoch]:
     """Prepare, train and finish a newly built head in place, see `Head` for its life; return the epochs, if any.
 
-    Raises TrainError if the data does not suit the head, or if training fails.
+    The heads that it consists of come first, each with its own defaults. Raises TrainError if the data does not suit
+    the head, or if training fails.
     """
+    for part in head.parts():
+        seen, unseen = (_inputs(part, head, examples) for examples in (train, validation))
+        fit_head(part, seen, unseen, texts, replace(part.defaults, seed=config.seed), on_epoch=on_epoch)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(config.seed)
@@ -103,6 +107,12 @@ def fit_head(
     history = train_head(head, train, validation, config, text=text, on_epoch=on_epoch)
     head.finish(validation)
     return history
+
+
+def _inputs(part: Head, head: Head, examples: Examples) -> Examples:
+    """What a part of a head sees of the head's images."""
+    tables = dict(zip(head.inputs, examples.features.tables, strict=True))
+    return replace(examples, features=Features(tuple(tables[name] for name in part.inputs)))
 
 
 def evaluate_run(
@@ -163,5 +173,9 @@ def untrained_head(recipe: Recipe, dataset: Dataset, encoder: Encoder) -> Head:
         torch.manual_seed(seed)
         try:
             return build_head(recipe.head, len(dataset.classes), FeatureShapes.of(encoder), **recipe.options)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise TrainError(str(error)) from error
+        except TypeError as error:  # an option is unknown, or not of the type that the head computes with
+            given = ", ".join(f"{name}={value!r}" for name, value in recipe.options.items())[:200]
+            advice = f"`mlclip heads {recipe.head}` lists its options, and their values"
+            raise TrainError(f"the head {recipe.head} does not take {given}: {advice}") from error

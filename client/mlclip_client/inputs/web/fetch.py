@@ -22,9 +22,9 @@ import httpx2
 
 from mlclip_client.errors import DownloadFailed, TooLarge
 from mlclip_client.images import check_size
-from mlclip_client.inputs.limits import Limits
 from mlclip_client.inputs.web.addresses import CheckedNetwork, Deadline, Resolve, is_closed_literal, not_public, resolve
 from mlclip_client.inputs.web.politeness import Slots, refusal
+from mlclip_client.options import Limits
 from mlclip_client.wording import reason_of, shortened
 
 _TRIES = 3

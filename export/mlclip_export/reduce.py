@@ -1,0 +1,212 @@
+"""Encoders of reduced precision, and the gate that they pass before anything is written.
+
+Every head is asked about its validation images twice: with the float32 features, and with those of the reduced encoder
+in each runtime that may serve it. bfloat16 exists in OpenVINO only; onnxruntime computes float32 from the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mlclip_client.cpu import OpenVino
+from mlclip_client.pixels import to_pixels
+from torch import Tensor
+
+from mlclip.checkpoint import Run
+from mlclip.data import Dataset
+from mlclip.encoders.clip import Encoder
+from mlclip.encoders.features import FeatureCache
+from mlclip.errors import ExportError, MlclipError
+from mlclip.files import read_file
+from mlclip.metrics import mean_average_precision
+from mlclip.settings import ThresholdConfig
+from mlclip.thresholds import select
+from mlclip.training.runs import split_scores, train_run
+from mlclip.tune.space import base_recipe
+from mlclip_export.checked import Graph
+from mlclip_export.graphs import FILE
+from mlclip_export.options import Precision, ReduceOptions
+from mlclip_export.parity import open_graph
+from mlclip_export.quantize import attempts, quantize
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A head through a reduced encoder in one runtime, on its validation images.
+
+    Attributes:
+        left: what of the encoder stayed in float32.
+        reads: the encoder's outputs that the head reads.
+        before: macro mAP with float32, and `after` with the reduced encoder; in [0, 1].
+        agreement: labels that both select, as a share of those that either selects.
+        passed: whether the loss and the agreement are within the options.
+    """
+
+    left: str
+    head: str
+    reads: tuple[str, ...]
+    runtime: str
+    before: float
+    after: float
+    agreement: float
+    passed: bool
+
+
+class ReducedEncoder:
+    """An encoder whose image features come from a graph; everything else is the float32 encoder's.
+
+    Its fingerprint is that of the file, the runtime and the precision, so its features have a cache of their own.
+    """
+
+    def __init__(self, encoder: Encoder, path: Path, runtime: str, precision: Precision) -> None:
+        self._encoder, self.path, self._kind = encoder, path, f"{runtime} {precision}"
+        openvino = runtime == "openvino"
+        self._session: Any = OpenVino(path, precision=precision) if openvino else open_graph(path.parent.name, path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels uint8 [B, S, S, 3] to embedding [B, D] and tokens [B, T, W]."""
+        return tuple(map(torch.from_numpy, self._session.run(["embedding", "tokens"], {"pixels": pixels.numpy()})))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest: equal digests mean equal features of images."""
+        digest = hashlib.sha256(self._kind.encode())
+        for path in sorted(self.path.parent.iterdir()):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How encoders are reduced.
+
+    Attributes:
+        options: the precision, and what the gate accepts.
+        data: data set of each run, by the run's name.
+        cache: folder of the features cache.
+        on_judged: called with the results of each attempt.
+    """
+
+    options: ReduceOptions
+    data: Mapping[str, Dataset]
+    cache: Path
+    on_judged: Callable[[Sequence[Judged]], None] = lambda judged: None
+
+    def __call__(self, encoder: Encoder, graph: Graph, runs: Mapping[str, Run]) -> tuple[Graph, dict[str, Run]]:
+        """Reduce an encoder's graph; give the graph to write and the runs, trained again where that helps.
+
+        Raises:
+            ExportError: a library is missing, or no attempt passes the gate.
+        """
+        for left, folder in self._candidates(encoder, graph, runs):
+            try:
+                found, judged = self._judge(left, encoder, folder, runs)
+            except RuntimeError as error:  # a runtime cannot compile or run the graph
+                raise ExportError(
+                    f"{graph.model}: {' '.join(str(error).split())[-300:]}; nothing was written"
+                ) from error
+            self.on_judged(judged)
+            if all(one.passed for one in judged):
+                return replace(graph, folder=folder, rebuild=None), found
+        worst = min(judged, key=lambda one: (one.after - one.before, one.agreement))
+        raise ExportError(
+            f"{graph.model} in {self.options.precision} changes head {worst.head} in {worst.runtime} too much: "
+            f"{100 * (worst.before - worst.after):.2f} points of mAP lost, {worst.agreement:.3f} label agreement; "
+            "nothing was written (--max-map-loss and --min-agreement allow more, --refit trains "
+            "the heads again)"
+        )
+
+    def _candidates(self, encoder: Encoder, graph: Graph, runs: Mapping[str, Run]) -> Iterator[tuple[str, Path]]:
+        """Give folders with reduced graphs, those that leave the least in float32 first."""
+        if self.options.precision == "bf16":
+            yield "", graph.folder
+            return
+        images = self._calibration(encoder, runs)
+        for number, (left, nodes) in enumerate(attempts(graph.folder / FILE).items()):
+            folder = graph.folder.with_name(f"{graph.folder.name}.int8-{number}")
+            folder.mkdir()
+            quantize(graph.folder / FILE, folder, images, nodes)
+            yield left, folder
+
+    def _calibration(self, encoder: Encoder, runs: Mapping[str, Run]) -> Any:
+        paths = sorted({item.path for name in runs for item in self.data[name].split("train").items})
+        chosen = random.Random(0).sample(paths, min(len(paths), self.options.calibration))
+        return np.stack([to_pixels(read_file(path), encoder.spec) for path in chosen])
+
+    def _judge(
+        self, left: str, encoder: Encoder, folder: Path, runs: Mapping[str, Run]
+    ) -> tuple[dict[str, Run], list[Judged]]:
+        runtimes = _runtimes(self.options.precision)
+        reduced = {name: ReducedEncoder(encoder, folder / FILE, name, self.options.precision) for name in runtimes}
+        first = next(iter(reduced.values()))
+        found = (
+            {name: self._refitted(name, run, first) for name, run in runs.items()} if self.options.refit else dict(runs)
+        )
+        judged = []
+        for name, run in runs.items():
+            float32 = self._selected(name, run, encoder)
+            for runtime, other in reduced.items():
+                after, chosen = self._selected(name, _through(found[name], other), other)
+                both, either = (float32[1] & chosen).sum(), (float32[1] | chosen).sum()
+                agreement = float(both / either) if either else 1.0
+                lost = 100 * (float32[0] - after)
+                passed = lost <= self.options.max_map_loss and agreement >= self.options.min_agreement
+                judged.append(Judged(left, name, tuple(run.head.inputs), runtime, float32[0], after, agreement, passed))
+        return found, judged
+
+    def _selected(self, name: str, run: Run, encoder: Any) -> tuple[float, Any]:
+        """Macro mAP of a run on its validation images, and the labels that it selects, bool [R, N]."""
+        targets, scores = split_scores(run, self.data[name], self._features(encoder), "val")
+        average = mean_average_precision(targets, scores)
+        if average is None:
+            raise ExportError(f"head {name}: no validation image has one of its labels, so nothing tells what is lost")
+        return average, select(scores, run.thresholds)
+
+    def _features(self, encoder: Any) -> FeatureCache:
+        """Open the features cache; what only the gate reads goes into the scratch folder."""
+        kept = self.options.refit or isinstance(encoder, Encoder)
+        return FeatureCache(encoder, self.cache if kept else encoder.path.parents[1] / "features")
+
+    def _refitted(self, name: str, run: Run, encoder: Any) -> Run:
+        """Train a run's head again on the reduced features, and keep it if its validation mAP is better."""
+        if run.head.trains_encoder:
+            return run
+        data = self.data[name].with_classes(run.labels)
+        try:
+            recipe = replace(base_recipe(run), thresholds=ThresholdConfig(**run.training["thresholds"]))
+            made = train_run(data, encoder, self._features(encoder), recipe)
+        except MlclipError as error:
+            raise ExportError(f"head {name} cannot be trained again: {error}; leave --refit out") from error
+        made = replace(made, encoder=run.encoder, training=run.training | made.training)
+        pair = [self._selected(name, _through(one, encoder), encoder)[0] for one in (run, made)]
+        return made if pair[1] > pair[0] else run
+
+
+def _through(run: Run, encoder: Any) -> Run:
+    """A run that reads another encoder's features."""
+    return replace(run, encoder=replace(run.encoder, fingerprint=encoder.fingerprint))
+
+
+def _runtimes(precision: Precision) -> list[str]:
+    """Name the runtimes that serve a precision, of those that are installed."""
+    openvino = importlib.util.find_spec("openvino") is not None
+    if precision == "int8":
+        return ["onnxruntime", "openvino"] if openvino else ["onnxruntime"]
+    if not openvino:
+        raise ExportError("--precision bf16 needs OpenVINO: pip install 'mlclip[quantize]'")
+    core = importlib.import_module("openvino").Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ExportError("this CPU has no bfloat16, so its effect cannot be measured: export on one that has it")
+    return ["openvino"]
