@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 from mlclip_bench.cli import app
-from mlclip_bench.scaling import memory
 from mlclip_bench.scaling.build import estimate, shapes_of
 from mlclip_bench.scaling.cases import Case
 from mlclip_bench.scaling.graphs import write_graph
@@ -94,7 +93,7 @@ def test_a_stopped_run_reports_what_it_has_and_goes_on(bench, monkeypatch):
 
 
 def test_what_does_not_fit_into_memory_is_left_out_with_its_estimate(bench, monkeypatch):
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=60_000))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=60_000))
     done = bench("--heads", "sigmoid")
     assert done.exit_code == 0, done.output
     left = Results(bench.folder).of("left")

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from mlclip.encoders import DEFAULT_ENCODER
 from mlclip.encoders.clip import RANDOM, Encoder, load_encoder
 from mlclip.provenance import provenance
 from mlclip_bench.kit.progress import Step
 from mlclip_bench.scaling.build import CostEstimate, estimate, shapes_of
 from mlclip_bench.scaling.cases import ENCODER, Case, Series, SkippedPoint, plan
-from mlclip_bench.scaling.memory import fitting
 from mlclip_bench.scaling.results import Results, medians, series_lines
-from mlclip_bench.scaling.rounds import Schedule, take_turns
+from mlclip_bench.scaling.rounds import Point, Schedule, take_turns
 from mlclip_bench.scaling.sources import Parts, in_process
 from mlclip_bench.scaling.triton import head_threads, served
 
 GRAPHS = "graphs"
+SHARE = 0.8  # of the memory that is free when the run starts, for all graphs together
 Through = Literal["onnxruntime", "triton"]
 
 
@@ -120,3 +122,23 @@ def _estimates(series: Sequence[Series], encoder: Encoder, results: Results, on_
             except ValueError as error:
                 results.add_skipped(SkippedPoint(one.title, case.classes, str(error)))
     return estimates
+
+
+def fitting(
+    estimates: Mapping[Case, CostEstimate], batches: Sequence[int], results: Results, series: Sequence[Series]
+) -> list[Point]:
+    """The points that fit into memory together, the small ones first; the others are written as skipped."""
+    free = SHARE * psutil.virtual_memory().available
+    titles = {case.key: one.title for one in series for case in one.cases}
+    used: dict[str, int] = {}
+    points = []
+    needs = [(estimate.bytes_at(batch), case.key, batch) for case, estimate in estimates.items() for batch in batches]
+    classes = {case.key: case.classes for case in estimates}
+    for need, key, batch in sorted(needs):
+        if sum(used.values()) - used.get(key, 0) + need <= free:
+            used[key] = need
+            points.append(Point(key, batch))
+        else:
+            why = f"batch {batch} needs about {need / 2**30:.1f} GiB beside the others, {free / 2**30:.1f} GiB are free"
+            results.add_skipped(SkippedPoint(titles.get(key, key), classes[key], why))
+    return sorted(points)

@@ -66,7 +66,7 @@ def _job_end(summary: Summary, job: Path, out: str | None, rest: str) -> int:
     counts, inputs = summary.job
     parts, complete = [f"{job}: {progress(counts, inputs)}"], counts.rows == inputs
     if complete and out is not None:
-        from mlclip_client.jobs.merge import merge  # loads pyarrow
+        from mlclip_client.jobs.folder import merge  # loads pyarrow
 
         merge(job, out)
         parts.append(f"written to {'stdout' if out == '-' else out}")

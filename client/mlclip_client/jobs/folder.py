@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from mlclip_client.errors import JobError, WrongJob
+from mlclip_client.errors import ClientError, JobError, WrongJob
 from mlclip_client.files import replacing
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.claims import Claims
 from mlclip_client.jobs.plan import Plan, write_plan
-from mlclip_client.output.rows import Row, fill_embeddings
+from mlclip_client.output.rows import Row, fill_embeddings, null_embedding
 from mlclip_client.output.tally import Tally
+from mlclip_client.output.writers import open_writer
 from mlclip_client.wording import shortened
 
 FORMAT = 3
@@ -132,6 +133,27 @@ class Job(AbstractContextManager["Job"]):
         if self._plan is not None:
             self._plan.close()
         self.claims.close()
+
+
+def merge(folder: Path, out: str) -> None:
+    """Write all rows of a job's finished shards into one file, in the order of its inputs.
+
+    `out` is a .parquet or .jsonl path, or `-` for JSON lines on stdout. Raises ClientError if no shard is finished.
+    """
+    with Job(folder) as job:
+        shards = job.done_shards()
+        if not shards:
+            raise ClientError(f"{folder} has no finished shard yet")
+        tables, schema = map(job.read, shards), job.read(shards[0]).schema
+        if Path(out).suffix.lower() == ".parquet":
+            with replacing(Path(out)) as file, pq.ParquetWriter(file, schema) as writer:
+                for table in tables:
+                    writer.write_table(table)
+            return
+        with open_writer(out, schema) as write:
+            for table in tables:
+                for row in table.to_pylist():
+                    write(null_embedding(row))
 
 
 def _check_same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

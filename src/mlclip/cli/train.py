@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from mlclip.cli.extend import extend as extend_command
 from mlclip.cli.options import (
     BatchSizeOption,
     BetaOption,
@@ -101,7 +100,7 @@ def train(
         fixed = [name for name in names if is_given(context, name)] + list(options)
         if fixed:
             raise TrainError(f"--extend takes head, options and encoder from the run: leave --{fixed[0]} out")
-        extend_command(extend, data, top, settings, limits if given_thresholds else None, cache, out)
+        _extend(extend, data, top, settings, limits if given_thresholds else None, cache, out)
         return
     if recipe is not None and is_given(context, "head"):
         raise TrainError(f"--recipe {recipe} has its own head: leave --head out")
@@ -127,6 +126,41 @@ def train(
     record = {"data": recorded(data), "top": top, "recipe": recipe}
     save_run(folder, replace(run, training=run.training | record))
     say(f"wrote {folder}")
+
+
+def _extend(
+    folder: Path,
+    data: list[str],
+    top: int | None,
+    settings: dict[str, Any],
+    thresholds: ThresholdConfig | None,
+    cache: Path,
+    out: Path | None,
+) -> None:
+    """Add the data's new classes to a run; write a new run folder, by default RUN-extended.
+
+    Settings and thresholds that are not given are the run's.
+    """
+    target = out or folder.with_name(f"{folder.name}-extended")
+    check_output(target, data)
+    from mlclip.checkpoint import load_run, save_run
+    from mlclip.encoders.features import FeatureCache
+    from mlclip.training.extend import extend_run, run_settings
+
+    run = load_run(folder)
+    training = with_settings(run_settings(run), settings) if settings else None
+    store = FeatureCache(run.encoder.load(), cache)
+    with progress("encoding images") as on_features:
+        extension = extend_run(
+            run, dataset(data, top), store, training=training, thresholds=thresholds,
+            on_features=on_features, on_epoch=lambda epoch: console.print(epoch.line()),
+        )  # fmt: skip
+    sources = {"data": recorded(data), "top": None}
+    grown = replace(extension.run, training=extension.run.training | sources | {"extended_from": str(folder)})
+    console.print(metrics_table({f"{target.name}, val": grown.metrics["val"]}))
+    say(extension.line())
+    save_run(target, grown)
+    say(f"wrote {target}")
 
 
 def own_options(words: list[str]) -> dict[str, Any]:
