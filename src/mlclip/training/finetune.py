@@ -30,7 +30,7 @@ from mlclip.heads.values import label_prompts
 from mlclip.losses import LOSSES
 from mlclip.settings import TrainConfig
 from mlclip.training.loop import Epoch, run_epochs
-from mlclip.training.pictures import Pixels, augmented, decode_pictures
+from mlclip.training.pictures import Pixels, augmented, decode_pictures, normalized
 from mlclip.training.pretrain import mixed_precision
 
 LONG = 3 * 3600
@@ -86,7 +86,6 @@ class _Towers(nn.Module):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.size, self.preprocess = encoder.spec.size, dict(self.model.visual.preprocess_cfg)  # type: ignore
         self.prompts = encoder.tokenizer(label_prompts(classes)).to(self.device)
-        self.frame = encoder.mean, encoder.std
         self.to(self.device)
 
     def images(self, images: Tensor) -> Tensor:
@@ -103,11 +102,10 @@ class _Towers(nn.Module):
         self.eval()
         size = self.head.text_batch
         texts = torch.cat([self.texts(columns) for columns in torch.arange(len(self.prompts)).split(size)])
-        mean, std = self.frame
         rows = []
         for start in range(0, len(pictures), 64):
             images = torch.from_numpy(pictures[start : start + 64]).permute(0, 3, 1, 2) / 255
-            rows.append(self.head.pair_logits(self.images((images - mean) / std), texts).cpu().numpy())
+            rows.append(self.head.pair_logits(self.images(normalized(images, self.preprocess)), texts).cpu().numpy())
         return np.concatenate(rows)
 
 

@@ -32,6 +32,7 @@ from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.clip import pixel_spec
 from mlclip.errors import TrainError
 from mlclip.files import read_file
+from mlclip.training.pictures import SMALLEST_CROP, jitter, normalized, random_crop
 
 TEMPLATES = ("{}", "{}", "a picture of {}", "a photo of a {}", "clip art of {}")
 
@@ -65,7 +66,7 @@ class PretrainConfig:
     weight_decay: float = 0.2
     warmup: float = 0.06
     patch_dropout: float = 0.25
-    smallest_crop: float = 0.4
+    smallest_crop: float = SMALLEST_CROP
     views: int = 3
     lock_image: bool = False
     seed: int = 0
@@ -243,34 +244,7 @@ def draw_caption(picture: Picture, rng: np.random.Generator) -> tuple[str, froze
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(", ".join(words)), said
 
 
-def random_crop(image: Image.Image, size: int, smallest: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A random crop of the picture, resized to [S, S, 3] and mirrored half the time."""
-    area, aspect = rng.uniform(smallest, 1), math.exp(rng.uniform(-0.3, 0.3))
-    width = min(1.0, math.sqrt(area * aspect)) * image.width
-    height = min(1.0, math.sqrt(area / aspect)) * image.height
-    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
-    box = (left, top, left + width, top + height)
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
-
-
 def _collate(samples: list[Sample]) -> tuple[Tensor, list[str], Tensor]:
     pixels, captions, said, facts = zip(*samples, strict=True)
     positive = torch.tensor([[stated <= known for stated in said] for known in facts])
     return torch.from_numpy(np.stack(pixels)), list(captions), positive
-
-
-def jitter(pixels: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
-    """Random brightness, contrast and saturation per picture, then normalisation: float32 [B, 3, S, S]."""
-    images = pixels.permute(0, 3, 1, 2).float() / 255
-    brightness, contrast, saturation = (1 + 0.3 * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)).unbind()
-    gray = images.mean(1, keepdim=True)
-    images = gray + saturation * (images - gray)
-    images = brightness * (0.5 + contrast * (images - 0.5))
-    return normalized(images.clamp(0, 1), preprocess)
-
-
-def normalized(images: Tensor, preprocess: dict[str, Sequence[float]]) -> Tensor:
-    """Pictures [B, 3, S, S] in [0, 1] as a tower takes them, by open_clip's `preprocess_cfg`."""
-    mean, std = (torch.tensor(preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return (images - mean) / std
