@@ -38,6 +38,9 @@ from mlclip_export.options import Precision, ReduceOptions
 from mlclip_export.parity import open_graph
 from mlclip_export.quantize import attempts, quantize
 
+Selection = tuple[float, Any]
+"""Macro mAP of a run on its validation images, and the labels that it selects, bool [R, N]."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -105,9 +108,10 @@ class Reduction:
         Raises:
             ExportError: a library is missing, or no attempt passes the gate.
         """
+        float32 = {name: self._selected(name, run, encoder) for name, run in runs.items()}
         for left, folder in self._candidates(encoder, graph, runs):
             try:
-                found, judged = self._judge(left, encoder, folder, runs)
+                found, judged = self._judge(left, encoder, folder, runs, float32)
             except (RuntimeError, ValueError) as error:  # a runtime cannot run the graph, or answers nonsense
                 raise ExportError(
                     f"{graph.model}: {' '.join(str(error).split())[-300:]}; nothing was written"
@@ -141,7 +145,7 @@ class Reduction:
         return np.stack([to_pixels(read_file(path), encoder.spec) for path in chosen])
 
     def _judge(
-        self, left: str, encoder: Encoder, folder: Path, runs: Mapping[str, Run]
+        self, left: str, encoder: Encoder, folder: Path, runs: Mapping[str, Run], float32: Mapping[str, Selection]
     ) -> tuple[dict[str, Run], list[Judged]]:
         kind = self.options.precision
         reduced = {name: ReducedEncoder(encoder, folder / FILE, name, kind) for name in _runtimes(kind)}
@@ -151,17 +155,17 @@ class Reduction:
         )
         judged = []
         for name, run in runs.items():
-            float32 = self._selected(name, run, encoder)
+            average, selected = float32[name]
             for runtime, other in reduced.items():
                 after, chosen = self._selected(name, _through(found[name], other), other)
-                both, either = (float32[1] & chosen).sum(), (float32[1] | chosen).sum()
+                both, either = (selected & chosen).sum(), (selected | chosen).sum()
                 agreement = float(both / either) if either else 1.0
-                lost = 100 * (float32[0] - after)
+                lost = 100 * (average - after)
                 passed = lost <= self.options.max_map_loss and agreement >= self.options.min_agreement
-                judged.append(Judged(left, name, tuple(run.head.inputs), runtime, float32[0], after, agreement, passed))
+                judged.append(Judged(left, name, tuple(run.head.inputs), runtime, average, after, agreement, passed))
         return found, judged
 
-    def _selected(self, name: str, run: Run, encoder: Any) -> tuple[float, Any]:
+    def _selected(self, name: str, run: Run, encoder: Any) -> Selection:
         """Macro mAP of a run on its validation images, and the labels that it selects, bool [R, N]."""
         targets, scores = split_scores(run, self.data[name], self._features(encoder), "val")
         average = mean_average_precision(targets, scores)
