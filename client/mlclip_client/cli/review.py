@@ -23,11 +23,12 @@ def drift(
     labels: Rows,
     since: Annotated[Path | None, typer.Option(help="Compare with these rows, not with validation.")] = None,
     alarm: Annotated[
-        float, typer.Option(min=0, max=1, help="Change of a share that is an alarm, once it is certain.")
+        float,
+        typer.Option(min=0, max=1, help="Change of a share, or of novelty, that is an alarm once it is certain."),
     ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="Print all changes as JSON.")] = False,
 ) -> None:
-    """Say how label rates and the share of novel images differ from validation's or from other rows'.
+    """Say how label rates and novelty differ from validation's or from other rows', the most certain changes first.
 
     Exit code: 0 no alarm, 1 or 2 as elsewhere, 3 a change is certainly larger than --alarm.
     """
@@ -39,7 +40,7 @@ def drift(
         typer.echo(json.dumps([asdict(change) for change in changes], indent=1))
     else:
         for change in changes[:20]:
-            what = "novel images" if change.what is None else f"label {change.what!r}"
+            what = "median novelty" if change.what is None else f"label {change.what!r}"
             mark = "  ALARM" if change.certain > alarm else ""
             typer.echo(
                 f"{change.head}: {what}: {change.before:.1%} to {change.after:.1%} "
@@ -59,7 +60,7 @@ def review(
     ] = "manifest",
     head: Annotated[str | None, typer.Option(help="Head whose answers count, if rows have several.")] = None,
 ) -> None:
-    """Choose the pictures that a person should look at, each with the reason: uncertain, novel, few images, unlike."""
+    """Choose the pictures that a person should look at, each with the reason: uncertain, novel or few images."""
     check_output(out, ".jsonl" if format == "manifest" else ".json")
     from mlclip_client.review.choose import choose, label_studio_task  # loads numpy and pyarrow
 

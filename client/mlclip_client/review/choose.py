@@ -14,8 +14,9 @@ from mlclip_client.output.near_duplicates import first_alike
 from mlclip_client.report.answers import HeadScores
 from mlclip_client.report.columns import Columns, read_columns
 from mlclip_client.report.entries import SCALE
-from mlclip_client.review.drift import NOVEL
 
+NOVEL = 0.95
+"""Novelty from which an image counts as novel: one in twenty of the validation images."""
 ALIKE = 0.97
 """Cosine similarity from which only one of two pictures is worth a look."""
 LOCAL_FILES = "/data/local-files/?d="
@@ -33,9 +34,9 @@ class Picture(NamedTuple):
 def choose(labels: Path, budget: int, head: str | None = None) -> list[Picture]:
     """Choose at most `budget` pictures of a file of rows, the most useful first.
 
-    Every reason in turn names its next picture: scores close to their thresholds; novelty; high scores of classes whose
-    promise fails; and, with embeddings, pictures that lie far from those chosen so far. Of alike pictures, one is
-    chosen. Raises ValueError if the file cannot be read, or has several heads and none is named.
+    Half of them have scores close to their thresholds; the others are novel, or have high scores of classes whose
+    promise fails. Of alike pictures, one is chosen, if rows have embeddings. Raises ValueError if the file cannot be
+    read, or has several heads and none is named.
     """
     columns = read_columns(labels, sys.maxsize)
     if head is None and len(columns.heads) == 1:
@@ -46,7 +47,8 @@ def choose(labels: Path, budget: int, head: str | None = None) -> list[Picture]:
     free = scores.answered & np.array([path is not None for path in columns.paths])
     if columns.embeddings is not None:
         free &= first_alike(columns.embeddings, ALIKE) == np.arange(len(columns))
-    sources = [_uncertain(scores), _novel(scores), _unproved(scores), _far(columns, chosen)]
+    uncertain = _uncertain(scores)
+    sources = [uncertain, _novel(scores), uncertain, _unproved(scores)]
     while sources and len(chosen) < budget:
         for source in list(sources):
             found = next(((row, why) for row, why in source if free[row] and row not in chosen), None)
@@ -104,22 +106,6 @@ def _unproved(scores: HeadScores) -> Iterator[tuple[int, str]]:
 
 def _image(scores: HeadScores, entry: int) -> int:
     return int(np.searchsorted(scores.starts, entry, side="right")) - 1
-
-
-def _far(columns: Columns, chosen: dict[int, str]) -> Iterator[tuple[int, str]]:
-    """The picture that lies furthest from those chosen so far, again and again (Gonzalez 1985)."""
-    if columns.embeddings is None:
-        return
-    known, done = np.nan_to_num(columns.embeddings), 0
-    nearest = np.where(np.isnan(columns.embeddings[:, 0]), np.inf, -1.0)
-    while True:
-        for row in list(chosen)[done:]:
-            nearest = np.maximum(nearest, known @ known[row])
-        done, row = len(chosen), int(nearest.argmin())
-        if nearest[row] == np.inf:
-            return
-        yield row, f"unlike the others: cosine {nearest[row]:.2f} to the nearest"
-        nearest[row] = np.inf
 
 
 def _logit(values: Any) -> Any:
