@@ -96,8 +96,8 @@ class NeighborNet(Head):
             self._keep(torch.from_numpy(made.vectors), torch.from_numpy(made.labels))
         self.reference_ids = train.ids if self.names_references else ()
         if options["temperature"] is None:
-            options["temperature"] = best_temperature(self._scores_at, validation)
-            self.log_temperature.data.fill_(math.log(options["temperature"]))
+            options["temperature"] = found = best_temperature(self._scores_at, validation)
+            self.log_temperature.data.fill_(math.log(found))
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
         """The same head with other references, unless prototypes or fine-tuning made its own."""

@@ -84,7 +84,7 @@ class NeighborSearch(Head):
         recall: float | None = None,
     ) -> None:
         super().__init__()
-        self.temperature = None if temperature is None else float(temperature)
+        self.temperature = temperature if temperature is None else float(temperature)
         self.max_difference = float(max_difference)
         self.max_neighbors, self.stop_weight, self.index = max_neighbors, float(stop_weight), index
         if not isinstance(max_neighbors, int) or max_neighbors < 1:
@@ -180,13 +180,15 @@ class NeighborSearch(Head):
         return self._answer(similarity, index.gather(1, order))[0]
 
     def _answer(self, similarity: Tensor, index: Tensor) -> Answer:
+        assert self.temperature is not None  # `prepare` chose it
         weight = neighbor_weights(similarity, self.temperature, self.max_difference, self.stop_weight)
         scores = torch.bmm(weight.unsqueeze(1), self.labels[index].float()).squeeze(1)
         return scores.clamp(max=1.0), index.int(), weight
 
     def _scores_at(self, temperature: float, embedding: Tensor) -> Tensor:
         self.temperature = temperature
-        return self(embedding)[0]
+        scores: Tensor = self(embedding)[0]
+        return scores
 
     def _search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if self.index is None:
@@ -224,7 +226,8 @@ def best_temperature(scores: Callable[[float, Tensor], Tensor], validation: Exam
         found = each_batch(lambda embedding: scores(temperature, embedding), images.features)
         return mean_average_precision(images.targets, found) or 0.0
 
-    return max(TEMPERATURES, key=quality)
+    best: float = max(TEMPERATURES, key=quality)
+    return best
 
 
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
