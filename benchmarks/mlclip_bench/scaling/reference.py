@@ -14,6 +14,7 @@ from mlclip.heads import FeatureShapes
 from mlclip.heads.decoder import DecoderLayer
 from mlclip.heads.mld import MLDecoder
 
+
 def paper_sizes(shapes: FeatureShapes) -> dict[str, int]:
     """Sizes of ML-Decoder as in its paper, https://arxiv.org/abs/2111.12933; the head's own defaults are smaller."""
     return {"decoder_width": min(shapes.token_width, 768), "hidden": 2048}
