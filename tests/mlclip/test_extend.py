@@ -129,7 +129,7 @@ def test_the_runs_own_settings_train_the_new_classes_unless_others_are_given(dat
 
 
 def test_what_is_trained_alone_takes_larger_steps(dataset, cache):
-    for name, factor in (("sigmoid", 1), ("mld", 10)):
+    for name, factor in (("sigmoid", 1), ("mld", 3)):
         run = trained(name, dataset.with_classes(KNOWN), cache)
         assert run_settings(run) == replace(HEADS[name].defaults, **(QUICK[name] | {"lr": QUICK[name]["lr"] * factor}))
 
