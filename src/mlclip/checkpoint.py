@@ -33,6 +33,7 @@ FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thres
 REFERENCES = "references.jsonl"
 TRUST = "trust.safetensors"
 OWN_ENCODER = "encoder"
+VERSION = version("mlclip")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def save_run(folder: Path, run: Run) -> None:
     encoder = asdict(replace(run.encoder, source=None))
     del encoder["source"]
     config = {
-        "mlclip_version": version("mlclip"),
+        "mlclip_version": VERSION,
         "head": {"name": run.head_name, "config": run.head.config},
         "encoder": encoder,
         "training": run.training,
