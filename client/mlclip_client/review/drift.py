@@ -62,7 +62,7 @@ def find_changes(labels: Path, since: Path | None = None) -> list[Change]:
     return sorted(changes, key=lambda change: (-change.certain, -abs(change.after - change.before)))
 
 
-def difference(before: tuple[float, int], after: tuple[float, int], z: float) -> tuple[float, float, float, float]:
+def difference(before: tuple[int, int], after: tuple[int, int], z: float) -> tuple[float, float, float, float]:
     """Both shares, and the interval of their difference (Newcombe 1998, method 10); `z` is the normal quantile."""
     (one, low_one, high_one), (two, low_two, high_two) = _wilson(*before, z), _wilson(*after, z)
     low = two - one - sqrt((two - low_two) ** 2 + (high_one - one) ** 2)
