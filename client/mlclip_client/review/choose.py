@@ -44,7 +44,7 @@ def choose(labels: Path, budget: int, head: str | None = None) -> list[Picture]:
     if head not in columns.heads:
         raise ValueError(f"{labels} has the heads {', '.join(columns.heads) or 'none'}: name one with --head")
     scores, chosen = columns.heads[head], dict[int, str]()
-    free = scores.answered & np.array([path is not None for path in columns.paths])
+    free = np.array([path is not None for path in columns.paths])
     if columns.embeddings is not None:
         free &= first_alike(columns.embeddings, ALIKE) == np.arange(len(columns))
     uncertain = _uncertain(scores)
