@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ ADDRESS = "127.0.0.1"
 PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
 """Triton's own defaults, by service name."""
 READY_TIMEOUT = 120.0
+MAX_RESTARTS = 10
 IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 """NVIDIA's container of the Triton version (2.51) that nvidia-pytriton embeds."""
 DRAIN = 30
 """Seconds that Triton waits for inferences in flight when it stops."""
+_KEEPALIVE = 60_000
+"""Milliseconds after which a silent connection must answer a ping, within 20 s, or is closed."""
 _INSTALL = "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer"
 
 
@@ -56,8 +60,10 @@ def server_command(
     """Build the command that starts the embedded Triton.
 
     `backends` is the folder that `assemble` filled, `ports` the actual port by service name, never 0, and `server_id`
-    the server's name, and the prefix of its shared memory.
+    the server's name, and the prefix of its shared memory. Requests that change how the server works, or open its
+    memory, need a key that nobody has; without model control, models cannot be loaded or unloaded either.
     """
+    restricted = f"shared-memory,trace,logging:mlclip-key={secrets.token_hex(16)}"
     command = [
         str(embedded.executable),
         f"--id={server_id}",
@@ -71,6 +77,12 @@ def server_command(
         f"--exit-timeout-secs={DRAIN}",
         "--allow-gpu-metrics=false",
         f"--log-verbose={settings.log_verbose}",
+        "--model-control-mode=none",
+        f"--grpc-restricted-protocol={restricted}",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-keepalive-time={_KEEPALIVE}",
+        "--grpc-keepalive-permit-without-calls=1",
+        "--grpc-http2-max-pings-without-data=0",
     ]
     for service, port in ports.items():
         command += [f"--{service}-address={settings.address}", f"--{service}-port={port}"]
