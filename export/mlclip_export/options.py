@@ -34,7 +34,7 @@ class ConfigOptions:
     preprocess_instances: int = 0
     max_bytes: int = 64 << 20
     max_pixels: int = 40_000_000
-    queue_seconds: int = 60
+    queue_seconds: int = 30
 
 
 @dataclass(frozen=True)

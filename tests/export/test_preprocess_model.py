@@ -126,6 +126,18 @@ def test_cancelled_requests_are_not_decoded(model, monkeypatch):
 
 
 @pytest.mark.faults
+def test_images_behind_slow_ones_are_given_up_after_the_time_of_the_queue(model, monkeypatch):
+    """Each takes 20 s, and 30 s is the limit."""
+    clock = [0.0]
+    monkeypatch.setattr(preprocess_model.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        model.pixels, "to_pixels", lambda data, spec: (clock.__setitem__(0, clock[0] + 20), np.zeros((1, 1, 3)))[1]
+    )
+    responses = answers(model, *(Request(picture()) for _ in range(4)))
+    assert [response.error for response in responses] == [None, None, *["Request timeout expired"] * 2]
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "data", [bytes(10_001), picture_of(30, 51), picture_of(100, 100)], ids=["bytes", "pixels", "for Pillow"]
 )
