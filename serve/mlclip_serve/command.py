@@ -15,13 +15,17 @@ PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
 """Triton's own defaults, by service name."""
 READY_TIMEOUT = 120.0
 MAX_RESTARTS = 10
-IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
-"""NVIDIA's container of the Triton version (2.51) that nvidia-pytriton embeds."""
+IMAGE = "nvcr.io/nvidia/tritonserver:26.03-py3"
+"""NVIDIA's first container without the known flaws of the Triton version (2.51) that nvidia-pytriton embeds."""
 DRAIN = 30
 """Seconds that Triton waits for inferences in flight when it stops."""
 _KEEPALIVE = 60_000
 """Milliseconds after which a silent connection must answer a ping, within 20 s, or is closed."""
-_INSTALL = "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer"
+_INSTALL = (
+    "RUN pip install --no-cache-dir --break-system-packages pillow ftfy instant-clip-tokenizer"
+    " && install -d -o 1000 /engines"
+)
+_CONFINED = ("--user=1000:1000", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def container_command(settings: Settings) -> str:
     The packages of the Python models are added to the image. TensorRT engines that the server builds are kept in a
     volume, at /engines. A port 0 becomes Triton's default.
     """
-    run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g"]
+    run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g", *_CONFINED]
     for service, inside in PORTS.items():
         run.append(f"--publish={settings.address}:{settings.ports[service] or inside}:{inside}")
     run += [f"--volume={settings.repository}:/models:ro", "--volume=mlclip-engines:/engines", "mlclip-triton"]

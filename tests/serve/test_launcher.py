@@ -224,7 +224,8 @@ def test_verbose_shows_tritons_log(tiny_repository):
 def test_docker_prints_a_command_with_ports_mounts_and_packages(tiny_repository):
     done = run(tiny_repository, "--docker", "--grpc-port=9001", "--model-config-name=cuda")
     assert done.returncode == 0
-    assert "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer\\n" in done.stdout
+    assert "tritonserver:26.03-py3\\nRUN pip install --no-cache-dir" in done.stdout
+    assert "pillow ftfy instant-clip-tokenizer && install -d -o 1000 /engines\\n" in done.stdout
     command = done.stdout.splitlines()[-1].split()
     assert command[:2] == ["docker", "run"]
     for part in (
@@ -234,6 +235,9 @@ def test_docker_prints_a_command_with_ports_mounts_and_packages(tiny_repository)
         f"--volume={tiny_repository}:/models:ro",
         "--volume=mlclip-engines:/engines",
         "--shm-size=1g",
+        "--user=1000:1000",
+        "--read-only",
+        "--cap-drop=ALL",
         "--model-repository=/models",
         "--model-config-name=cuda",
     ):
