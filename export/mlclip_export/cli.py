@@ -48,7 +48,9 @@ def export(
         str, typer.Option(help="Folder on the server for TensorRT engines; it must exist.")
     ] = "/engines",
     max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Largest batch that Triton forms.")] = 64,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Largest image file that the server decodes.")] = 64 << 20,
+    max_bytes: Annotated[
+        int, typer.Option(min=1, max=256 << 20, help="Largest image file that the server decodes.")
+    ] = 64 << 20,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Width times height of the largest image that the server decodes.")
     ] = 40_000_000,

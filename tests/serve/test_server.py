@@ -1,6 +1,7 @@
 """Starting and stopping from Python, and every way in which it can fail."""
 
 import http.client
+import re
 import signal
 import socket
 import tempfile
@@ -49,6 +50,16 @@ def test_server_listens_on_loopback_only(server):
     bound = [address for _, address, _, state, *_ in sockets if address.endswith(f":{port}") and state == LISTEN]
     assert len(bound) == 1
     assert bound[0].split(":")[0] in LOOPBACK
+
+
+@pytest.mark.faults
+def test_no_request_can_make_shared_memory_grow_without_end(server):
+    """What would grow further gets an error instead of a signal, in the server and in its models."""
+    for process in members(server.pid):
+        limits = Path(f"/proc/{process}/limits").read_text()
+        assert re.search(r"Max file size +(\d+)", limits)[1] == str(512 << 20)
+        ignored = int(re.search(r"SigIgn:\t(\w+)", Path(f"/proc/{process}/status").read_text())[1], 16)
+        assert ignored >> (signal.SIGXFSZ - 1) & 1
 
 
 @pytest.mark.faults
