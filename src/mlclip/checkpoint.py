@@ -29,6 +29,7 @@ from mlclip.heads import HEADS, Head
 FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
 REFERENCES = "references.jsonl"
 OWN_ENCODER = "encoder"
+VERSION = version("mlclip")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def save_run(folder: Path, run: Run) -> None:
     encoder = asdict(replace(run.encoder, source=None))
     del encoder["source"]
     config = {
-        "mlclip_version": version("mlclip"),
+        "mlclip_version": VERSION,
         "head": {"name": run.head_name, "config": run.head.config},
         "encoder": encoder,
         "training": run.training,

@@ -11,7 +11,7 @@ from mlclip_export.facts import read_configs, read_facts
 from mlclip_export.graphs import write_graph
 from mlclip_export.options import ReduceOptions
 from mlclip_export.quantize import attempts
-from mlclip_export.reduce import Reduction
+from mlclip_export.reduce import Reduction, bfloat16_in_openvino
 from onnx import numpy_helper
 
 from mlclip.data import Dataset, Item, assign_splits
@@ -95,15 +95,18 @@ def test_int8_is_judged_in_every_runtime_and_asks_for_openvino(export):
     assert 'value: "INT8"' in (repository / "encoder_nano/configs/tensorrt.pbtxt").read_text()
 
 
-def test_encoder_of_heads_that_are_not_judged_stays(export):
+def test_encoder_of_heads_that_are_not_judged_stays(export, trained, encoder, tmp_path):
     run, _ = export
-    repository = run("bf16")
+    runs, *_ = trained
+    repository = tmp_path / "repository"
+    export_runs(runs, repository, encoders=[encoder])
     before = (repository / MODEL).read_bytes()
     with pytest.raises(ExportError, match="gets another precision, and mld read it: export them too"):
         run("int8", heads=("sigmoid",))
     assert (repository / MODEL).read_bytes() == before
 
 
+@pytest.mark.skipif(not bfloat16_in_openvino(), reason="OpenVINO has no bfloat16 on this CPU")
 def test_bf16_is_the_float32_file_with_another_config(export, trained, encoder, tmp_path):
     run, judged = export
     repository = run("bf16")
@@ -117,6 +120,14 @@ def test_bf16_is_the_float32_file_with_another_config(export, trained, encoder, 
     config = read_configs(repository)["encoder_nano"]
     assert config.parameters["precision"].string_value == "bf16"
     assert not read_configs(tmp_path / "float32")["encoder_nano"].HasField("optimization")
+
+
+def test_bf16_is_refused_on_a_cpu_without_it(export, monkeypatch, tmp_path):
+    run, _ = export
+    monkeypatch.setattr(reduce, "bfloat16_in_openvino", lambda: False)
+    with pytest.raises(ExportError, match="this CPU has no bfloat16, so its effect cannot be measured"):
+        run("bf16")
+    assert not (tmp_path / "repository").exists()
 
 
 def test_broken_weight_is_refused_and_nothing_is_written(export, monkeypatch, tmp_path):

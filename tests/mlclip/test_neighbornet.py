@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from mlclip.heads import FeatureShapes, build_head
+from mlclip.heads.neighbors import TEMPERATURES
 from mlclip.heads.prototypes import make_prototypes
+from mlclip.metrics import mean_average_precision
 from mlclip.settings import TrainConfig
-from mlclip.training.loop import train_head
+from mlclip.training.loop import predict_outputs, train_head
 
 from .made import examples_of, scores_of, unit_rows
 
@@ -59,6 +61,26 @@ def test_scores_of_prototypes_equal_float64_too(grouping, labels):
     np.testing.assert_allclose(scores_of(head, queries), expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["neighbornet", "neighbors"])
+def test_validation_chooses_the_temperature_with_the_best_map(name):
+    def head_at(temperature):
+        head = build_head(name, CLASSES, FeatureShapes(WIDTH, 0, 0), temperature=temperature)
+        head.prepare(examples(200), validation, None, 0)
+        return head.eval()
+
+    def quality(temperature):
+        return mean_average_precision(validation.targets, predict_outputs(head_at(temperature), validation.features))
+
+    validation = examples(60, seed=1)
+    qualities = {temperature: quality(temperature) for temperature in TEMPERATURES}
+    chosen = head_at(None)
+    assert len(set(qualities.values())) > 5, "it matters here"
+    assert chosen.config["temperature"] == max(qualities, key=qualities.get)
+    found = predict_outputs(chosen, validation.features)
+    expected = predict_outputs(head_at(chosen.config["temperature"]), validation.features)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_the_heaviest_references_are_named():
     train, queries = examples(), unit_rows(4, 5)
     head = prepared(train, temperature=12.0)
@@ -88,10 +110,12 @@ def test_averaged_or_moved_references_are_not_named(options):
 def test_references_can_be_exchanged():
     other, queries = examples(11, seed=4), unit_rows(3, 2)
     (embedding,) = other.features[:]
-    changed = prepared().with_references(other.ids, torch.from_numpy(embedding), torch.from_numpy(other.targets))
+    changed = prepared(temperature=10.0).with_references(
+        other.ids, torch.from_numpy(embedding), torch.from_numpy(other.targets)
+    )
     assert changed.reference_ids == other.ids
     np.testing.assert_array_equal(changed.reference_features().numpy(), embedding)
-    np.testing.assert_array_equal(scores_of(changed, queries), scores_of(prepared(other), queries))
+    np.testing.assert_array_equal(scores_of(changed, queries), scores_of(prepared(other, temperature=10.0), queries))
 
 
 def test_the_loss_is_the_mean_squared_error_of_the_scores():

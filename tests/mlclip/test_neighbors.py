@@ -30,7 +30,7 @@ def prepared(kind=NeighborSearch, train=None, **options):
     return head.eval()
 
 
-def expected(train, queries, temperature=68.566, max_difference=5.2568, max_neighbors=36, stop_weight=1.0):
+def expected(train, queries, temperature, max_difference=5.2568, max_neighbors=36, stop_weight=1.0):
     """The same in float64, one image and one reference at a time: scores, indices, weights of those that count."""
     answers = []
     references = train.features[slice(None)][0].astype(np.float64)
@@ -56,11 +56,11 @@ def expected(train, queries, temperature=68.566, max_difference=5.2568, max_neig
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        {"temperature": 68.566},
         {"temperature": 10.0, "max_difference": 1.5, "max_neighbors": 200},
         {"temperature": 3.0, "max_difference": 8.0, "max_neighbors": 5},
         {"temperature": 0.0, "max_difference": 0.0, "max_neighbors": 7},
-        {"max_neighbors": R + 50},
+        {"temperature": 68.566, "max_neighbors": R + 50},
         {"temperature": 10.0, "stop_weight": 0.7},
     ],
     ids=str,
@@ -131,7 +131,7 @@ def test_new_classes_come_with_the_references_that_have_them():
     store = clustered(1, R)
     store /= np.linalg.norm(store, axis=1, keepdims=True)
     train = examples_of(store, examples(1, R).targets)
-    head = NeighborSearch(10, D, max_neighbors=5)
+    head = NeighborSearch(10, D, temperature=20.0, max_neighbors=5)
     head.prepare(replace(train, targets=train.targets[:, :10]), examples(2, 40), None, 0)
     old = head.with_references(head.reference_ids[:200], head.features[:200], head.labels[:200])
     part = replace(train, targets=train.targets.copy())

@@ -69,6 +69,10 @@ class Features:
         """Rows of each input as float32 [len(index), ...]."""
         return tuple(table[index] for table in self.tables)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Features:
+        """The features of some of the images."""
+        return Features(tuple(Rows(table.store, table.where[rows]) for table in self.tables))
+
 
 class FeatureCache:
     """The features of one encoder, on disk.

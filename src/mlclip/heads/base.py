@@ -205,6 +205,11 @@ def batches(features: Features, size: int = 256) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(features), size)]
 
 
+def each_batch(term: Callable[..., Tensor], features: Features) -> npt.NDArray[np.float32]:
+    """A function of a head's inputs, called with some rows of R images at a time: float32 [R, ...]."""
+    return np.concatenate([term(*tensors(features, batch)).numpy() for batch in batches(features)])
+
+
 def tensors(features: Features, index: npt.NDArray[np.int64] | slice) -> tuple[Tensor, ...]:
     """Some rows of every input as float32 tensors."""
     return tuple(torch.from_numpy(rows) for rows in features[index])

@@ -16,5 +16,5 @@ class NearestNeighbor(NeighborSearch):
     search = {}
 
     def __init__(self, classes: int, width: int, references: int = 0) -> None:
-        super().__init__(classes, width, max_neighbors=1, references=references)
+        super().__init__(classes, width, temperature=1.0, max_neighbors=1, references=references)
         self.config = {"classes": classes, "width": width, "references": references}

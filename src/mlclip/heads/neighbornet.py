@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mlclip.heads.base import Growth, Head
 from mlclip.heads.growth import joined_references
-from mlclip.heads.neighbors import largest
+from mlclip.heads.neighbors import best_temperature, largest
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
 from mlclip.heads.values import Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
@@ -43,8 +43,9 @@ class NeighborNet(Head):
         grouping: how prototypes are grouped: `random` or `kmeans`. Empty groups are zero vectors without labels,
             whose similarity is 0.
         labels: labels of a prototype: `averaged` over its images, or `onehot`.
-        temperature: e^τ, the factor on cosine similarities; with fine-tuning, its initial value. The thesis found
-            105.6 for CLIP's embeddings without prototypes; the default suits `mlclip-lite`.
+        temperature: e^τ, the factor on cosine similarities; with fine-tuning, its initial value. None takes the one
+            of `neighbors.TEMPERATURES` with the best validation mAP; the thesis found 105.6 for CLIP's embeddings
+            without prototypes.
         fine_tune: train F and τ.
     """
 
@@ -66,13 +67,13 @@ class NeighborNet(Head):
         prototypes: int | None = None,
         grouping: str = "kmeans",
         labels: str = "averaged",
-        temperature: float = 20.0,
+        temperature: float | None = None,
         fine_tune: bool = False,
         references: int = 0,
     ) -> None:
         super().__init__()
         check_prototypes(prototypes, grouping, labels)
-        if not 0 < temperature < math.inf:
+        if temperature is not None and not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0 and finite, not {temperature}")
         self.config = {
             "classes": classes, "width": width, "prototypes": prototypes, "grouping": grouping, "labels": labels,
@@ -80,7 +81,7 @@ class NeighborNet(Head):
         }  # fmt: skip
         named = ("reference_index", "reference_weight") if prototypes is None and not fine_tune else ()
         self.outputs = ("scores", *named)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=fine_tune)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature or 1)), requires_grad=fine_tune)
         self._keep(torch.zeros(references, width), torch.zeros(references, classes))
 
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
@@ -94,6 +95,9 @@ class NeighborNet(Head):
             made = make_prototypes(embedding, train.targets, options["prototypes"], **how, seed=seed)
             self._keep(torch.from_numpy(made.vectors), torch.from_numpy(made.labels))
         self.reference_ids = train.ids if self.names_references else ()
+        if options["temperature"] is None:
+            options["temperature"] = found = best_temperature(self._scores_at, validation)
+            self.log_temperature.data.fill_(math.log(found))
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
         """The same head with other references, unless prototypes or fine-tuning made its own."""
@@ -146,6 +150,9 @@ class NeighborNet(Head):
 
     def _weights(self, similarity: Tensor) -> Tensor:
         return (self.log_temperature.exp() * similarity).softmax(dim=1)
+
+    def _scores_at(self, temperature: float, embedding: Tensor) -> Tensor:
+        return (temperature * F.linear(embedding, self.references)).softmax(dim=1) @ self.labels
 
     def _keep(self, references: Tensor, labels: Tensor) -> None:
         self.config["references"] = len(references)

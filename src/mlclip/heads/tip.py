@@ -25,17 +25,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlclip.heads.base import Growth, Head, batches, tensors
+from mlclip.heads.base import Growth, Head, each_batch
 from mlclip.heads.contexts import Words
 from mlclip.heads.growth import joined_references
-from mlclip.heads.values import Examples, FeatureShapes, LabelTexts
+from mlclip.heads.values import MOST_IMAGES, Examples, FeatureShapes, LabelTexts
 from mlclip.heads.wording import Wording
 from mlclip.metrics import mean_average_precision
 
 BETAS = tuple(float(2**power) for power in range(9))
 SHARES = (0.0, *(2.0**power for power in range(-4, 6)))
-MOST_IMAGES = 5000
-"""Most validation images that decide, evenly spaced: four numbers need no more."""
 
 Array = npt.NDArray[np.float32]
 
@@ -106,13 +104,12 @@ class TipAdapter(Head):
     @torch.no_grad()
     def finish(self, validation: Examples) -> None:
         """Find α and β, where they are not given, then a and b."""
-        index = np.linspace(0, len(validation) - 1, min(len(validation), MOST_IMAGES)).astype(np.int64)
-        targets = validation.targets[index]
-        by_text = self._each(validation, index, self.by_text)
+        validation = validation.at_most(MOST_IMAGES)
+        targets, by_text = validation.targets, each_batch(self.by_text, validation.features)
 
         @cache
         def by_images(beta: float) -> Array:
-            return self._each(validation, index, lambda embedding: self.by_images(embedding, beta))
+            return each_batch(lambda embedding: self.by_images(embedding, beta), validation.features)
 
         alpha, beta = search(targets, by_text, by_images, self.config["alpha"], self.config["beta"])
         slope, intercept = calibrate(targets, by_text + np.float32(alpha) * by_images(beta))
@@ -165,11 +162,6 @@ class TipAdapter(Head):
         self.config["references"] = len(references)
         self.register_buffer("references", references)
         self.register_buffer("labels", labels)
-
-    @staticmethod
-    def _each(validation: Examples, index: npt.NDArray[np.int64], term: Callable[[Tensor], Tensor]) -> Array:
-        steps = [index[batch] for batch in batches(validation.features) if len(index[batch])]
-        return np.concatenate([term(*tensors(validation.features, step)).numpy() for step in steps])
 
 
 def search(
