@@ -9,7 +9,9 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 from mlclip_serve.errors import ModelError, StartError
 
 _HTTP_TIMEOUT = 5.0
+_COUNT = re.compile(
+    r'^nv_inference_(request_success|request_failure|pending_request_count){model="([^"]+)".*} (\d+)', re.M
+)
 _BUSY = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED")
 """What a request ends with that has waited too long, or finds no server."""
 
@@ -65,12 +70,17 @@ def infer(url: str, name: str, deadline: float) -> None:
         _infer(client, config, deadline)
 
 
-def finished(url: str, deadline: float) -> int:
-    """Count the inferences that all models have finished since the start; -1 if the server does not tell."""
-    with _client(url) as client, contextlib.suppress(InferenceServerException):
-        statistics = client.get_inference_statistics(client_timeout=_left(deadline))
-        return sum(int(model.inference_count) for model in statistics.model_stats)
-    return -1
+def waiting(metrics_url: str) -> dict[str, int]:
+    """Give for each model with requests in its queue how many it has finished since the start, failed ones included.
+
+    Raises OSError if the server does not answer.
+    """
+    address, port = metrics_url.split(":")
+    text = _get(address, int(port), "/metrics")[1].decode()
+    queued, finished = Counter[str](), Counter[str]()
+    for kind, model, count in _COUNT.findall(text):
+        (queued if kind == "pending_request_count" else finished)[model] += int(count)
+    return {model: finished[model] for model, count in queued.items() if count}
 
 
 def _client(url: str) -> triton.InferenceServerClient:

@@ -5,7 +5,8 @@ Triton does not notice that the process of a Python model has died or hangs, see
 * it has ended by itself, except with exit code 0,
 * a process of a model has ended or was stopped, which is noticed within two seconds,
 * an ensemble has failed on three probes in a row, or
-* no probe was answered for half a minute, and no other inference was finished either: a busy server is no failure.
+* a probe was not answered, and a model with requests in its queue has finished none for half a minute. A busy server
+  is no failure, and neither is one of several processes of a model that hangs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 from mlclip_serve import probe
@@ -20,7 +22,7 @@ from mlclip_serve.errors import ModelError, ServeError, StartError
 from mlclip_serve.server import Server
 
 _LOOK = 1.0  # seconds between two looks at the processes
-_PROBE, _REST = 4.0, 20  # at least these seconds between two probes, and at least so many times what a probe takes
+_PROBE, _REST = 4.0, 20  # at least these seconds between two probes, and so many times what an answered one took
 _ANSWER = 4.0  # seconds for the answer to a probe
 _SILENCE = 30.0
 _MAX_FAILURES = 3
@@ -91,8 +93,9 @@ class _Watch:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._processes = set(_states(server.pid))
-        self._turn = self._failures = self._finished = 0
-        self._last_sign, self._next_probe = time.monotonic(), 0.0
+        self._turn = self._failures = 0
+        self._next_probe = 0.0
+        self._waiting: dict[str, tuple[int, float]] = {}  # model -> what it had finished, and since when
 
     def fault(self) -> str | None:
         """Look once; give what is wrong."""
@@ -108,24 +111,33 @@ class _Watch:
     def _probe(self) -> str | None:
         begin, url = time.monotonic(), self._server.grpc_url
         name = self._server.ensembles[self._turn % len(self._server.ensembles)]
-        fault, alive = None, True
+        fault, rest = None, _PROBE
         try:
             probe.infer(url, name, begin + _ANSWER)
             self._turn, self._failures = self._turn + 1, 0
+            rest = max(_PROBE, _REST * (time.monotonic() - begin))
         except ModelError as error:
             self._failures += 1
             fault = str(error) if self._failures == _MAX_FAILURES else None
-        except StartError:
-            before, self._finished = self._finished, probe.finished(url, time.monotonic() + _ANSWER)
-            alive = self._finished > before
-            self._turn += 1
-        end = time.monotonic()
-        self._next_probe = end + max(_PROBE, _REST * (end - begin))
-        if alive:
-            self._last_sign = end
-        elif end - self._last_sign > _SILENCE:
-            fault = f"the server has answered nothing for {end - self._last_sign:.0f} s"
+        except StartError:  # it is asked again
+            fault = self._stuck()
+        self._next_probe = time.monotonic() + rest
         return fault
+
+    def _stuck(self) -> str | None:
+        """Find a model with requests that has finished none for too long."""
+        now = time.monotonic()
+        try:
+            waiting = probe.waiting(self._server.metrics_url)
+        except (OSError, HTTPException):
+            waiting = {"the server": 0}
+        known, self._waiting = self._waiting, {}
+        for model, finished in waiting.items():
+            since = known[model][1] if model in known and known[model][0] == finished else now
+            self._waiting[model] = finished, since
+            if now - since > _SILENCE:
+                return f"{model} has answered nothing for {now - since:.0f} s"
+        return None
 
 
 def _states(group: int) -> dict[int, str]:

@@ -49,15 +49,15 @@ def test_a_model_that_hangs_is_noticed_by_a_real_question(tmp_path, impatient):
     (folder / "1" / "model.py").write_text(HANGS)
     write_ensemble(tmp_path / "sick", [PIXELS], [EMBEDDING_OUT], [("hanging", same("pixels"), same("embedding_out"))])
     with Server(tmp_path) as server:
-        assert supervisor.await_fault(server).startswith("the server has answered nothing for ")
+        assert supervisor.await_fault(server).startswith("hanging has answered nothing for ")
         server.kill()
 
 
 class World:
-    """A server whose probes end as told, and which finishes some inferences between them."""
+    """A server whose probes end as told, and one of whose models finishes some requests between them."""
 
-    def __init__(self, monkeypatch, *probes, finishing):
-        self.pid, self.grpc_url, self.ensembles = 0, "", ["a", "b"]
+    def __init__(self, monkeypatch, *probes, finishing=0, waiting=True):
+        self.pid, self.grpc_url, self.metrics_url, self.ensembles = 0, "", "", ["a", "b"]
         self.probes, self.looks, self.finished, self.asked = list(probes), 0, 0, []
 
         def infer(url, name, deadline):
@@ -65,11 +65,11 @@ class World:
             if self.probes[0] is not None:
                 raise self.probes[0]("failed")
 
-        def finished(url, deadline):
+        def counts(url):
             self.finished += finishing
-            return self.finished
+            return {"decode": self.finished} if waiting else {}
 
-        monkeypatch.setattr(supervisor, "probe", SimpleNamespace(infer=infer, finished=finished))
+        monkeypatch.setattr(supervisor, "probe", SimpleNamespace(infer=infer, waiting=counts))
         monkeypatch.setattr(supervisor, "_states", lambda group: {0: "S"})
 
     def ends_within(self, seconds):
@@ -82,20 +82,21 @@ class World:
         return 0
 
 
-def test_a_busy_server_is_no_failure(monkeypatch, impatient):
-    world = World(monkeypatch, *[StartError] * 20, finishing=1)
+@pytest.mark.parametrize("load", [{"finishing": 1}, {"waiting": False}])
+def test_a_busy_server_is_no_failure(monkeypatch, impatient, load):
+    world = World(monkeypatch, *[StartError] * 20, **load)
     assert supervisor.await_fault(world) is None
-    assert len(world.asked) == 20
+    assert world.asked == ["a"] * 20
 
 
-def test_a_server_that_finishes_nothing_is_a_failure(monkeypatch, impatient):
-    world = World(monkeypatch, *[StartError] * 20, finishing=0)
-    assert supervisor.await_fault(world).startswith("the server has answered nothing")
+def test_a_model_that_finishes_nothing_of_its_queue_is_a_failure(monkeypatch, impatient):
+    world = World(monkeypatch, *[StartError] * 20)
+    assert supervisor.await_fault(world).startswith("decode has answered nothing for ")
 
 
 def test_an_ensemble_fails_at_its_third_failure_in_a_row(monkeypatch, impatient):
     probes = [ModelError, ModelError, None, ModelError, ModelError, ModelError]
-    world = World(monkeypatch, *probes, finishing=0)
+    world = World(monkeypatch, *probes)
     assert supervisor.await_fault(world) == "failed"
     assert world.asked == ["a", "a", "a", "b", "b", "b"]
 
