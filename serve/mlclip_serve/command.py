@@ -19,6 +19,8 @@ IMAGE = "nvcr.io/nvidia/tritonserver:26.03-py3"
 """NVIDIA's first container without the known flaws of the Triton version (2.51) that nvidia-pytriton embeds."""
 DRAIN = 30
 """Seconds that Triton waits for inferences in flight when it stops."""
+GRACE = DRAIN + 30
+"""Seconds within which a server has stopped that was asked to; unloading its models takes the rest."""
 _KEEPALIVE = 60_000
 """Milliseconds after which a silent connection must answer a ping, within 20 s, or is closed."""
 _INSTALL = (

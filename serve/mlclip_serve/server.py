@@ -14,7 +14,7 @@ from subprocess import Popen
 
 from mlclip_serve import ports, probe
 from mlclip_serve.backends import assemble
-from mlclip_serve.command import ADDRESS, DRAIN, READY_TIMEOUT, Settings, server_command
+from mlclip_serve.command import ADDRESS, GRACE, READY_TIMEOUT, Settings, server_command
 from mlclip_serve.cores import CORES, available_cores
 from mlclip_serve.diagnosis import explain
 from mlclip_serve.embedded import Embedded, check_shared_memory, find_embedded, make_interpreter, server_environment
@@ -28,7 +28,6 @@ _PARTS = (_BACKENDS, _MODELS, "python")
 _POLL = 0.05
 _PORT_ATTEMPTS = 5
 _HEARTBEAT = 0.5
-_UNLOAD = 30  # seconds for unloading the models, after the inferences in flight
 
 
 class Server(AbstractContextManager["Server"]):
@@ -173,7 +172,7 @@ class Server(AbstractContextManager["Server"]):
         """Stop the server after the inferences in flight; give its exit code, None if it was never started."""
         if self._running is None:
             return None
-        self._running.stop(DRAIN + _UNLOAD)
+        self._running.stop(GRACE)
         return self._end()
 
     def _launch(self, embedded: Embedded, models: list[str]) -> None:

@@ -18,6 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from mlclip_serve import probe
+from mlclip_serve.command import GRACE
 from mlclip_serve.errors import ModelError, ServeError, StartError
 from mlclip_serve.server import Server
 
@@ -64,7 +65,8 @@ def supervise(
             found = await_fault(server)
             on_ready(False)
             if found is None or stopping():
-                return server.wait()
+                server.ends_within(GRACE)
+                return server.kill()
             fault, code = found, server.kill()
             if time.monotonic() - started > _STEADY:
                 restarts = 0

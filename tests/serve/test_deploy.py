@@ -11,13 +11,11 @@ import pytest
 import typer.main
 import yaml
 from mlclip_serve import cli, command
-from mlclip_serve import server as server_module
 
 from .conftest import DEADLINE
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ENTRYPOINT = json.loads(re.search(r"^ENTRYPOINT (.*)$", (DEPLOY / "Dockerfile").read_text(), re.M)[1])
-STOP = command.DRAIN + server_module._UNLOAD
 
 
 def parsed(words):
@@ -73,7 +71,7 @@ def test_the_chart_agrees_with_the_image():
     assert [probe["path"] for probe in probes.values()] == ["/ready", "/ready", "/live"]
     volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
-    assert pod["spec"]["terminationGracePeriodSeconds"] > STOP
+    assert pod["spec"]["terminationGracePeriodSeconds"] > command.GRACE
     for kind in ("Service", "Deployment", "PodDisruptionBudget"):
         selector = documents[kind]["spec"]["selector"]
         assert selector.get("matchLabels", selector) == pod["metadata"]["labels"]
@@ -85,7 +83,7 @@ def test_the_unit_gives_the_server_the_time_that_it_takes_to_stop():
     unit = configparser.ConfigParser()
     unit.read(DEPLOY / "mlclip-serve.service")
     assert parsed(shlex.split(unit["Service"]["ExecStart"]))["health_port"]
-    assert int(unit["Service"]["TimeoutStopSec"]) > STOP
+    assert int(unit["Service"]["TimeoutStopSec"]) > command.GRACE
 
 
 @pytest.mark.parametrize("rule", read("alerts.yaml")["groups"][0]["rules"], ids=lambda rule: rule["alert"])
