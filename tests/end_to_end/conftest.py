@@ -11,9 +11,10 @@ from mlclip_export import export_runs
 from mlclip_serve import Server
 
 from mlclip import FeatureCache, Recipe, heads, load_encoder, read_dataset, train_run
+from mlclip.calibration import fit_calibration, moved_thresholds
 from mlclip.data import k_shot
-from mlclip.training.runs import run_scores
-from mlclip.training.trust import calibrate_run, measure_novelty
+from mlclip.training.runs import run_scores, split_scores
+from mlclip.training.trust import measure_novelty
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "demo" / "data" / "manifest.jsonl"
@@ -89,8 +90,9 @@ def trained(tmp_path_factory):
         some = k_shot(dataset, 2) if name == "siglip" else dataset  # the only one that trains its encoder
         runs[name] = train_run(some, encoder, cache, recipe)
     for name in TRUSTED:
-        runs[name] = measure_novelty(calibrate_run(runs[name], dataset, cache)[0], dataset, cache)
-        assert runs[name].calibration is not None
+        run = measure_novelty(runs[name], dataset, cache)
+        maps = fit_calibration(*split_scores(run, dataset, cache, "val", raw=True), run.head.outputs[0])
+        runs[name] = replace(run, calibration=maps, thresholds=moved_thresholds(run.thresholds, None, maps))
     runs[INDEXED] = train_run(dataset, encoder, cache, Recipe("neighbors", {"index": "hnsw"}))
     return encoder, runs, [item.path for item in dataset.split("test").items]
 
