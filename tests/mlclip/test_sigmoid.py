@@ -63,7 +63,7 @@ def test_a_focused_loss_is_minimised_as_it_is(loss):
     assert final() < 0.9 * final(detach_focus=True)
 
 
-@pytest.mark.parametrize(("images", "sizes"), [(5, [1] * 5), (40, [2] * 20), (600, [31] * 11 + [32] * 8)])
+@pytest.mark.parametrize(("images", "sizes"), [(5, [1] * 5), (40, [2] * 20), (600, [31] * 8 + [32] * 11)])
 def test_few_images_make_small_batches_not_few_steps(images, sizes):
     layer, found = torch.nn.Linear(1, 1), []
 
