@@ -63,7 +63,7 @@ def _study() -> list[NamedRecipe]:
     """Document 000: four methods on frozen CLIP (`siglip` trains it)."""
     silent = "batches of 64 are ours; the best epoch on validation is kept"
     sets = TrainConfig(lr=1e-3, epochs=10, patience=10)
-    decoder = {"attention_heads": 4, "dropout": 0.5, "groups": 8, "layers": 2}
+    decoder = {"attention_heads": 4, "decoder_width": 768, "dropout": 0.5, "groups": 8, "hidden": 2048, "layers": 2}
     aligned = TrainConfig(lr=1e-4, epochs=50, patience=10, alignment_weight=1.0)
     open_in_mld = f"epochs, patience and the equal weight of both losses are ours; {silent}"
     return [

@@ -13,7 +13,7 @@ from mlclip.errors import TrainError
 from mlclip.thresholds import MODES, Mode
 
 Optimizer = Literal["adam", "sgd", "lbfgs"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "onecycle"]
 Keep = Literal["best", "last"]
 _FOCUS = ("gamma_neg", "gamma_pos", "shift")
 LOSS_OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -34,7 +34,8 @@ class TrainConfig:
         patience: epochs without a better validation mAP after which to stop, where the best epoch is kept.
         weight_decay: the optimiser's L2 penalty.
         optimizer: `adam`, `sgd` with `momentum`, or `lbfgs`, for which an epoch is one penalty, see `run_epochs`.
-        schedule: `constant`, or `cosine`: the learning rate falls to 0 over `epochs`.
+        schedule: of the learning rate over all steps: `constant`; `cosine` falls to 0; `onecycle` rises to `lr` for a
+            fifth of the steps, then falls to 0, as public ML-Decoder code does (https://arxiv.org/abs/1708.07120).
         keep: the weights of the epoch that is `best` on validation, or of the `last`, after all `epochs`.
         loss: a name in `LOSS_OPTIONS`, called with `loss_options`; heads with a loss of their own ignore both.
         alignment_weight: weight of the alignment loss, for heads with a decoder; 0 means none.
@@ -99,7 +100,7 @@ def check_number(
 
 UNTRAINED = TrainConfig(epochs=0)
 """For heads without gradient steps."""
-DECODER = TrainConfig(lr=3e-4, epochs=20, patience=5, alignment_weight=0.1)
+DECODER = TrainConfig(lr=3e-3, epochs=10, schedule="onecycle", alignment_weight=0.1)
 """For `mld`."""
 
 

@@ -445,3 +445,8 @@ def test_two_coco_categories_of_one_name_are_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="category 8: .* 'apple' is empty or taken"):
         read_dataset(path)
+
+
+def test_an_option_that_reading_does_not_have_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="reading has no option top: labels, images, classes, separator"):
+        read_dataset(tmp_path, top=46)

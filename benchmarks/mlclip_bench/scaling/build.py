@@ -21,7 +21,7 @@ from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import Features, Rows
 from mlclip.heads import HEADS, Examples, FeatureShapes, Head, LabelTexts
 from mlclip_bench.scaling.cases import ENCODER, REFERENCES, SELF_ATTENTION, Case
-from mlclip_bench.scaling.reference import self_attention_decoder
+from mlclip_bench.scaling.reference import paper_sizes, self_attention_decoder
 
 LABELS_PER_ROW = 3
 _FLOAT = 4
@@ -110,7 +110,7 @@ class _Sizes(TorchDispatchMode):
 def _skeleton(case: Case, shapes: FeatureShapes) -> Head:
     if case.kind == SELF_ATTENTION:
         return self_attention_decoder(case.classes, shapes)
-    options = {"powerset": {"sets": case.rows}, "mld": {"groups": case.groups}}.get(case.kind, {})
+    options = {"powerset": {"sets": case.rows}, "mld": {"groups": case.groups, **paper_sizes(shapes)}}.get(case.kind, {})
     return HEADS[case.kind].build(case.classes, shapes, **options)
 
 

@@ -14,6 +14,10 @@ from mlclip.heads import FeatureShapes
 from mlclip.heads.decoder import DecoderLayer
 from mlclip.heads.mld import MLDecoder
 
+def paper_sizes(shapes: FeatureShapes) -> dict[str, int]:
+    """Sizes of ML-Decoder as in its paper, https://arxiv.org/abs/2111.12933; the head's own defaults are smaller."""
+    return {"decoder_width": min(shapes.token_width, 768), "hidden": 2048}
+
 
 class SelfAttentionLayer(nn.Module):
     """Queries attend to each other, then to the image as in the layer that follows."""
@@ -34,7 +38,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 def self_attention_decoder(classes: int, shapes: FeatureShapes) -> MLDecoder:
-    """Build the decoder with self-attention: N queries, otherwise ML-Decoder's defaults."""
-    head = MLDecoder.build(classes, shapes, groups=classes)
+    """Build the decoder with self-attention: N queries, otherwise ML-Decoder as in its paper."""
+    head = MLDecoder.build(classes, shapes, groups=classes, **paper_sizes(shapes))
     head.layers = nn.ModuleList(SelfAttentionLayer(layer) for layer in head.layers if isinstance(layer, DecoderLayer))
     return head

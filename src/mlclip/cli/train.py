@@ -73,7 +73,7 @@ def train(
     optimizer: Annotated[str | None, typer.Option(help="Optimizer: adam, sgd or lbfgs.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Learning rate over the epochs: constant, or cosine, which falls to 0.")
+        str | None, typer.Option(help="Learning rate: constant, cosine (falls to 0), or onecycle (rises, then falls).")
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 penalty on the weights.")] = None,
     batch_size: BatchSizeOption = None,

@@ -60,6 +60,8 @@ def read_dataset(*sources: Source, **options: Unpack[ReadOptions]) -> Dataset:
 
 def scan(*sources: Source, **options: Unpack[ReadOptions]) -> tuple[Dataset, list[Problem]]:
     """Read sources as far as possible, and report the rest as problems."""
+    if unknown := options.keys() - ReadOptions.__annotations__.keys():
+        raise TypeError(f"reading has no option {', '.join(sorted(unknown))}: {', '.join(ReadOptions.__annotations__)}")
     labels, images, classes = options.get("labels"), options.get("images"), options.get("classes")
     separator = options.get("separator", "|")
     if not separator:

@@ -94,7 +94,8 @@ def run_epochs(
     whole = config.optimizer == "lbfgs"
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
     batch_size = images if whole else config.batch_size
-    optimizer, schedule = _optimizer_and_schedule(parameters, config)
+    steps_per_epoch = -(-images // batch_size)
+    optimizer, schedule = _optimizer_and_schedule(parameters, config, config.epochs * steps_per_epoch)
     order, history = np.random.default_rng(config.seed), list[Epoch]()
     best, best_state, since = -1.0, copy.deepcopy(module.state_dict()), 0
     with torch.random.fork_rng(devices=[]):
@@ -102,7 +103,7 @@ def run_epochs(
         for number in range(1, config.epochs + 1):
             module.train()
             penalty = config.weight_decay * 10 ** ((1 - number) / 2) / 2
-            total, steps = 0.0, np.array_split(order.permutation(images), -(-images // batch_size))
+            total, steps = 0.0, np.array_split(order.permutation(images), steps_per_epoch)
             if whole:
                 optimizer.state.clear()  # what it learned about the curvature belongs to another penalty
             for rows in steps:
@@ -116,8 +117,8 @@ def run_epochs(
                     return value.item()
 
                 total += float(optimizer.step(objective))
+                schedule.step()
                 on_step()
-            schedule.step()
             mean, found = total / len(steps), outputs()
             if not (np.isfinite(mean) and np.isfinite(found).all()):
                 raise TrainError(f"epoch {number} diverged (loss {mean:g}): lower --lr (now {config.lr:g})")
@@ -137,9 +138,9 @@ def run_epochs(
 
 
 def _optimizer_and_schedule(
-    parameters: Sequence[nn.Parameter], config: TrainConfig
+    parameters: Sequence[nn.Parameter], config: TrainConfig, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The configured optimiser and its learning-rate schedule, to step once per epoch."""
+    """The configured optimiser and its learning-rate schedule, to step together."""
     optimizer: torch.optim.Optimizer
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "lbfgs":
@@ -149,7 +150,10 @@ def _optimizer_and_schedule(
     else:
         optimizer = torch.optim.SGD(parameters, **common, momentum=config.momentum)
     if config.schedule == "cosine":
-        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    if config.schedule == "onecycle":
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, steps, pct_start=0.2, cycle_momentum=False)
+        return optimizer, cycle
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
