@@ -9,7 +9,7 @@ TOOLS ?= mlclip mlclip-export mlclip-serve mlclip-client mlclip-bench
 COMMANDS ?= docs/commands
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow check fix docs docs-commands bench clean
+.PHONY: help demo test test-slow test-faults check fix docs docs-commands bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ test: $(VENV)/ready  ## run the tests to run before every commit, with a real Tr
 
 test-slow: $(VENV)/ready  ## run the other tests: the whole documentation, long jobs, killed processes, Ray
 	$(BIN)/python -m pytest -m slow
+
+test-faults: $(VENV)/ready  ## run the tests of damage, dead processes, hostile images and full disks, slow or not
+	$(BIN)/python -m pytest -m faults
 
 check: $(VENV)/ready  ## lint, types, and who may import whom
 	$(BIN)/ruff check .

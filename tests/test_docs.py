@@ -58,6 +58,13 @@ def test_links_lead_to_files(page):
     assert [target for target in targets if not (page.parent / unquote(target)).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_each_promise_leads_to_tests_that_make_test_faults_runs(page):
+    tests = re.findall(r"\]\((?:\.\./)?(tests/[^)]+\.py)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert tests and all("mark.faults" in (ROOT / test).read_text(encoding="utf-8") for test in tests)
+    assert shell("make -n test-faults -o .venv/ready", ROOT).strip().endswith("pytest -m faults")
+
+
 def test_the_make_targets_and_ci_run_all_tests_between_them():
     assert "make check test test-slow" in (ROOT / ".ci" / "run").read_text()
     planned = shell("make -n test test-slow -o .venv/ready", ROOT).splitlines()

@@ -2,7 +2,7 @@
 
     ClientError
     ├── BadImage            decode       this image cannot be decoded; the others are not affected
-    │   ├── TooLarge        too large    the file is larger than `max_bytes`
+    │   ├── TooLarge        too large    the file is larger than `max_bytes`, or over the server's limits
     │   ├── Unreadable      read         the file cannot be read: missing, no permission, not a regular file
     │   └── DownloadFailed  download     the address gives no file: refused, gone, too slow, or not to be indexed
     ├── UnknownHead         head         a server does not have that head (the message lists what it has)
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BAD_IMAGE_MARK = "bad image: "
 """How the server's `preprocess` model begins its message about an image that it cannot decode."""
+TOO_LARGE_MARK = "the image is too large: "
+"""How it goes on if the image is over the server's limits."""
 KINDS: dict[str, type[ClientError]] = {}
 """Kind -> class."""
 
@@ -62,7 +64,7 @@ class BadImage(ClientError):
 
 
 class TooLarge(BadImage):
-    """The image file is larger than `max_bytes`."""
+    """The image file is larger than `max_bytes`, or over the limits of the server."""
 
     kind = "too large"
     cacheable = False
@@ -136,6 +138,14 @@ class WrongJob(JobError):
 RETRYABLE_KINDS = frozenset(kind for kind, each in KINDS.items() if each.retryable)
 
 
+_SYMPTOMS: dict[str, tuple[type[ClientError], str]] = {
+    "is not healthy": (ServerUnavailable, "a model's process has died"),
+    "increase the shared memory pool": (ServerBusy, "its shared memory is full"),
+    "equest timeout expired": (ServerBusy, "the request waited too long in its queue"),
+}
+"""What Triton's messages tell of the server's own state, whatever their code is."""
+
+
 def error_class(kind: str) -> type[ClientError]:
     """Give the class of a kind of error; `ClientError` if the kind is unknown."""
     return KINDS.get(kind, ClientError)
@@ -148,7 +158,10 @@ def from_rpc(error: grpc.RpcError, url: str, timeout: float) -> ClientError:
     code, details = error.code(), error.details() or "no details"
     _, mark, reason = details.partition(BAD_IMAGE_MARK)
     if mark:
-        return BadImage(reason)
+        return TooLarge(reason) if reason.startswith(TOO_LARGE_MARK) else BadImage(reason)
+    for symptom, (kind, state) in _SYMPTOMS.items():
+        if symptom in details:
+            return kind(f"{url}: {state}: {details}")
     if code is StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"no answer from {url} within {timeout:g} s; raise the timeout or ask for less")
     if code is StatusCode.RESOURCE_EXHAUSTED:

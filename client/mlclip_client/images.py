@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mlclip_client.errors import BadImage, TooLarge, Unreadable
-from mlclip_client.pixels import ImageError, PixelSpec, to_pixels
+from mlclip_client.pixels import ImageError, ImageTooLarge, PixelSpec, to_pixels
 from mlclip_client.wording import reason_of
 
 ImageLike = bytes | str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
@@ -61,7 +61,7 @@ def pixels_of(image: Loaded, spec: PixelSpec) -> npt.NDArray[np.uint8]:
     try:
         return to_pixels(image, spec)
     except ImageError as error:
-        raise BadImage(str(error)) from error
+        raise (TooLarge if isinstance(error, ImageTooLarge) else BadImage)(str(error)) from error
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:

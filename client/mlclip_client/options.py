@@ -127,7 +127,7 @@ class JobOptions:
     """How a job is worked on.
 
     Attributes:
-        max_failures: errors in a row after which the job stops; 0: never.
+        max_failures: errors in a row after which the run stops, without a job only those of the server; 0: never.
         engine: `local`, this process, or `ray`, a Ray cluster.
         ray_address: of the cluster, as `ray.init` takes it; None: what the environment says, or this machine.
         ray_workers: the most there may be; 0: as many as the cluster has cores.

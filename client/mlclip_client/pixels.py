@@ -51,6 +51,8 @@ _OTHER_FORMATS = {
 }
 """How files begin that people take for images, and that Pillow does not read (AVIF: not everywhere)."""
 
+TOO_LARGE = "the image is too large: "
+
 # What Pillow warns of is either an ImageError or no fault of the picture. Filters of the program come first.
 warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -58,6 +60,13 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 class ImageError(ValueError):
     """The bytes are no image that can be decoded; the message says why."""
+
+
+class ImageTooLarge(ImageError):
+    """Decoding the image would need too much memory; the message begins with `TOO_LARGE`."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"{TOO_LARGE}{reason}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,7 @@ def _image_errors(data: bytes = b"") -> Iterator[None]:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise ImageError(f"the image is too large: {error}") from error
+        raise ImageTooLarge(error) from error
     except UnidentifiedImageError as error:
         name = next((name for name, start in _OTHER_FORMATS.items() if re.match(start, data[:512], re.DOTALL)), "")
         known = f"{name}, which Pillow does not read: save it as JPEG or PNG"
@@ -161,7 +170,7 @@ def _image_errors(data: bytes = b"") -> Iterator[None]:
 def _check_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise ImageError(f"the image is too large: {image.width} x {image.height} is over {limit} pixels")
+        raise ImageTooLarge(f"{image.width} x {image.height} is over {limit} pixels")
 
 
 def _least_size(size: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:

@@ -48,6 +48,12 @@ def export(
         str, typer.Option(help="Folder on the server for TensorRT engines; it must exist.")
     ] = "/engines",
     max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Largest batch that Triton forms.")] = 64,
+    max_bytes: Annotated[
+        int, typer.Option(min=1, max=256 << 20, help="Largest image file that the server decodes.")
+    ] = 64 << 20,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Width times height of the largest image that the server decodes.")
+    ] = 40_000_000,
     tolerance: Annotated[float, typer.Option(min=0, help="Largest accepted difference from torch.")] = 1e-4,
     precision: Annotated[
         Precision,
@@ -94,7 +100,7 @@ def export(
         format=format,
         accelerator=accelerator,
         tolerance=tolerance,
-        configs=ConfigOptions(max_batch=max_batch, fp16=fp16, engine_cache=engine_cache),
+        configs=ConfigOptions(max_batch, fp16, engine_cache, max_bytes=max_bytes, max_pixels=max_pixels),
     )
     reduce = None
     if precision != "fp32":

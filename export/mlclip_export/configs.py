@@ -28,8 +28,12 @@ def preprocess_config(name: str, spec: PixelSpec, max_batch: int, options: Confi
     config = _model(name, "python", max_batch)
     add_tensor(config.input, "image", pb.TYPE_STRING, [1])
     add_tensor(config.output, "pixels", pb.TYPE_UINT8, [spec.size, spec.size, 3])
+    # Triton tells no step of an ensemble that its client has gone: such requests must not fill the queue for ever.
+    config.dynamic_batching.default_queue_policy.default_timeout_microseconds = options.queue_seconds * 1_000_000
     instances = options.preprocess_instances
-    own = {"instances": "cores"} if instances == 0 else {}
+    own = {"max_bytes": str(options.max_bytes), "max_pixels": str(options.max_pixels)}
+    if instances == 0:
+        own["instances"] = "cores"
     return with_parameters(_on_cpu(config, instances or 2), "preprocess", {**spec_parameters(spec), **own})
 
 

@@ -21,6 +21,9 @@ class ConfigOptions:
         encoder_threads: CPU threads per encoder; 0 means all cores.
         head_threads: CPU threads per head.
         preprocess_instances: processes that decode images; 0: `mlclip-serve` starts one per core, others start two.
+        max_bytes: size of the largest image file that the server decodes.
+        max_pixels: width times height of the largest image that the server decodes.
+        queue_seconds: time after which an image that still waits for its decoding is given up.
     """
 
     max_batch: int = 64
@@ -29,6 +32,9 @@ class ConfigOptions:
     encoder_threads: int = 0
     head_threads: int = 1
     preprocess_instances: int = 0
+    max_bytes: int = 64 << 20
+    max_pixels: int = 40_000_000
+    queue_seconds: int = 30
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A model's folder holds its config, its variants and one version. The version number rises when the content changes,
 and the previous version is removed: all versions share one config, which would no longer fit the older ones. The
-content's digest is in the config as `content_sha256`; a model with the same digest is not touched.
+content's digest is in the config as `content_sha256`; a model with the same digest is not touched, unless its files
+are no longer those that SHA256SUMS lists.
 
 All changed models are assembled in a staging folder first. Each is then moved into place with two renames. Exports
 into one repository wait for each other at the lock on its folder.
@@ -30,6 +31,8 @@ from mlclip_export.facts import CONFIG, parameter, read_configs
 from mlclip_export.gpu_variants import Stamp, stamped
 from mlclip_export.tensorrt import Plan
 
+SUMS = "SHA256SUMS"
+"""Lists all files of a model's folder with their digests, as `sha256sum` writes and checks it."""
 _DIGEST = "content_sha256"
 _STAGING = ".mlclip-export-"
 _ENSEMBLE = b"An ensemble has no files, but needs this folder.\n"
@@ -131,11 +134,11 @@ def _stage(repository: Path, models: Sequence[Model], staging: Path) -> list[str
     changed: list[str] = []
     for model in models:
         folder = repository / model.name
-        if folder.exists() and model.name not in before:
+        if folder.exists() and model.name not in before and not (folder / SUMS).exists():
             raise ExportError(f"{folder} was not written by mlclip-export: remove it, or give the head another --name")
         digest = _digest(model, digests)
         version = _version(folder)
-        if digest != digests.get(model.name) or not _complete(folder / str(version), model):
+        if digest != digests.get(model.name) or not _intact(folder):
             changed.append(model.name)
             _assemble(model, staging / model.name, Stamp(version + 1, digest[:8]), digest)
         digests[model.name] = digest
@@ -177,6 +180,9 @@ def _assemble(model: Model, folder: Path, stamp: Stamp, digest: str) -> None:
         (folder / name).write_text(to_text(complete), encoding="utf-8")
     if model.plan is not None:
         model.plan.build(version)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def _swap(folder: Path, staged: Path, before: Path) -> None:
@@ -194,14 +200,12 @@ def _version(folder: Path) -> int:
     return max((int(path.name) for path in folder.glob("*") if path.is_dir() and path.name.isdecimal()), default=0)
 
 
-def _complete(version: Path, model: Model) -> bool:
-    wanted = {version / name: content for name, content in model.contents.items()}
-    wanted |= {version.parent / name: content for name, content in model.beside.items()}
-    return (
-        version.is_dir()
-        and all((version.parent / name).is_file() for name in model.configs)
-        and all(path.is_file() and _sha256(path) == _sha256(content) for path, content in wanted.items())
-    )
+def _intact(folder: Path) -> bool:
+    """Tell whether a model's files are those that were written."""
+    with suppress(OSError, ValueError):
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        return all(_sha256(folder / name) == digest for digest, name in (line.split("  ", 1) for line in lines))
+    return False
 
 
 def _written(folder: Path, changed: bool) -> Written:

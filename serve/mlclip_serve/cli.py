@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlclip_serve.command import ADDRESS, PORTS, READY_TIMEOUT, container_command
+from mlclip_serve.command import ADDRESS, MAX_RESTARTS, PORTS, READY_TIMEOUT, container_command
 from mlclip_serve.errors import RepositoryError, ServeError
 
 if TYPE_CHECKING:
@@ -47,6 +48,18 @@ def serve(
     ready_file: Annotated[
         Path | None, typer.Option(help="When ready, write the endpoints and the process id to this file as JSON.")
     ] = None,
+    health_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port for /live and /ready, as Kubernetes asks.")
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Restarts of a failed server in a row; 0 ends with the server.")
+    ] = MAX_RESTARTS,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an --address that others can reach: there is no access control.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the files of the repository and exit, with code 1 if one is damaged.")
+    ] = False,
     docker: Annotated[
         bool, typer.Option("--docker", help="Print the commands for NVIDIA's container and exit.")
     ] = False,
@@ -54,7 +67,7 @@ def serve(
 ) -> None:
     """Serve a model repository with Triton on the CPU, until Ctrl-C or SIGTERM.
 
-    The exit code is that of the server, or 1 if the server cannot be started.
+    A server that fails is started again. The exit code is that of the server, or 1 if the server cannot be started.
     """
     from mlclip_serve.server import Server
 
@@ -70,10 +83,23 @@ def serve(
         cores=cores,
     )
     try:
+        if not address.startswith("127.") and not insecure:
+            raise ServeError(
+                f"others can reach {address}, and Triton has no access control: put a proxy before 127.0.0.1 that has,"
+                " or accept it with --insecure"
+            )
         if docker:
             _print_container_command(server)
+        elif check:
+            server.check()
+            _report_damage(server)
+            raise typer.Exit(1 if server.damage else 0)
         else:
-            raise typer.Exit(_run(server, ready_file))
+            from mlclip_serve.health import health
+
+            ready = threading.Event()
+            with health(address, health_port, ready):
+                raise typer.Exit(_run(server, ready_file, ready, max_restarts))
     except (ServeError, OSError) as error:
         if debug:
             raise
@@ -93,14 +119,27 @@ def _print_container_command(server: Server) -> None:
     typer.echo(container_command(server.settings))
 
 
-def _run(server: Server, ready_file: Path | None) -> int:
-    """Start, announce, wait for the end; signals are passed on to the server from the beginning."""
+def _run(server: Server, ready_file: Path | None, ready: threading.Event, max_restarts: int) -> int:
+    """Run until the end, and tell others whether the server is ready; signals are passed on to it."""
+    from mlclip_serve.supervisor import supervise
+
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if not server.send_signal(number):
             raise typer.Exit(128 + number)
+
+    def on_ready(is_ready: bool) -> None:
+        if ready_file is not None:
+            _remove(ready_file)
+        if not is_ready or received:  # it is stopping already
+            ready.clear()
+            return
+        if ready_file is not None:
+            _write_ready_file(server, ready_file)
+        ready.set()
+        _announce(server)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
@@ -109,24 +148,24 @@ def _run(server: Server, ready_file: Path | None) -> int:
             raise ServeError(f"the folder of --ready-file {ready_file} does not exist: make it first")
         _remove(ready_file)
     try:
-        server.start()
+        return supervise(server, max_restarts, on_ready=on_ready, say=_say, stopping=lambda: bool(received))
     except ServeError:
         if received:
             return 128 + received[-1]
         raise
-    try:
-        if not received:  # otherwise it is stopping already
-            if ready_file is not None:
-                _write_ready_file(server, ready_file)
-            _announce(server)
-        code = server.wait()
     finally:
         server.stop()
         if ready_file is not None:
             _remove(ready_file)
-    if code != 0 and not received:
-        typer.echo(f"Error: the server ended with exit code {code} (Triton's log: {server.log})", err=True)
-    return code
+
+
+def _say(fault: str) -> None:
+    typer.echo(f"Error: {fault}", err=True)
+
+
+def _report_damage(server: Server) -> None:
+    for line in server.damage:
+        _say(line)
 
 
 def _announce(server: Server) -> None:
@@ -135,6 +174,7 @@ def _announce(server: Server) -> None:
     typer.echo(f"metrics  http://{server.metrics_url}/metrics")
     typer.echo(f"serving  {', '.join(server.ensembles)}")
     typer.echo("Ctrl-C stops the server.")
+    _report_damage(server)
 
 
 def _write_ready_file(server: Server, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,20 @@ ADDRESS = "127.0.0.1"
 PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
 """Triton's own defaults, by service name."""
 READY_TIMEOUT = 120.0
-IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
-"""NVIDIA's container of the Triton version (2.51) that nvidia-pytriton embeds."""
+MAX_RESTARTS = 10
+IMAGE = "nvcr.io/nvidia/tritonserver:26.03-py3"
+"""NVIDIA's first container without the known flaws of the Triton version (2.51) that nvidia-pytriton embeds."""
 DRAIN = 30
 """Seconds that Triton waits for inferences in flight when it stops."""
-_INSTALL = "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer"
+GRACE = DRAIN + 30
+"""Seconds within which a server has stopped that was asked to; unloading its models takes the rest."""
+_KEEPALIVE = 60_000
+"""Milliseconds after which a silent connection must answer a ping, within 20 s, or is closed."""
+_INSTALL = (
+    "RUN pip install --no-cache-dir --break-system-packages pillow ftfy instant-clip-tokenizer"
+    " && install -d -o 1000 /engines"
+)
+_CONFINED = ("--user=1000:1000", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,10 @@ def server_command(
     """Build the command that starts the embedded Triton.
 
     `backends` is the folder that `assemble` filled, `ports` the actual port by service name, never 0, and `server_id`
-    the server's name, and the prefix of its shared memory.
+    the server's name, and the prefix of its shared memory. Requests that change how the server works, or open its
+    memory, need a key that nobody has; without model control, models cannot be loaded or unloaded either.
     """
+    restricted = f"shared-memory,trace,logging:mlclip-key={secrets.token_hex(16)}"
     command = [
         str(embedded.executable),
         f"--id={server_id}",
@@ -71,6 +83,12 @@ def server_command(
         f"--exit-timeout-secs={DRAIN}",
         "--allow-gpu-metrics=false",
         f"--log-verbose={settings.log_verbose}",
+        "--model-control-mode=none",
+        f"--grpc-restricted-protocol={restricted}",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-keepalive-time={_KEEPALIVE}",
+        "--grpc-keepalive-permit-without-calls=1",
+        "--grpc-http2-max-pings-without-data=0",
     ]
     for service, port in ports.items():
         command += [f"--{service}-address={settings.address}", f"--{service}-port={port}"]
@@ -83,7 +101,7 @@ def container_command(settings: Settings) -> str:
     The packages of the Python models are added to the image. TensorRT engines that the server builds are kept in a
     volume, at /engines. A port 0 becomes Triton's default.
     """
-    run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g"]
+    run = ["docker", "run", "--rm", "--gpus=all", "--shm-size=1g", *_CONFINED]
     for service, inside in PORTS.items():
         run.append(f"--publish={settings.address}:{settings.ports[service] or inside}:{inside}")
     run += [f"--volume={settings.repository}:/models:ro", "--volume=mlclip-engines:/engines", "mlclip-triton"]

@@ -117,15 +117,15 @@ def make_interpreter(folder: Path) -> Path:
     return folder
 
 
-def check_shared_memory(folder: Path = Path("/dev/shm")) -> None:
-    """Check the shared memory through which Triton talks to the processes of Python models."""
+def check_shared_memory(needed: int, folder: Path = Path("/dev/shm")) -> None:
+    """Check that there are some bytes of the memory through which Triton talks to the processes of Python models."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InstallationError(f"{folder} is missing or not writable, Triton's Python models need it")
-    free = shutil.disk_usage(folder).free
-    if free < _SHARED_MEMORY:
+    needed, free = max(needed, _SHARED_MEMORY), shutil.disk_usage(folder).free
+    if free < needed:
         raise InstallationError(
-            f"{folder} has {free >> 20} MiB free, Triton's Python models need {_SHARED_MEMORY >> 20}:"
-            " free some, or in a container start it with --shm-size=1g"
+            f"{folder} has {free >> 20} MiB free, the models need {needed >> 20}: free some, start a container with a"
+            " larger --shm-size, use fewer --cores, or export with a smaller --max-bytes"
         )
 
 

@@ -7,6 +7,10 @@ Run as a file: `python guard.py PARENT SWEPT REGIONS PROGRAM [ARGUMENT...]`, in 
   program's group (a model's process can hang forever in a lock that the server held) and removes the shared
   memory whose name begins with REGIONS. It keeps SWEPT, a file descriptor, open until that is done.
 
+* No file of the program can grow beyond half a GiB, shared memory and the log included: Triton takes requests of up to
+  2 GiB, and each region keeps the size of the largest one. A request that needs more fails. (Python ignores SIGXFSZ,
+  and so do the programs that it starts.)
+
 Only the standard library is used. The program keeps the process id of the guard that it replaces.
 """
 
@@ -15,10 +19,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
 
+_LARGEST_FILE = 512 << 20
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h; the setting survives an exec and is not inherited by a fork
 
 
@@ -33,6 +39,9 @@ def main() -> None:
         _sweep_after(server, regions)
         os._exit(0)
     os.set_inheritable(swept, False)
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    largest = _LARGEST_FILE if allowed == resource.RLIM_INFINITY else min(_LARGEST_FILE, allowed)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     os.execv(program, sys.argv[4:])
 
 

@@ -9,7 +9,9 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,11 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 from mlclip_serve.errors import ModelError, StartError
 
 _HTTP_TIMEOUT = 5.0
+_COUNT = re.compile(
+    r'^nv_inference_(request_success|request_failure|pending_request_count){model="([^"]+)".*} (\d+)', re.M
+)
+_BUSY = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED")
+"""What a request ends with that has waited too long, or finds no server."""
 
 
 def answers(address: str, http_port: int, metrics_port: int, server_id: str) -> bool:
@@ -42,7 +49,7 @@ def infer_ensembles(url: str, deadline: float) -> list[str]:
     All must have answered by the deadline, a time on the monotonic clock, or StartError is raised; raises ModelError if
     one fails, with its name and Triton's reason.
     """
-    with triton.InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
+    with _client(url) as client:
         try:
             configs = _configs(client, deadline)
         except InferenceServerException as error:
@@ -51,6 +58,33 @@ def infer_ensembles(url: str, deadline: float) -> list[str]:
         for config in chosen:
             _infer(client, config, deadline)
     return sorted(config.name for config in chosen)
+
+
+def infer(url: str, name: str, deadline: float) -> None:
+    """Run one inference on an ensemble or model; errors as for `infer_ensembles`."""
+    with _client(url) as client:
+        try:
+            config = client.get_model_config(name, client_timeout=_left(deadline)).config
+        except InferenceServerException as error:
+            raise StartError(f"the server does not describe '{name}': {_reason(error)}") from None
+        _infer(client, config, deadline)
+
+
+def waiting(metrics_url: str) -> dict[str, int]:
+    """Give for each model with requests in its queue how many it has finished since the start, failed ones included.
+
+    Raises OSError if the server does not answer.
+    """
+    address, port = metrics_url.split(":")
+    text = _get(address, int(port), "/metrics")[1].decode()
+    queued, finished = Counter[str](), Counter[str]()
+    for kind, model, count in _COUNT.findall(text):
+        (queued if kind == "pending_request_count" else finished)[model] += int(count)
+    return {model: finished[model] for model, count in queued.items() if count}
+
+
+def _client(url: str) -> triton.InferenceServerClient:
+    return triton.InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)])
 
 
 def _get(address: str, port: int, path: str) -> tuple[int, bytes]:
@@ -72,7 +106,7 @@ def _infer(client: triton.InferenceServerClient, config: Any, deadline: float) -
     try:
         client.infer(config.name, inputs, client_timeout=_left(deadline))
     except InferenceServerException as error:
-        if "DEADLINE_EXCEEDED" in str(error.status()):
+        if any(status in str(error.status()) for status in _BUSY):
             raise StartError(
                 f"{kind} '{config.name}' did not answer in time: see the log, or raise --ready-timeout"
             ) from None

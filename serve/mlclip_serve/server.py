@@ -14,19 +14,20 @@ from subprocess import Popen
 
 from mlclip_serve import ports, probe
 from mlclip_serve.backends import assemble
-from mlclip_serve.command import ADDRESS, DRAIN, READY_TIMEOUT, Settings, server_command
+from mlclip_serve.command import ADDRESS, GRACE, READY_TIMEOUT, Settings, server_command
 from mlclip_serve.cores import CORES, available_cores
 from mlclip_serve.diagnosis import explain
 from mlclip_serve.embedded import Embedded, check_shared_memory, find_embedded, make_interpreter, server_environment
 from mlclip_serve.errors import PortError, ServeError, StartError
 from mlclip_serve.process import ServerProcess
-from mlclip_serve.repository import check_repository, link_models
+from mlclip_serve.repository import Checked, check_repository, link_models
 
-_PARTS = ("backends", "models", "python")
+_BACKENDS, _MODELS = "backends", "models"
+"""Triton runs in their folder and knows them by these names only: it passes paths of Python models to a shell."""
+_PARTS = (_BACKENDS, _MODELS, "python")
 _POLL = 0.05
 _PORT_ATTEMPTS = 5
 _HEARTBEAT = 0.5
-_UNLOAD = 30  # seconds for unloading the models, after the inferences in flight
 
 
 class Server(AbstractContextManager["Server"]):
@@ -41,6 +42,7 @@ class Server(AbstractContextManager["Server"]):
         id: the name that Triton reports, different for each server.
         ensembles: names of the ensembles that have answered a real inference (of all models, if there is no
             ensemble); empty before the start.
+        damage: a line for each model that is not served since its files are not those that were exported.
         log: Triton's log; it is deleted at the end unless something failed.
     """
 
@@ -71,6 +73,7 @@ class Server(AbstractContextManager["Server"]):
         )
         self.id = f"mlclip-{uuid.uuid4().hex[:12]}"
         self.ensembles: list[str] = []
+        self.damage: list[str] = []
         self.log: Path | None = None
         self._ports = self.settings.ports
         self._running: ServerProcess | None = None
@@ -109,7 +112,7 @@ class Server(AbstractContextManager["Server"]):
         return self.process.pid
 
     def start(self) -> Server:
-        """Start the server and return once every ensemble has answered a real inference.
+        """Start the server and return once every ensemble has answered a real inference; again on the same ports.
 
         Raises:
             InstallationError: a part of the embedded server is missing.
@@ -121,17 +124,24 @@ class Server(AbstractContextManager["Server"]):
         if self._running is not None and not self._running.exited.is_set():
             raise StartError("the server is already running")
         embedded = find_embedded()
-        check_shared_memory()
-        models = check_repository(self.settings.repository, self.settings.model_config_name)
+        checked = self.check()
+        check_shared_memory(checked.shared_memory)
+        wanted = self._ports  # at a second start, those that clients know
         for attempt in range(_PORT_ATTEMPTS):
-            self._ports = ports.choose(self.settings.address, self.settings.ports)
+            self._ports = ports.choose(self.settings.address, wanted)
             try:
-                self._launch(embedded, models)
+                self._launch(embedded, checked.models)
                 break
             except PortError:  # another program took it before Triton could: choose other free ports
                 if attempt + 1 == _PORT_ATTEMPTS:
                     raise
         return self
+
+    def check(self) -> Checked:
+        """Check the repository, which is also the beginning of a start; raises RepositoryError."""
+        checked = check_repository(self.settings.repository, self.settings.model_config_name, self.settings.cores)
+        self.damage = checked.damage
+        return checked
 
     def send_signal(self, number: int) -> bool:
         """Pass a signal on to the server; False if it is not running."""
@@ -144,15 +154,25 @@ class Server(AbstractContextManager["Server"]):
         """Wait until the server ends, and return its exit code as a shell shows it."""
         if self._running is None:
             raise StartError("the server has not been started")
-        while not self._running.exited.wait(_HEARTBEAT):
+        while not self.ends_within(_HEARTBEAT):
             pass  # a signal just before an endless wait would be handled only after it
+        return self._end()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the end of the server, but not longer than some seconds; tells whether it has ended."""
+        return self._running is None or self._running.exited.wait(seconds)
+
+    def kill(self) -> int:
+        """End a started server at once, and give its exit code."""
+        assert self._running is not None
+        self._running.kill()
         return self._end()
 
     def stop(self) -> int | None:
         """Stop the server after the inferences in flight; give its exit code, None if it was never started."""
         if self._running is None:
             return None
-        self._running.stop(DRAIN + _UNLOAD)
+        self._running.stop(GRACE)
         return self._end()
 
     def _launch(self, embedded: Embedded, models: list[str]) -> None:
@@ -160,12 +180,12 @@ class Server(AbstractContextManager["Server"]):
         self.log = folder / "triton.log"
         deadline = time.monotonic() + self.settings.ready_timeout
         try:
-            backends = assemble(embedded, folder / "backends")
+            assemble(embedded, folder / _BACKENDS)
             environment = server_environment(embedded, make_interpreter(folder / "python"), os.environ)
             environment[CORES] = str(self.settings.cores)
-            settings = replace(self.settings, repository=folder / "models")
-            link_models(self.settings.repository, models, settings.repository, settings.cores)
-            command = server_command(settings, embedded, backends, self._ports, self.id)
+            link_models(self.settings.repository, models, folder / _MODELS, self.settings.cores)
+            settings = replace(self.settings, repository=Path(_MODELS))
+            command = server_command(settings, embedded, Path(_BACKENDS), self._ports, self.id)
             self._running = ServerProcess(command, environment, self.log, f"{self.id}_", self.settings.log_verbose > 0)
             self._await_ready(self._running, deadline)
         except BaseException as error:

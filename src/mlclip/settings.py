@@ -100,7 +100,7 @@ def check_number(
 
 UNTRAINED = TrainConfig(epochs=0)
 """For heads without gradient steps."""
-DECODER = TrainConfig(lr=3e-3, epochs=10, schedule="onecycle", alignment_weight=0.1)
+DECODER = TrainConfig(lr=3e-3, epochs=10, batch_size=32, schedule="onecycle", alignment_weight=0.1)
 """For `mld`."""
 
 

@@ -317,6 +317,10 @@ class Gate:
         assert ready, "the image never reached the server"
         os.read(self.entered_pipe, 1)
 
+    def has_request(self):
+        """Whether the server works on the image again."""
+        return bool(select.select([self.entered_pipe], [], [], 0)[0])
+
     def open(self):
         """Let the server go on with one image."""
         os.write(self.go_pipe, b"!")

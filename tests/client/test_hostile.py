@@ -62,7 +62,7 @@ def contents():
         "header.png": (png[:40], "decode"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "decode"),
         "truncated.png": (png[: len(png) // 2], "decode"),
-        "bomb.png": (bomb(40_000), "decode"),
+        "bomb.png": (bomb(40_000), "too large"),
         "large.png": (png + bytes(600_000), "too large"),
         "script.svg.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "decode"),
     }

@@ -6,11 +6,12 @@ import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mlclip_client.errors import BadImage
+from mlclip_client.errors import BadImage, ClientError, ServerUnavailable
 from mlclip_client.files import replacing
 from mlclip_client.options import RowOptions
 from mlclip_client.output import writers
@@ -26,9 +27,9 @@ HEAD = HeadInfo("mld", ("a", "b", "c"), "hash", (0.5,) * 3, "tiny", PixelSpec(8)
 ALL = RowOptions(top_k=2, scores=True, embeddings=True)
 
 
-def answered(source="x.png", scores=(0.1, 0.9, 0.7), options=ALL):
+def answered(source="x.png", scores=(0.1, 0.9, 0.7), options=ALL, labels=HEAD.labels):
     values = np.array(scores, np.float32)
-    answer = Answer("mld", HEAD.labels, values, values >= 0.5, "hash", "mld_bytes", "4")
+    answer = Answer("mld", labels, values, values >= 0.5, "hash", "mld_bytes", "4")
     prediction = Prediction(None, {"mld": answer}, np.array([0.6, 0.8], np.float32))
     return to_row(source, success(prediction, options), sha256=DIGEST, size=40, seconds=0.25)
 
@@ -229,3 +230,36 @@ def test_files_obey_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_a_full_disk_keeps_the_finished_rows_and_the_older_file(tmp_path, name, full_disk):
+    """The files of this process cannot grow beyond 12 MiB; a row has 30 to 100 kB."""
+    path, written = tmp_path / name, 0
+    path.write_text("older result")
+    wide = replace(HEAD, labels=tuple(f"label {n}" for n in range(5000)), thresholds=(0.5,) * 5000)
+    row = answered(scores=np.random.default_rng(0).random(5000), labels=wide.labels)
+    partial = tmp_path / name.replace("x.", "x.partial.")
+    with full_disk(12 << 20), pytest.raises(ClientError, match=rf"the rows up to here are in {partial}$"):
+        with open_writer(str(path), schema([wide], ALL), lambda: False) as write_row:
+            while written < 10_000:
+                written += 1
+                write_row(row)
+    if name.endswith("parquet"):
+        found = pq.read_table(partial).num_rows
+    else:
+        found = len([json.loads(line) for line in partial.read_text().splitlines()])
+    assert found == written < 10_000
+    assert partial.stat().st_size > 4 << 20
+    assert path.read_text() == "older result" and sorted(os.listdir(tmp_path)) == sorted([name, partial.name])
+
+
+@pytest.mark.faults
+def test_a_run_that_is_stopped_keeps_its_rows(tmp_path):
+    with pytest.raises(ClientError, match="no server; the rows up to here are in .*x.partial.jsonl"):
+        with open_writer(str(tmp_path / "x.jsonl"), schema([HEAD], ALL), lambda: False) as write_row:
+            write_row(answered())
+            raise ServerUnavailable("no server")
+    assert os.listdir(tmp_path) == ["x.partial.jsonl"]
+    assert (tmp_path / "x.partial.jsonl").stat().st_size < 1000

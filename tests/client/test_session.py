@@ -4,7 +4,7 @@ import grpc
 import numpy as np
 import pytest
 from mlclip_client import BadImage, Client, DeadlineExceeded, ServerError, ServerUnavailable, UnknownHead
-from mlclip_client.errors import ClientError, NoAnswer, from_rpc
+from mlclip_client.errors import ClientError, NoAnswer, ServerBusy, TooLarge, from_rpc
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
 from mlclip_client.session import Session, SessionOptions
@@ -169,18 +169,23 @@ def test_reply_of_another_size_is_an_error(tiny, cut):
         finish(session(transport).classify(b"x"))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("key", "text"),
     [("labels", '["a"]'), ("thresholds", "[1]"), ("labels_sha256", "0"), ("image_size", "?"), ("fill", None)],
 )
 def test_configuration_that_contradicts_itself_is_named(tiny, key, text):
+    """The other heads are served as before."""
     configs = tiny.configs()
-    if text is None:
-        del configs["color"].parameters[key]
-    else:
-        configs["color"].parameters[key].string_value = text
-    with pytest.raises(ServerError, match="configuration of model 'color' is not usable"):
-        finish(session(Scripted(configs)).classify(b"x"))
+    for model in ("color", "color_bytes"):
+        if text is None:
+            del configs[model].parameters[key]
+        else:
+            configs[model].parameters[key].string_value = text
+    for heads, message in ((("color",), "here:1 has no head 'color'"), (None, "name the heads to ask")):
+        with pytest.raises(UnknownHead, match=f"{message}.*grid.*; the configuration of model 'color' is not usable"):
+            finish(session(Scripted(configs), heads).classify(b"x"))
+    assert set(finish(session(Scripted(configs), ("grid",)).classify(b"x")).answers) == {"grid"}
 
 
 def test_head_without_the_ensemble_that_is_needed_is_named(tiny):
@@ -198,6 +203,10 @@ def test_head_without_the_ensemble_that_is_needed_is_named(tiny):
         ("CANCELLED", "gone", ServerUnavailable, "no server answers at here:1: gone"),
         ("DEADLINE_EXCEEDED", "late", DeadlineExceeded, "no answer from here:1 within 2.5 s"),
         ("INTERNAL", "in ensemble 'x', bad image: the file\nis empty", BadImage, "the file is empty"),
+        ("INTERNAL", "x, bad image: the image is too large: 7 bytes", TooLarge, "the image is too large: 7 bytes"),
+        ("INTERNAL", "Stub process 'a' is not healthy.", ServerUnavailable, "here:1: a model's process has died: Stub"),
+        ("INTERNAL", "Failed to increase the shared memory pool", ServerBusy, "here:1: its shared memory is full: "),
+        ("UNAVAILABLE", "Request timeout expired", ServerBusy, "here:1: the request waited too long in its queue: "),
         ("INVALID_ARGUMENT", "bad shape", ServerError, "here:1 answered INVALID_ARGUMENT: bad shape"),
         ("UNKNOWN", None, ServerError, "here:1 answered UNKNOWN: no details"),
     ],

@@ -106,7 +106,7 @@ class Backend:
     TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 
     class TritonError(str):
-        CANCELLED = "cancelled"
+        CANCELLED, UNAVAILABLE = "cancelled", "unavailable"
 
         def __new__(cls, message, code=None):
             return super().__new__(cls, message)

@@ -18,11 +18,17 @@ from mlclip_export.served import preprocess as preprocess_model
 from mlclip_export.served import references as references_model
 from mlclip_export.served import tokenize as tokenize_model
 from mlclip_export.served.preprocess import TritonPythonModel, load_pixels, read_spec
-from PIL import Image
+from PIL import Image, ImageFile
 
 from .conftest import Backend
 
 SPEC = PixelSpec(24, "bilinear", "longest", 127)
+
+
+def picture_of(width, height):
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def picture(kind="PNG"):
@@ -53,8 +59,10 @@ def model(tmp_path, monkeypatch):
     monkeypatch.setattr(preprocess_model, "pb_utils", Backend)
     monkeypatch.setattr(preprocess_model, "__file__", str(tmp_path / "model.py"))
     (tmp_path / "pixels.py").write_bytes(Path(pixels.__file__).read_bytes())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored behind the model, which sets it
+    options = ConfigOptions(max_bytes=10_000, max_pixels=1500)
     config = json_format.MessageToDict(
-        preprocess_config("preprocess", SPEC, 8, ConfigOptions()), preserving_proto_field_name=True
+        preprocess_config("preprocess", SPEC, 8, options), preserving_proto_field_name=True
     )
     served = TritonPythonModel()
     served.initialize({"model_config": json.dumps(config)})
@@ -115,6 +123,28 @@ def test_cancelled_requests_are_not_decoded(model, monkeypatch):
     monkeypatch.setattr(model.pixels, "to_pixels", lambda data, spec: pytest.fail("decoded"))
     (response,) = answers(model, Request(picture(), cancelled=True))
     assert response.error == "the client has cancelled the request"
+
+
+@pytest.mark.faults
+def test_images_behind_slow_ones_are_given_up_after_the_time_of_the_queue(model, monkeypatch):
+    """Each takes 20 s, and 30 s is the limit."""
+    clock = [0.0]
+    monkeypatch.setattr(preprocess_model.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        model.pixels, "to_pixels", lambda data, spec: (clock.__setitem__(0, clock[0] + 20), np.zeros((1, 1, 3)))[1]
+    )
+    responses = answers(model, *(Request(picture()) for _ in range(4)))
+    assert [response.error for response in responses] == [None, None, *["Request timeout expired"] * 2]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "data", [bytes(10_001), picture_of(30, 51), picture_of(100, 100)], ids=["bytes", "pixels", "for Pillow"]
+)
+def test_images_over_the_limits_are_not_decoded(model, data, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    (response,) = answers(model, Request(data))
+    assert response.error.startswith("bad image: the image is too large: ")
 
 
 def test_settings_come_from_the_config(model):

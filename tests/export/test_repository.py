@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +57,8 @@ def read(repository, name):
 def test_new_model_is_version_1(tmp_path):
     (written,) = write_models(tmp_path, [model("a")])
     assert (written.name, written.version, written.changed) == ("a", 1, True)
-    assert set(tree(tmp_path)) == {"a/config.pbtxt", "a/configs/cuda.pbtxt", "a/labels.txt", "a/1/model.onnx"}
+    files = {"a/config.pbtxt", "a/configs/cuda.pbtxt", "a/labels.txt", "a/1/model.onnx"}
+    assert set(tree(tmp_path)) == files | {"a/SHA256SUMS"}
 
 
 def test_same_content_is_left_alone(tmp_path):
@@ -95,12 +98,21 @@ def test_ensemble_knows_models_that_are_not_written_now(tmp_path):
     assert not written.changed
 
 
-def test_missing_file_is_written_again(tmp_path):
+@pytest.mark.faults
+@pytest.mark.parametrize("file", ["1/model.onnx", "config.pbtxt", "configs/cuda.pbtxt", "labels.txt", "SHA256SUMS"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes() + b"\n")])
+def test_damaged_file_is_written_again(tmp_path, file, damage):
     write_models(tmp_path, [model("a")])
-    (tmp_path / "a" / "1" / "model.onnx").unlink()
+    before = tree(tmp_path)
+    damage(tmp_path / "a" / file)
     (written,) = write_models(tmp_path, [model("a")])
     assert written.changed
-    assert (tmp_path / "a" / str(written.version) / "model.onnx").is_file()
+    assert len(tree(tmp_path)) == len(before)
+    check_sums(tmp_path / "a")
+
+
+def check_sums(folder):
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, check=True)
 
 
 def test_failure_while_staging_changes_nothing(tmp_path):
@@ -155,7 +167,10 @@ def test_layout(exported):
     files = {}
     for path in tree(repository):
         name, _, rest = path.partition("/")
-        files.setdefault(name, set()).add(rest)
+        if rest != "SHA256SUMS":
+            files.setdefault(name, set()).add(rest)
+    for name in files:
+        check_sums(repository / name)
     assert files == {
         "preprocess": {"1/model.py", "1/pixels.py", "config.pbtxt"},
         "encoder_nano": onnx | {"1/model.onnx.data"},

@@ -3,12 +3,21 @@
 Where there is no GPU, Triton reads KIND_AUTO as KIND_CPU, and the embedded backend ignores the accelerators.
 """
 
+import io
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as triton
+from grpc import StatusCode
+from mlclip_client import Client
+from mlclip_client.errors import TooLarge, from_rpc
 from mlclip_export import ConfigOptions, ExportOptions, export_runs
 from mlclip_serve import Server
+from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 DEADLINE = 120.0
 
@@ -87,3 +96,33 @@ def test_combined_ensemble_runs_only_the_heads_asked_for(client, pixels, settled
     mld, sigmoid = settled(counts)
     ask(client, "heads_nano", pixels, triton.InferRequestedOutput("sigmoid_scores"))
     assert settled(counts, (mld, sigmoid + 1)) == (mld, sigmoid + 1)
+
+
+@pytest.mark.faults
+def test_images_over_the_servers_limits_are_refused_before_they_are_decoded(client):
+    """One bit per pixel: a file of 8 kB."""
+    file = io.BytesIO()
+    Image.new("1", (8000, 5001)).save(file, "PNG")
+    image = triton.InferInput("image", [1, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[file.getvalue()]], dtype=np.object_))
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("sigmoid_bytes", [image], client_timeout=DEADLINE)
+    error = from_rpc(SimpleNamespace(code=lambda: StatusCode.INTERNAL, details=caught.value.message), "", 1)
+    assert type(error) is TooLarge
+    assert str(error) == "the image is too large: 8000 x 5001 is over 40000000 pixels"
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_one_damaged_head_is_left_out_and_the_others_are_served(served_repository, pixels, tmp_path):
+    repository = shutil.copytree(served_repository, tmp_path / "repository")
+    weights = repository / "head_mld" / "1" / "model.onnx.data"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with Server(repository, ready_timeout=300) as server, Client(server.grpc_url) as client:
+        assert server.ensembles == ["sigmoid", "sigmoid_bytes"]
+        (line,) = server.damage
+        lost = "heads_nano, heads_nano_bytes, mld, mld_bytes"
+        assert line == f"{weights} is not as it was exported; not served: {lost}; export again"
+        assert list(client.classify(pixels[0].numpy()).answers) == ["sigmoid"]

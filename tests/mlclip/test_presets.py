@@ -45,7 +45,8 @@ def test_the_documents_numbers_stand_as_printed():
         return RECIPES[name].recipe.training
 
     mld = RECIPES["000-mld"].recipe
-    assert mld.options == {"attention_heads": 4, "dropout": 0.5, "groups": 8, "layers": 2}
+    printed = {"attention_heads": 4, "dropout": 0.5, "groups": 8, "layers": 2}
+    assert mld.options == printed | {"decoder_width": 768, "hidden": 2048}, "the paper's sizes, not our defaults"
     assert (training("000-mld").lr, training("000-siglip").lr, training("000-siglip").epochs) == (1e-4, 5e-5, 80)
     assert (training("000-sigmoid").lr, training("000-sigmoid").epochs) == (1e-3, 50)
     assert (training("000-powerset").lr, training("000-powerset").epochs) == (1e-3, 10)

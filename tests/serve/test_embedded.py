@@ -63,9 +63,10 @@ def test_environment_puts_our_parts_first_and_keeps_the_rest():
     assert made["A"] == "b"
 
 
-def test_missing_or_full_shared_memory_is_named(tmp_path, monkeypatch):
+@pytest.mark.faults
+def test_missing_or_full_shared_memory_is_named(tmp_path):
     with pytest.raises(InstallationError, match="missing or not writable"):
-        embedded.check_shared_memory(tmp_path / "shm")
-    monkeypatch.setattr(embedded, "_SHARED_MEMORY", 1 << 62)
-    with pytest.raises(InstallationError, match="--shm-size=1g"):
-        embedded.check_shared_memory(tmp_path)
+        embedded.check_shared_memory(0, tmp_path / "shm")
+    with pytest.raises(InstallationError, match=r"MiB free, the models need 4398046511104: free some, .*--shm-size"):
+        embedded.check_shared_memory(1 << 62, tmp_path)
+    embedded.check_shared_memory(0, tmp_path)

@@ -1,5 +1,6 @@
 """The command `mlclip-serve`, as a process of its own."""
 
+import hashlib
 import json
 import os
 import signal
@@ -98,10 +99,72 @@ def test_ready_pipe_is_written_to_and_stays(tmp_path):
 @pytest.mark.slow
 def test_exit_code_is_the_servers(tiny_repository, tmp_path):
     ready_file = tmp_path / "ready"
-    with launched(tiny_repository, ready_file) as (launcher, _):
+    with launched(tiny_repository, ready_file, "--max-restarts=0") as (launcher, _):
         os.kill(json.loads(ready_file.read_text())["pid"], signal.SIGKILL)
         assert launcher.wait(PATIENCE) == 128 + signal.SIGKILL
+        assert not ready_file.exists()
         assert "the server ended with exit code 137" in launcher.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("victim", "number", "said"),
+    [
+        ("server", signal.SIGKILL, "the server ended with exit code 137"),
+        ("model", signal.SIGKILL, "a process of a model has died"),
+        ("model", signal.SIGSTOP, "a process of the server was stopped"),
+        ("server", signal.SIGSTOP, "a process of the server was stopped"),
+    ],
+)
+def test_a_server_that_fails_is_started_again_on_the_same_ports(tiny_repository, tmp_path, victim, number, said):
+    ready_file = tmp_path / "ready"
+    with launched(tiny_repository, ready_file) as (launcher, greeting):
+        before = json.loads(ready_file.read_text())
+        (model,) = set(members(before["pid"])) - {before["pid"]}
+        os.kill(before["pid"] if victim == "server" else model, number)
+        assert said in (line := launcher.stderr.readline()) and "; the server starts again in 1 s" in line
+        assert [launcher.stdout.readline().rstrip() for _ in greeting] == greeting
+        after = json.loads(ready_file.read_text())
+        assert after.pop("pid") != before.pop("pid") and after == before
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(PATIENCE) == 0
+        assert launcher.stderr.read() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_signal_between_two_starts_ends_the_launcher(tiny_repository, tmp_path):
+    ready_file = tmp_path / "ready"
+    with launched(tiny_repository, ready_file) as (launcher, _):
+        (tiny_repository / "encoder" / "1" / "model.onnx").unlink()
+        os.kill(json.loads(ready_file.read_text())["pid"], signal.SIGKILL)
+        for pause in (1, 2, 4):
+            assert f"; the server starts again in {pause} s" in launcher.stderr.readline()
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(PATIENCE) == 128 + signal.SIGTERM
+
+
+@pytest.mark.faults
+def test_damage_is_found_without_a_start(tiny_repository):
+    sums = tiny_repository / "encoder" / "SHA256SUMS"
+    sums.write_text(f"{hashlib.sha256(b'other').hexdigest()}  config.pbtxt\n")
+    file = tiny_repository / "encoder" / "config.pbtxt"
+    for options in ([], ["--check"]):
+        done = run(tiny_repository, *options, *FREE_PORTS)
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"Error: {file} is not as it was exported; not served: demo; export again\n",
+        )
+    sums.unlink()
+    assert run(tiny_repository, "--check").returncode == 0
+
+
+@pytest.mark.faults
+def test_an_address_that_others_reach_needs_a_word(tiny_repository):
+    done = run(tiny_repository, "--address=0.0.0.0", "--docker")
+    assert done.returncode == 1 and "others can reach 0.0.0.0, and Triton has no access control" in done.stderr
+    assert run(tiny_repository, "--address=0.0.0.0", "--docker", "--insecure").returncode == 0
 
 
 @pytest.mark.slow
@@ -161,7 +224,8 @@ def test_verbose_shows_tritons_log(tiny_repository):
 def test_docker_prints_a_command_with_ports_mounts_and_packages(tiny_repository):
     done = run(tiny_repository, "--docker", "--grpc-port=9001", "--model-config-name=cuda")
     assert done.returncode == 0
-    assert "RUN pip install --no-cache-dir pillow ftfy instant-clip-tokenizer\\n" in done.stdout
+    assert "tritonserver:26.03-py3\\nRUN pip install --no-cache-dir" in done.stdout
+    assert "pillow ftfy instant-clip-tokenizer && install -d -o 1000 /engines\\n" in done.stdout
     command = done.stdout.splitlines()[-1].split()
     assert command[:2] == ["docker", "run"]
     for part in (
@@ -171,6 +235,9 @@ def test_docker_prints_a_command_with_ports_mounts_and_packages(tiny_repository)
         f"--volume={tiny_repository}:/models:ro",
         "--volume=mlclip-engines:/engines",
         "--shm-size=1g",
+        "--user=1000:1000",
+        "--read-only",
+        "--cap-drop=ALL",
         "--model-repository=/models",
         "--model-config-name=cuda",
     ):

@@ -1,5 +1,9 @@
 """What is noticed about a repository before Triton is started."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from mlclip_client.cpu import cores as client_cores
 from mlclip_serve import RepositoryError
@@ -7,12 +11,12 @@ from mlclip_serve.cores import available_cores
 from mlclip_serve.repository import check_repository, link_models
 from tritonclient.grpc import model_config_pb2 as pb
 
-from ..models import write_config, write_ensemble
+from ..models import same, write_config, write_ensemble
 from .conftest import EMBEDDING_OUT, PIXELS
 
 
 def test_complete_repository_passes(repository):
-    assert "demo" in check_repository(repository)
+    assert "demo" in check_repository(repository).models
 
 
 def test_empty_repository_is_refused(tmp_path):
@@ -57,7 +61,7 @@ def test_specific_version_counts_where_the_config_says_so(tiny_repository):
     (tiny_repository / "encoder" / "10").mkdir()
     with (tiny_repository / "encoder" / "config.pbtxt").open("a") as config:
         config.write("version_policy { specific { versions: [1] } }\n")
-    assert check_repository(tiny_repository) == ["demo", "encoder"]
+    assert check_repository(tiny_repository).models == ["demo", "encoder"]
 
 
 def test_backend_that_is_not_embedded_points_to_the_container(tiny_repository):
@@ -80,6 +84,78 @@ def test_models_that_ask_for_it_have_an_instance_per_core(tiny_repository, tmp_p
     assert "count: 3" in (tmp_path / "links/decode/config.pbtxt").read_text()
     assert (tmp_path / "links/decode/1/model.py").is_file() and (folder / "config.pbtxt").read_text() == before
     assert (tmp_path / "links/encoder").is_symlink()
+
+
+def sign(folder):
+    """List a model's files with their digests, as an export does, which leaves no version empty."""
+    (folder / "1" / "README").touch()
+    files = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    done = subprocess.run(["sha256sum", *files], cwd=folder, capture_output=True, text=True, check=True)
+    (folder / "SHA256SUMS").write_text(done.stdout)
+
+
+@pytest.fixture
+def signed(tiny_repository):
+    """Two ensembles on one encoder; one of them has a head of its own."""
+    shutil.copytree(tiny_repository / "encoder", tiny_repository / "head")
+    config = tiny_repository / "head" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"encoder"', '"head"'))
+    step = ("head", same("pixels"), same("embedding_out"))
+    write_ensemble(tiny_repository / "headed", [PIXELS], [EMBEDDING_OUT], [step])
+    for name in ("demo", "encoder", "head", "headed"):
+        sign(tiny_repository / name)
+    return tiny_repository
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("file", "damage", "refused"),
+    [
+        ("head/1/model.onnx.data", flip, "head/1/model.onnx.data is not as it was exported; not served: headed;"),
+        ("headed/config.pbtxt", flip, "headed/config.pbtxt is not as it was exported; not served: headed;"),
+        ("head/1/model.onnx", Path.unlink, "head/1/model.onnx cannot be read: No such file or directory; not served"),
+        ("headed/config.pbtxt", Path.unlink, "headed/config.pbtxt cannot be read: No such file or directory; not ser"),
+        ("head/SHA256SUMS", lambda path: path.write_bytes(b"\xff"), "head/SHA256SUMS cannot be read: "),
+        ("head/2", Path.mkdir, "head/2 was not exported; not served: headed;"),
+    ],
+)
+def test_only_what_needs_a_damaged_model_is_left_out(signed, file, damage, refused):
+    assert check_repository(signed).damage == []
+    damage(signed / file)
+    checked = check_repository(signed)
+    assert set(checked.models) - {"head"} == {"demo", "encoder"}
+    (line,) = checked.damage
+    assert line.startswith(f"{signed}/{refused}") and line.endswith("; export again") and "\n" not in line
+
+
+@pytest.mark.faults
+def test_a_repository_in_which_nothing_is_left_to_serve_is_refused(signed):
+    for name in ("demo", "headed"):
+        flip(signed / name / "config.pbtxt")
+    with pytest.raises(RepositoryError, match="demo/config.pbtxt is not as it was exported; not served: demo; export"):
+        check_repository(signed)
+
+
+def test_files_that_a_server_writes_are_no_damage(signed):
+    (signed / "head" / "1" / "__pycache__").mkdir()
+    (signed / "head" / "1" / "__pycache__" / "model.pyc").touch()
+    assert check_repository(signed).damage == []
+
+
+@pytest.mark.faults
+def test_shared_memory_grows_with_processes_and_the_largest_image(tiny_repository):
+    least = check_repository(tiny_repository).shared_memory
+    parameters = {"instances": "cores", "max_bytes": str(8 << 20)}
+    folder = write_config(tiny_repository / "decode", [], [], parameters, backend="python")
+    (folder / "1" / "model.py").touch()
+    assert least == 1 << 20
+    assert check_repository(tiny_repository, cores=3).shared_memory == least + 3 * (9 << 20)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 """Starting and stopping from Python, and every way in which it can fail."""
 
 import http.client
+import re
 import signal
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from mlclip_serve import ModelError, PortError, RepositoryError, Server, StartError, ports, probe
+from tritonclient.utils import InferenceServerException
 
 from ..models import same, write_config, write_ensemble
-from .conftest import DEADLINE, EMBEDDING_OUT, PIXELS, await_end, hang_models, members
+from .conftest import DEADLINE, EMBEDDING_OUT, IMAGE, PIXELS, PREPROCESS, await_end, hang_models, members
 
 LISTEN = "0A"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
@@ -47,6 +50,51 @@ def test_server_listens_on_loopback_only(server):
     bound = [address for _, address, _, state, *_ in sockets if address.endswith(f":{port}") and state == LISTEN]
     assert len(bound) == 1
     assert bound[0].split(":")[0] in LOOPBACK
+
+
+@pytest.mark.faults
+def test_no_request_can_make_shared_memory_grow_without_end(server):
+    """What would grow further gets an error instead of a signal, in the server and in its models."""
+    for process in members(server.pid):
+        limits = Path(f"/proc/{process}/limits").read_text()
+        assert re.search(r"Max file size +(\d+)", limits)[1] == str(512 << 20)
+        ignored = int(re.search(r"SigIgn:\t(\w+)", Path(f"/proc/{process}/status").read_text())[1], 16)
+        assert ignored >> (signal.SIGXFSZ - 1) & 1
+
+
+@pytest.mark.faults
+def test_strangers_control_neither_models_nor_memory_nor_logs(server, client):
+    host, port = server.http_url.split(":")
+    for request in (
+        lambda: client.register_system_shared_memory("mine", "/mine", 8),
+        lambda: client.update_trace_settings(settings={"trace_rate": "1"}),
+        lambda: client.update_log_settings({"log_info": False}),
+        lambda: client.load_model("encoder"),
+        lambda: client.unload_model("encoder"),
+    ):
+        with pytest.raises(InferenceServerException, match="protocol is restricted|not allowed|not supported"):
+            request()
+    for path in ("/v2/systemsharedmemory/status", "/v2/trace/setting", "/v2/logging"):
+        connection = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+        connection.request("GET", path)
+        assert connection.getresponse().status == 403
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_no_path_reaches_a_shell(tiny_repository, tmp_path, monkeypatch):
+    preprocess = write_config(tiny_repository / "preprocess", [IMAGE], [PIXELS], backend="python")
+    (preprocess / "1" / "model.py").write_text(PREPROCESS)
+    steps = [("preprocess", same("image"), same("pixels")), ("encoder", same("pixels"), same("embedding_out"))]
+    write_ensemble(tiny_repository / "demo_bytes", [IMAGE], [EMBEDDING_OUT], steps)
+    repository = tiny_repository.rename(tmp_path / """a 'b' "c" $HOME;d ü & $(touch pwned) `touch pwned`""")
+    (tmp_path / "t m $(touch pwned) p").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t m $(touch pwned) p"))
+    monkeypatch.chdir(tmp_path)
+    with Server(repository) as running:
+        assert running.ensembles == ["demo", "demo_bytes"]
+    assert not [path for path in tmp_path.rglob("pwned")]
 
 
 def test_starting_twice_is_refused(server):

@@ -110,7 +110,8 @@ class _Sizes(TorchDispatchMode):
 def _skeleton(case: Case, shapes: FeatureShapes) -> Head:
     if case.kind == SELF_ATTENTION:
         return self_attention_decoder(case.classes, shapes)
-    options = {"powerset": {"sets": case.rows}, "mld": {"groups": case.groups, **paper_sizes(shapes)}}.get(case.kind, {})
+    decoder = {"groups": case.groups, **paper_sizes(shapes)}
+    options = {"powerset": {"sets": case.rows}, "mld": decoder}.get(case.kind, {})
     return HEADS[case.kind].build(case.classes, shapes, **options)
 
 

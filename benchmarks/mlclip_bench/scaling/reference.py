@@ -7,6 +7,8 @@ the two differ in nothing else.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +16,8 @@ from mlclip.heads import FeatureShapes
 from mlclip.heads.decoder import DecoderLayer
 from mlclip.heads.mld import MLDecoder
 
-def paper_sizes(shapes: FeatureShapes) -> dict[str, int]:
+
+def paper_sizes(shapes: FeatureShapes) -> dict[str, Any]:
     """Sizes of ML-Decoder as in its paper, https://arxiv.org/abs/2111.12933; the head's own defaults are smaller."""
     return {"decoder_width": min(shapes.token_width, 768), "hidden": 2048}
 

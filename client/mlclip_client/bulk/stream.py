@@ -11,6 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.bulk.backends import open_backend
 from mlclip_client.bulk.labeller import Labeller
+from mlclip_client.bulk.limit import Limit
 from mlclip_client.bulk.progress import Figures, metrics, shown
 from mlclip_client.bulk.request import Request, Summary
 from mlclip_client.errors import ClientError
@@ -65,9 +66,15 @@ class Run:
                 self.summary.interrupted = True
 
 
-def run_stream(request: Request, server: ServerOptions, monitor: MonitorOptions, out: str) -> Summary:
-    """Label inputs; write one row each, in order, to `out`, see `open_writer`. Raises ClientError or ValueError."""
+def run_stream(
+    request: Request, server: ServerOptions, monitor: MonitorOptions, out: str, max_failures: int = 0
+) -> Summary:
+    """Label inputs; write one row each, in order, to `out`, see `open_writer`. Raises ClientError or ValueError.
+
+    Stops after `max_failures` rows in a row for which no server had an answer; 0: never.
+    """
     summary = Summary()
+    limit = Limit(max_failures, "look at the server, or raise --max-failures", inputs=False)
     items = find(request, summary)
     with (
         opened(request, server, monitor, AnswerCache(), summary) as run,
@@ -77,6 +84,7 @@ def run_stream(request: Request, server: ServerOptions, monitor: MonitorOptions,
         for row in ordered(run.labeller.label, items, server.concurrency):
             write(row)
             after_each(row)
+            limit.count(row)
     return summary
 
 

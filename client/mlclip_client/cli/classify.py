@@ -60,7 +60,7 @@ def classify(
     """
     with logged(monitor.log):
         if job is None:
-            refuse(given(context, "engine", "shard_rows", "max_failures"), "only with --job DIR, a job")
+            refuse(given(context, "engine", "shard_rows"), "only with --job DIR, a job")
         server = answering(context, server, job_options)
         if not paths and (job is None or not (job / "job.json").exists()):
             raise ValueError("name inputs: files, folders, manifests, URLs, or - for stdin")
@@ -82,7 +82,7 @@ def classify(
             from mlclip_client.bulk.stream import run_stream  # loads gRPC, pyarrow and Pillow
 
             assert out is not None
-            summary = run_stream(request, server, monitor, out)
+            summary = run_stream(request, server, monitor, out, job_options.max_failures)
         else:
             from mlclip_client.jobs.run import run_job
 

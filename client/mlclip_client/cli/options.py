@@ -58,7 +58,9 @@ _OPTIONS: dict[str, Any] = {
     "embedded": server_option(help="Model repository to run in this process, without a server (extra `embedded`)."),
     "threads": server_option(min=0, help="Threads of each --embedded model; 0 means one per core."),
     # JobOptions
-    "max_failures": job_option(min=0, help="Stop a job after this many errors in a row; 0 means never."),
+    "max_failures": job_option(
+        min=0, help="Stop after this many errors in a row (without a job: of the server); 0 means never."
+    ),
     "engine": job_option(help="Where a job runs: on this machine or on a Ray cluster (extra `ray`)."),
     "ray_address": job_option(
         help="Address of the Ray cluster, as for `ray.init`. \\[default: RAY_ADDRESS, or this machine]"

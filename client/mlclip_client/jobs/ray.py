@@ -25,10 +25,11 @@ import numpy.typing as npt
 
 from mlclip_client.bulk.backends import open_backend
 from mlclip_client.bulk.labeller import Labeller
+from mlclip_client.bulk.limit import Limit
 from mlclip_client.errors import ClientError, JobError, error_class
 from mlclip_client.inputs import Reader
 from mlclip_client.jobs.folder import Job
-from mlclip_client.jobs.worker import Limit, ShardResult, Steps, WorkerSpec, claimed, is_unfinished, work
+from mlclip_client.jobs.worker import ShardResult, Steps, WorkerSpec, claimed, is_unfinished, work
 from mlclip_client.options import JobOptions
 from mlclip_client.output.cache import AnswerCache
 from mlclip_client.output.rows import Row

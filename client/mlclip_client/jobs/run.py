@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mlclip_client.bulk.labeller import Pin, check_pins, pins
+from mlclip_client.bulk.limit import Limit
 from mlclip_client.bulk.request import Request, Summary
 from mlclip_client.bulk.stream import Run, find, opened
 from mlclip_client.errors import KINDS, JobError, ServerUnavailable
 from mlclip_client.events import tell
 from mlclip_client.jobs.folder import Job
 from mlclip_client.jobs.ray import work_on_ray
-from mlclip_client.jobs.worker import Limit, WorkerSpec, claimed, work
+from mlclip_client.jobs.worker import WorkerSpec, claimed, work
 from mlclip_client.options import JobOptions, Limits, MonitorOptions, RowOptions, ServerOptions
 from mlclip_client.output.cache import AnswerCache
 

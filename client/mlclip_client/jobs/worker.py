@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.bulk.labeller import Pin
+from mlclip_client.bulk.limit import Limit
 from mlclip_client.bulk.request import Request
-from mlclip_client.errors import JobError
 from mlclip_client.inputs.item import Item
 from mlclip_client.jobs.folder import Job
 from mlclip_client.options import ServerOptions
@@ -42,24 +42,6 @@ class ShardResult(NamedTuple):
 
 Steps = Generator[tuple[list[Row], ShardResult | None], None, None]
 """Rows in the order of their inputs, with the shard that they complete."""
-
-
-@dataclass
-class Limit:
-    """Stops a job after `most` consecutive errors; 0: never."""
-
-    most: int
-    _consecutive: int = field(default=0, init=False)
-
-    def count(self, row: Row) -> None:
-        """Count a row; raises JobError."""
-        self._consecutive = self._consecutive + 1 if row["error_kind"] else 0
-        if self.most and self._consecutive >= self.most:
-            raise JobError(
-                f"stopped after {self._consecutive:,} errors in a row, the last one {row['error_kind']}: "
-                f"{row['error']}; finished shards are kept: remove the cause and repeat the same command, or raise "
-                "--max-failures"
-            )
 
 
 def claimed(job: Job, kinds: frozenset[str] | None) -> Iterator[int]:

@@ -35,10 +35,14 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All ensembles and heads (by name) that a server has for this client."""
+    """All ensembles and heads (by name) that a server has for this client.
+
+    `broken` says what is wrong with each ensemble that is left out.
+    """
 
     ensembles: tuple[Ensemble, ...]
     heads: dict[str, HeadInfo]
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,10 @@ class Route:
 def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
     """Find the ensembles among all ready models, pairs of version and ModelConfig message.
 
-    Models without `mlclip_kind` are left out. Raises ServerError if a configuration is incomplete or contradicts
-    itself.
+    Models without `mlclip_kind` are left out, and ensembles whose configuration is incomplete or contradicts itself.
     """
     ensembles: list[Ensemble] = []
+    broken: list[str] = []
     heads: dict[str, HeadInfo] = {}
     for version, config in models:
         parameters = parameters_of(config)
@@ -81,10 +85,8 @@ def read_catalog(models: Iterable[tuple[str, Any]]) -> Catalog:
             if ensemble.head is not None:
                 heads.setdefault(ensemble.head.name, ensemble.head)
         except (KeyError, ValueError, TypeError, IndexError, StopIteration) as error:
-            raise ServerError(
-                f"the configuration of model {config.name!r} is not usable ({error!r}); export the head again"
-            ) from error
-    return Catalog(tuple(ensembles), heads)
+            broken.append(f"the configuration of model {config.name!r} is not usable ({error!r}); export it again")
+    return Catalog(tuple(ensembles), heads, tuple(broken))
 
 
 def parameters_of(config: Any) -> dict[str, str]:
@@ -102,13 +104,14 @@ def spec_of(parameters: dict[str, str]) -> PixelSpec:
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
     """Look up heads by name; None means the only one there is. Raises UnknownHead, for the catalog of `where`."""
     served = ", ".join(sorted(catalog.heads)) or "none"
+    reasons = "".join(f"; {reason}" for reason in catalog.broken)
     if names is None:
-        if len(catalog.heads) != 1:
-            raise UnknownHead(f"name the heads to ask ({where} has: {served})")
+        if len(catalog.heads) != 1 or catalog.broken:
+            raise UnknownHead(f"name the heads to ask ({where} has: {served}){reasons}")
         names = tuple(catalog.heads)
     missing = [name for name in names if name not in catalog.heads]
     if missing:
-        raise UnknownHead(f"{where} has no head {', '.join(map(repr, missing))} (it has: {served})")
+        raise UnknownHead(f"{where} has no head {', '.join(map(repr, missing))} (it has: {served}){reasons}")
     return tuple(catalog.heads[name] for name in names)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -27,27 +28,43 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load `pixels.py` and read the settings from the config, which `args` from Triton has as JSON."""
+        config = json.loads(args["model_config"])
         self.pixels = load_pixels(Path(__file__).with_name("pixels.py"))
-        self.spec = read_spec(json.loads(args["model_config"]), self.pixels)
+        self.spec = read_spec(config, self.pixels)
+        queue = config["dynamic_batching"]["default_queue_policy"]
+        self.patience = int(queue["default_timeout_microseconds"]) / 1e6
+        self.max_bytes = int(config["parameters"]["max_bytes"]["string_value"])
+        self.pixels.Image.MAX_IMAGE_PIXELS = int(config["parameters"]["max_pixels"]["string_value"])
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Answer requests: `image` BYTES [b, 1] to `pixels` UINT8 [b, S, S, 3]; a bad image fails its request.
 
-        Each answer is sent when it is there, so a large image delays only those behind it.
+        Each answer is sent when it is there, so a large image delays only those behind it, and not for longer than a
+        request may wait in Triton's queue.
         """
+        until = time.monotonic() + self.patience
         for request in requests:
-            request.get_response_sender().send(self._answer(request), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            answer = self._answer(request, until)
+            request.get_response_sender().send(answer, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _answer(self, request: Any) -> Any:
+    def _answer(self, request: Any, until: float) -> Any:
         if request.is_cancelled():
             error = pb_utils.TritonError("the client has cancelled the request", pb_utils.TritonError.CANCELLED)
             return pb_utils.InferenceResponse(error=error)
+        if time.monotonic() > until:
+            error = pb_utils.TritonError("Request timeout expired", pb_utils.TritonError.UNAVAILABLE)
+            return pb_utils.InferenceResponse(error=error)
         images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         try:
-            pixels = np.stack([self.pixels.to_pixels(bytes(image), self.spec) for image in images])
+            pixels = np.stack([self._pixels_of(image) for image in images])
         except self.pixels.ImageError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"bad image: {error}"))
         return pb_utils.InferenceResponse([pb_utils.Tensor("pixels", pixels)])
+
+    def _pixels_of(self, image: bytes) -> Any:
+        if len(image) > self.max_bytes:
+            raise self.pixels.ImageTooLarge(f"{len(image)} bytes are over the limit of {self.max_bytes}")
+        return self.pixels.to_pixels(bytes(image), self.spec)
 
 
 def load_pixels(path: Path) -> ModuleType:

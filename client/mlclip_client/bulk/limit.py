@@ -1,0 +1,33 @@
+"""When a run stops: after too many errors in a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mlclip_client.errors import JobError, error_class
+from mlclip_client.output.rows import Row
+
+
+@dataclass
+class Limit:
+    """Stops a run after `most` consecutive errors; 0: never.
+
+    Attributes:
+        kept: what the message says of the rows so far.
+        inputs: also count errors that are the input's fault.
+    """
+
+    most: int
+    kept: str = "finished shards are kept: remove the cause and repeat the same command, or raise --max-failures"
+    inputs: bool = True
+    _consecutive: int = field(default=0, init=False)
+
+    def count(self, row: Row) -> None:
+        """Count a row; raises JobError."""
+        kind = row["error_kind"]
+        failed = kind is not None and (self.inputs or not error_class(kind).input_fault)
+        self._consecutive = self._consecutive + 1 if failed else 0
+        if self.most and self._consecutive >= self.most:
+            raise JobError(
+                f"stopped after {self._consecutive:,} errors in a row, the last one {kind}: {row['error']}; {self.kept}"
+            )
