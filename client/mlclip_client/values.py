@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ class HeadInfo:
         mlclip_version: of the mlclip that exported it.
         explains: whether it can name the reference images behind an answer.
         reads_text: whether it also reads an image's text.
+        calibrated: whether scores are calibrated probabilities.
+        promise, validation: as in `model_repository/README.md`; None if it has none.
+        novelty: whether it says how unlike its training images an image is.
     """
 
     name: str
@@ -37,6 +41,10 @@ class HeadInfo:
     mlclip_version: str
     explains: bool = False
     reads_text: bool = False
+    calibrated: bool = False
+    promise: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+    novelty: bool = False
+    validation: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Answer:
         model: the ensemble that answered.
         version: of the head's own ensemble that takes images the same way, even if a combined ensemble answered.
         references: those behind the answer, heaviest first, if asked for and if the head has references.
+        novelty: 0 to 1, if the head says it: the share of its validation images that lie nearer to its training images.
     """
 
     head: str
@@ -74,6 +83,7 @@ class Answer:
     model: str
     version: str
     references: tuple[Reference, ...] | None = None
+    novelty: float | None = None
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """Give the k best labels with their scores, best first; ties in class order."""

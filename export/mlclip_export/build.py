@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mlclip.checkpoint import Run
+from mlclip.checkpoint import Run, shortest
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip_export.checked import Graph
-from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text, shortest
+from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.options import Precision
 from mlclip_export.parity import BATCHES, Case, compare, compare_threshold
@@ -132,8 +133,9 @@ def _head(
         compared = partial(compare_python, model, served, folder, _arrays(cases))
         head = Graph(model, folder, compared, parameters=served.parameters)
     folder = workshop.folder(threshold)
-    write_threshold(run.thresholds, facts.output, folder)
-    checked = partial(compare_threshold, threshold, folder / FILE, run.thresholds, facts.output)
+    own = run.calibration, run.novelty
+    write_threshold(run.thresholds, facts.output, folder, *own)
+    checked = partial(compare_threshold, threshold, folder / FILE, run.thresholds, facts.output, *own)
     return facts, (head, Graph(threshold, folder, checked))
 
 
@@ -168,7 +170,7 @@ def _arrays(cases: Cases) -> list[Case]:
 
 
 def _head_facts(name: str, run: Run, outputs: Features, max_batch: int) -> HeadFacts:
-    named = outputs.get("reference_index")
+    named, promise = outputs.get("reference_index"), run.training.get("promise")
     return HeadFacts(
         name=name,
         encoder=run.encoder.tag,
@@ -178,4 +180,17 @@ def _head_facts(name: str, run: Run, outputs: Features, max_batch: int) -> HeadF
         max_batch=max_batch,
         output=run.head.outputs[0],
         references=0 if named is None else named.shape[1],
+        calibrated=run.calibration is not None,
+        promise=json.dumps(promise, ensure_ascii=False) if promise else "",
+        novelty=run.novelty is not None,
+        validation=_validation(run),
     )
+
+
+def _validation(run: Run) -> str:
+    """How many validation images there were, and how often each class was selected, as JSON; empty if unknown."""
+    found = run.metrics.get("val") or {}
+    selected = {row["label"]: row["selected"] for row in found.get("per_class", ())}
+    if set(selected) != set(run.labels):
+        return ""
+    return json.dumps({"images": found["images"], "selected": [selected[label] for label in run.labels]})

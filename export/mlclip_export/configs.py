@@ -89,10 +89,12 @@ def python_head_config(head: HeadFacts, encoder: EncoderFacts, parameters: Mappi
     return with_parameters(_on_cpu(config), "head", {"head": head.name, "encoder": head.encoder, **parameters})
 
 
-def threshold_config(head: HeadFacts) -> pb.ModelConfig:
+def threshold_config(head: HeadFacts, encoder: EncoderFacts) -> pb.ModelConfig:
     """Describe a threshold model; it is small and always runs on the CPU."""
     config = _model(f"threshold_{head.name}", "onnxruntime", head.max_batch)
     add_tensor(config.input, threshold_input(head.output), pb.TYPE_FP32, [len(head.labels)])
+    if head.novelty:
+        add_tensor(config.input, "embedding", pb.TYPE_FP32, [encoder.embedding_width])
     add_label_outputs(config, head)
     return with_parameters(_with_threads(_on_cpu(config), 1), "threshold", {"head": head.name})
 
@@ -148,6 +150,8 @@ def add_label_outputs(config: pb.ModelConfig, head: HeadFacts, prefix: str = "",
     add_tensor(config.output, f"{prefix}selected", pb.TYPE_BOOL, [classes])
     add_tensor(config.output, f"{prefix}top_index", pb.TYPE_INT32, [top])
     add_tensor(config.output, f"{prefix}top_score", pb.TYPE_FP32, [top])
+    if head.novelty:
+        add_tensor(config.output, f"{prefix}novelty", pb.TYPE_FP32, [1])
 
 
 def add_tensor(tensors: Any, name: str, kind: int, dims: Iterable[int]) -> Any:

@@ -46,6 +46,11 @@ def ensemble_config(head: HeadFacts, encoder: EncoderFacts, first: FirstSteps, v
         "encoder": encoder.tag,
         **spec_parameters(encoder.spec),
     }
+    if head.calibrated:
+        parameters["calibrated"] = "true"
+    for name in ("promise", "validation"):
+        if value := getattr(head, name):
+            parameters[name] = value
     return with_parameters(config, "ensemble", parameters)
 
 
@@ -78,7 +83,7 @@ def _ensemble(
     size = encoder.spec.size
     max_batch = min([encoder.max_batch, *(head.max_batch for head in heads)])
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch)
-    features = sorted({feature for head in heads for feature in head.inputs})
+    features = sorted({feature for head in heads for feature in (*head.inputs, *_embedding(head))})
     of_text = [f for f in features if f in TEXT_KINDS]
     of_image = [*(f for f in features if f not in TEXT_KINDS), "embedding_out"]
     picture = ("pixels", pb.TYPE_UINT8, [size, size, 3]) if via == "pixels" else ("image", pb.TYPE_STRING, [1])
@@ -100,9 +105,14 @@ def _add_head_steps(config: pb.ModelConfig, head: HeadFacts, prefix: str = "") -
     given, references = threshold_input(head.output), named(*(REFERENCE_OUTPUTS if head.references else ()))
     outputs = {head.output: f"{prefix}{given}", **references}
     _add_step(config, f"head_{head.name}", {feature: feature for feature in head.inputs}, outputs)
-    _add_step(config, f"threshold_{head.name}", named(given), named("scores", "selected", "top_index", "top_score"))
+    outputs = named("scores", "selected", "top_index", "top_score", *(("novelty",) if head.novelty else ()))
+    _add_step(config, f"threshold_{head.name}", named(given) | _embedding(head), outputs)
     if references:
         _add_step(config, f"references_{head.name}", references, named("references"))
+
+
+def _embedding(head: HeadFacts) -> dict[str, str]:
+    return {"embedding": "embedding"} if head.novelty else {}
 
 
 def _add_references_output(config: pb.ModelConfig, head: HeadFacts, prefix: str = "") -> None:

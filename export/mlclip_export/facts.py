@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from google.protobuf import text_format
 from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2 as pb
@@ -46,8 +44,7 @@ class EncoderFacts:
         fingerprint: digest of its weights and preprocessing.
         spec: the pixels that it reads.
         embedding_width: D.
-        token_count: T, or 0.
-        token_width: W, or 0.
+        token_count, token_width: T and W, or 0.
         max_batch: largest batch of its model.
         exporter: what wrote its graph; empty before there is one.
         text: its text tower, if a head reads texts.
@@ -71,13 +68,14 @@ class HeadFacts:
     """A head; its models are `head_<name>`, `threshold_<name>`, `<name>` and `<name>_bytes`.
 
     Attributes:
-        encoder: tag of the encoder that it reads.
+        encoder: the tag of its encoder.
         inputs: the encoder's outputs that it takes, in order.
-        labels: N class names.
-        thresholds: N float32 values.
+        labels, thresholds: N class names and float32 values.
         max_batch: largest batch of its models.
         output: `logits` or `scores`: what its model gives to the threshold model.
         references: R', how many references its model names per image; 0 if it names none.
+        calibrated, promise, validation: as in the model repository's README.
+        novelty: its threshold model says how novel an image is.
     """
 
     name: str
@@ -88,6 +86,10 @@ class HeadFacts:
     max_batch: int
     output: str = "logits"
     references: int = 0
+    calibrated: bool = False
+    promise: str = ""
+    novelty: bool = False
+    validation: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,6 @@ def parameter(config: pb.ModelConfig, key: str) -> str:
     return str(config.parameters[key].string_value) if key in config.parameters else ""
 
 
-def shortest(thresholds: npt.NDArray[np.float32]) -> tuple[float, ...]:
-    """Give each float32 as the float64 with the shortest decimal that reads back as the same float32."""
-    return tuple(float(str(value)) for value in thresholds.astype(np.float32))
-
-
 def reads_text(inputs: Iterable[str]) -> bool:
     """Tell whether texts are among a head's inputs."""
     return any(feature in TEXT_KINDS for feature in inputs)
@@ -229,6 +226,10 @@ def _head(ensemble: pb.ModelConfig, configs: dict[str, pb.ModelConfig]) -> HeadF
         max_batch=min(model.max_batch_size, configs[f"threshold_{name}"].max_batch_size),
         output=model.output[0].name,
         references=dims.get("reference_index", [0])[0],
+        calibrated=parameter(ensemble, "calibrated") == "true",
+        promise=parameter(ensemble, "promise"),
+        novelty=any(output.name == "novelty" for output in ensemble.output),
+        validation=parameter(ensemble, "validation"),
     )
 
 

@@ -14,17 +14,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.parser
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from torch import Tensor, nn
 
+from mlclip.calibration import EPS
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip.heads import Head
+from mlclip.novelty import Novelty
 
 OPSET = 18
 IR_VERSION = 10
@@ -76,44 +80,76 @@ def threshold_input(output: str) -> str:
     return "logits" if output == "logits" else "head_scores"
 
 
-def write_threshold(thresholds: npt.NDArray[np.float32], output: str, folder: Path) -> None:
+def write_threshold(
+    thresholds: npt.NDArray[np.float32],
+    output: str,
+    folder: Path,
+    calibration: npt.NDArray[np.float32] | None = None,
+    novelty: Novelty | None = None,
+) -> None:
     """Write `model.onnx` that turns a head's output into scores, a selection and a preview of the best classes.
 
-    `scores` are the sigmoid of `logits` [B, N], or a head's own scores, which enter as `head_scores`. `selected` is
-    scores >= thresholds. The best min(N, 32) classes are `top_index` int32 and `top_score`, best first.
+    `scores` are the sigmoid of `logits` [B, N], or a head's own scores, which enter as `head_scores`, after the
+    calibration, if there is one. `selected` is scores >= thresholds. The best min(N, 32) classes are `top_index` int32
+    and `top_score`, best first.
 
     Args:
         thresholds: float32 [N], constants of the graph.
         output: what the head gives: `logits` or `scores`.
         folder: an existing folder.
+        calibration: float32 [2, N], slopes and offsets of the logits; see `mlclip.calibration`.
+        novelty: adds the input `embedding` [B, D] and the output `novelty` [B, 1].
     """
-    given = threshold_input(output)
     classes, top = len(thresholds), min(len(thresholds), TOP)
-    nodes = [
-        helper.make_node("Sigmoid" if output == "logits" else "Identity", [given], ["scores"]),
-        helper.make_node("GreaterOrEqual", ["scores", "thresholds"], ["selected"]),
-        helper.make_node("TopK", ["scores", "top"], ["top_score", "top_index_int64"], axis=-1, largest=1, sorted=1),
-        helper.make_node("Cast", ["top_index_int64"], ["top_index"], to=TensorProto.INT32),
-    ]
-    outputs = [
-        _batched("scores", TensorProto.FLOAT, classes),
-        _batched("selected", TensorProto.BOOL, classes),
-        _batched("top_index", TensorProto.INT32, top),
-        _batched("top_score", TensorProto.FLOAT, top),
-    ]
-    constants = [
-        numpy_helper.from_array(thresholds.astype(np.float32), "thresholds"),
-        numpy_helper.from_array(np.array([top], dtype=np.int64), "top"),
-    ]
-    graph = helper.make_graph(nodes, "threshold", [_batched(given, TensorProto.FLOAT, classes)], outputs, constants)
-    opset = helper.make_opsetid("", OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="mlclip")
+    inputs = f"float[batch, {classes}] {threshold_input(output)}"
+    outputs = f"float[batch, {classes}] scores, bool[batch, {classes}] selected"
+    outputs += f", int32[batch, {top}] top_index, float[batch, {top}] top_score"
+    constants: dict[str, Any] = {"thresholds": thresholds.astype(np.float32), "top": np.array([top], dtype=np.int64)}
+    nodes = "scores = Sigmoid(logits)" if output == "logits" else "scores = Identity(head_scores)"
+    if calibration is not None:
+        nodes = _CALIBRATED if output == "logits" else _LOGITS + _CALIBRATED
+        constants |= {"slope": calibration[0], "offset": calibration[1]}
+        constants |= {} if output == "logits" else {"least": EPS, "most": 1 - EPS, "one": 1}
+    nodes += _SELECTED
+    if novelty is not None:
+        inputs += f", float[batch, {novelty.centres.shape[1]}] embedding"
+        outputs += ", float[batch, 1] novelty"
+        nodes += _NOVELTY
+        constants |= novelty._asdict() | {"centres": novelty.centres.T, "zero": 0, "unit": 1, "last": np.array([-1])}
+    text = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}], producer_name: "mlclip">'
+    model = onnx.parser.parse_model(f"{text} threshold ({inputs}) => ({outputs}) {{ {nodes} }}")
+    for name, value in constants.items():
+        given = np.array(value, dtype=None if isinstance(value, np.ndarray) else np.float32, order="C")
+        model.graph.initializer.append(numpy_helper.from_array(given, name))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / FILE)
 
 
-def _batched(name: str, kind: int, width: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, ["batch", width])
+_SELECTED = """
+    selected = GreaterOrEqual(scores, thresholds)
+    top_score, order = TopK <axis = -1, largest = 1, sorted = 1> (scores, top)
+    top_index = Cast <to = 6> (order)
+"""
+_LOGITS = """
+    inside = Clip(head_scores, least, most)
+    log = Log(inside)
+    rest = Sub(one, inside)
+    log_rest = Log(rest)
+    logits = Sub(log, log_rest)
+"""
+_CALIBRATED = """
+    scaled = Mul(logits, slope)
+    moved = Add(scaled, offset)
+    scores = Sigmoid(moved)
+"""
+_NOVELTY = """
+    similarities = MatMul(embedding, centres)
+    similarity = ReduceMax <keepdims = 1> (similarities, last)
+    slanted = Mul(similarity, scale)
+    lines = Add(slanted, shift)
+    shares = Clip(lines, zero, unit)
+    novelty = ReduceMean <keepdims = 1> (shares, last)
+"""
 
 
 def write_graph(

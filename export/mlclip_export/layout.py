@@ -75,7 +75,7 @@ class Layout:
             yield self._accelerated(graph, partial(head_config, head, encoder, self.options))
         else:
             yield Model({CONFIG: python_head_config(head, encoder, graph.parameters)}, graph)
-        yield Model({CONFIG: threshold_config(head)}, self.graphs[f"threshold_{head.name}"])
+        yield Model({CONFIG: threshold_config(head, encoder)}, self.graphs[f"threshold_{head.name}"])
         if head.references:
             source = (_SERVED / "references.py").read_bytes()
             files = {"model.py": source, "references.jsonl": references_file(run)}

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
+from mlclip.calibration import calibrated
 from mlclip.errors import ExportError
+from mlclip.novelty import Novelty
 from mlclip_export.graphs import threshold_input
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -101,17 +103,26 @@ def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None
         )
 
 
-def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32], output: str) -> list[Difference]:
-    """Compare a threshold model: scores with torch's sigmoid or the scores that come in, the rest with those scores.
+def compare_threshold(
+    model: str,
+    path: Path,
+    thresholds: npt.NDArray[np.float32],
+    output: str,
+    calibration: npt.NDArray[np.float32] | None = None,
+    novelty: Novelty | None = None,
+) -> list[Difference]:
+    """Compare a threshold model: scores with torch's sigmoid, the scores that come in or the calibrated ones.
 
-    Inputs are drawn with a fixed seed. A score within rounding of its threshold may fall on either side, so `selected`
-    and `top_index` are compared with what the model's own scores say.
+    The rest is compared with those scores. Inputs are drawn with a fixed seed. A score within rounding of its threshold
+    may fall on either side, so `selected` and `top_index` are compared with what the model's own scores say.
 
     Args:
         model: its name in the repository.
         path: the ONNX file.
         thresholds: float32 [N].
         output: what the head gives: `logits` or `scores`.
+        calibration: float32 [2, N], if the run has one.
+        novelty: the run's, if it has one.
 
     Returns:
         One difference per output; for `selected` 1.0 if any class differs.
@@ -124,12 +135,19 @@ def compare_threshold(model: str, path: Path, thresholds: npt.NDArray[np.float32
     for size in BATCHES:
         logits = draw.normal(scale=4, size=(size, len(thresholds))).astype(np.float32)
         scores = torch.sigmoid(torch.from_numpy(logits)).numpy()
-        feeds = {threshold_input(output): logits if output == "logits" else scores}
-        found = _run(model, session, feeds, ["scores", "selected", "top_index", "top_score"])
+        given = logits if output == "logits" else scores
+        scores = scores if calibration is None else calibrated(given, output, calibration)
+        feeds, names = {threshold_input(output): given}, ["scores", "selected", "top_index", "top_score"]
+        further = {}
+        if novelty is not None:
+            near = novelty.centres[draw.integers(len(novelty.centres), size=size)]
+            feeds["embedding"] = (near * draw.random((size, 1))).astype(np.float32)
+            names, further = [*names, "novelty"], {"novelty": novelty(feeds["embedding"])}
+        found = _run(model, session, feeds, names)
         best = np.sort(found["scores"], axis=1)[:, ::-1][:, : found["top_index"].shape[1]]
         picked = np.take_along_axis(found["scores"], found["top_index"].astype(np.int64), axis=1)
         selected = found["scores"] >= thresholds
-        expected = {"scores": scores, "selected": selected, "top_index": best, "top_score": best}
+        expected = {"scores": scores, "selected": selected, "top_index": best, "top_score": best} | further
         pairs.append(({**found, "top_index": picked}, expected))
     return differences_of(model, pairs)
 

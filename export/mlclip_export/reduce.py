@@ -30,7 +30,8 @@ from mlclip.files import read_file
 from mlclip.metrics import mean_average_precision
 from mlclip.settings import ThresholdConfig
 from mlclip.thresholds import select
-from mlclip.training.runs import split_scores, train_run
+from mlclip.training.runs import split_scores, train_run, unpromised
+from mlclip.training.trust import calibrate_run, measure_novelty
 from mlclip.tune.space import base_recipe
 from mlclip_export.checked import Graph
 from mlclip_export.graphs import FILE
@@ -188,7 +189,11 @@ class Reduction:
             made = train_run(data, encoder, self._features(encoder), recipe)
         except MlclipError as error:
             raise ExportError(f"head {name} cannot be trained again: {error}; leave --refit out") from error
-        made = replace(made, encoder=run.encoder, training=run.training | made.training)
+        if run.calibration is not None:
+            made, _ = calibrate_run(made, data, self._features(encoder))
+        if run.novelty is not None:
+            made = measure_novelty(made, data, self._features(encoder))
+        made = replace(made, encoder=run.encoder, training=unpromised(run).training | made.training)
         pair = [self._selected(name, _through(one, encoder), encoder)[0] for one in (run, made)]
         return made if pair[1] > pair[0] else run
 

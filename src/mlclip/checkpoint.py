@@ -2,7 +2,7 @@
 
 A run is `head.safetensors` (weights), `config.json` (head, encoder, training settings), `labels.txt` (class names, one
 per line, in the order of the logits), `thresholds.json` and `metrics.json`; a head that trains its encoder adds the
-folder `encoder`.
+folder `encoder`. `trust.safetensors` has what `mlclip tune --calibrate` and `--novelty` fit.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from mlclip_client.pixels import PixelSpec
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load, save
 
 from mlclip.encoders import MODELS
@@ -25,9 +27,11 @@ from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError
 from mlclip.files import replacing_files, write_lines
 from mlclip.heads import HEADS, Head
+from mlclip.novelty import Novelty
 
 FILES = ("config.json", "head.safetensors", "labels.txt", "metrics.json", "thresholds.json")
 REFERENCES = "references.jsonl"
+TRUST = "trust.safetensors"
 OWN_ENCODER = "encoder"
 VERSION = version("mlclip")
 
@@ -93,7 +97,7 @@ class Run:
     """A trained head, in evaluation mode, with all that is needed to use it.
 
     Class n of its logits is `labels[n]`, selected where its score is >= `thresholds[n]`, float32 [N]. `training` and
-    `metrics` are a record of settings and measured figures.
+    `metrics` are a record of settings and measured figures. `calibration` is float32 [2, N], see `mlclip.calibration`.
     """
 
     head: Head
@@ -102,6 +106,8 @@ class Run:
     encoder: EncoderRef
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    calibration: npt.NDArray[np.float32] | None = None
+    novelty: Novelty | None = None
 
     @property
     def head_name(self) -> str:
@@ -119,18 +125,20 @@ def save_run(folder: Path, run: Run) -> None:
         "encoder": encoder,
         "training": run.training,
     }
-    shortest = [float(str(value)) for value in run.thresholds.astype(np.float32)]  # reads back as the same float32
     source, labels = run.encoder.source, labels_file(run.labels)
     stays = isinstance(source, Path) and source.resolve() == (folder / OWN_ENCODER).resolve()
     try:
-        with replacing_files(folder, (*FILES, REFERENCES, *(() if stays else (OWN_ENCODER,)))) as new:
+        with replacing_files(folder, (*FILES, REFERENCES, TRUST, *(() if stays else (OWN_ENCODER,)))) as new:
             (new / "labels.txt").write_bytes(labels)
             (new / "head.safetensors").write_bytes(save({k: v.contiguous() for k, v in run.head.state_dict().items()}))
             if run.head.reference_ids:
                 (new / REFERENCES).write_bytes(references_file(run))
             if run.encoder.own and not stays:
                 save_encoder(run.encoder.load(), new / OWN_ENCODER)
-            write_json(new / "thresholds.json", dict(zip(run.labels, shortest, strict=True)))
+            write_json(new / "thresholds.json", dict(zip(run.labels, shortest(run.thresholds), strict=True)))
+            trust = {} if run.calibration is None else {"calibration": run.calibration}
+            if trust := trust | (run.novelty._asdict() if run.novelty else {}):
+                (new / TRUST).write_bytes(save_arrays(trust))
             write_json(new / "config.json", config)
             write_json(new / "metrics.json", run.metrics)
     except OSError as error:
@@ -154,6 +162,9 @@ def load_run(folder: Path) -> Run:
         encoder = EncoderRef(**config["encoder"] | {"spec": PixelSpec(**config["encoder"]["spec"])})
         if encoder.own:
             encoder = replace(encoder, source=folder / OWN_ENCODER)
+        trust = load_arrays((folder / TRUST).read_bytes()) if (folder / TRUST).is_file() else {}
+        calibration = trust.pop("calibration", None)
+        novelty = Novelty(**trust) if trust else None
         metrics, training = _read_json(folder / "metrics.json"), config["training"]
         if not isinstance(metrics, dict) or not isinstance(training, dict):
             raise TypeError("training and metrics must be objects")
@@ -167,7 +178,7 @@ def load_run(folder: Path) -> Run:
         raise CheckpointError(
             f"{folder}: labels.txt has {len(labels)} labels, the head {head.config['classes']} classes"
         )
-    return Run(head.eval().requires_grad_(False), labels, thresholds, encoder, training, metrics)
+    return Run(head.eval().requires_grad_(False), labels, thresholds, encoder, training, metrics, calibration, novelty)
 
 
 def _read_json(path: Path) -> Any:
@@ -182,6 +193,11 @@ def labels_file(labels: Sequence[str]) -> bytes:
         if label.splitlines() != [label]:
             raise CheckpointError(f"labels.txt: {label!r} is empty or holds a newline; rename it")
     return "".join(f"{label}\n" for label in labels).encode()
+
+
+def shortest(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    """Give each float32 as the float64 with the shortest decimal that reads back as the same float32."""
+    return tuple(float(str(value)) for value in values.astype(np.float32))
 
 
 def references_file(run: Run) -> bytes:

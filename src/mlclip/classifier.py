@@ -20,8 +20,8 @@ from mlclip.errors import TrainError
 from mlclip.heads import find_head
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig, check_number, check_seed
 from mlclip.thresholds import select
-from mlclip.training.loop import predict_scores
-from mlclip.training.runs import head_features, run_cache, train_run
+from mlclip.training.loop import predict_outputs
+from mlclip.training.runs import head_features, run_cache, run_scores, train_run
 
 Labels = Sequence[Sequence[str]] | npt.NDArray[Any]
 
@@ -103,12 +103,12 @@ class MultiLabelClassifier:
     def predict_proba(
         self, images: Sequence[Path | str], texts: Sequence[str | None] | None = None
     ) -> npt.NDArray[np.float32]:
-        """Scores float32 [R, N] in [0, 1] of R image files, with their texts; not calibrated probabilities."""
+        """Scores float32 [R, N] in [0, 1] of R image files, with their texts; probabilities if it is calibrated."""
         part = Dataset(_items(images, texts), self.run_.labels)
         if not part.items:
             return np.zeros((0, len(part.classes)), dtype=np.float32)
         cache = run_cache(self.run_, self.cache)
-        return predict_scores(self.run_.head, head_features(self.run_.head, part, cache))
+        return run_scores(self.run_, predict_outputs(self.run_.head, head_features(self.run_.head, part, cache)))
 
     def predict(self, images: Sequence[Path | str], texts: Sequence[str | None] | None = None) -> list[tuple[str, ...]]:
         """The selected labels of R image files, with their texts, in class order."""

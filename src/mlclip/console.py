@@ -65,7 +65,8 @@ def metrics_table(columns: dict[str, dict[str, Any]]) -> Table:
     """Figures side by side: column title to the dict from `Metrics.to_dict`."""
     table = Table("", *columns, title=None)
     for name, path in _FIGURES.items():
-        table.add_row(name, *(_figure(figure_at(metrics, path)) for metrics in columns.values()))
+        if any(path.split(".")[0] in metrics for metrics in columns.values()):
+            table.add_row(name, *(_figure(figure_at(metrics, path)) for metrics in columns.values()))
     return table
 
 
@@ -98,7 +99,11 @@ _FIGURES = {
     "ROC AUC macro": "roc_auc_macro",
     "accuracy": "accuracy",
     "subset accuracy": "subset_accuracy",
-    "MSE": "mse",
+    "Brier score (MSE)": "mse",
+    "log loss": "log_loss",
+    "ECE": "ece",
+    "  95 % interval from": "ece_low",
+    "  to": "ece_high",
 }
 
 

@@ -102,12 +102,17 @@ def best_threshold(
     hits = np.cumsum(truth[order], dtype=np.int64)[last_of_tie]
     f_beta = (1 + beta**2) * hits / (beta**2 * positives + last_of_tie + 1)
     best = int(np.argmax(f_beta))
-    lowest_selected = ranked[last_of_tie[best]]
-    if best + 1 == last_of_tie.size:
+    return below_rank(ranked, int(last_of_tie[best]))
+
+
+def below_rank(ranked: npt.NDArray[np.float32], last: int) -> np.float32:
+    """The threshold that selects ranks 0 to `last` of scores in falling order, halfway to the next lower score."""
+    lowest_selected = ranked[last]
+    if last + 1 == ranked.size:
         return np.float32(lowest_selected)
-    below = ranked[last_of_tie[best + 1]]
+    below = ranked[last + 1]
     middle = np.float32((float(below) + float(lowest_selected)) / 2)
-    return middle if middle > below else lowest_selected  # neighbouring float32 have nothing in between
+    return np.float32(middle if middle > below else lowest_selected)  # neighbouring float32 have nothing in between
 
 
 def select(

@@ -11,8 +11,10 @@ from mlclip_export import export_runs
 from mlclip_serve import Server
 
 from mlclip import FeatureCache, Recipe, heads, load_encoder, read_dataset, train_run
+from mlclip.calibration import fit_calibration, moved_thresholds
 from mlclip.data import k_shot
-from mlclip.heads.base import to_scores
+from mlclip.training.runs import run_scores, split_scores
+from mlclip.training.trust import measure_novelty
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "demo" / "data" / "manifest.jsonl"
@@ -22,6 +24,8 @@ QUICK = {"mld": {"lr": 3e-3, "epochs": 6}, "fusion": {"epochs": 24}, "siglip": {
 SMALL = {"mld": {"hidden": 128, "decoder_width": 128}}
 INDEXED = "neighbors_hnsw"
 """One more: `neighbors` with a faiss index, which a Python model serves."""
+TRUSTED = ("sigmoid", "mld", "zeroshot")
+"""Heads that are calibrated and say how novel an image is: with logits, without the embedding, with scores."""
 
 
 @dataclass
@@ -42,16 +46,20 @@ class Served:
 
     def expected(self, name, paths):
         """Scores float32 [R, N] that this process computes for image files without a text, from float32 features."""
-        return to_scores(self.runs[name].head, self.outputs(name, paths)[0]).numpy()
+        return run_scores(self.runs[name], self.outputs(name, paths)[0].numpy())
 
     @torch.inference_mode()
     def outputs(self, name, paths):
         """All that a head gives in this process for image files without a text, from float32 features."""
         head = self.runs[name].head
-        rows = [self._features(self.encoder(name), path.read_bytes()) for path in paths]
+        rows = [self.features(name, path) for path in paths]
         features = {kind: torch.cat([row[kind] for row in rows]) for kind in rows[0]}
         output = head(*(features[kind] for kind in head.inputs))
         return output if isinstance(output, tuple) else (output,)
+
+    def features(self, name, path):
+        """What the encoder of a head gives for an image file, as a batch of one."""
+        return self._features(self.encoder(name), path.read_bytes())
 
     def _features(self, encoder, data):
         if (encoder.tag, data) not in self.known:
@@ -81,6 +89,10 @@ def trained(tmp_path_factory):
         recipe = Recipe(name, SMALL.get(name, {}), training=replace(head.defaults, **quick))
         some = k_shot(dataset, 2) if name == "siglip" else dataset  # the only one that trains its encoder
         runs[name] = train_run(some, encoder, cache, recipe)
+    for name in TRUSTED:
+        run = measure_novelty(runs[name], dataset, cache)
+        maps = fit_calibration(*split_scores(run, dataset, cache, "val", raw=True), run.head.outputs[0])
+        runs[name] = replace(run, calibration=maps, thresholds=moved_thresholds(run.thresholds, None, maps))
     runs[INDEXED] = train_run(dataset, encoder, cache, Recipe("neighbors", {"index": "hnsw"}))
     return encoder, runs, [item.path for item in dataset.split("test").items]
 

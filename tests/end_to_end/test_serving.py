@@ -21,6 +21,7 @@ from mlclip import FeatureCache, heads
 
 INDEXED = "neighbors_hnsw"
 HEADS = (*heads.HEADS, INDEXED)
+TRUSTED = ("sigmoid", "mld", "zeroshot")
 OUTPUTS = ("scores", "selected", "top_index", "top_score", "embedding_out")
 
 
@@ -262,3 +263,17 @@ def test_the_repository_says_what_it_serves(served):
     with grpc.InferenceServerClient(served.server.grpc_url) as client:
         config = client.get_model_config("mld_bytes", as_json=True)["config"]
     assert json.loads(config["parameters"]["labels"]["string_value"]) == lines
+
+
+@pytest.mark.parametrize("head", TRUSTED)
+def test_served_novelty_equals_that_of_this_process(served, head):
+    paths, measure = served.paths[:6], served.runs[head].novelty
+    with Client(served.server.grpc_url, heads=(head,)) as client:
+        info = client.heads()
+        predictions = list(client.classify_many(paths))
+    embedding = np.concatenate([served.features(head, path)["embedding"].numpy() for path in paths])
+    found = [prediction.answers[head].novelty for prediction in predictions]
+    np.testing.assert_allclose(found, measure(embedding)[:, 0], atol=1e-4)
+    assert {each.name for each in info if each.novelty and each.calibrated} == set(TRUSTED)
+    selected = [row["selected"] for row in served.runs[head].metrics["val"]["per_class"]]
+    assert next(each for each in info if each.name == head).validation["selected"] == selected

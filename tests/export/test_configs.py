@@ -5,6 +5,7 @@ golden files anew; look at the difference before it is committed.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ ENCODER = EncoderFacts("nano", "0123456789abcdef", SPEC, 16, 5, 64, max_batch=8,
 MLD = HeadFacts("mld", "nano", ("tokens",), ("cat", "Krähe", 'a "dog"'), (0.5, 0.25, 0.1), max_batch=8)
 SIGMOID = HeadFacts("sigmoid", "nano", ("embedding",), ("tree",), (0.75,), max_batch=4)
 FUSION = HeadFacts("fusion", "nano", ("embedding", "text_embedding"), ("tree",), (0.75,), max_batch=8)
+TRUSTED = replace(
+    MLD, name="trusted", calibrated=True, novelty=True, promise='{"figure": "recall"}', validation='{"images": 9}'
+)
 FIRST = FirstSteps("preprocess", "tokenize")
 OPTIONS = ConfigOptions(max_batch=8)
 STAMP = Stamp(3, "89abcdef")
@@ -61,7 +65,10 @@ def all_configs():
         "encoder_plan": encoder_config(ENCODER, OPTIONS, "plan"),
         "head_cpu": head_config(MLD, ENCODER, OPTIONS, "cpu"),
         "head_tensorrt_fp16": head_config(MLD, ENCODER, fp16, "tensorrt"),
-        "threshold": threshold_config(MLD),
+        "threshold": threshold_config(MLD, ENCODER),
+        "threshold_novelty": threshold_config(TRUSTED, ENCODER),
+        "combined_novelty": combined_config([MLD, TRUSTED], ENCODER, FIRST, "pixels"),
+        "ensemble_trusted": ensemble_config(TRUSTED, ENCODER, FIRST, "pixels"),
         "ensemble": ensemble_config(MLD, ENCODER, FIRST, "pixels"),
         "ensemble_bytes": ensemble_config(MLD, ENCODER, FIRST, "bytes"),
         "ensemble_text_bytes": ensemble_config(FUSION, ENCODER, FIRST, "bytes"),

@@ -9,6 +9,7 @@ from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshol
 from mlclip_export.parity import compare, compare_threshold
 
 from mlclip.heads import FeatureShapes, build_head
+from mlclip.novelty import fit_novelty
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 8, 32)
@@ -87,6 +88,29 @@ def test_threshold_equals_torch(classes, output, tmp_path):
     differences = {d.output: d.value for d in compare_threshold("threshold", tmp_path / FILE, thresholds, output)}
     assert differences.pop("scores") <= 1e-6
     assert differences == {"selected": 0, "top_index": 0, "top_score": 0}
+
+
+def fitted(classes):
+    """A calibration, and a measure of novelty."""
+    draw = np.random.default_rng(classes)
+    rows = draw.normal(size=(90, 24)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    maps = np.float32([draw.uniform(0.2, 3, classes), draw.normal(size=classes)])
+    return maps, fit_novelty(rows[:60], rows[60:])
+
+
+@pytest.mark.parametrize("output", ["logits", "scores"])
+@pytest.mark.parametrize("classes", [1, 46])
+def test_calibrated_scores_and_novelty_equal_those_of_training(classes, output, tmp_path):
+    thresholds, (maps, novelty) = np.linspace(0.01, 0.99, classes, dtype=np.float32), fitted(classes)
+    write_threshold(thresholds, output, tmp_path, maps, novelty)
+    compared = compare_threshold("threshold", tmp_path / FILE, thresholds, output, maps, novelty)
+    differences = {d.output: d.value for d in compared}
+    assert differences.pop("scores") <= 1e-5 and differences.pop("novelty") <= 1e-5
+    assert differences == {"selected": 0, "top_index": 0, "top_score": 0}
+    others = compare_threshold("threshold", tmp_path / FILE, thresholds, output, maps * 1.01, fitted(classes + 1)[1])
+    wrong = {d.output: d.value for d in others}
+    assert wrong["scores"] > 1e-4 and wrong["novelty"] > 1e-4
 
 
 def test_score_equal_to_its_threshold_is_selected(tmp_path):

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from mlclip.data import Dataset, Item, assign_splits
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import ExportError
+from mlclip.novelty import Novelty
 from mlclip.settings import Recipe, TrainConfig
 from mlclip.training.runs import train_run
 
@@ -156,6 +157,10 @@ def test_refit_trains_heads_on_the_reduced_features(export, monkeypatch, trained
     breaking(monkeypatch)
     run, judged = export
     runs, _, cache = trained
+    one = np.zeros((1, 16), np.float32)
+    trusted = {"calibration": np.ones((2, len(runs["sigmoid"].labels)), np.float32), "novelty": Novelty(one, one, one)}
+    promised = runs["sigmoid"].training | {"promise": {"classes": {}}}
+    monkeypatch.setitem(runs, "sigmoid", replace(runs["sigmoid"], training=promised, **trusted))
     folders = set(cache.iterdir())
     repository = run("int8", heads=("sigmoid",), refit=True, min_agreement=0.0, max_map_loss=3.0)
     assert all(one.passed for one in judged[-1])
@@ -166,6 +171,12 @@ def test_refit_trains_heads_on_the_reduced_features(export, monkeypatch, trained
         if tensor.name.endswith("weight")
     )
     assert not np.allclose(weight, next(runs["sigmoid"].head.parameters()).numpy())
+    config = read_configs(repository)["sigmoid"]
+    assert "novelty" in {output.name for output in config.output}
+    assert "promise" not in config.parameters, "it was about other scores"
+    threshold = onnx.load(repository / "threshold_sigmoid/1/model.onnx").graph.initializer
+    (centres,) = (numpy_helper.to_array(tensor) for tensor in threshold if tensor.name == "centres")
+    assert centres.any(), "novelty and calibration are fitted again"
 
 
 def test_validation_without_labels_says_nothing(encoder, trained):

@@ -272,7 +272,8 @@ def two_columns():
         ("m.json", b"{", "not JSON"),
         ("m.json", b"[" * 100_000, "nested too deeply"),
         ("m.json", b'{"images": [{"id": 1, "id": 2}]}', "the key 'id' is there twice"),
-        ("m.json", b"[]", "no list 'images'"),
+        ("m.json", b"[]", "there is no image in it"),
+        ("m.json", b'"images"', "no list 'images'"),
         (
             "m.json",
             b'{"images": [{"id": 1}], "annotations": [], "categories": []}',

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from mlclip.heads import FeatureShapes, build_head
+from mlclip.heads.base import first_output, tensors
+from mlclip.losses import LOSSES
 from mlclip.settings import TrainConfig
 from mlclip.training.loop import predict_scores, train_head
 
@@ -43,3 +46,18 @@ def test_validation_chooses_the_penalty():
     train_head(again, train, validation, only)
     found, expected = (predict_scores(one, validation.features) for one in (head, again))
     np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("loss", ["asl", "apl"])
+def test_a_focused_loss_is_minimised_as_it_is(loss):
+    train, validation = examples(0), examples(1)
+
+    def final(**options):
+        head = build_head("sigmoid", CLASSES, FeatureShapes(WIDTH, 0, 0))
+        settings = {"loss": loss, "loss_options": {"gamma_neg": 4, "shift": 0.05, **options}}
+        train_head(head, train, validation, TrainConfig(optimizer="lbfgs", lr=1.0, epochs=1, **settings))
+        logits = first_output(head, tensors(train.features, slice(None)))
+        return LOSSES[loss](logits, torch.from_numpy(train.targets).float(), **settings["loss_options"]).item()
+
+    assert final() == pytest.approx(final(detach_focus=False), rel=1e-3)
+    assert final() < 0.9 * final(detach_focus=True)

@@ -8,7 +8,7 @@ import signal
 
 import typer
 
-from mlclip_client.cli import classify, jobs, lists, report
+from mlclip_client.cli import classify, jobs, lists, report, review
 from mlclip_client.cli.options import command
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
@@ -18,7 +18,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (classify.classify, jobs.status, jobs.retry_failed, report.report, lists.duplicates, lists.heads):
+with_rows = (report.report, review.drift, review.review, lists.duplicates)
+for function in (classify.classify, jobs.status, jobs.retry_failed, *with_rows, lists.heads):
     app.command()(command(function))
 
 

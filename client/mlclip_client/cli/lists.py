@@ -56,7 +56,7 @@ def heads(server: Endpoints) -> None:
 
     with Client(server.urls, timeout=server.timeout) as client:
         check_stdout()
-        table = Table("head", "classes", "encoder", "image size", "thresholds", "version", "first labels")
+        table = Table("head", "classes", "encoder", "image size", "thresholds", "promise", "version", "first labels")
         for info in client.heads():
             table.add_row(*_head_cells(info))
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
@@ -72,6 +72,16 @@ def _head_cells(info: HeadInfo) -> tuple[str, ...]:
         info.encoder,
         str(info.spec.size),
         f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, median {middle:.3g}",
+        _promise(info),
         info.version,
         ", ".join(info.labels[:3]) + (", ..." if len(info.labels) > 3 else ""),
     )
+
+
+def _promise(info: HeadInfo) -> str:
+    said = ["probabilities"] if info.calibrated else []
+    if info.promise is not None:
+        kept, promise = list(info.promise["classes"].values()).count(None), info.promise
+        sure = f"at confidence {promise['confidence']:g}"
+        said.append(f"{promise['figure']} {promise['level']:g} {sure} for {kept} of {len(info.labels)} classes")
+    return ", ".join(said)

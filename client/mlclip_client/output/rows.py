@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,15 @@ class HeadClasses:
         thresholds: N thresholds, one per label.
         labels_sha256: hash of the label list; rows with another hash have other classes.
         version: of the head; rows of another version may have other thresholds.
+        promise, validation: see `HeadInfo`.
     """
 
     labels: Sequence[str]
     thresholds: Sequence[float]
     labels_sha256: str
     version: str
+    promise: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
 
 
 def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
@@ -48,6 +51,8 @@ def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
     if options.explain:
         reference = [("id", pa.string()), ("labels", names), ("weight", pa.float32())]
         answer.append(("references", pa.list_(pa.struct(reference))))
+    if any(head.novelty for head in heads):
+        answer.append(("novelty", pa.float32()))
     answer += [("labels_sha256", pa.string()), ("model", pa.string()), ("version", pa.string())]
     columns = [
         pa.field("path", pa.string()),
@@ -60,9 +65,7 @@ def schema(heads: Sequence[HeadInfo], options: RowOptions) -> pa.Schema:
     ]
     if options.embeddings:
         columns.append(pa.field("embedding", pa.list_(pa.float32(), heads[0].embedding_size), nullable=False))
-    classes = {
-        head.name: asdict(HeadClasses(head.labels, head.thresholds, head.labels_sha256, head.version)) for head in heads
-    }
+    classes = {head.name: {each.name: getattr(head, each.name) for each in fields(HeadClasses)} for head in heads}
     return pa.schema(columns, metadata={_HEADS: json.dumps(classes, ensure_ascii=False)})
 
 
@@ -136,4 +139,6 @@ def _answer(answer: Answer, options: RowOptions) -> Row:
         row["all_scores"] = answer.scores
     if options.explain and answer.references is not None:
         row["references"] = [asdict(reference) for reference in answer.references]
+    if answer.novelty is not None:
+        row["novelty"] = np.float32(answer.novelty)
     return row | {"labels_sha256": answer.labels_sha256, "model": answer.model, "version": answer.version}

@@ -50,6 +50,8 @@ class HeadScores:
     listed: int  # how many best labels each image lists
     notes: tuple[str, ...]  # what a reader must know about these scores
     references: References | None
+    novelty: npt.NDArray[np.float32]  # [images], NaN where unknown
+    known: HeadClasses | None  # what the file says about the head, if it answered with the same labels
 
 
 class HeadCollector:
@@ -64,6 +66,7 @@ class HeadCollector:
         self._listed, self._selected, self._dense = Entries(), Entries(), Entries()
         self._dense_images = self._floor = self._most_listed = 0
         self._has_all_scores = False
+        self._novelty: list[tuple[int, npt.NDArray[np.float32]]] = []
         self._references = _ReferenceCollector()
 
     def add(self, answers: pa.StructArray, first: int) -> None:
@@ -76,12 +79,13 @@ class HeadCollector:
         self._add_named(self._selected, answers, "labels", "scores", first)
         self._add_dense(rows.field(answers, "all_scores", rows.NUMBERS), first)
         self._references.add(rows.field(answers, "references"), first)
+        self._novelty.append((first, rows.field(answers, "novelty", pa.float32()).to_numpy(zero_copy_only=False)))
 
     def finish(self, count: int) -> HeadScores:
         """Put everything together for `count` images."""
-        answered = np.zeros(count, np.bool_)
-        for first, part in self._answered:
-            answered[first : first + len(part)] = part
+        answered, novelty = np.zeros(count, np.bool_), np.full(count, np.nan, np.float32)
+        for (first, part), (_, values) in zip(self._answered, self._novelty, strict=True):
+            answered[first : first + len(part)], novelty[first : first + len(part)] = part, values
         versions, hashes = ({source[place] for source in self._sources} for place in (1, 2))
         known = self._known if self._known and hashes == {self._known.labels_sha256} else None
         complete = known is not None and 0 < self._dense_images == int(answered.sum())
@@ -105,6 +109,8 @@ class HeadCollector:
             listed=self._most_listed,
             notes=tuple(self._notes(hashes, complete)),
             references=self._references.finish(count),
+            novelty=novelty,
+            known=known,
         )
 
     def _count_sources(self, answers: pa.StructArray) -> None:

@@ -180,4 +180,8 @@ def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInf
         mlclip_version=parameters["mlclip_version"],
         explains="references" in dims,
         reads_text=any(tensor.name == "text" for tensor in config.input),
+        calibrated=parameters.get("calibrated") == "true",
+        promise=json.loads(parameters.get("promise", "null")),
+        novelty="novelty" in dims,
+        validation=json.loads(parameters.get("validation", "null")),
     )

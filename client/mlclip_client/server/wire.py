@@ -16,6 +16,7 @@ from mlclip_client.values import Answer, Reference
 
 EMBEDDING = "embedding_out"
 REFERENCES = "references"
+NOVELTY = "novelty"
 _LENGTH_PREFIX = struct.Struct("<I")
 
 
@@ -44,6 +45,8 @@ def infer_request(
             request.outputs.add(name=route.output(head, part))
         if explain and head.explains:
             request.outputs.add(name=route.output(head, REFERENCES))
+        if head.novelty:
+            request.outputs.add(name=route.output(head, NOVELTY))
     if embeddings:
         request.outputs.add(name=EMBEDDING)
     return request
@@ -66,6 +69,7 @@ def read_answers(route: Route, reply: Any) -> dict[str, Answer]:
             model=reply.model_name,
             version=head.version,
             references=_references(result.as_numpy(route.output(head, REFERENCES))),
+            novelty=float(_vector(result, route, route.output(head, NOVELTY), 1)[0]) if head.novelty else None,
         )
         for head in route.heads
     }

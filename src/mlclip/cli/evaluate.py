@@ -35,10 +35,12 @@ def evaluate(
     An image that is a reference of the run is left out of its own answer. Figures of other data than the run's own are
     stored there under `other`, by the data's digest.
     """
+    from mlclip.calibration import reliability
     from mlclip.checkpoint import load_run, write_json
     from mlclip.console import class_table
     from mlclip.encoders.features import FeatureCache
     from mlclip.metrics import evaluate as measure
+    from mlclip.promises import promise_lines
     from mlclip.training.runs import figures, split_scores
 
     loaded = load_run(run)
@@ -47,13 +49,13 @@ def evaluate(
     with progress("encoding images") as on_features:
         targets, scores = split_scores(loaded, dataset, store, split, on_features=on_features)
     metrics = measure(targets, scores, loaded.thresholds, classes=loaded.labels)
-    found = figures(metrics, dataset.with_classes(loaded.labels))
+    found = figures(metrics, dataset.with_classes(loaded.labels)) | reliability(targets, scores)
     console.print(metrics_table({f"{run.name}, {split}": found}))
     if per_class:
         console.print(class_table(found))
     if roc is not None:
         _write_roc(roc, targets, scores, loaded.labels)
-    for line in loaded.head.caveats(targets, split):
+    for line in [*promise_lines(loaded.training.get("promise")), *loaded.head.caveats(targets, split)]:
         say(line)
     try:
         write_json(run / "metrics.json", _stored(loaded, split, found, data))

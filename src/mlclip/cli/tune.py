@@ -15,6 +15,7 @@ from mlclip.files import check_output
 from mlclip.settings import ThresholdConfig, check_seed
 
 if TYPE_CHECKING:
+    from mlclip.promises import Promise
     from mlclip.tune import Search, Trial
 
 Strategy = Literal["bayes", "grid", "ladder"]
@@ -28,6 +29,22 @@ def tune(
     beta: Annotated[
         float | None, typer.Option(help="Beta of the F-beta to maximise; default: 1, or 2 with --search bayes.")
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Make scores calibrated probabilities; the run selects the same labels."),
+    ] = False,
+    precision: Annotated[
+        float | None, typer.Option(help="Choose thresholds that promise this precision, with --confidence.")
+    ] = None,
+    recall: Annotated[
+        float | None, typer.Option(help="Choose thresholds that promise this recall, with --confidence.")
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="How sure a promise is, for each class: it fails in 1 - confidence of all cases.")
+    ] = 0.9,
+    novelty: Annotated[
+        bool, typer.Option("--novelty", help="Let answers say how unlike the training images an image is.")
+    ] = False,
     search: Annotated[
         Strategy | None, typer.Option(help="Also search for better settings of the head: bayes, grid or ladder.")
     ] = None,
@@ -59,23 +76,40 @@ def tune(
 ) -> None:
     """Choose new thresholds for a run. With --search, also train its head with other settings and keep the best.
 
-    Both use the validation split only. Repeat an interrupted search to continue it.
+    With --calibrate, fit probabilities instead, if they improve Brier score and log loss in cross-validation. With
+    --precision or --recall, choose thresholds that keep a promise. All of this uses the validation split only. With
+    --novelty, compare images with the training images. Repeat an interrupted search to continue it.
     """
     check_seed(seed)
+    promise = _promise(precision, recall, confidence)
+    trust = calibrate or novelty or promise is not None
+    if search is not None and trust:
+        raise typer.BadParameter("search first; then calibrate the run that it wrote, or choose thresholds for it")
     limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)
     folder = run if search is None else out or run.with_name(f"{run.name}-tuned")
     check_output(folder, data or ())
     from mlclip.checkpoint import load_run, save_run
     from mlclip.encoders.features import FeatureCache
+    from mlclip.promises import promise_lines
     from mlclip.training.runs import retune_run
+    from mlclip.training.trust import calibrate_run, measure_novelty, promise_run
     from mlclip.tune import tune_run
 
     loaded = load_run(run)
     data_set = run_data(loaded.training, data)
     store = FeatureCache(loaded.encoder.load(), cache)
     if search is None:
-        tuned = retune_run(loaded, data_set, store, limits)
-        console.print(metrics_table({f"{run.name}, val": tuned.metrics["val"]}))
+        tuned = loaded if trust else retune_run(loaded, data_set, store, limits)
+        if novelty:
+            tuned = measure_novelty(tuned, data_set, store)
+        if calibrate:
+            tuned, line = calibrate_run(tuned, data_set, store)
+            say(line)
+        if promise is not None:
+            tuned = promise_run(tuned, data_set, store, promise)
+            for line in promise_lines(tuned.training["promise"]):
+                say(line)
+        console.print(metrics_table({f"{run.name}, val": tuned.metrics.get("val", {})}))
         save_run(run, tuned)
         return
     how = _search(by=search, trials=trials, figure=figure, beta=beta, seed=seed, vary=vary, unlabelled=unlabelled)
@@ -91,6 +125,17 @@ def tune(
         metrics_table({f"{run.name}, val": before.metrics["val"], f"{folder.name}, val": tuned.metrics["val"]})
     )
     say(f"{tuned.training['search']['trials']:,} trials; wrote {folder}")
+
+
+def _promise(precision: float | None, recall: float | None, confidence: float) -> Promise | None:
+    from mlclip.promises import Promise
+
+    if precision is not None and recall is not None:
+        raise typer.BadParameter("a threshold promises --precision or --recall, not both")
+    level = recall if precision is None else precision
+    if not 0 < (0.5 if level is None else level) < 1 or not 0 < confidence < 1:
+        raise typer.BadParameter("precision, recall and confidence lie between 0 and 1")
+    return None if level is None else Promise("recall" if precision is None else "precision", level, confidence)
 
 
 def _search(

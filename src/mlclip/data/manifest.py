@@ -1,4 +1,4 @@
-"""Manifests: read from CSV, JSON lines and Parquet, written as JSON lines.
+"""Manifests: read from CSV, JSON lines, Parquet and Label Studio's exports, written as JSON lines.
 
 A broken line becomes a problem with its number, and reading goes on. Lines count from 1, the header included; in
 Parquet, rows count from 1.
@@ -15,6 +15,7 @@ from pathlib import Path
 from mlclip_client.lines import Fields, csv_fields, csv_records, delimiter_of, json_rows
 
 from mlclip.data.dataset import Dataset, Item
+from mlclip.data.label_studio import label_studio_rows
 from mlclip.data.problems import Problem
 from mlclip.data.rows import COLUMNS, known_columns, named_path, to_item
 from mlclip.data.text_files import opened, relative_to, write_text
@@ -34,7 +35,7 @@ def read_manifest(
     """
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise DataError(f"{path}: a manifest ends in {', '.join(READERS)}; COCO annotations end in .json")
+        raise DataError(f"{path}: a manifest ends in {', '.join(READERS)}")
     items: list[Item] = []
     problems: list[Problem] = []
     for line, fields in read(path, root):
@@ -147,4 +148,5 @@ READERS: dict[str, Callable[[Path, Path], Iterator[Row]]] = {
     ".jsonl": _jsonl_rows,
     ".ndjson": _jsonl_rows,
     ".parquet": _parquet_rows,
+    ".json": label_studio_rows,
 }

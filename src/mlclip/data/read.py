@@ -14,6 +14,7 @@ from mlclip_client.names import is_sidecar
 
 from mlclip.data.coco import read_coco
 from mlclip.data.dataset import SPLITS, Dataset, Item
+from mlclip.data.label_studio import is_task_list
 from mlclip.data.manifest import read_manifest
 from mlclip.data.problems import Problem
 from mlclip.data.rows import clean_label
@@ -28,8 +29,8 @@ LABELS_FILES = (
 """What is looked for in a folder when no labels file is named."""
 
 Source = str | Path
-"""A folder with images and a labels file, a manifest (`.csv`, `.tsv`, `.jsonl`, `.parquet`) or COCO annotations
-(`.json`); `train=PATH`, `val=PATH` and `test=PATH` set the split of all its images."""
+"""A folder with images and a labels file, a manifest (`.csv`, `.tsv`, `.jsonl`, `.parquet`), COCO annotations or an
+export of Label Studio (`.json`); `train=PATH`, `val=PATH` and `test=PATH` set the split of all its images."""
 
 
 class ReadOptions(TypedDict, total=False):
@@ -126,7 +127,7 @@ def _read_source(
         raise DataError(f"{path}: there is no such file or folder")
     if labels is not None:
         raise DataError(f"{path}: a labels file goes with a folder of images, and this is a file")
-    if path.suffix.lower() == ".json":
+    if path.suffix.lower() == ".json" and not is_task_list(path):
         return read_coco(path, images)
     items, problems = read_manifest(path, images or path.parent, separator, split)
     return items, None, problems

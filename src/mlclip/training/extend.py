@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mlclip.calibration import grown
 from mlclip.checkpoint import Run
 from mlclip.data import Dataset
 from mlclip.data.dataset import Progress, quiet
@@ -22,8 +23,8 @@ from mlclip.heads import Examples, Growth, Head, LabelTexts
 from mlclip.metrics import evaluate
 from mlclip.settings import ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
-from mlclip.training.loop import Epoch, predict_scores
-from mlclip.training.runs import examples, figures, fit_head, run_cache
+from mlclip.training.loop import Epoch, predict_outputs
+from mlclip.training.runs import examples, figures, fit_head, run_cache, run_scores, unpromised
 
 TOLERANCE = 1e-6
 """Scores closer than this are equal, since larger matrix products add up in a different order."""
@@ -95,17 +96,16 @@ def extend_run(
             head = run.head.extended(growth).eval().requires_grad_(False)
         except ValueError as error:
             raise TrainError(str(error)) from error
-    scores = predict_scores(head, validation.features)
-    change = float(np.abs(scores[:, :known] - predict_scores(run.head, validation.features)).max())
+    new = replace(unpromised(run), head=head, labels=data.classes, calibration=grown(run.calibration, len(added)))
+    scores, before = (run_scores(one, predict_outputs(one.head, validation.features)) for one in (new, run))
+    change = float(np.abs(scores[:, :known] - before).max())
     limits = np.concatenate([run.thresholds, _new_thresholds(run, validation, scores, thresholds)])
     step = {"classes": known, "labels": list(added), "largest_change": change, "epochs_run": len(epochs)}
     return Extension(
         run=replace(
-            run,
-            head=head,
-            labels=data.classes,
+            new,
             thresholds=limits,
-            training=run.training | {"extended": [*run.training.get("extended", []), step], "data_sha256": data.digest},
+            training=new.training | {"extended": [*run.training.get("extended", []), step], "data_sha256": data.digest},
             metrics={"val": figures(evaluate(validation.targets, scores, limits, classes=data.classes), data)},
         ),
         added=added,

@@ -19,7 +19,7 @@ from mlclip.heads.alignment import AlignmentLoss
 from mlclip.heads.base import batches, first_output, tensors, to_scores
 from mlclip.losses import LOSSES
 from mlclip.metrics import mean_average_precision
-from mlclip.settings import TrainConfig
+from mlclip.settings import LOSS_OPTIONS, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,12 @@ def _loss(
     own = head.loss(features, targets)
     if own is not None:
         return own
-    classify = LOSSES[config.loss]
+    classify, options = LOSSES[config.loss], config.loss_options
+    if config.optimizer == "lbfgs" and "detach_focus" in LOSS_OPTIONS[config.loss]:
+        options = {"detach_focus": False} | options  # its line search needs the gradient of the loss itself
     if alignment is None:
-        return classify(first_output(head, features), targets, **config.loss_options)
+        return classify(first_output(head, features), targets, **options)
     decoded = head.decode(*features)
-    loss: Tensor = classify(head.read(decoded), targets, **config.loss_options)
+    loss: Tensor = classify(head.read(decoded), targets, **options)
     loss = loss + config.alignment_weight * alignment(decoded, targets)
     return loss

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize, pad
 
+from mlclip.calibration import grown
 from mlclip.checkpoint import REFERENCES, Run, load_run, save_run
 from mlclip.data import Dataset, Item
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
 from mlclip.heads import Head
+from mlclip.training.runs import unpromised
 
 
 def append_references(
@@ -54,13 +56,14 @@ def append_references(
     rows = cache.rows([item.path for item in items], on_progress=on_features)
     targets = torch.from_numpy(Dataset(tuple(items), labels).targets())
     old = pad(head.reference_targets(), (0, len(labels) - len(run.labels)))
-    grown = head.with_references(
+    more = head.with_references(
         (*head.reference_ids, *(str(item.path) for item in items)),
         torch.cat([head.reference_features(), normalize(torch.from_numpy(rows[slice(None)]), dim=1)]),
         torch.cat([old, targets.to(old.dtype)]),
     )
     fallback = np.full(len(labels) - len(run.labels), np.median(run.thresholds), dtype=np.float32)
-    return replace(run, head=grown, labels=labels, thresholds=np.concatenate([run.thresholds, fallback]), metrics={})
+    limits, maps = np.concatenate([run.thresholds, fallback]), grown(run.calibration, len(fallback))
+    return replace(unpromised(run), head=more, labels=labels, thresholds=limits, metrics={}, calibration=maps)
 
 
 def remove_references(run: Run, ids: Collection[str], *, drop_labels: bool = False) -> Run:
@@ -83,7 +86,9 @@ def remove_references(run: Run, ids: Collection[str], *, drop_labels: bool = Fal
         raise DataError("no label would be left: keep at least one reference that has one")
     names = tuple(head.reference_ids[row] for row in kept)
     shrunk = head.with_references(names, head.reference_features()[kept], targets[:, columns])
-    return replace(run, head=shrunk, labels=labels, thresholds=run.thresholds[columns.numpy()], metrics={})
+    maps, limits = run.calibration, run.thresholds[columns.numpy()]
+    maps = None if maps is None else maps[:, columns.numpy()]
+    return replace(unpromised(run), head=shrunk, labels=labels, thresholds=limits, metrics={}, calibration=maps)
 
 
 def edit_run(folder: Path, change: Callable[[Run], Run]) -> tuple[Run, Run]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mlclip.calibration import calibrated
 from mlclip.checkpoint import EncoderRef, Run
 from mlclip.data import Dataset
 from mlclip.data.dataset import Progress, quiet
@@ -20,11 +21,12 @@ from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features
 from mlclip.errors import TrainError
 from mlclip.heads import Examples, FeatureShapes, Head, LabelTexts, build_head, find_head
+from mlclip.heads.base import to_scores
 from mlclip.metrics import Metrics, evaluate
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.finetune import finetune
-from mlclip.training.loop import Epoch, predict_scores, train_head
+from mlclip.training.loop import Epoch, predict_outputs, predict_scores, train_head
 
 _log = logging.getLogger(__name__)
 
@@ -124,22 +126,45 @@ def evaluate_run(
 
 
 def split_scores(
-    run: Run, dataset: Dataset, cache: FeatureCache, split: str, *, on_features: Progress = quiet
+    run: Run, dataset: Dataset, cache: FeatureCache, split: str, *, raw: bool = False, on_features: Progress = quiet
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Targets and scores [R, N] of a split; an image that is a reference itself is left out of its own answer."""
+    """Targets and scores [R, N] of a split; an image that is a reference itself is left out of its own answer.
+
+    With `raw`, the head's first output takes the place of scores.
+    """
     cache, part = run_cache(run, cache), dataset.with_classes(run.labels).split(split)
     rows = {os.path.abspath(name): row for row, name in enumerate(run.head.reference_ids)}
     own = np.array([rows.get(os.path.abspath(item.path), -1) for item in part.items])
-    return part.targets(), predict_scores(run.head, head_features(run.head, part, cache, on_progress=on_features), own)
+    outputs = predict_outputs(run.head, head_features(run.head, part, cache, on_progress=on_features), own)
+    return part.targets(), outputs if raw else run_scores(run, outputs)
+
+
+def run_scores(run: Run, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A run's scores, calibrated if it is, of its head's first output; both float32 [R, N]."""
+    if run.calibration is not None:
+        return calibrated(outputs, run.head.outputs[0], run.calibration)
+    scores: npt.NDArray[np.float32] = to_scores(run.head, torch.from_numpy(outputs)).numpy()
+    return scores
 
 
 def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: ThresholdConfig) -> Run:
-    """Choose new thresholds for a run on the validation split."""
+    """Choose new thresholds for a run on the validation split; what its old ones promised is gone."""
     targets, scores = split_scores(run, dataset, cache, "val")
-    thresholds = tune_thresholds(targets, scores, **asdict(config))
-    found = figures(evaluate(targets, scores, thresholds, classes=run.labels), dataset.with_classes(run.labels))
-    metrics = run.metrics | {"val": found}
-    return replace(run, thresholds=thresholds, metrics=metrics, training=run.training | {"thresholds": asdict(config)})
+    tuned = replace(unpromised(run), thresholds=tune_thresholds(targets, scores, **asdict(config)))
+    return measured(tuned, dataset, targets, scores, thresholds=asdict(config))
+
+
+def unpromised(run: Run) -> Run:
+    """A run whose thresholds promise nothing."""
+    return replace(run, training={name: value for name, value in run.training.items() if name != "promise"})
+
+
+def measured(
+    run: Run, dataset: Dataset, targets: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32], **record: Any
+) -> Run:
+    """A run with the figures of validation scores [R, N], and with more in its record."""
+    found = figures(evaluate(targets, scores, run.thresholds, classes=run.labels), dataset.with_classes(run.labels))
+    return replace(run, metrics=run.metrics | {"val": found}, training=run.training | record)
 
 
 def run_cache(run: Run, cache: FeatureCache) -> FeatureCache:
