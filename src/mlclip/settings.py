@@ -32,6 +32,7 @@ class TrainConfig:
     Attributes:
         epochs: maximum number of passes; 0 means no gradient steps, for heads that need none.
         patience: epochs without a better validation mAP after which to stop, where the best epoch is kept.
+        least_steps: fewest steps per epoch: batches are smaller where images are few.
         weight_decay: the optimiser's L2 penalty.
         optimizer: `adam`, `sgd` with `momentum`, or `lbfgs`, for which an epoch is one penalty, see `run_epochs`.
         schedule: of the learning rate over all steps: `constant`; `cosine` falls to 0; `onecycle` rises to `lr` for a
@@ -46,6 +47,7 @@ class TrainConfig:
     epochs: int = 50
     patience: int = 10
     batch_size: int = 64
+    least_steps: int = 1
     weight_decay: float = 0.0
     optimizer: Optimizer = "adam"
     momentum: float = 0.0
@@ -63,7 +65,7 @@ class TrainConfig:
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("keep", self.keep, get_args(Keep))
         check_seed(self.seed)
-        for name, least in (("epochs", 0), ("patience", 1), ("batch_size", 1)):
+        for name, least in (("epochs", 0), ("patience", 1), ("batch_size", 1), ("least_steps", 1)):
             check_number(name, getattr(self, name), least, whole=True)
         for name in ("weight_decay", "momentum", "alignment_weight"):
             check_number(name, getattr(self, name), 0)
@@ -100,7 +102,7 @@ def check_number(
 
 UNTRAINED = TrainConfig(epochs=0)
 """For heads without gradient steps."""
-DECODER = TrainConfig(lr=3e-3, epochs=10, batch_size=32, schedule="onecycle", alignment_weight=0.1)
+DECODER = TrainConfig(lr=3e-3, epochs=10, batch_size=32, least_steps=16, schedule="onecycle", alignment_weight=0.1)
 """For `mld`."""
 
 

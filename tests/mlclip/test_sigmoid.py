@@ -1,4 +1,4 @@
-"""The sigmoid head against scikit-learn's logistic regression."""
+"""The sigmoid head against scikit-learn's logistic regression, and the steps of training."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mlclip.heads import FeatureShapes, build_head
 from mlclip.heads.base import first_output, tensors
 from mlclip.losses import LOSSES
 from mlclip.settings import TrainConfig
-from mlclip.training.loop import predict_scores, train_head
+from mlclip.training.loop import predict_scores, run_epochs, train_head
 
 from .made import examples_of, unit_rows
 
@@ -61,3 +61,17 @@ def test_a_focused_loss_is_minimised_as_it_is(loss):
 
     assert final() == pytest.approx(final(detach_focus=False), rel=1e-3)
     assert final() < 0.9 * final(detach_focus=True)
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(5, [1] * 5), (40, [2] * 20), (600, [31] * 11 + [32] * 8)])
+def test_few_images_make_small_batches_not_few_steps(images, sizes):
+    layer, found = torch.nn.Linear(1, 1), []
+
+    def loss(rows, rng):
+        found.append(len(rows))
+        return layer.weight.square().sum()
+
+    scores, targets = np.ones((2, 1), np.float32), np.ones((2, 1), np.uint8)
+    config = TrainConfig(epochs=1, batch_size=32, least_steps=16)
+    run_epochs(layer, list(layer.parameters()), images, loss, lambda: scores, targets, config, lambda epoch: None)
+    assert sorted(found) == sizes

@@ -93,7 +93,7 @@ def run_epochs(
     """
     whole = config.optimizer == "lbfgs"
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
-    batch_size = images if whole else config.batch_size
+    batch_size = images if whole else min(config.batch_size, max(1, images // config.least_steps))
     steps_per_epoch = -(-images // batch_size)
     optimizer, schedule = _optimizer_and_schedule(parameters, config, config.epochs * steps_per_epoch)
     order, history = np.random.default_rng(config.seed), list[Epoch]()
