@@ -13,6 +13,8 @@ PATHS = ("path", "file", "image", "filename", "file_name", "image_path")
 """Known names of columns of paths; of these and those below, in upper or lower case, the first that is there counts."""
 TEXTS = ("text", "caption", "title")
 """Known names of texts, in manifests and in the JSON files beside an archive's images."""
+LABEL_STUDIO_FILES = "/data/local-files/?d="
+"""What Label Studio puts before the path of a file in a local storage (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/)."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlclip_client.names import is_address
+from mlclip_client.names import LABEL_STUDIO_FILES, is_address
 from mlclip_client.output.near_duplicates import first_alike
 from mlclip_client.report.answers import HeadScores
 from mlclip_client.report.columns import Columns, read_columns
@@ -19,8 +19,6 @@ NOVEL = 0.95
 """Novelty from which an image counts as novel: one in twenty of the validation images."""
 ALIKE = 0.97
 """Cosine similarity from which only one of two pictures is worth a look."""
-LOCAL_FILES = "/data/local-files/?d="
-"""Where Label Studio serves the files of a local storage (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/)."""
 
 
 class Picture(NamedTuple):
@@ -61,7 +59,7 @@ def choose(labels: Path, budget: int, head: str | None = None) -> list[Picture]:
 
 def label_studio_task(picture: Picture) -> dict[str, Any]:
     """A picture as a task of Label Studio, with its labels as a prediction for `Choices` named `labels`."""
-    image = picture.path if is_address(picture.path) else f"{LOCAL_FILES}{picture.path.removeprefix('/')}"
+    image = picture.path if is_address(picture.path) else f"{LABEL_STUDIO_FILES}{picture.path.removeprefix('/')}"
     choice = {"from_name": "labels", "to_name": "image", "type": "choices", "value": {"choices": picture.labels}}
     return {
         "data": {"image": image, "path": picture.path, "reason": picture.reason},

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlclip_client.lines import Fields, parse_json
+from mlclip_client.names import LABEL_STUDIO_FILES
 
 from mlclip.data.text_files import opened
-
-LOCAL_FILES = "/data/local-files/?d="
-"""What Label Studio puts before the path of a file in a local storage."""
 
 
 def is_task_list(path: Path) -> bool:
@@ -31,7 +29,7 @@ def label_studio_rows(path: Path, root: Path) -> Iterator[tuple[int, Fields]]:
                 latest = max(done, key=lambda one: str(one.get("updated_at", "")))
                 parts = [part["value"]["choices"] for part in latest["result"] if part.get("type") == "choices"]
                 image = task["data"].get("path") or task["data"]["image"]
-                image = f"/{image.removeprefix(LOCAL_FILES)}" if image.startswith(LOCAL_FILES) else image
+                image = f"/{image.removeprefix(LABEL_STUDIO_FILES)}" if image.startswith(LABEL_STUDIO_FILES) else image
                 yield number, {"path": image, "labels": [choice for part in parts for choice in part]}
         except (KeyError, TypeError, AttributeError) as error:
             yield number, f"not a task of Label Studio's JSON export: {type(error).__name__} {error}"
