@@ -176,7 +176,11 @@ def predict_outputs(
 @torch.inference_mode()
 def predict_scores(head: Head, features: Features, own: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
     """Scores float32 [R, N] in [0, 1] of R images; arguments as in `predict_outputs`."""
-    outputs = predict_outputs(head, features, own)
+    return output_scores(head, predict_outputs(head, features, own))
+
+
+def output_scores(head: Head, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores in [0, 1] of a head's first output, both float32 [R, N]."""
     scores: npt.NDArray[np.float32] = to_scores(head, torch.from_numpy(outputs)).numpy()
     return scores
 

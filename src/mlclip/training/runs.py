@@ -21,12 +21,11 @@ from mlclip.encoders.clip import Encoder
 from mlclip.encoders.features import TEXT_KINDS, FeatureCache, Features
 from mlclip.errors import TrainError
 from mlclip.heads import Examples, FeatureShapes, Head, LabelTexts, build_head, find_head
-from mlclip.heads.base import to_scores
 from mlclip.metrics import Metrics, evaluate
 from mlclip.settings import Recipe, ThresholdConfig, TrainConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.finetune import finetune
-from mlclip.training.loop import Epoch, predict_outputs, predict_scores, train_head
+from mlclip.training.loop import Epoch, output_scores, predict_outputs, predict_scores, train_head
 
 _log = logging.getLogger(__name__)
 
@@ -143,8 +142,7 @@ def run_scores(run: Run, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     """A run's scores, calibrated if it is, of its head's first output; both float32 [R, N]."""
     if run.calibration is not None:
         return calibrated(outputs, run.head.outputs[0], run.calibration)
-    scores: npt.NDArray[np.float32] = to_scores(run.head, torch.from_numpy(outputs)).numpy()
-    return scores
+    return output_scores(run.head, outputs)
 
 
 def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: ThresholdConfig) -> Run:
