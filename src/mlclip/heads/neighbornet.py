@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mlclip.heads.base import Growth, Head
 from mlclip.heads.growth import joined_references
-from mlclip.heads.neighbors import best_temperature, largest
+from mlclip.heads.neighbors import TEMPERATURES, best_temperature, largest
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
 from mlclip.heads.values import Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
@@ -96,7 +96,7 @@ class NeighborNet(Head):
             self._keep(torch.from_numpy(made.vectors), torch.from_numpy(made.labels))
         self.reference_ids = train.ids if self.names_references else ()
         if options["temperature"] is None:
-            options["temperature"] = found = best_temperature(self._scores_at, validation)
+            options["temperature"] = found = best_temperature(self._at_all_temperatures, validation)
             self.log_temperature.data.fill_(math.log(found))
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
@@ -151,8 +151,9 @@ class NeighborNet(Head):
     def _weights(self, similarity: Tensor) -> Tensor:
         return (self.log_temperature.exp() * similarity).softmax(dim=1)
 
-    def _scores_at(self, temperature: float, embedding: Tensor) -> Tensor:
-        return (temperature * F.linear(embedding, self.references)).softmax(dim=1) @ self.labels
+    def _at_all_temperatures(self, embedding: Tensor) -> Tensor:
+        similarity = F.linear(embedding, self.references)
+        return torch.stack([(value * similarity).softmax(dim=1) @ self.labels for value in TEMPERATURES], dim=1)
 
     def _keep(self, references: Tensor, labels: Tensor) -> None:
         self.config["references"] = len(references)

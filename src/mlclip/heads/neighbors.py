@@ -29,7 +29,7 @@ from mlclip.metrics import mean_average_precision
 
 PROBES = 256
 """Validation images kept with an index, to measure its recall whenever it is rebuilt."""
-TEMPERATURES = tuple(2.0 ** (power / 2) for power in range(2, 17))
+TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (power / 2) for power in range(2, 17))
 """What validation chooses from where no temperature is given: 2 to 256."""
 _log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class NeighborSearch(Head):
             self.config["probes"] = len(queries)
         self._keep(train.ids, F.normalize(vectors, dim=1), torch.from_numpy(train.targets))
         if self.temperature is None:
-            self.temperature = self.config["temperature"] = best_temperature(self._scores_at, validation)
+            self.temperature = self.config["temperature"] = best_temperature(self._at_all_temperatures, validation)
 
     def with_references(self, ids: Sequence[str], features: Tensor, targets: Tensor) -> Self:
         """The same head with other references; an index is built again."""
@@ -181,14 +181,17 @@ class NeighborSearch(Head):
 
     def _answer(self, similarity: Tensor, index: Tensor) -> Answer:
         assert self.temperature is not None  # `prepare` chose it
-        weight = neighbor_weights(similarity, self.temperature, self.max_difference, self.stop_weight)
-        scores = torch.bmm(weight.unsqueeze(1), self.labels[index].float()).squeeze(1)
-        return scores.clamp(max=1.0), index.int(), weight
+        scores, weight = self._vote(similarity, index, self.temperature)
+        return scores, index.int(), weight
 
-    def _scores_at(self, temperature: float, embedding: Tensor) -> Tensor:
-        self.temperature = temperature
-        scores: Tensor = self(embedding)[0]
-        return scores
+    def _vote(self, similarity: Tensor, index: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        weight = neighbor_weights(similarity, temperature, self.max_difference, self.stop_weight)
+        scores = torch.bmm(weight.unsqueeze(1), self.labels[index].float()).squeeze(1)
+        return scores.clamp(max=1.0), weight
+
+    def _at_all_temperatures(self, embedding: Tensor) -> Tensor:
+        similarity, index = self._search(F.normalize(embedding, dim=1), self.neighbors)
+        return torch.stack([self._vote(similarity, index, value)[0] for value in TEMPERATURES], dim=1)
 
     def _search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if self.index is None:
@@ -218,16 +221,15 @@ class NeighborSearch(Head):
 
 
 @torch.no_grad()
-def best_temperature(scores: Callable[[float, Tensor], Tensor], validation: Examples) -> float:
-    """The one of `TEMPERATURES` whose scores [B, N] of embeddings [B, D] give the best mAP on validation images."""
+def best_temperature(scores: Callable[[Tensor], Tensor], validation: Examples) -> float:
+    """The one of the `TEMPERATURES` with the best mAP on validation images.
+
+    `scores` maps embeddings [B, D] to scores [B, len(TEMPERATURES), N].
+    """
     images = validation.at_most(MOST_IMAGES)
-
-    def quality(temperature: float) -> float:
-        found = each_batch(lambda embedding: scores(temperature, embedding), images.features)
-        return mean_average_precision(images.targets, found) or 0.0
-
-    best: float = max(TEMPERATURES, key=quality)
-    return best
+    found = each_batch(scores, images.features)
+    qualities = [mean_average_precision(images.targets, found[:, n]) or 0.0 for n in range(len(TEMPERATURES))]
+    return TEMPERATURES[int(np.argmax(qualities))]
 
 
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
