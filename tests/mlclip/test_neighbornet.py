@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mlclip.heads import FeatureShapes, build_head
-from mlclip.heads.neighbors import TEMPERATURES
 from mlclip.heads.prototypes import make_prototypes
+from mlclip.heads.temperature import TEMPERATURES
 from mlclip.metrics import mean_average_precision
 from mlclip.settings import TrainConfig
 from mlclip.training.loop import predict_outputs, train_head

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from mlclip.heads.base import Growth, Head
 from mlclip.heads.growth import joined_references
-from mlclip.heads.neighbors import TEMPERATURES, best_temperature, largest
+from mlclip.heads.neighbors import largest
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
+from mlclip.heads.temperature import TEMPERATURES, best_temperature
 from mlclip.heads.values import Examples, LabelTexts, Range
 from mlclip.settings import TrainConfig
 
@@ -44,7 +45,7 @@ class NeighborNet(Head):
             whose similarity is 0.
         labels: labels of a prototype: `averaged` over its images, or `onehot`.
         temperature: e^τ, the factor on cosine similarities; with fine-tuning, its initial value. None takes the one
-            of `neighbors.TEMPERATURES` with the best validation mAP; the thesis found 105.6 for CLIP's embeddings
+            of `temperature.TEMPERATURES` with the best validation mAP; the thesis found 105.6 for CLIP's embeddings
             without prototypes.
         fine_tune: train F and τ.
     """

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -21,16 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlclip.heads.base import Growth, Head, batches, each_batch, tensors
+from mlclip.heads.base import Growth, Head, batches, tensors
 from mlclip.heads.growth import joined_references
 from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
-from mlclip.heads.values import MOST_IMAGES, Examples, LabelTexts, PythonModel, Range, check_choice
-from mlclip.metrics import mean_average_precision
+from mlclip.heads.temperature import TEMPERATURES, best_temperature
+from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range, check_choice
 
 PROBES = 256
 """Validation images kept with an index, to measure its recall whenever it is rebuilt."""
-TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (power / 2) for power in range(2, 17))
-"""What validation chooses from where no temperature is given: 2 to 256."""
 _log = logging.getLogger(__name__)
 
 Answer = tuple[Tensor, Tensor, Tensor]
@@ -218,18 +216,6 @@ class NeighborSearch(Head):
             "index %s: recall@%d against exact search %.4f on %d validation images (effort %d), %.1f MB",
             self.index, self.neighbors, recall, len(self.probes), effort_of(opened), len(self.index_data) / 1e6,
         )  # fmt: skip
-
-
-@torch.no_grad()
-def best_temperature(scores: Callable[[Tensor], Tensor], validation: Examples) -> float:
-    """The one of the `TEMPERATURES` with the best mAP on validation images.
-
-    `scores` maps embeddings [B, D] to scores [B, len(TEMPERATURES), N].
-    """
-    images = validation.at_most(MOST_IMAGES)
-    found = each_batch(scores, images.features)
-    qualities = [mean_average_precision(images.targets, found[:, n]) or 0.0 for n in range(len(TEMPERATURES))]
-    return TEMPERATURES[int(np.argmax(qualities))]
 
 
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
