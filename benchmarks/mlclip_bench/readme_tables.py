@@ -16,7 +16,7 @@ from mlclip.console import figure_at
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
-from mlclip_bench.heads.floors import FLOORS
+from mlclip_bench.heads.baselines import BASELINES
 from mlclip_bench.heads.metrics import METRICS, cell
 from mlclip_bench.heads.results import Results as HeadResults
 from mlclip_bench.heads.studies import WITHOUT_TEXTS
@@ -83,7 +83,7 @@ def losses(results: Path) -> str:
     lines = _lines(HeadResults(results / "openclip-top46-losses"))
     titles = ("mAP", "F1 micro", "F1 macro")
     figures = {title: _values(lines, title, lambda line: line["variant"]) for title in titles}
-    names = [name for name in figures["mAP"] if name not in FLOORS]
+    names = [name for name in figures["mAP"] if name not in BASELINES]
     rows = [[name, *(cell(title, figures[title][name]) for title in titles)] for name in names]
     return table(["openclip 46", *titles], rows) + _from(lines)
 
@@ -232,7 +232,7 @@ def _service(points: Mapping[int, Mapping[str, Any]]) -> str:
 
 _ROWS = [
     *(name for head in HEADS for name in ([head, *WITHOUT_TEXTS] if head == "fusion" else [head])),
-    *reversed(list(FLOORS)),
+    *reversed(list(BASELINES)),
 ]
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "heads map": lambda results: heads(results, "mAP"),

@@ -12,6 +12,7 @@ from mlclip_bench.heads.metrics import cell
 from mlclip_bench.heads.report import report, summary, verdict
 from mlclip_bench.heads.results import Results, TestScores
 from mlclip_bench.heads.run import _columns
+from mlclip_bench.heads.tables import differences_table
 from PIL import Image
 
 from mlclip.metrics import evaluate
@@ -106,6 +107,18 @@ def test_the_report_tells_what_an_analyst_needs(derived, results):
     results.save_note("It saw *none* of them.")
     assert "\n\nIt saw *none* of them.\n\n" in report(derive(results), "own")
     assert summary(derived).count("\n| ") == 6 and "no method is best" in summary(derived)
+
+
+def test_every_method_stands_against_the_best_and_against_logistic_regression(derived):
+    compared = dict(derived.comparisons[None])
+    methods = ("strong", "weak", "logistic regression")
+    samples = np.random.default_rng(0).normal([[0.9], [0.5], [0.6]], 0.01, (3, 500))
+    compared["mean_average_precision"] = intervals(methods, np.array([0.9, 0.5, 0.6]), samples)
+    rows = differences_table(replace(derived, comparisons={None: compared})).splitlines()
+    cells = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in rows}
+    assert cells[""][-1] == "mAP above logistic regression"
+    assert cells["strong"][0] == "-" and cells["strong"][-1].startswith("30.0 (")
+    assert cells["weak"][0].startswith("40.0 (") and cells["weak"][-1].startswith("-10.0 (")
 
 
 def test_every_picture_that_the_report_shows_is_drawn(derived, results):

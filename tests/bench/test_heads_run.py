@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mlclip_bench.cli import app
-from mlclip_bench.heads import floors
+from mlclip_bench.heads import baselines
+from mlclip_bench.heads.baselines import BASELINES, INVERSE_PENALTIES
 from mlclip_bench.heads.derive import derive
 from mlclip_bench.heads.figures import draw_figures
 from mlclip_bench.heads.metrics import cell
@@ -13,7 +14,8 @@ from mlclip_bench.heads.report import report, write_report
 from mlclip_bench.heads.results import Results
 from mlclip_bench.heads.run import measure_missing, missing, plan, setting_of
 from mlclip_bench.heads.studies import STUDIES, few_shot, variants_of
-from sklearn.metrics import f1_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score
 from typer.testing import CliRunner
 
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
@@ -61,13 +63,14 @@ def test_a_study_is_measured_once_and_told(results, dataset, store):
     assert [(line["variant"], line["seed"]) for line in lines] == [
         ("label frequency", 0),
         ("raw pixels", 0),
+        ("logistic regression", 0),
         ("sigmoid", 0),
         ("sigmoid", 1),
     ]
-    assert lines[2]["test"]["mean_average_precision"] != lines[3]["test"]["mean_average_precision"]
+    assert lines[3]["test"]["mean_average_precision"] != lines[4]["test"]["mean_average_precision"]
     assert measured(tasks, results, dataset, store) == []
     derived = derive(results)
-    assert list(derived.runs[None])[-1] == "label frequency", "floors stand last, the weaker below"
+    assert list(derived.runs[None])[-1] == "label frequency", "baselines stand last, the weaker below"
     files = [*draw_figures(derived, results.folder), results.folder / "report.md", results.folder / "summary.md"]
     write_report(derived, results.folder)
     assert {file.name for file in files} == {
@@ -113,7 +116,7 @@ def test_a_changed_recipe_is_measured_anew(results, dataset, store):
 def test_a_method_that_fails_is_recorded_and_the_others_go_on(results, dataset, store):
     variants = {"broken": Recipe("sigmoid", {"no_such_option": 1}), **VARIANTS}
     lines = measured(plan(variants, seeds=1), results, dataset, store)
-    assert ["error" in line for line in lines] == [False, False, True, False]
+    assert ["error" in line for line in lines] == [False, False, False, True, False]
     assert [task.variant for task in missing(plan(variants, seeds=1), results.lines())] == ["broken"]
     assert "broken" not in derive(results).runs[None]
     write_report(derive(results), results.folder)
@@ -124,7 +127,7 @@ def test_a_method_without_randomness_runs_twice_and_no_more(results, dataset, st
     still = {"still": Recipe("sigmoid", training=UNTRAINED)}
     tasks = plan(still, seeds=4)
     lines = [{**task.describe(), "scores": {"sha256": "same"}} for task in tasks if task.recipe and task.seed < 2]
-    assert [task.variant for task in missing(tasks, lines)] == ["label frequency", "raw pixels"]
+    assert [task.variant for task in missing(tasks, lines)] == [*BASELINES]
     lines[1]["scores"]["sha256"] = "other"
     assert [task.seed for task in missing(tasks, lines) if task.recipe] == [2, 3]
     lines = [{**task.describe(), "scores": {"sha256": "same"}} for task in tasks if task.recipe and task.seed < 2]
@@ -210,9 +213,9 @@ def test_nothing_measured_is_an_error(results):
         derive(results)
 
 
-def test_pixel_floor_against_a_plain_loop(dataset):
+def test_raw_pixels_against_a_plain_loop(dataset, store):
     train, test = dataset.split("train"), dataset.split("test")
-    pixels = {item.path: floors._pixels([item])[0].astype(np.float64) for item in dataset.items}
+    pixels = {item.path: baselines._pixels([item])[0].astype(np.float64) for item in dataset.items}
     targets, rows = train.targets(), []
     for asked in test.items:
         distances = [np.sqrt(((pixels[asked.path] - pixels[known.path]) ** 2).sum()) for known in train.items]
@@ -223,7 +226,23 @@ def test_pixel_floor_against_a_plain_loop(dataset):
     for nearest, distances in rows:
         weights = np.exp(-5 * distances / mean)
         expected.append((weights[:, None] * targets[nearest]).sum(axis=0) / weights.sum())
-    np.testing.assert_allclose(floors.pixel_scores(train, test), expected, atol=1e-4)
+    np.testing.assert_allclose(baselines.raw_pixels(dataset, store)(test), expected, atol=1e-4)
+
+
+def test_validation_chooses_the_penalty_of_logistic_regression(dataset, store):
+    train, validation, test = (dataset.split(name) for name in ("train", "val", "test"))
+    rows = {part: store.rows([item.path for item in part.items])[:] for part in (train, validation, test)}
+
+    def scores(inverse_penalty, asked):
+        models = (LogisticRegression(C=inverse_penalty).fit(rows[train], own) for own in train.targets().T)
+        return np.stack([model.predict_proba(rows[asked])[:, 1] for model in models], axis=1)
+
+    def validation_map(inverse_penalty):
+        return average_precision_score(validation.targets(), scores(inverse_penalty, validation))
+
+    best = max(INVERSE_PENALTIES, key=validation_map)
+    found = baselines.logistic_regression(dataset, store)
+    np.testing.assert_allclose(found(test), scores(best, test), atol=1e-3)
 
 
 def test_every_head_but_those_left_out_is_in_the_study_of_heads():
@@ -318,7 +337,7 @@ def test_the_command_stopped_by_hand_reports_what_it_has(command, tmp_path, monk
     monkeypatch.setattr("mlclip_bench.heads.run.train_run", stop)
     assert command().exit_code == 130
     lines = (tmp_path / "study" / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line)["variant"] for line in lines] == ["label frequency", "raw pixels"]
+    assert [json.loads(line)["variant"] for line in lines] == [*BASELINES]
     assert (tmp_path / "study" / "report.md").exists()
 
 

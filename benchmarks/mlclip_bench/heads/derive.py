@@ -15,8 +15,8 @@ from sklearn.metrics import precision_recall_curve  # type: ignore[import-untype
 
 from mlclip.errors import ResultsError
 from mlclip.json_lines import Line
+from mlclip_bench.heads.baselines import BASELINES
 from mlclip_bench.heads.comparison import Comparison, Targets, compare_methods, compared_by
-from mlclip_bench.heads.floors import FLOORS
 from mlclip_bench.heads.results import Results, TestScores
 from mlclip_bench.kit.files import read_json, write_json
 from mlclip_bench.kit.intervals import LEVEL, RESAMPLES
@@ -30,7 +30,7 @@ class Derived:
     """A comparison, ready for report and figures."""
 
     # training images per class (None: all) -> method -> its lines, one per seed; methods by test mAP, best first,
-    # floors last. A method without randomness has one line.
+    # baselines last. A method without randomness has one line.
     runs: Mapping[Shots, Mapping[str, Sequence[Line]]]
     # training images per class -> metric -> intervals; a method without scores here is in none
     comparisons: Mapping[Shots, Mapping[str, Comparison]]
@@ -66,9 +66,9 @@ def derive(results: Results) -> Derived:
     )
 
 
-def is_floor(method: str) -> bool:
-    """Whether a method needs no encoder."""
-    return method in FLOORS
+def is_baseline(method: str) -> bool:
+    """Whether a method is none of mlclip's, but there to be compared with."""
+    return method in BASELINES
 
 
 def _methods(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -78,7 +78,7 @@ def _methods(lines: Sequence[Line]) -> dict[str, list[Line]]:
     grouped = {name: _without_copies(own) for name, own in grouped.items()}
 
     def rank(name: str) -> tuple[bool, float]:
-        return is_floor(name), -np.mean([line["test"]["mean_average_precision"] for line in grouped[name]])
+        return is_baseline(name), -np.mean([line["test"]["mean_average_precision"] for line in grouped[name]])
 
     return {name: grouped[name] for name in sorted(grouped, key=rank)}
 

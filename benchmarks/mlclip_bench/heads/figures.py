@@ -17,15 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlclip.json_lines import Line
-from mlclip_bench.heads.derive import RECALLS, Derived, is_floor
-from mlclip_bench.heads.floors import CHANCE
+from mlclip_bench.heads.baselines import CHANCE
+from mlclip_bench.heads.derive import RECALLS, Derived, is_baseline
 from mlclip_bench.heads.metrics import percent
 from mlclip_bench.heads.tables import COMPARED_AS, HEADLINES
 from mlclip_bench.kit.figures import BLUE, INK, LIGHT_BLUE, caption, draw
 
 FAINT = "#D8D8D8"
-BARS = {"leading": LIGHT_BLUE, "other": "#CBE4F5", "floor": "#D5D5D5"}
-LINES = {"leading": BLUE, "other": "#56A5D8", "floor": "#777777"}
+BARS = {"leading": LIGHT_BLUE, "other": "#CBE4F5", "baseline": "#D5D5D5"}
+LINES = {"leading": BLUE, "other": "#56A5D8", "baseline": "#777777"}
 ROWS_IN_A_TABLE = 60
 Runs = Mapping[str, Sequence[Line]]
 
@@ -197,4 +197,4 @@ def _leading(derived: Derived) -> tuple[str, ...]:
 
 
 def _standing(name: str, leading: Sequence[str]) -> str:
-    return "floor" if is_floor(name) else "leading" if name in leading else "other"
+    return "baseline" if is_baseline(name) else "leading" if name in leading else "other"

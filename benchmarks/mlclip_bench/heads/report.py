@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlclip_bench.heads.comparison import Comparison
-from mlclip_bench.heads.derive import Derived, Shots, is_floor
+from mlclip_bench.heads.derive import Derived, Shots, is_baseline
 from mlclip_bench.heads.metrics import DECISIONS, RANKING, SUMMARY
 from mlclip_bench.heads.tables import (
     COMPARED_AS,
@@ -35,8 +35,8 @@ at one per label (both of the best F1 on validation images); tables that show on
 NO_NOTE = "Whether the encoder has seen these images before is not stated here (`--note` states it)."
 NO_INTERVAL = "No interval is stated: the test scores of these runs are not here."
 DIFFERENCES = """\
-Points below the highest value, with 95 % intervals that hold for all pairs of methods at once. Where an interval
-contains 0, the two methods cannot be told apart here."""
+Points below the highest value, and above logistic regression on the same embeddings. The 95 % intervals hold for all
+pairs of methods at once: where one contains 0, the two methods cannot be told apart here."""
 COSTS = "Means over seeds, on cached features, with thresholds but without encoding and testing."
 CURVES = """\
 All pairs of image and label. The dot shows the thresholds: it is not on the curve, since they differ by label."""
@@ -51,9 +51,10 @@ READING = f"""\
 * mAP and macro metrics are means over labels, so rare labels count like frequent ones; micro metrics count pairs.
 * Precision, F1, F2 and mAP depend on prevalence: they will differ where labels are rarer or more common.
 * MSE uses scores as they are; cosines are not probabilities, so compare it within a method only."""
-FLOOR_WORDS = {
+BASELINE_WORDS = {
     "label frequency": "`label frequency` scores every image alike, by how common each label is in training.",
     "raw pixels": "`raw pixels` takes the labels of the ten nearest training images, 24 x 24 RGB, without an encoder.",
+    "logistic regression": "`logistic regression` is scikit-learn's on the same embeddings; validation chooses C.",
 }
 
 
@@ -73,9 +74,9 @@ def report(derived: Derived, title: str) -> str:
     if set(derived.runs) - {None}:
         blocks += ["## Few images per label", SHOTS, "![Test mAP against training images per label](shots.png)"]
         blocks += [shots_table(derived, metric) for metric in HEADLINES]
-    floors = dict.fromkeys(name for methods in derived.runs.values() for name in methods if is_floor(name))
-    floor_notes = bullets(FLOOR_WORDS[name] for name in floors)
-    blocks += ["## How to read this", "\n".join(filter(None, (READING, floor_notes))), *_origin(derived)]
+    baselines = dict.fromkeys(name for methods in derived.runs.values() for name in methods if is_baseline(name))
+    baseline_notes = bullets(BASELINE_WORDS[name] for name in baselines)
+    blocks += ["## How to read this", "\n".join(filter(None, (READING, baseline_notes))), *_origin(derived)]
     return document(*blocks)
 
 

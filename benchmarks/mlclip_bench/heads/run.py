@@ -14,9 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mlclip.data import Dataset
 from mlclip.data.read import parse_source
 from mlclip.encoders.features import FeatureCache
@@ -29,19 +26,17 @@ from mlclip.settings import Recipe, ThresholdConfig
 from mlclip.thresholds import tune_thresholds
 from mlclip.training.loop import Epoch, predict_scores
 from mlclip.training.runs import examples, head_features, run_cache, train_run, untrained_head
-from mlclip_bench.heads.floors import FLOORS, Floor
+from mlclip_bench.heads.baselines import BASELINES, Baseline, Score, Scores
 from mlclip_bench.heads.results import Results, TestScores
 from mlclip_bench.heads.studies import RULES, WITHOUT_TEXTS, few_shot
-
-Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Task:
     """One run to measure."""
 
-    variant: str  # its name in the study, or in FLOORS
-    recipe: Recipe | None  # what to train, with its seed; None for a floor
+    variant: str  # its name in the study, or in BASELINES
+    recipe: Recipe | None  # what to train, with its seed; None for a baseline
     shots: int | None  # training images per class; None for all
     seed: int  # of the training and of the sample
     texts: bool = True  # whether test images keep their texts
@@ -63,11 +58,11 @@ class Task:
 
 
 def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None] = (None,)) -> list[Task]:
-    """All runs of a study: floors, then variants, within each number of shots and each seed."""
+    """All runs of a study: baselines, then variants, within each number of shots and each seed."""
     tasks = []
     for seed in range(seeds):
         for k in shots:
-            tasks += [Task(name, None, k, seed) for name in FLOORS if k is not None or seed == 0]
+            tasks += [Task(name, None, k, seed) for name in BASELINES if k is not None or seed == 0]
             tasks += [
                 Task(name, _seeded(recipe, seed), k, seed, texts=name not in WITHOUT_TEXTS)
                 for name, recipe in variants.items()
@@ -94,6 +89,7 @@ def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Seque
 
 def warm(dataset: Dataset, store: FeatureCache, tasks: Sequence[Task], on_features: Callable[[int, int], None]) -> None:
     """Fill the features cache with all that the tasks will read, outside of any clock."""
+    store.rows([item.path for item in dataset.items], on_progress=on_features)  # what logistic regression reads
     seen: set[tuple[str, ...]] = set()
     for recipe in {task.variant: task.recipe for task in tasks if task.recipe}.values():
         try:
@@ -177,7 +173,7 @@ def _unseeded(line: Line) -> tuple[str, int | None, Line]:
 class _Fitted:
     """What training gives: how to score images, thresholds, metrics on validation, and other facts."""
 
-    score: Callable[[Dataset], Scores]
+    score: Score
     thresholds: Scores
     validation: dict[str, Any]
     facts: Line
@@ -189,7 +185,7 @@ def _measure(
     part = dataset if task.shots is None else few_shot(dataset, task.shots, task.seed)
     wall, cpu = time.perf_counter(), time.process_time()
     if task.recipe is None:
-        fitted = _fit_floor(FLOORS[task.variant], part)
+        fitted = _fit_baseline(BASELINES[task.variant], part, store)
     else:
         fitted = _fit_head(task.recipe, part, store, lambda epoch: on_epoch(task, epoch))
     seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
@@ -208,7 +204,7 @@ def _measure(
     return line, outcome
 
 
-def _by_rule(validation: Dataset, test: Dataset, score: Callable[[Dataset], Scores], scores: Scores) -> Line:
+def _by_rule(validation: Dataset, test: Dataset, score: Score, scores: Scores) -> Line:
     """Averages of the same test scores under each of the RULES for thresholds."""
     known, guessed, rates = validation.targets(), score(validation), {}
     for title, config in RULES.items():
@@ -222,12 +218,11 @@ def _without_texts(dataset: Dataset) -> Dataset:
     return replace(dataset, items=tuple(replace(item, text=None) for item in dataset.items))
 
 
-def _fit_floor(floor: Floor, part: Dataset) -> _Fitted:
-    train, validation = part.split("train"), part.split("val")
-    targets, scores = validation.targets(), floor(train, validation)
+def _fit_baseline(baseline: Baseline, part: Dataset, store: FeatureCache) -> _Fitted:
+    validation, score = part.split("val"), baseline(part, store)
+    targets, scores = validation.targets(), score(validation)
     thresholds = tune_thresholds(targets, scores, **asdict(ThresholdConfig()))
-    figures = evaluate(targets, scores, thresholds).to_dict()
-    return _Fitted(lambda asked: floor(train, asked), thresholds, figures, {})
+    return _Fitted(score, thresholds, evaluate(targets, scores, thresholds).to_dict(), {})
 
 
 def _fit_head(recipe: Recipe, part: Dataset, store: FeatureCache, on_epoch: Callable[[Epoch], None]) -> _Fitted:

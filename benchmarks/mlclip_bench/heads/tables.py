@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mlclip_bench.heads.baselines import REGRESSION
 from mlclip_bench.heads.comparison import Comparison
 from mlclip_bench.heads.derive import Derived, Shots
 from mlclip_bench.heads.metrics import cell, percent, values_of
@@ -64,17 +65,26 @@ def shots_table(derived: Derived, metric: str) -> str:
 
 
 def differences_table(derived: Derived) -> str:
-    """Every method against the highest, for each compared metric; empty if there is nothing to compare."""
+    """Every method against the highest and against logistic regression; empty if there is nothing to compare."""
     compared = derived.comparisons[None]
     if not compared or len(next(iter(compared.values())).methods) < 2:
         return ""
 
-    def shown(name: str, values: Comparison) -> str:
-        below = name in values.methods and name != values.methods[values.best]
-        return gap(values, values.best, values.methods.index(name)) if below else "-"
+    def shown(values: Comparison, one: str, other: str) -> str:
+        known = one != other and {one, other} <= {*values.methods}
+        return gap(values, values.methods.index(one), values.methods.index(other)) if known else "-"
 
-    header = ["", *(f"{COMPARED_AS[name][1]} below {one.methods[one.best]}" for name, one in compared.items())]
-    return table(header, [[name, *(shown(name, one) for one in compared.values())] for name in derived.runs[None]])
+    best = {name: values.methods[values.best] for name, values in compared.items()}
+    header = ["", *(f"{COMPARED_AS[name][1]} below {best[name]}" for name in compared), f"mAP above {REGRESSION}"]
+    rows = [
+        [
+            method,
+            *(shown(values, best[name], method) for name, values in compared.items()),
+            shown(compared["mean_average_precision"], method, REGRESSION),
+        ]
+        for method in derived.runs[None]
+    ]
+    return table(header, rows)
 
 
 def costs_table(derived: Derived) -> str:
