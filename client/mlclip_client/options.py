@@ -46,8 +46,9 @@ class Limits:
             their address (ftp, sftp, …).
         ignore_robots: also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`.
         user_agent: sent with each request; the part before a slash is the name that `X-Robots-Tag` may address.
-        proxy: `http://host:port` of a proxy for http and https; proxies of the environment are never used. A proxy
-            resolves names itself, so only hosts written as numbers can be checked; it should refuse private addresses.
+        proxy: `http://host:port`, or `socks5h://host:port` such as Tor's, of a proxy for http and https; proxies of the
+            environment are never used. A proxy resolves names itself, so only hosts written as numbers can be checked;
+            it should refuse private addresses.
     """
 
     max_bytes: int = MAX_BYTES
@@ -68,8 +69,8 @@ class Limits:
             raise ValueError(f"download_seconds must be more than 0, and finite, not {self.download_seconds}")
         if self.redirects < 0:
             raise ValueError(f"redirects must be at least 0, not {self.redirects}")
-        if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://")):
-            raise ValueError(f"proxy {self.proxy}: write http://host:port or https://host:port")
+        if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://", "socks5h://")):
+            raise ValueError(f"proxy {self.proxy}: write http://host:port, https://host:port or socks5h://host:port")
         if not self.user_agent.strip() or not self.user_agent.isascii() or not self.user_agent.isprintable():
             raise ValueError(f"user_agent must be printable ASCII, not {self.user_agent!r}")
 
