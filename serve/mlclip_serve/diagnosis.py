@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mlclip_serve.errors import ModelError, ServeError, StartError
+from mlclip_serve.errors import ModelError, ServeError, StalledError, StartError
 from mlclip_serve.ports import taken
 
 _MODEL = re.compile(r"failed to load '(?P<name>[^']+)' version (?P<version>\d+): (?P<reason>.*)")
 _REPOSITORY = re.compile(r"Poll failed for model directory '(?P<name>[^']+)': (?P<reason>.*)")
 _SOCKET = re.compile(r"Socket '[^']*:(?P<port>\d+)' already in use")
 _FATAL = re.compile(r"^(?P<reason>.*(?:creating server: |error while loading|failed to ).*)$", re.MULTILINE)
+_STALLED = "boost::interprocess::lock_exception"  # a process did not answer within Triton's own patience
 _KIND = re.compile(r"^(?:(?:Internal|Invalid argument|Not found|Unavailable|Unsupported): |TritonModelException: )+")
 
 
@@ -24,6 +25,10 @@ def explain(log: str, address: str, ports: Mapping[str, int]) -> ServeError | No
         port = int(found["port"])
         service = next((name for name, number in ports.items() if number == port), "grpc")
         return taken(address, service, port)
+    if _STALLED in log:
+        return StalledError(
+            "Triton lost a Python model's process, which got no CPU time: stop other work, or use --cores"
+        )
     if found := _MODEL.search(log) or _REPOSITORY.search(log):
         return ModelError(f"model '{found['name']}' does not load: {_one_line(found['reason'])}")
     if found := _FATAL.search(log):

@@ -29,3 +29,7 @@ class PortError(ServeError):
 
 class StartError(ServeError):
     """The server ended during its start, or did not become ready in time."""
+
+
+class StalledError(StartError):
+    """The machine was so busy that Triton lost a Python model's process."""

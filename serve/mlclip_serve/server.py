@@ -18,7 +18,7 @@ from mlclip_serve.command import ADDRESS, GRACE, READY_TIMEOUT, Settings, server
 from mlclip_serve.cores import CORES, available_cores
 from mlclip_serve.diagnosis import explain
 from mlclip_serve.embedded import Embedded, check_shared_memory, find_embedded, make_interpreter, server_environment
-from mlclip_serve.errors import PortError, ServeError, StartError
+from mlclip_serve.errors import PortError, ServeError, StalledError, StartError
 from mlclip_serve.process import ServerProcess
 from mlclip_serve.repository import Checked, check_repository, link_models
 
@@ -26,7 +26,7 @@ _BACKENDS, _MODELS = "backends", "models"
 """Triton runs in their folder and knows them by these names only: it passes paths of Python models to a shell."""
 _PARTS = (_BACKENDS, _MODELS, "python")
 _POLL = 0.05
-_PORT_ATTEMPTS = 5
+_ATTEMPTS = 5
 _HEARTBEAT = 0.5
 
 
@@ -127,13 +127,13 @@ class Server(AbstractContextManager["Server"]):
         checked = self.check()
         check_shared_memory(checked.shared_memory)
         wanted = self._ports  # at a second start, those that clients know
-        for attempt in range(_PORT_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             self._ports = ports.choose(self.settings.address, wanted)
             try:
                 self._launch(embedded, checked.models)
                 break
-            except PortError:  # another program took it before Triton could: choose other free ports
-                if attempt + 1 == _PORT_ATTEMPTS:
+            except (PortError, StalledError):  # another program took a port before Triton could, or all the CPU time
+                if attempt + 1 == _ATTEMPTS:
                     raise
         return self
 

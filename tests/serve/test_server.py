@@ -163,6 +163,35 @@ def test_ports_lost_to_another_program_are_replaced(tiny_repository, taken_port,
         assert str(taken_port) not in running.grpc_url + running.http_url + running.metrics_url
 
 
+STALLS_ONCE = """
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        if not Path({marker!r}).exists():
+            Path({marker!r}).touch()
+            print("what():  boost::interprocess::lock_exception", file=sys.stderr, flush=True)
+            os.kill(os.getppid(), signal.SIGABRT)
+
+    def execute(self, requests):
+        return [None] * len(requests)
+"""
+
+
+@pytest.mark.faults
+def test_a_start_that_got_no_cpu_time_is_repeated(tiny_repository, tmp_path):
+    """Triton aborts with these words when a model's process does not answer it for a while, as on a busy machine."""
+    marker = tmp_path / "stalled"
+    model = write_config(tiny_repository / "staller", [PIXELS], [EMBEDDING_OUT], backend="python")
+    (model / "1" / "model.py").write_text(STALLS_ONCE.format(marker=str(marker)))
+    with Server(tiny_repository) as running:
+        assert marker.exists() and running.ensembles == ["demo"]
+
+
 def test_same_port_twice_is_refused():
     with pytest.raises(PortError, match="given twice"):
         ports.choose("127.0.0.1", {"grpc": 20123, "http": 20123, "metrics": 0})
