@@ -30,21 +30,14 @@ Cases = Sequence[tuple[Features, Features]]
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and how graphs are built.
+    """Where and how graphs are built."""
 
-    Attributes:
-        scratch: an empty folder.
-        max_batch: largest batch that Triton builds.
-        earlier: fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export.
-        on_step: called with the name of the next model.
-        precision: of the encoders, which `reduce` gives them; None for float32.
-    """
-
-    scratch: Path
-    max_batch: int
+    scratch: Path  # an empty folder
+    max_batch: int  # largest batch that Triton builds
+    # fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export
     earlier: Mapping[str, Path]
-    on_step: Callable[[str], None]
-    precision: Precision = "fp32"
+    on_step: Callable[[str], None]  # called with the name of the next model
+    precision: Precision = "fp32"  # of the encoders, which `reduce` gives them, unless it is None
     reduce: Callable[[Encoder, Graph, Mapping[str, Run]], tuple[Graph, dict[str, Run]]] | None = None
 
     def folder(self, model: str) -> Path:

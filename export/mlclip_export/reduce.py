@@ -45,24 +45,16 @@ Selection = tuple[float, Any]
 
 @dataclass(frozen=True)
 class Judged:
-    """A head through a reduced encoder in one runtime, on its validation images.
+    """A head through a reduced encoder in one runtime, on its validation images."""
 
-    Attributes:
-        left: what of the encoder stayed in float32.
-        reads: the encoder's outputs that the head reads.
-        before: macro mAP with float32, and `after` with the reduced encoder; in [0, 1].
-        agreement: labels that both select, as a share of those that either selects.
-        passed: whether the loss and the agreement are within the options.
-    """
-
-    left: str
+    left: str  # what of the encoder stayed in float32
     head: str
-    reads: tuple[str, ...]
+    reads: tuple[str, ...]  # the encoder's outputs that the head reads
     runtime: str
-    before: float
+    before: float  # macro mAP with float32, and `after` with the reduced encoder; in [0, 1]
     after: float
-    agreement: float
-    passed: bool
+    agreement: float  # labels that both select, as a share of those that either selects
+    passed: bool  # whether the loss and the agreement are within the options
 
 
 class ReducedEncoder:
@@ -89,19 +81,12 @@ class ReducedEncoder:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How encoders are reduced.
+    """How encoders are reduced."""
 
-    Attributes:
-        options: the precision, and what the gate accepts.
-        data: data set of each run, by the run's name.
-        cache: folder of the features cache.
-        on_judged: called with the results of each attempt.
-    """
-
-    options: ReduceOptions
-    data: Mapping[str, Dataset]
-    cache: Path
-    on_judged: Callable[[Sequence[Judged]], None] = lambda judged: None
+    options: ReduceOptions  # the precision, and what the gate accepts
+    data: Mapping[str, Dataset]  # data set of each run, by the run's name
+    cache: Path  # folder of the features cache
+    on_judged: Callable[[Sequence[Judged]], None] = lambda judged: None  # called with the results of each attempt
 
     def __call__(self, encoder: Encoder, graph: Graph, runs: Mapping[str, Run]) -> tuple[Graph, dict[str, Run]]:
         """Reduce an encoder's graph; give the graph to write and the runs, trained again where that helps.

@@ -23,21 +23,13 @@ _HEADS = b"mlclip_heads"
 
 @dataclass(frozen=True)
 class HeadClasses:
-    """The classes of one head, as the metadata of a Parquet file of rows holds them.
+    """The classes of one head, as the metadata of a Parquet file of rows holds them."""
 
-    Attributes:
-        labels: N label names in class order, which is the order of `all_scores`.
-        thresholds: N thresholds, one per label.
-        labels_sha256: hash of the label list; rows with another hash have other classes.
-        version: of the head; rows of another version may have other thresholds.
-        promise, validation: see `HeadInfo`.
-    """
-
-    labels: Sequence[str]
-    thresholds: Sequence[float]
-    labels_sha256: str
-    version: str
-    promise: dict[str, Any] | None = None
+    labels: Sequence[str]  # N label names in class order, which is the order of `all_scores`
+    thresholds: Sequence[float]  # N thresholds, one per label
+    labels_sha256: str  # hash of the label list; rows with another hash have other classes
+    version: str  # of the head; rows of another version may have other thresholds
+    promise: dict[str, Any] | None = None  # see `HeadInfo`, as for `validation`
     validation: dict[str, Any] | None = None
 
 
