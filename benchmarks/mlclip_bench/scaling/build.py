@@ -129,8 +129,7 @@ def _label_rows(rows: int, classes: int, generator: np.random.Generator) -> npt.
     while len(targets) < rows:
         more = (generator.random((rows, classes)) < min(LABELS_PER_ROW / classes, 0.5)).astype(np.uint8)
         targets = np.unique(np.concatenate([targets, more]), axis=0)
-    chosen: npt.NDArray[np.uint8] = generator.permutation(targets)[:rows]
-    return chosen
+    return generator.permutation(targets)[:rows]
 
 
 def _unit(generator: np.random.Generator, shape: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -191,8 +191,7 @@ class Growth:
 def first_output(head: Head, features: Sequence[Tensor]) -> Tensor:
     """A head's logits or scores, float32 [B, N], without any outputs after them."""
     output = head(*features)
-    first: Tensor = output if isinstance(output, Tensor) else output[0]
-    return first
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def to_scores(head: Head, first: Tensor) -> Tensor:

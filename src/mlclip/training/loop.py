@@ -181,8 +181,7 @@ def predict_scores(head: Head, features: Features, own: npt.NDArray[np.int64] | 
 
 def output_scores(head: Head, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Scores in [0, 1] of a head's first output, both float32 [R, N]."""
-    scores: npt.NDArray[np.float32] = to_scores(head, torch.from_numpy(outputs)).numpy()
-    return scores
+    return to_scores(head, torch.from_numpy(outputs)).numpy()
 
 
 def _alignment(head: Head, text: Tensor | None, config: TrainConfig) -> AlignmentLoss | None:
