@@ -197,13 +197,7 @@ def _head(ensemble: pb.ModelConfig, configs: dict[str, pb.ModelConfig]) -> HeadF
 
 
 def _spec(config: pb.ModelConfig) -> PixelSpec:
-    return PixelSpec(
-        size=int(_needed(config, "image_size")),
-        interpolation=_needed(config, "interpolation"),
-        resize_mode=_needed(config, "resize_mode"),
-        fill=int(_needed(config, "fill")),
-        decode=parameter(config, "decode") or "exact",
-    )
+    return PixelSpec.of({key: value.string_value for key, value in config.parameters.items()})
 
 
 def _needed(config: pb.ModelConfig, key: str) -> str:
