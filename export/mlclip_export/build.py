@@ -20,7 +20,7 @@ from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.options import Precision
 from mlclip_export.parity import BATCHES, Case, compare, compare_threshold
-from mlclip_export.python_heads import compare_python, python_head
+from mlclip_export.python_heads import compare_python, write_python
 from mlclip_export.text_graph import check_served_text, text_cases, write_text_encoder
 
 Features = dict[str, Tensor]
@@ -116,13 +116,13 @@ def _head(
     inputs = [{feature: batch[feature] for feature in run.head.inputs} for batch in features]
     cases = [(feeds, _outputs(model, run, feeds)) for feeds in inputs]
     facts, folder = _head_facts(name, run, cases[0][1], workshop.max_batch), workshop.folder(model)
-    served = python_head(run.head)
+    served = run.head.python_model()
     if served is None:
         example = [tensor[:1].expand(2, *tensor.shape[1:]).contiguous() for tensor in inputs[0].values()]
         write_head(run.head, example, folder)
         head = Graph(model, folder, partial(compare, model, folder / FILE, _arrays(cases)))
     else:
-        served.write(folder)
+        write_python(served, folder)
         compared = partial(compare_python, model, served, folder, _arrays(cases))
         head = Graph(model, folder, compared, parameters=served.parameters)
     folder = workshop.folder(threshold)
