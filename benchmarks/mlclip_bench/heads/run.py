@@ -63,10 +63,9 @@ def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None]
     for seed in range(seeds):
         for k in shots:
             tasks += [Task(name, None, k, seed) for name in BASELINES if k is not None or seed == 0]
-            tasks += [
-                Task(name, _seeded(recipe, seed), k, seed, texts=name not in WITHOUT_TEXTS)
-                for name, recipe in variants.items()
-            ]
+            for name, recipe in variants.items():
+                training = replace(recipe.training or HEADS[recipe.head].defaults, seed=seed)
+                tasks.append(Task(name, replace(recipe, training=training), k, seed, texts=name not in WITHOUT_TEXTS))
     return tasks
 
 
@@ -150,10 +149,6 @@ def measure_missing(
         yield lines[-1]
 
 
-def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    return replace(recipe, training=replace(recipe.training or HEADS[recipe.head].defaults, seed=seed))
-
-
 def _settled(task: Task, lines: Sequence[Line]) -> bool:
     if task.shots is not None or task.recipe is None or task.recipe.training is None or task.recipe.training.epochs:
         return False
@@ -189,7 +184,9 @@ def _measure(
     else:
         fitted = _fit_head(task.recipe, part, store, lambda epoch: on_epoch(task, epoch))
     seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
-    test = part.split("test") if task.texts else _without_texts(part.split("test"))
+    test = part.split("test")
+    if not task.texts:
+        test = replace(test, items=tuple(replace(item, text=None) for item in test.items))
     outcome = TestScores(fitted.score(test), fitted.thresholds)
     tested = evaluate(test.targets(), outcome.scores, outcome.thresholds).to_dict()
     line = {
@@ -214,10 +211,6 @@ def _by_rule(validation: Dataset, test: Dataset, score: Score, scores: Scores) -
     return rates
 
 
-def _without_texts(dataset: Dataset) -> Dataset:
-    return replace(dataset, items=tuple(replace(item, text=None) for item in dataset.items))
-
-
 def _fit_baseline(baseline: Baseline, part: Dataset, store: FeatureCache) -> _Fitted:
     validation, score = part.split("val"), baseline(part, store)
     targets, scores = validation.targets(), score(validation)
@@ -238,12 +231,8 @@ def _fit_head(recipe: Recipe, part: Dataset, store: FeatureCache, on_epoch: Call
 def _columns(metrics: dict[str, Any]) -> dict[str, Any]:
     """Metrics with the per-class table as columns, in the order of the line's `labels`."""
     names = ("positives", "selected", "precision", "recall", "f2", "average_precision", "roc_auc")
-    columns = {name: [_short(row[name]) for row in metrics["per_class"]] for name in names}
+    columns = {name: [row[name] and round(row[name], 6) for row in metrics["per_class"]] for name in names}
     return metrics | {"per_class": columns}
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
 
 
 def _data_digest(dataset: Dataset) -> str:

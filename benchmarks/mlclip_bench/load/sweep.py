@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlclip.json_lines import Line
@@ -47,16 +47,13 @@ def run_plan(plan: Plan, results: Results, measure: Measure, on_row: Callable[[R
     for concurrency in plan.concurrencies:
         missing(Closed(concurrency), "sweep")
     most = capacity(_rows(results))
-    for rate in plan.rates if plan.rates is not None else _auto(most):
+    automatic = [float(f"{share * most:.3g}") for share in AUTO] if most else []
+    for rate in automatic if plan.rates is None else plan.rates:
         missing(Open(rate), "sweep")
     if plan.target is not None:
         start = most * _START if most else _FIRST
         while (rate_to_try := next_rate(open_rows(_rows(results)), plan.target, start)) is not None:
             missing(Open(rate_to_try), "search")
-
-
-def _auto(most: float | None) -> Sequence[float]:
-    return [float(f"{share * most:.3g}") for share in AUTO] if most else []
 
 
 def _rows(results: Results) -> list[Row]:

@@ -73,7 +73,9 @@ def build(case: Case, shapes: FeatureShapes) -> Head:
     head = _skeleton(case, shapes)
     generator = np.random.default_rng(0)
     train = _examples(head, case, shapes, generator)
-    head.prepare(train, train, LabelTexts(_names(case.classes), lambda texts: _directions(len(texts), shapes)), seed=0)
+    width = shapes.embedding_width
+    texts = LabelTexts(_names(case.classes), lambda texts: F.normalize(torch.randn(len(texts), width), dim=-1))
+    head.prepare(train, train, texts, seed=0)
     return head.eval()
 
 
@@ -136,10 +138,6 @@ def _unit(generator: np.random.Generator, shape: Sequence[int]) -> npt.NDArray[n
     drawn = generator.standard_normal(shape, dtype=np.float32)
     unit: npt.NDArray[np.float32] = drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
     return unit
-
-
-def _directions(count: int, shapes: FeatureShapes) -> Tensor:
-    return F.normalize(torch.randn(count, shapes.embedding_width), dim=-1)
 
 
 def _names(count: int) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ instead: the worst missing one, the worst wrong one, the second worst missing on
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +100,8 @@ def find_doubts(targets: npt.NDArray[np.uint8], opinions: Opinions) -> list[Doub
             for row, label in np.argwhere(doubted)[order]
         ]
 
-    return list(_in_turn(ranked(MISSING, ~given), ranked(WRONG, given)))
+    pairs = itertools.zip_longest(ranked(MISSING, ~given), ranked(WRONG, given))
+    return [doubt for pair in pairs for doubt in pair if doubt is not None]
 
 
 def by_label(targets: npt.NDArray[np.uint8], doubts: list[Doubt]) -> list[LabelDoubts]:
@@ -115,11 +115,6 @@ def by_label(targets: npt.NDArray[np.uint8], doubts: list[Doubt]) -> list[LabelD
         for n in range(targets.shape[1])
     )
     return sorted(labels, key=lambda label: -label.share)
-
-
-def _in_turn(first: list[Doubt], second: list[Doubt]) -> Iterator[Doubt]:
-    for pair in itertools.zip_longest(first, second):
-        yield from (doubt for doubt in pair if doubt is not None)
 
 
 def import_cleanlab() -> tuple[Any, Any, Any]:

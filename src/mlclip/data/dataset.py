@@ -116,15 +116,14 @@ class Dataset:
         items = (replace(item, labels=tuple(label for label in item.labels if label in kept)) for item in self.items)
         return Dataset(tuple(items), tuple(classes))
 
-    def targets(self, items: Sequence[Item] | None = None) -> npt.NDArray[np.uint8]:
-        """The labels of R items (by default all) as zeros and ones: uint8 [R, N], columns in class order.
+    def targets(self) -> npt.NDArray[np.uint8]:
+        """The labels of R items as zeros and ones: uint8 [R, N], columns in class order.
 
         Raises DataError for a label that is none of the classes.
         """
-        rows = self.items if items is None else items
         column = {name: n for n, name in enumerate(self.classes)}
-        targets = np.zeros((len(rows), len(self.classes)), dtype=np.uint8)
-        for row, item in enumerate(rows):
+        targets = np.zeros((len(self.items), len(self.classes)), dtype=np.uint8)
+        for row, item in enumerate(self.items):
             try:
                 targets[row, [column[label] for label in item.labels]] = 1
             except KeyError as error:

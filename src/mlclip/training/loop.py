@@ -174,9 +174,9 @@ def predict_outputs(
 
 
 @torch.inference_mode()
-def predict_scores(head: Head, features: Features, own: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
-    """Scores float32 [R, N] in [0, 1] of R images; arguments as in `predict_outputs`."""
-    return output_scores(head, predict_outputs(head, features, own))
+def predict_scores(head: Head, features: Features) -> npt.NDArray[np.float32]:
+    """Scores float32 [R, N] in [0, 1] of R images."""
+    return output_scores(head, predict_outputs(head, features))
 
 
 def output_scores(head: Head, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
