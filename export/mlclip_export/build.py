@@ -60,8 +60,7 @@ class Built:
 def build_graphs(encoder: Encoder, runs: Mapping[str, Run], workshop: Workshop) -> Built:
     """Build the graphs of an encoder and of the heads that read it.
 
-    Raises:
-        ExportError: a graph cannot be built, or a head does not fit the encoder.
+    Raises ExportError if a graph cannot be built, or a head does not fit the encoder.
     """
     cases, text = list(_encoder_cases(encoder)), None
     write = partial(write_encoder, encoder)

@@ -65,12 +65,9 @@ def write_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def write_head(head: Head, features: Sequence[Tensor], folder: Path) -> None:
-    """Write `model.onnx` of a head in evaluation mode; errors as for `write_graph`.
+    """Write `model.onnx` of a head in evaluation mode, and its weights; arguments and errors as for `write_graph`.
 
-    Args:
-        head: `head.inputs` and `head.outputs` name what goes in and comes out.
-        features: an example of each input, float32, with a batch of at least 2.
-        folder: an existing folder for the file and its weights.
+    `features` has an example of each of `head.inputs`, float32.
     """
     write_graph(head, tuple(features), head.inputs, head.outputs, folder)
 
@@ -155,17 +152,10 @@ _NOVELTY = """
 def write_graph(
     module: nn.Module, args: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], folder: Path
 ) -> None:
-    """Write `model.onnx` of any module.
+    """Write `model.onnx` of a module that returns one tensor or a tuple, batch first, and its weights.
 
-    Args:
-        module: returns one tensor or a tuple, batch first.
-        args: an example of each input, with a batch of at least 2.
-        inputs: names of the inputs.
-        outputs: names of the outputs.
-        folder: an existing folder for the file and its weights.
-
-    Raises:
-        ExportError: torch cannot turn it into a graph, or the arguments do not fit.
+    `args` has an example of each input, with a batch of at least 2; the folder exists. Raises ExportError if torch
+    cannot turn the module into a graph, or the arguments do not fit.
     """
     module.eval()
     with quiet():

@@ -91,8 +91,7 @@ class Reduction:
     def __call__(self, encoder: Encoder, graph: Graph, runs: Mapping[str, Run]) -> tuple[Graph, dict[str, Run]]:
         """Reduce an encoder's graph; give the graph to write and the runs, trained again where that helps.
 
-        Raises:
-            ExportError: a library is missing, or no attempt passes the gate.
+        Raises ExportError if a library is missing, or no attempt passes the gate.
         """
         float32 = {name: self._selected(name, run, encoder) for name, run in runs.items()}
         for left, folder in self._candidates(encoder, graph, runs):

@@ -65,9 +65,7 @@ class Repository:
     def run(self, model: str, outputs: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         """Run a model on inputs by name, [b, ...]; give the outputs of the names asked for, [b, ...].
 
-        Raises:
-            ServerError: it fails.
-            ServerUnavailable: it cannot be loaded.
+        Raises ServerError if it fails, ServerUnavailable if it cannot be loaded.
         """
         session = self._session(model)
         try:
@@ -114,9 +112,7 @@ def providers(onnxruntime: Any) -> list[str]:
 class EnsemblePlan:
     """The steps of an ensemble that lead from pixels to some of its outputs.
 
-    Raises:
-        UnknownHead: a step is not an ONNX model.
-        ServerError: no step of the ensemble makes an output.
+    Raises UnknownHead if a step is not an ONNX model, ServerError if no step makes an output.
     """
 
     def __init__(self, repository: Repository, config: Any, outputs: Sequence[str]) -> None:
