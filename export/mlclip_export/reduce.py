@@ -117,17 +117,14 @@ class Reduction:
         if self.options.precision == "bf16":
             yield "", graph.folder
             return
-        images = self._calibration(encoder, runs)
+        paths = sorted({item.path for name in runs for item in self.data[name].split("train").items})
+        chosen = random.Random(0).sample(paths, min(len(paths), self.options.calibration))
+        images = np.stack([to_pixels(read_file(path), encoder.spec) for path in chosen])
         for number, (left, nodes) in enumerate(attempts(graph.folder / FILE).items()):
             folder = graph.folder.with_name(f"{graph.folder.name}.int8-{number}")
             folder.mkdir()
             quantize(graph.folder / FILE, folder, images, nodes)
             yield left, folder
-
-    def _calibration(self, encoder: Encoder, runs: Mapping[str, Run]) -> Any:
-        paths = sorted({item.path for name in runs for item in self.data[name].split("train").items})
-        chosen = random.Random(0).sample(paths, min(len(paths), self.options.calibration))
-        return np.stack([to_pixels(read_file(path), encoder.spec) for path in chosen])
 
     def _judge(
         self, left: str, encoder: Encoder, folder: Path, runs: Mapping[str, Run], float32: Mapping[str, Selection]

@@ -94,7 +94,8 @@ class Worker:
         saved, retries, rows = labeller.cache.saved, labeller.backend.transport.retries, list[Row]()
         if is_unfinished(job, shard, kinds):
             for labelled, _ in work(job, [shard], self._spec, labeller.label, self._limit):
-                rows += map(_without_answers, labelled)
+                failed = {"error_kind": None}
+                rows += ({name: row[name] for name in _OF_ERRORS} if row["error_kind"] else failed for row in labelled)
         elif kinds is None:  # the node that wrote it died before it could answer
             rows = job.read(shard).select(_OF_ERRORS).to_pylist()
         total = job.counts(shard)
@@ -108,10 +109,6 @@ class Worker:
         job, request = Job(self._folder), self._spec.request
         backend = open_backend(request, self._spec.server).__enter__()  # until Ray ends the process
         return job, Labeller(backend, Reader(request.limits), AnswerCache(), request.columns, self._spec.pinned)
-
-
-def _without_answers(row: Row) -> Row:
-    return {name: row[name] for name in _OF_ERRORS} if row["error_kind"] else {"error_kind": None}
 
 
 @contextlib.contextmanager
