@@ -28,27 +28,16 @@ MISSING, WRONG = "missing?", "wrong?"
 
 @dataclass(frozen=True)
 class Doubt:
-    """One label of one image of which the heads believe the opposite.
+    """One label of one image of which the heads believe the opposite."""
 
-    Attributes:
-        row: the image.
-        label: the class.
-        kind: `missing?`: heads see a label that was not given; `wrong?`: heads do not see one that was.
-        score: probability of the opposite of what the data says, mean over heads.
-        probability: of the label, mean over heads.
-        agreement: share of the heads that would have decided otherwise than the data.
-        suspected: by confident learning, as an error.
-        image_score: how wrong the image's labels are together; 0 is not at all.
-    """
-
-    row: int
-    label: int
-    kind: str
-    score: float
-    probability: float
-    agreement: float
-    suspected: bool
-    image_score: float
+    row: int  # the image
+    label: int  # the class
+    kind: str  # `missing?`: heads see a label that was not given; `wrong?`: heads do not see one that was
+    score: float  # probability of the opposite of what the data says, mean over heads
+    probability: float  # of the label, mean over heads
+    agreement: float  # share of the heads that would have decided otherwise than the data
+    suspected: bool  # by confident learning, as an error
+    image_score: float  # how wrong the image's labels are together; 0 is not at all
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,12 @@ from mlclip.errors import DataError
 
 @dataclass(frozen=True)
 class Admitted:
-    """A dataset that can be trained on, and what was left out of it.
+    """A dataset that can be trained on, and what was left out of it."""
 
-    Attributes:
-        dataset: every item has a file that decodes, a hash and a split.
-        report: all findings; the items of its errors were rejected.
-        unlabelled: images left out because no label is known, or none was left.
-        rare: classes left out because too few training images have them.
-    """
-
-    dataset: Dataset
-    report: Report
-    unlabelled: int
-    rare: tuple[str, ...]
+    dataset: Dataset  # every item has a file that decodes, a hash and a split
+    report: Report  # all findings; the items of its errors were rejected
+    unlabelled: int  # images left out because no label is known, or none was left
+    rare: tuple[str, ...]  # classes left out because too few training images have them
 
     @property
     def rejected(self) -> bool:

@@ -25,24 +25,15 @@ def quiet(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Item:
-    """One image and what is known about it.
-
-    Attributes:
-        labels: names, each once, in the order they were given; empty means none is known.
-        text: a title or caption.
-        split: `train`, `val`, `test`, or None while undecided.
-        group: images of one group (near-duplicates, one product, one patient) stay in one split.
-        sha256: hex digest of the file's bytes, once it has been read.
-        where: place in its source, such as `labels.csv:12`, for messages.
-    """
+    """One image and what is known about it."""
 
     path: Path
-    labels: tuple[str, ...] = ()
-    text: str | None = None
-    split: str | None = None
-    group: str | None = None
-    sha256: str | None = None
-    where: str = ""
+    labels: tuple[str, ...] = ()  # names, each once, in the order they were given; empty means none is known
+    text: str | None = None  # a title or caption
+    split: str | None = None  # `train`, `val`, `test`, or None while undecided
+    group: str | None = None  # images of one group (near-duplicates, one product, one patient) stay in one split
+    sha256: str | None = None  # hex digest of the file's bytes, once it has been read
+    where: str = ""  # place in its source, such as `labels.csv:12`, for messages
 
     @property
     def place(self) -> str:

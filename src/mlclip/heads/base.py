@@ -159,22 +159,14 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Growth:
-    """What a head of N classes is given to take M further ones.
+    """What a head of N classes is given to take M further ones."""
 
-    Attributes:
-        train: images with targets [R, N + M], the known classes first.
-        validation: the same for the images that decide when to stop.
-        texts: all N + M labels as words.
-        known: N.
-        training_asked: training was requested, so a head that does not need it trains what it can.
-        fit: takes a newly built head of the M new classes alone through `prepare`, gradient steps and `finish`.
-    """
-
-    train: Examples
-    validation: Examples
-    texts: LabelTexts
-    known: int
-    training_asked: bool
+    train: Examples  # images with targets [R, N + M], the known classes first
+    validation: Examples  # the same for the images that decide when to stop
+    texts: LabelTexts  # all N + M labels as words
+    known: int  # N
+    training_asked: bool  # training was requested, so a head that does not need it trains what it can
+    # takes a newly built head of the M new classes alone through `prepare`, gradient steps and `finish`
     fit: Callable[[Head], None]
 
     @property

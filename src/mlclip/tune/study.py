@@ -19,21 +19,15 @@ from mlclip.tune.space import Settings
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a search.
-
-    Attributes:
-        score: what the search maximises, in [0, 1]; 0 where the settings cannot work.
-        threshold: the global threshold with the best F-beta on validation; None where the settings cannot work.
-        seconds: time it took; 0 where the settings had been measured before.
-        error: why the settings cannot work.
-    """
+    """One point of a search."""
 
     number: int
     settings: Settings
-    score: float
+    score: float  # what the search maximises, in [0, 1]; 0 where the settings cannot work
+    # the global threshold with the best F-beta on validation; None where the settings cannot work
     threshold: float | None
-    seconds: float
-    error: str | None = None
+    seconds: float  # time it took; 0 where the settings had been measured before
+    error: str | None = None  # why the settings cannot work
 
 
 class Study:
