@@ -26,8 +26,8 @@ from mlclip_bench.kit.store import Store
 from mlclip_bench.load.define import Closed
 from mlclip_bench.load.derive import Row, open_rows, rows_of
 from mlclip_bench.load.report import say_bracket
-from mlclip_bench.load.results import Results as LoadResults
 from mlclip_bench.load.search import bracket
+from mlclip_bench.load.sweep import Results as LoadResults
 from mlclip_bench.load.windows import TOLERANCE, spreads
 from mlclip_bench.peers.derive import FILE as PEERS
 from mlclip_bench.scaling.derive import FILE as SCALING

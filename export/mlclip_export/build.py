@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +17,12 @@ from torch import Tensor
 from mlclip.checkpoint import Run, shortest
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
+from mlclip.heads import PythonModel
 from mlclip_export.checked import Graph
 from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.options import Precision
-from mlclip_export.parity import BATCHES, Case, compare, compare_threshold
-from mlclip_export.python_heads import compare_python, write_python
+from mlclip_export.parity import BATCHES, Case, Difference, compare, compare_threshold, differences_of
 from mlclip_export.text_graph import check_served_text, text_cases, write_text_encoder
 
 Features = dict[str, Tensor]
@@ -121,14 +123,31 @@ def _head(
         write_head(run.head, example, folder)
         head = Graph(model, folder, partial(compare, model, folder / FILE, _arrays(cases)))
     else:
-        write_python(served, folder)
-        compared = partial(compare_python, model, served, folder, _arrays(cases))
+        _write_python(served, folder)
+        compared = partial(_compare_python, model, served, folder, _arrays(cases))
         head = Graph(model, folder, compared, parameters=served.parameters)
     folder = workshop.folder(threshold)
     own = run.calibration, run.novelty
     write_threshold(run.thresholds, facts.output, folder, *own)
     checked = partial(compare_threshold, threshold, folder / FILE, run.thresholds, facts.output, *own)
     return facts, (head, Graph(threshold, folder, checked))
+
+
+def _write_python(served: PythonModel, folder: Path) -> None:
+    """Write all files of the version's folder."""
+    shutil.copyfile(_script(served).__file__, folder / "model.py")
+    for name, content in served.files.items():
+        (folder / name).write_bytes(content)
+
+
+def _compare_python(model: str, served: PythonModel, folder: Path, cases: Iterable[Case]) -> list[Difference]:
+    """Open the files of a Python model in a folder as Triton does, and compare each output with torch's."""
+    search = _script(served).open_search(folder, served.parameters)
+    return differences_of(model, ((search.answer(feeds["embedding"]), expected) for feeds, expected in cases))
+
+
+def _script(served: PythonModel) -> Any:
+    return importlib.import_module(f"mlclip_export.served.{served.script}")
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import pytest
 import typer
 from mlclip_bench.load.cli import load
 from mlclip_bench.load.define import Closed
-from mlclip_bench.load.results import Results
+from mlclip_bench.load.sweep import Results
 from mlclip_bench.load.target import Target
 
 from mlclip.console import run_app

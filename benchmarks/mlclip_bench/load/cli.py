@@ -15,9 +15,8 @@ from mlclip_bench.kit.options import REJECTED, DebugOption, DeriveOption, Number
 from mlclip_bench.kit.progress import Step, progress
 from mlclip_bench.load.define import Load, LoadError, Pace, Questions, read_images
 from mlclip_bench.load.derive import Row, open_rows, rows_of
-from mlclip_bench.load.results import Results
 from mlclip_bench.load.search import bracket
-from mlclip_bench.load.sweep import Measure, Plan, run_plan
+from mlclip_bench.load.sweep import Measure, Plan, Results, run_plan
 from mlclip_bench.load.windows import Window
 
 if TYPE_CHECKING:

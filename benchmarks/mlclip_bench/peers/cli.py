@@ -15,8 +15,8 @@ from mlclip.errors import DataError
 from mlclip_bench.kit.options import REJECTED, DebugOption, DeriveOption
 from mlclip_bench.kit.progress import progress
 from mlclip_bench.peers.catalogue import PEERS, Peer, PeerError, choose
+from mlclip_bench.peers.derive import Results
 from mlclip_bench.peers.environments import DEFAULT_ENVS, interpreter, is_built
-from mlclip_bench.peers.results import Results
 
 if TYPE_CHECKING:
     from mlclip_bench.peers.measure import Plan

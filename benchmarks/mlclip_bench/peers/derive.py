@@ -8,10 +8,20 @@ from typing import Any
 from mlclip.json_lines import Line
 from mlclip_bench.kit.files import write_json
 from mlclip_bench.kit.intervals import median
-from mlclip_bench.peers.results import Results
+from mlclip_bench.kit.store import Store
 
 FILE = "peers.json"
 UNSTABLE = 0.05  # a ratio is unstable if its interval reaches further than this share of it to one side
+
+
+class Results(Store):
+    """The raw lines of one folder, in the order of events.
+
+    Kinds of lines: `setting` (once, first), `ready` and `failed` (about a peer), `agreement` (a peer's vectors against
+    the base's) and `time` (one peer's seconds in one round).
+    """
+
+    file = "peers.jsonl"
 
 
 def derive(results: Results) -> dict[str, Any]:
