@@ -76,7 +76,8 @@ def classes_figure(runs: Runs) -> Figure:
     positives = np.array(line["test"]["per_class"]["positives"])
     shown = np.flatnonzero((positives > 0) & (positives < line["test"]["images"]))
     shown = shown[np.argsort(-positives[shown], kind="stable")]
-    table = np.stack([_mean_per_class(lines)[shown] for lines in runs.values()], axis=1)
+    areas = [np.array([one["test"]["per_class"]["roc_auc"] for one in lines], np.float64) for lines in runs.values()]
+    table = np.stack([each.mean(axis=0)[shown] for each in areas], axis=1)
     labels = [f"{line['labels'][n]}  {positives[n]:,}" for n in shown]
     return (
         _table_figure(table, labels, list(runs)) if len(shown) <= ROWS_IN_A_TABLE else _sorted_figure(table, list(runs))
@@ -183,12 +184,6 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     for axes in grid[max(0, len(titles) - columns) : len(titles)]:
         axes.tick_params(labelbottom=True)
     return figure, list(grid[: len(titles)])
-
-
-def _mean_per_class(lines: Sequence[Line]) -> npt.NDArray[np.float64]:
-    columns = np.array([line["test"]["per_class"]["roc_auc"] for line in lines], dtype=np.float64)
-    mean: npt.NDArray[np.float64] = columns.mean(axis=0)
-    return mean
 
 
 def _leading(derived: Derived) -> tuple[str, ...]:
