@@ -43,13 +43,7 @@ class Task:
 
     def describe(self) -> Line:
         """The task as its raw line stores it, plain JSON values."""
-        recipe: dict[str, Any] = {"thresholds": asdict(self.recipe.thresholds if self.recipe else ThresholdConfig())}
-        if self.recipe is not None and self.recipe.training is not None:
-            recipe |= {
-                "head": self.recipe.head,
-                "options": self.recipe.options,
-                "training": asdict(self.recipe.training),
-            }
+        recipe = asdict(self.recipe) if self.recipe else {"thresholds": asdict(ThresholdConfig())}
         if not self.texts:
             recipe["texts"] = False
         line = {"variant": self.variant, "shots": self.shots, "seed": self.seed, "recipe": recipe}
@@ -71,6 +65,8 @@ def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None]
 
 def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Sequence[str], top: int | None) -> Line:
     """What all lines of a folder have in common: the study, facts about the data, and the encoder."""
+    known, asked = ([frozenset(item.labels) for item in dataset.split(name).items] for name in ("train", "test"))
+    held = set(known)
     return {
         "study": study,
         "data": {
@@ -80,7 +76,8 @@ def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Seque
             "images": dataset.split_counts,
             "classes": len(dataset.classes),
             "labels_per_image": round(sum(len(item.labels) for item in dataset.items) / len(dataset), 3),
-            **_label_sets(dataset),
+            "label_sets": len(held),
+            "unseen_sets": sum(labels not in held for labels in asked),
         },
         "encoder": {"tag": store.encoder.tag, "fingerprint": store.encoder.fingerprint},
     }
@@ -242,13 +239,6 @@ def _data_digest(dataset: Dataset) -> str:
         row = [item.sha256 or item.path.name, sorted(item.labels), item.text, item.split]
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
-
-
-def _label_sets(dataset: Dataset) -> dict[str, int]:
-    """Number of distinct sets of labels in training, and of test images with another one."""
-    known, asked = ([frozenset(item.labels) for item in dataset.split(name).items] for name in ("train", "test"))
-    held = set(known)
-    return {"label_sets": len(held), "unseen_sets": sum(labels not in held for labels in asked)}
 
 
 def _file_digest(path: Path) -> str | None:

@@ -149,13 +149,10 @@ class EnsemblePlan:
 
 
 class Batcher(Generic[I, R]):
-    """Puts the requests of several threads into batches.
+    """Puts the requests of several threads into batches of at most `max_batch` items.
 
-    A thread that asks while a batch is in work waits. Then one of the waiting threads works for all of them.
-
-    Args:
-        work: on a batch, with one result per item; called by one thread at a time.
-        max_batch: items in a batch.
+    A thread that asks while a batch is in work waits. Then one of the waiting threads works for all of them: `work`
+    gives one result per item of a batch, and is called by one thread at a time.
     """
 
     def __init__(self, work: Callable[[Sequence[I]], Sequence[R]], max_batch: int) -> None:

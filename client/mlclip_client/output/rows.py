@@ -81,14 +81,11 @@ def failure(error: ClientError, options: RowOptions) -> Row:
 
 
 def to_row(path: str, shared: Row, *, sha256: str | None = None, size: int | None = None, seconds: float = 0.0) -> Row:
-    r"""Complete a row.
+    r"""Complete a row, whose `shared` part comes from `success` or `failure`.
 
-    Args:
-        path: of the input; bytes that are not UTF-8 are written as `\xNN`.
-        shared: what `success` or `failure` gives.
-        sha256: of the input's bytes, in hex digits; None if they could not be read.
-        size: of the input, in bytes.
-        seconds: from the start of reading to the answer, waiting included.
+    The input's path is written with `\xNN` for bytes that are not UTF-8. Its sha256, in hex digits, and its size in
+    bytes are None if it could not be read. `seconds` are those from the start of reading to the answer, waiting
+    included.
     """
     return {"path": printable(path), "sha256": sha256, "bytes": size, **shared, "seconds": np.float32(seconds)}
 
