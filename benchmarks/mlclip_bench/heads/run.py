@@ -43,7 +43,8 @@ class Task:
 
     def describe(self) -> Line:
         """The task as its raw line stores it, plain JSON values."""
-        recipe = asdict(self.recipe) if self.recipe else {"thresholds": asdict(ThresholdConfig())}
+        baseline: dict[str, Any] = {"thresholds": asdict(ThresholdConfig())}
+        recipe = asdict(self.recipe) if self.recipe else baseline
         if not self.texts:
             recipe["texts"] = False
         line = {"variant": self.variant, "shots": self.shots, "seed": self.seed, "recipe": recipe}
