@@ -18,11 +18,10 @@ from mlclip.checkpoint import Run, shortest
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip.heads import PythonModel
-from mlclip_export.checked import Graph
 from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.options import Precision
-from mlclip_export.parity import BATCHES, Case, Difference, compare, compare_threshold, differences_of
+from mlclip_export.parity import BATCHES, Case, Difference, Graph, compare, compare_threshold, differences_of
 from mlclip_export.text_graph import check_served_text, text_cases, write_text_encoder
 
 Features = dict[str, Tensor]

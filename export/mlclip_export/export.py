@@ -13,12 +13,11 @@ from mlclip.checkpoint import Run
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip_export.build import Workshop, build_graphs
-from mlclip_export.checked import CheckedGraph
 from mlclip_export.facts import read_facts
 from mlclip_export.gpu_variants import Variant
 from mlclip_export.layout import Layout
 from mlclip_export.options import Accelerator, ExportOptions, Precision
-from mlclip_export.parity import Difference
+from mlclip_export.parity import CheckedGraph, Difference
 from mlclip_export.plan import check_replacements, earlier_graphs, plan_encoders
 from mlclip_export.reduce import Reduction
 from mlclip_export.repository import Written, locked, remove_models, write_models

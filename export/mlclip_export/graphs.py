@@ -88,14 +88,11 @@ def write_threshold(
 
     `scores` are the sigmoid of `logits` [B, N], or a head's own scores, which enter as `head_scores`, after the
     calibration, if there is one. `selected` is scores >= thresholds. The best min(N, 32) classes are `top_index` int32
-    and `top_score`, best first.
+    and `top_score`, best first. Novelty adds the input `embedding` [B, D] and the output `novelty` [B, 1].
 
-    Args:
-        thresholds: float32 [N], constants of the graph.
-        output: what the head gives: `logits` or `scores`.
-        folder: an existing folder.
-        calibration: float32 [2, N], slopes and offsets of the logits; see `mlclip.calibration`.
-        novelty: adds the input `embedding` [B, D] and the output `novelty` [B, 1].
+    The thresholds, float32 [N], and the calibration, slopes and offsets of the logits, float32 [2, N] (see
+    `mlclip.calibration`), are constants of the graph; `output` is what the head gives, `logits` or `scores`. The folder
+    exists.
     """
     classes, top = len(thresholds), min(len(thresholds), TOP)
     inputs = f"float[batch, {classes}] {threshold_input(output)}"

@@ -33,10 +33,9 @@ from mlclip.thresholds import select
 from mlclip.training.runs import split_scores, train_run, unpromised
 from mlclip.training.trust import calibrate_run, measure_novelty
 from mlclip.tune.space import base_recipe
-from mlclip_export.checked import Graph
 from mlclip_export.graphs import FILE
 from mlclip_export.options import Precision, ReduceOptions
-from mlclip_export.parity import open_graph
+from mlclip_export.parity import Graph, open_graph
 from mlclip_export.quantize import attempts, quantize
 
 Selection = tuple[float, Any]

@@ -25,10 +25,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
 from mlclip.files import sync_tree
-from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import to_text
 from mlclip_export.facts import CONFIG, parameter, read_configs
 from mlclip_export.gpu_variants import Stamp, stamped
+from mlclip_export.parity import CheckedGraph
 from mlclip_export.tensorrt import Plan
 
 SUMS = "SHA256SUMS"

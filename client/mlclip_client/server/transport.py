@@ -55,9 +55,7 @@ class Transport(Protocol):
 class BlockingTransport:
     """A gRPC channel for threads; every call blocks the thread that makes it.
 
-    Args:
-        url: host:port of Triton's gRPC endpoint.
-        timeout: deadline of each request, in seconds.
+    `url` is host:port of Triton's gRPC endpoint, `timeout` the deadline of each request, in seconds.
     """
 
     def __init__(self, url: str, timeout: float) -> None:

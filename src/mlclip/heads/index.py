@@ -41,13 +41,11 @@ def require_faiss() -> Any:
 
 
 def build_index(kind: str, vectors: Floats) -> Any:
-    """Build a faiss index for inner products.
+    """Build a faiss index for inner products of vectors float32 [R, D] of unit length; row r becomes number r.
 
-    Args:
-        kind: `hnsw` (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320: a graph with 32 links per node and 80
-            candidates per insertion; fast to search, slow to build) or `ivf` (k-means puts vectors into about 4·√R
-            lists, of which a query searches a few; fast to build).
-        vectors: float32 [R, D], unit length; row r becomes number r.
+    The kind is `hnsw` (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320: a graph with 32 links per node and
+    80 candidates per insertion; fast to search, slow to build) or `ivf` (k-means puts vectors into about 4·√R lists, of
+    which a query searches a few; fast to build).
     """
     check_choice("index", kind, KINDS)
     faiss = require_faiss()
