@@ -91,17 +91,13 @@ def _beside(peers: Mapping[str, Any]) -> str:
 
 
 def _failures(peers: Mapping[str, Any]) -> list[str]:
-    lines = [f"{name} ({_stage(peer)}): {_quoted(peer['error'])}" for name, peer in peers.items() if peer["error"]]
+    lines = []
+    for name, peer in peers.items():
+        if peer["error"]:
+            stage = "; ".join(filter(None, (peer["failed_at"], ", ".join(peer["requirements"]))))
+            error = peer["error"].replace("`", "'")
+            lines.append(f"{name} ({stage}): `{error}`")
     return ["## Not measured, or only in part", bullets(lines)] if lines else []
-
-
-def _stage(peer: Mapping[str, Any]) -> str:
-    requirements = ", ".join(peer["requirements"])
-    return f"{peer['failed_at']}; {requirements}" if requirements else str(peer["failed_at"])
-
-
-def _quoted(message: str) -> str:
-    return "`" + message.replace("`", "'") + "`"
 
 
 def _versions(peers: Mapping[str, Any]) -> list[str]:
