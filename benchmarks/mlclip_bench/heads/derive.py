@@ -66,11 +66,6 @@ def derive(results: Results) -> Derived:
     )
 
 
-def is_baseline(method: str) -> bool:
-    """Whether a method is none of mlclip's, but there to be compared with."""
-    return method in BASELINES
-
-
 def _methods(lines: Sequence[Line]) -> dict[str, list[Line]]:
     grouped: dict[str, list[Line]] = {}
     for line in sorted(lines, key=lambda line: line["seed"]):
@@ -80,7 +75,7 @@ def _methods(lines: Sequence[Line]) -> dict[str, list[Line]]:
             grouped[name] = own[:1]
 
     def rank(name: str) -> tuple[bool, float]:
-        return is_baseline(name), -np.mean([line["test"]["mean_average_precision"] for line in grouped[name]])
+        return name in BASELINES, -np.mean([line["test"]["mean_average_precision"] for line in grouped[name]])
 
     return {name: grouped[name] for name in sorted(grouped, key=rank)}
 

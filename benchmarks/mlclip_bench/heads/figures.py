@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlclip.json_lines import Line
-from mlclip_bench.heads.baselines import CHANCE
-from mlclip_bench.heads.derive import RECALLS, Derived, is_baseline
+from mlclip_bench.heads.baselines import BASELINES, CHANCE
+from mlclip_bench.heads.derive import RECALLS, Derived
 from mlclip_bench.heads.metrics import percent
 from mlclip_bench.heads.tables import COMPARED_AS, HEADLINES
 from mlclip_bench.kit.figures import BLUE, INK, LIGHT_BLUE, caption, draw
@@ -89,7 +89,8 @@ def precision_recall_figure(derived: Derived) -> Figure:
     runs = {name: derived.runs[None][name] for name in derived.runs[None] if name in derived.curves}
     own = {name: lines for name, lines in runs.items() if name != CHANCE} or runs
     figure, panels = _panels(list(own))
-    leading = _leading(derived)
+    compared = derived.comparisons[None].get("mean_average_precision")
+    leading = compared.leading if compared is not None else ()
     for (name, lines), axes in zip(own.items(), panels, strict=True):
         for other in runs:
             axes.plot(100 * RECALLS, 100 * np.array(derived.curves[other]), color=FAINT, linewidth=0.7)
@@ -186,10 +187,5 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[: len(titles)])
 
 
-def _leading(derived: Derived) -> tuple[str, ...]:
-    compared = derived.comparisons[None].get("mean_average_precision")
-    return compared.leading if compared is not None else ()
-
-
 def _standing(name: str, leading: Sequence[str]) -> str:
-    return "baseline" if is_baseline(name) else "leading" if name in leading else "other"
+    return "baseline" if name in BASELINES else "leading" if name in leading else "other"

@@ -27,9 +27,8 @@ class Results(Store):
 def derive(results: Results) -> dict[str, Any]:
     """Derive all values from the raw lines, and write them to `peers.json`; raises ResultsError without any.
 
-    Returns:
-        `setting` as it was measured; `peers`: for each its title, errors, versions, agreement, rounds,
-            `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
+    They are the `setting` as it was measured, and for each of the `peers` its title, errors, versions, agreement,
+    rounds, `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
     """
     derived = derived_from(results.setting(), results.lines())
     write_json(results.folder / FILE, derived, indent=2)

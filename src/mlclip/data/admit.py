@@ -61,7 +61,8 @@ def admit(
     accepted = report.accepted
     usable = accepted if keep_unlabelled else accepted.labelled()
     if not usable.items:
-        raise DataError(_nothing_left(report))
+        unlabelled = "no image has a label: check the labels column and the separator"
+        raise DataError(f"no image is usable{_first_error(report)}" if report.errors else unlabelled)
     try:
         split = assign_splits(usable, fractions, seed)
     except DataError as error:
@@ -73,12 +74,6 @@ def admit(
     dataset = kept if keep_unlabelled else kept.labelled()
     rare = tuple(name for name in split.classes if name not in set(frequent))
     return Admitted(dataset, report, len(accepted) - len(dataset), rare)
-
-
-def _nothing_left(report: Report) -> str:
-    if report.errors:
-        return f"no image is usable{_first_error(report)}"
-    return "no image has a label: check the labels column and the separator"
 
 
 def _first_error(report: Report) -> str:

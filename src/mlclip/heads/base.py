@@ -64,9 +64,8 @@ class Head(nn.Module):
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
         """Build an untrained head for an encoder's feature widths; here for heads that read the embedding alone.
 
-        Raises:
-            ValueError: an option is out of range, or the encoder lacks what the head reads.
-            TypeError: the head has no such option.
+        Raises ValueError if an option is out of range or the encoder lacks what the head reads, TypeError if the head
+        has no such option.
         """
         return cls(classes, shapes.embedding_width, **options)
 
