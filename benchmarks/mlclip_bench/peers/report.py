@@ -67,7 +67,7 @@ def _table(peers: Mapping[str, Any]) -> str:
         [
             peer["title"],
             _value(peer["images_per_second"], "{:.1f}"),
-            _value(peer["ratio"], "{:.2f}") + _unstable(peer["ratio"]),
+            _value(peer["ratio"], "{:.2f}") + ("" if (peer["ratio"] or {}).get("stable", True) else " unstable"),
             str(peer["rounds"]),
             *_agreement(peer["agreement"]),
         ]
@@ -117,10 +117,6 @@ def _value(summary: Mapping[str, Any] | None, style: str) -> str:
     if summary["low"] is None:
         return median
     return f"{median} [{style.format(summary['low'])}, {style.format(summary['high'])}]"
-
-
-def _unstable(summary: Mapping[str, Any] | None) -> str:
-    return "" if summary is None or summary["stable"] else " unstable"
 
 
 def _agreement(found: Mapping[str, Any] | None) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,7 @@ class Derived:
         encoder = self.encoder(batch)
         if encoder is not None:
             means = {n: geometric_mean(part).value * 1e3 for n, part in rounds.items()}
-            meeting = break_even(means, encoder.latency.value)
-            found["break_even"] = {"classes": meeting.classes, "extrapolated": meeting.extrapolated}
+            found["break_even"] = asdict(break_even(means, encoder.latency.value))
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -32,13 +32,9 @@ R = TypeVar("R")
 class Repository:
     """The folder of a model repository: reads all configurations at once, and a model when it is first run.
 
-    Args:
-        root: holds one folder per model, as `mlclip-export` writes it.
-        threads: per model; 0: one per core.
-
-    Attributes:
-        configs: model -> its ModelConfig message.
-        versions: model -> its newest version, which Triton serves; empty if there is none.
+    `root` holds one folder per model, as `mlclip-export` writes it; each model has some threads, 0: one per core. Of
+    each model, `configs` has its ModelConfig message, and `versions` its newest version, which Triton serves; empty if
+    there is none.
     """
 
     def __init__(self, root: Path, threads: int = 0) -> None:

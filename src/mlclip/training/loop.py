@@ -210,6 +210,5 @@ def _loss(
     if alignment is None:
         return classify(first_output(head, features), targets, **options)
     decoded = head.decode(*features)
-    loss: Tensor = classify(head.read(decoded), targets, **options)
-    loss = loss + config.alignment_weight * alignment(decoded, targets)
-    return loss
+    aligned: Tensor = config.alignment_weight * alignment(decoded, targets)
+    return classify(head.read(decoded), targets, **options) + aligned
