@@ -43,8 +43,9 @@ class Limits:
     ignore_robots: bool = False
     # sent with each request; the part before a slash is the name that `X-Robots-Tag` may address
     user_agent: str = USER_AGENT
-    # `http://host:port` of a proxy for http and https; proxies of the environment are never used. A proxy resolves
-    # names itself, so only hosts written as numbers can be checked; it should refuse private addresses
+    # `http://host:port`, or `socks5h://host:port` such as Tor's, of a proxy for http and https; proxies of the
+    # environment are never used. A proxy resolves names itself, so only hosts written as numbers can be checked; it
+    # should refuse private addresses
     proxy: str | None = None
 
     def __post_init__(self) -> None:
@@ -55,8 +56,8 @@ class Limits:
             raise ValueError(f"download_seconds must be more than 0, and finite, not {self.download_seconds}")
         if self.redirects < 0:
             raise ValueError(f"redirects must be at least 0, not {self.redirects}")
-        if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://")):
-            raise ValueError(f"proxy {self.proxy}: write http://host:port or https://host:port")
+        if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://", "socks5h://")):
+            raise ValueError(f"proxy {self.proxy}: write http://host:port, https://host:port or socks5h://host:port")
         if not self.user_agent.strip() or not self.user_agent.isascii() or not self.user_agent.isprintable():
             raise ValueError(f"user_agent must be printable ASCII, not {self.user_agent!r}")
 

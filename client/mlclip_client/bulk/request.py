@@ -24,6 +24,7 @@ class Request:
     inputs: InputOptions = field(default_factory=InputOptions)
     limits: Limits = field(default_factory=Limits)
     texts: Path | None = None  # file with titles, see `Texts`
+    known: Path | None = None  # list of hashes of files that are not asked about, see `read_known`
     shard_rows: int = 1000  # inputs per shard of a new job
 
 

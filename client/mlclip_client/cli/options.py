@@ -40,7 +40,9 @@ _OPTIONS: dict[str, Any] = {
     "per_host": input_option(min=1, help="Maximum number of simultaneous downloads from one host."),
     "private": input_option(help="Also download from addresses of private networks."),
     "ignore_robots": input_option(help="Also use images whose X-Robots-Tag forbids it."),
-    "proxy": input_option(help="Proxy for downloads, http://host:port. Variables such as http_proxy are ignored."),
+    "proxy": input_option(
+        help="Proxy for downloads, http://… or socks5h://host:port. Variables such as http_proxy are ignored."
+    ),
     "user_agent": input_option(help="User agent that sites see: your crawler's name, and how to reach you."),
     # RowOptions
     "top_k": row_option(min=0, help="Number of best labels to list, selected or not."),

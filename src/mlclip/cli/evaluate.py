@@ -12,6 +12,7 @@ from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress, say
 from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import CheckpointError, DataError
+from mlclip.files import check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,10 @@ def evaluate(
     roc: Annotated[
         Path | None, typer.Option(help="CSV file to write: points of the ROC curves of all pairs and of each class.")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--reliability", help="Picture to write (.png, .svg, .pdf): how often labels are true, by score."),
+    ] = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Compute the metrics of a run on a split, print them, and store them in the run's metrics.json.
@@ -35,6 +40,8 @@ def evaluate(
     An image that is a reference of the run is left out of its own answer. Figures of other data than the run's own are
     stored there under `other`, by the data's digest.
     """
+    if picture is not None:
+        check_output(picture, data or (), (".png", ".svg", ".pdf"))
     from mlclip.calibration import reliability
     from mlclip.checkpoint import load_run, write_json
     from mlclip.console import class_table
@@ -51,8 +58,15 @@ def evaluate(
     metrics = measure(targets, scores, loaded.thresholds, classes=loaded.labels)
     found = figures(metrics, dataset.with_classes(loaded.labels)) | reliability(targets, scores)
     console.print(metrics_table({f"{run.name}, {split}": found}))
+    for n, row in enumerate(found["per_class"]):
+        row |= {name: reliability(targets[:, n : n + 1], scores[:, n : n + 1])[name] for name in ("brier", "ece")}
     if per_class:
         console.print(class_table(found))
+    if picture is not None:
+        from mlclip.cli.reliability import draw_reliability
+
+        draw_reliability(picture, targets, scores, loaded.labels)
+        say(f"wrote {picture}")
     if roc is not None:
         _write_roc(roc, targets, scores, loaded.labels)
     for line in [*promise_lines(loaded.training.get("promise")), *loaded.head.caveats(targets, split)]:

@@ -33,6 +33,13 @@ def tune(
         bool,
         typer.Option("--calibrate", help="Make scores calibrated probabilities; the run selects the same labels."),
     ] = False,
+    prevalence: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adjust probabilities to how frequent labels are in a crawl: its rows, .parquet, classified with "
+            "--scores by this run, calibrated."
+        ),
+    ] = None,
     precision: Annotated[
         float | None, typer.Option(help="Choose thresholds that promise this precision, with --confidence.")
     ] = None,
@@ -82,7 +89,9 @@ def tune(
     """
     check_seed(seed)
     promise = _promise(precision, recall, confidence)
-    trust = calibrate or novelty or promise is not None
+    trust = calibrate or novelty or promise is not None or prevalence is not None
+    if prevalence is not None and (calibrate or promise is not None):
+        raise typer.BadParameter("--prevalence goes alone: it needs rows of the calibrated run, and ends its promises")
     if search is not None and trust:
         raise typer.BadParameter("search first; then calibrate the run that it wrote, or choose thresholds for it")
     limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)
@@ -92,7 +101,7 @@ def tune(
     from mlclip.encoders.features import FeatureCache
     from mlclip.promises import promise_lines
     from mlclip.training.runs import retune_run
-    from mlclip.training.trust import calibrate_run, measure_novelty, promise_run
+    from mlclip.training.trust import adjust_run, calibrate_run, measure_novelty, promise_run
     from mlclip.tune import Search, tune_run
 
     loaded = load_run(run)
@@ -104,6 +113,9 @@ def tune(
             tuned = measure_novelty(tuned, data_set, store)
         if calibrate:
             tuned, line = calibrate_run(tuned, data_set, store)
+            say(line)
+        if prevalence is not None:
+            tuned, line = adjust_run(tuned, prevalence, data_set)
             say(line)
         if promise is not None:
             tuned = promise_run(tuned, data_set, store, promise)
