@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mlclip.heads.base import Head, first_output
+from mlclip.heads.base import Growth, Head, first_output
 from mlclip.heads.classnet import ClassNet
 from mlclip.heads.mld import MLDecoder
 from mlclip.heads.neighbornet import NeighborNet
@@ -64,6 +64,10 @@ class Blend(Head):
     def parts(self) -> list[Head]:
         """As in `Head`."""
         return [head for head in self.members if isinstance(head, Head)]
+
+    def extended(self, growth: Growth) -> Self:
+        """Refused: its members' references lose their images' names, which growing needs."""
+        raise ValueError("a blend takes no further classes: train a new head on all labels")
 
     def forward(self, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Embedding float32 [B, D], and tokens [B, T, W] where a member reads them, to logits float32 [B, N]."""
