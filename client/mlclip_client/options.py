@@ -73,7 +73,31 @@ class RowOptions:
 
 
 @dataclass(frozen=True)
-class Endpoints:
+class Security:
+    """How connections to servers, or to a proxy before them, are protected.
+
+    Attributes:
+        tls: encrypt, and check the server's certificate.
+        tls_ca: PEM file of the authorities to trust; None: those that gRPC knows.
+        tls_cert, tls_key: PEM files of this client's certificate and its key, for servers that ask for one.
+        headers: file with headers to send with each request, one `name: value` per line.
+    """
+
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    headers: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tls and (self.tls_ca or self.tls_cert or self.tls_key):
+            raise ValueError("certificates and keys are for TLS connections: add --tls (tls=True)")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("a client's certificate and its key go together: give both --tls-cert and --tls-key")
+
+
+@dataclass(frozen=True)
+class Endpoints(Security):
     """Servers, host:port with commas between them, and the deadline of each request in seconds."""
 
     url: str = DEFAULT_URL

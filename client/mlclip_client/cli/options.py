@@ -51,6 +51,11 @@ _OPTIONS: dict[str, Any] = {
     "explain": row_option(help="Also write the reference images behind each answer."),
     # ServerOptions
     "url": server_option(help="Triton's gRPC endpoint, host:port; separate several by commas."),
+    "tls": server_option(help="Encrypt connections, and check the server's certificate."),
+    "tls_ca": server_option(help="Authorities to trust, PEM file; default: those that gRPC knows."),
+    "tls_cert": server_option(help="This client's certificate, PEM file, for servers that ask for one."),
+    "tls_key": server_option(help="The key of --tls-cert, PEM file."),
+    "headers": server_option(help="File of headers to send, one `name: value` per line, such as a proxy's key."),
     "timeout": server_option(min=0.001, help="Deadline of each request, in seconds."),
     "retry_seconds": server_option(
         min=0, help="How long to repeat a request while no server answers or all are busy, in seconds."
