@@ -8,14 +8,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mlclip.data import Item
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
-COLUMNS, ROWS = 6, 4
+COLUMNS, ROWS, SIDE = 6, 4, 160
 RIGHT, WRONG, MISSED = "#1a7f37", "#b35900", "#8c959f"
 
 
@@ -23,7 +23,8 @@ def draw_sheet(items: Sequence[Item], answers: Sequence[dict[str, Any]], path: P
     """Draw a sheet of images, evenly picked, with the selected `labels` and `scores` of their answers, as PNG."""
     figure, axes = pyplot.subplots(ROWS, COLUMNS, figsize=(COLUMNS * 2.1, ROWS * 2.9), dpi=110)
     for axis, n in zip(axes.flat, np.linspace(0, len(items) - 1, COLUMNS * ROWS).astype(int), strict=True):
-        axis.imshow(_on_square(items[n].path))
+        with Image.open(items[n].path) as picture:
+            axis.imshow(ImageOps.pad(picture, (SIDE, SIDE), color="white"))
         axis.axis("off")
         for line, (text, colour) in enumerate(_captions(items[n].labels, answers[n])[:5]):
             axis.text(0, -0.03 - 0.11 * line, text, transform=axis.transAxes, va="top", fontsize=8, color=colour)
@@ -43,11 +44,3 @@ def _captions(truth: Sequence[str], answer: dict[str, Any]) -> list[tuple[str, s
         for name, score in zip(answer["labels"], answer["scores"], strict=True)
     ]
     return suggested + [(name, MISSED) for name in truth if name not in answer["labels"]]
-
-
-def _on_square(path: Path, side: int = 160) -> Image.Image:
-    ground = Image.new("RGB", (side, side), "white")
-    with Image.open(path) as image:
-        image.thumbnail((side, side))
-        ground.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return ground

@@ -26,7 +26,6 @@ from __future__ import annotations
 import json
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +41,20 @@ SETS = ("openclip", "emojikw", "scenes")
 
 def main(sets: Path, out: Path) -> None:
     """Unpack the pictures of `sets` into `out`; write `out/corpus.jsonl` and `out/image.safetensors`."""
-    rows = {name: list(_rows(sets / name)) for name in SETS}
+    rows = {}
+    for name in SETS:
+        lines = (sets / name / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        rows[name] = [json.loads(line) for line in lines]
     held_out = {source for row in rows["scenes"] if row["split"] != "train" for source in row["source"]}
     items = []
     for name in SETS:
         with tarfile.open(sets / name / "images.tar") as archive:
             archive.extractall(out / name, filter="data")
-        items += [_item(row, out / name) for row in rows[name] if may_be_seen(name, row, held_out)]
+        items += [
+            Item(out / name / row["file"], tuple(row["labels"]), text=row.get("title"), split="train")
+            for row in rows[name]
+            if may_be_seen(name, row, held_out)
+        ]
     classes = tuple(sorted({label for item in items for label in item.labels}))
     write_manifest(Dataset(tuple(items), classes), out / "corpus.jsonl")
     save_file(image_weights(), out / "image.safetensors")
@@ -76,15 +82,6 @@ def may_be_seen(name: str, row: dict[str, Any], held_out: set[str]) -> bool:
         and row.get("style") != "openmoji"
         and not (name == "emojikw" and row["source"] in held_out)
     )
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    with (folder / "metadata.jsonl").open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
-
-
-def _item(row: dict[str, Any], folder: Path) -> Item:
-    return Item(folder / row["file"], tuple(row["labels"]), text=row.get("title"), split="train")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from mlclip_bench.kit.store import Store
 from mlclip_bench.load.define import Closed
 from mlclip_bench.load.derive import Row, open_rows, rows_of
 from mlclip_bench.load.report import say_bracket
-from mlclip_bench.load.results import Results as LoadResults
 from mlclip_bench.load.search import bracket
+from mlclip_bench.load.sweep import Results as LoadResults
 from mlclip_bench.load.windows import TOLERANCE, spreads
 from mlclip_bench.peers.derive import FILE as PEERS
 from mlclip_bench.scaling.derive import FILE as SCALING
@@ -122,8 +122,10 @@ def scaling(results: Path) -> str:
     for one in figures["series"]:
         points = {point["classes"]: point for point in one["points"] if str(point["batch"]) == BATCH}
         growth = one["growth"].get(BATCH, {})
+        exponent = growth.get("exponent_of_all") or growth.get("exponent")
         if points:
-            rows.append([one["title"], *(_cost(points.get(n)) for n in sizes), _slope(growth), _service(points)])
+            slope = f"{exponent['value']:.2f}" if exponent else "-"
+            rows.append([one["title"], *(_cost(points.get(n)) for n in sizes), slope, _service(points)])
     encoder = figures["encoder"][BATCH]
     title = f"ms a batch of {BATCH}, head alone"
     text = table([title, *(f"N = {n:,}" for n in sizes), "exponent", "images/s with encoder"], rows)
@@ -211,11 +213,6 @@ def _cost(point: Mapping[str, Any] | None) -> str:
     if point is None:
         return "-"
     return number(point["latency_ms"]["value"]) + ("" if point["stable"] else " ~")
-
-
-def _slope(growth: Mapping[str, Any]) -> str:
-    found = growth.get("exponent_of_all") or growth.get("exponent")
-    return f"{found['value']:.2f}" if found else "-"
 
 
 def _stable(row: Row) -> str:

@@ -31,15 +31,9 @@ def cores(root: Path = Path("/")) -> int:
 class OpenVino:
     """An ONNX file in OpenVINO's runtime, run as onnxruntime runs one; may be used from several threads.
 
-    Args:
-        path: the ONNX file.
-        threads: 0: one per core.
-        precision: `bf16` computes in bfloat16 where the CPU can. Otherwise float32 stays float32: OpenVINO's own
-            default is bfloat16 on CPUs that have it.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
-        RuntimeError: it cannot read or compile the file.
+    It has some threads, 0: one per core. The precision `bf16` computes in bfloat16 where the CPU can. Otherwise float32
+    stays float32: OpenVINO's own default is bfloat16 on CPUs that have it. Raises ImportError if OpenVINO is not
+    installed, RuntimeError if it cannot read or compile the file.
     """
 
     def __init__(self, path: Path, threads: int = 0, precision: str = "fp32") -> None:

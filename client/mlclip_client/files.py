@@ -34,9 +34,8 @@ def is_stream(path: Path) -> bool:
 def replacing(path: Path, elsewhere: Callable[[], Path | None] = lambda: None) -> Iterator[BinaryIO]:
     """Open a file whose content durably replaces `path` when the block ends, unless the block raises.
 
-    Args:
-        path: a file, which need not exist, in a folder that does.
-        elsewhere: called at the end; may give another name in the same folder.
+    The file need not exist, but its folder must. `elsewhere` is called at the end, and may give another name in the
+    same folder.
     """
     if is_stream(path):
         with path.open("ab") as stream:

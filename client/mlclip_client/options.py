@@ -21,44 +21,31 @@ REPORT_ROWS = 50_000
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How names become inputs.
+    """How names become inputs."""
 
-    Attributes:
-        column: name of the manifests' column of paths, addresses or bytes; None: the one whose name is known.
-        null: names in lists (`-` and .txt) end with NUL instead of a newline, as `find -print0` writes them.
-    """
-
+    # name of the manifests' column of paths, addresses or bytes; None: the one whose name is known
     column: str | None = None
-    null: bool = False
+    null: bool = False  # names in lists (`-` and .txt) end with NUL instead of a newline, as `find -print0` writes them
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of what is read, and politeness towards sites.
+    """Limits of what is read, and politeness towards sites."""
 
-    Attributes:
-        max_bytes: size of the largest file that is read.
-        download_seconds: time limit of a download, redirects and retries included.
-        redirects: how many are followed.
-        connections: downloads at once.
-        per_host: downloads at once from one host.
-        private: allow addresses outside the public internet, and protocols that reach machines without a check of
-            their address (ftp, sftp, …).
-        ignore_robots: also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`.
-        user_agent: sent with each request; the part before a slash is the name that `X-Robots-Tag` may address.
-        proxy: `http://host:port`, or `socks5h://host:port` such as Tor's, of a proxy for http and https; proxies of the
-            environment are never used. A proxy resolves names itself, so only hosts written as numbers can be checked;
-            it should refuse private addresses.
-    """
-
-    max_bytes: int = MAX_BYTES
-    download_seconds: float = 30.0
-    redirects: int = 5
-    connections: int = 32
-    per_host: int = 4
+    max_bytes: int = MAX_BYTES  # size of the largest file that is read
+    download_seconds: float = 30.0  # time limit of a download, redirects and retries included
+    redirects: int = 5  # how many are followed
+    connections: int = 32  # downloads at once
+    per_host: int = 4  # downloads at once from one host
+    # also allow addresses outside the public internet, and protocols whose addresses are not checked (ftp, sftp, …)
     private: bool = False
+    # also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`
     ignore_robots: bool = False
+    # sent with each request; the part before a slash is the name that `X-Robots-Tag` may address
     user_agent: str = USER_AGENT
+    # `http://host:port`, or `socks5h://host:port` such as Tor's, of a proxy for http and https; proxies of the
+    # environment are never used. A proxy resolves names itself, so only hosts written as numbers can be checked; it
+    # should refuse private addresses
     proxy: str | None = None
 
     def __post_init__(self) -> None:
@@ -77,19 +64,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class RowOptions:
-    """Which columns rows have.
+    """Which columns rows have."""
 
-    Attributes:
-        top_k: number of best labels to list, selected or not.
-        scores: add all N scores, in class order.
-        embeddings: add the image's embedding.
-        explain: add the references behind each answer.
-    """
-
-    top_k: int = 5
-    scores: bool = False
-    embeddings: bool = False
-    explain: bool = False
+    top_k: int = 5  # number of best labels to list, selected or not
+    scores: bool = False  # add all N scores, in class order
+    embeddings: bool = False  # add the image's embedding
+    explain: bool = False  # add the references behind each answer
 
 
 @dataclass(frozen=True)
@@ -131,37 +111,26 @@ class Endpoints(Security):
 
 @dataclass(frozen=True)
 class ServerOptions(Endpoints):
-    """How images get their answers.
+    """How images get their answers."""
 
-    Attributes:
-        retry_seconds: see `Client`.
-        concurrency: inputs in work at once.
-        embedded: folder of a model repository whose models answer in this process, in place of the servers.
-        threads: per embedded model; 0: one per core.
-    """
-
-    retry_seconds: float = 60.0
-    concurrency: int = 32
+    retry_seconds: float = 60.0  # see `Client`
+    concurrency: int = 32  # inputs in work at once
     via: Via = "bytes"
+    # folder of a model repository whose models answer in this process, in place of the servers
     embedded: Path | None = None
-    threads: int = 0
+    threads: int = 0  # per embedded model; 0: one per core
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a job is worked on.
+    """How a job is worked on."""
 
-    Attributes:
-        max_failures: errors in a row after which the run stops, without a job only those of the server; 0: never.
-        engine: `local`, this process, or `ray`, a Ray cluster.
-        ray_address: of the cluster, as `ray.init` takes it; None: what the environment says, or this machine.
-        ray_workers: the most there may be; 0: as many as the cluster has cores.
-    """
-
+    # errors in a row after which the run stops, without a job only those of the server; 0: never
     max_failures: int = 1000
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local", "ray"] = "local"  # `local`, this process, or `ray`, a Ray cluster
+    # of the cluster, as `ray.init` takes it; None: what the environment says, or this machine
     ray_address: str | None = None
-    ray_workers: int = 0
+    ray_workers: int = 0  # the most there may be; 0: as many as the cluster has cores
 
     def __post_init__(self) -> None:
         if self.engine != "ray" and (self.ray_address is not None or self.ray_workers):
@@ -170,14 +139,8 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class MonitorOptions:
-    """How a run can be watched.
+    """How a run can be watched."""
 
-    Attributes:
-        metrics_port: port on which Prometheus finds metrics; None: there are none.
-        metrics_host: address to bind for that port.
-        log: file to which events are appended, one JSON object per line.
-    """
-
-    metrics_port: int | None = None
-    metrics_host: str = "127.0.0.1"
-    log: Path | None = None
+    metrics_port: int | None = None  # port on which Prometheus finds metrics; None: there are none
+    metrics_host: str = "127.0.0.1"  # address to bind for that port
+    log: Path | None = None  # file to which events are appended, one JSON object per line

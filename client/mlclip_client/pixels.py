@@ -20,7 +20,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,6 @@ _GAP = 2
 """With `fast`, a picture is shrunk by averages to no less than this many times the size before it is resampled."""
 _BAND = 2**20
 """Pixels that are converted at once."""
-_FULL_RANGE = 0xFFFF
 _S_MIN, _S_MAX, _PHOTOMETRIC, _BITS = 340, 341, 262, 258
 """Tags of TIFF: SMinSampleValue, SMaxSampleValue, PhotometricInterpretation, BitsPerSample."""
 _OTHER_FORMATS = {
@@ -92,14 +91,16 @@ class PixelSpec:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"image size must be at least 1, not {self.size}")
-        if self.interpolation not in INTERPOLATIONS:
-            known = ", ".join(INTERPOLATIONS)
-            raise ValueError(f"interpolation must be one of {known}, not {self.interpolation!r}")
-        if self.resize_mode not in RESIZE_MODES:
-            known = ", ".join(RESIZE_MODES)
-            raise ValueError(f"resize mode must be one of {known}, not {self.resize_mode!r}")
-        if self.decode not in DECODES:
-            raise ValueError(f"decode must be one of {', '.join(DECODES)}, not {self.decode!r}")
+        for name, known in (("interpolation", INTERPOLATIONS), ("resize_mode", RESIZE_MODES), ("decode", DECODES)):
+            if getattr(self, name) not in known:
+                option = name.replace("_", " ")
+                raise ValueError(f"{option} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> PixelSpec:
+        """Read the parameters of a served model; raises KeyError or ValueError."""
+        size, fill, decode = int(parameters["image_size"]), int(parameters["fill"]), parameters.get("decode", "exact")
+        return cls(size, parameters["interpolation"], parameters["resize_mode"], fill, decode)
 
 
 @functools.cache
@@ -110,14 +111,10 @@ def formats() -> tuple[str, ...]:
 
 
 def decode(data: bytes, spec: PixelSpec | None = None) -> Image.Image:
-    """Decode an image file into an upright RGB picture.
+    """Decode an image file, as it is, in one of `formats()` into an upright RGB picture.
 
-    Args:
-        data: the file as it is: JPEG, PNG, WebP, GIF, or anything else in `formats()`.
-        spec: what the picture is for; with `fast`, it may be smaller than the file's.
-
-    Raises:
-        ImageError: empty, truncated, not an image, or larger than Pillow's `Image.MAX_IMAGE_PIXELS`.
+    `spec` is what the picture is for; with `fast`, it may be smaller than the file's. Raises ImageError for a file that
+    is empty, truncated, not an image, or larger than Pillow's `Image.MAX_IMAGE_PIXELS`.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -129,17 +126,9 @@ def decode(data: bytes, spec: PixelSpec | None = None) -> Image.Image:
 
 
 def to_pixels(image: bytes | Image.Image, spec: PixelSpec) -> npt.NDArray[np.uint8]:
-    """Turn an image into pixels for the encoder.
+    """Turn an image file's bytes, or a picture opened or made with Pillow, into pixels for the encoder.
 
-    Args:
-        image: an image file's bytes, or a picture opened or made with Pillow.
-        spec: size, interpolation and resize mode.
-
-    Returns:
-        uint8 [S, S, 3], RGB, channels last.
-
-    Raises:
-        ImageError: the image cannot be decoded.
+    They are uint8 [S, S, 3], RGB, channels last. Raises ImageError if the image cannot be decoded.
     """
     if isinstance(image, bytes):
         picture = decode(image, spec)
@@ -232,10 +221,9 @@ def _sample_range(image: Image.Image, tags: Any) -> tuple[float, float]:
             return low, high
     if image.mode.startswith("I;16") and image.format == "TIFF":
         return 0, 2 ** int(np.max(tags.get(_BITS, 16))) - 1
-    if image.mode.startswith("I;16") and image.format in (None, "PNG", "PPM", "JPEG2000"):
-        return 0, _FULL_RANGE
-    if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow keeps their 16 bits there
-        return 0, _FULL_RANGE
+    sixteen = {"I;16": (None, "PNG", "PPM", "JPEG2000"), "I": ("PNG", "PPM")}  # Pillow keeps 16 bits in 32, too
+    if image.format in sixteen.get(image.mode[:4], ()):
+        return 0, 0xFFFF
     kind = "floating-point" if image.mode == "F" else "wide integer"
     raise ImageError(f"{kind} samples, and nothing says which are black and white: save it with 8 or 16 bits, unsigned")
 
@@ -246,15 +234,12 @@ def _fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
     gap = _GAP if spec.decode == "fast" else None
     if spec.resize_mode == "squash":
         return image.resize((size, size), filter_, reducing_gap=gap)
-    image = _cut_strip(image) if spec.resize_mode == "shortest" else image
-    width, height = image.size
     if spec.resize_mode == "longest":
-        ratio = max(width, height) / size
-        new_size = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+        width, height = (max(1, round(side / (max(image.size) / size))) for side in image.size)
     else:
-        short = min(width, height)
-        new_size = (int(size * width / short), int(size * height / short))
-    return _center(image.resize(new_size, filter_, reducing_gap=gap), size, spec.fill)
+        image = _cut_strip(image)
+        width, height = (int(size * side / min(image.size)) for side in image.size)
+    return _center(image.resize((width, height), filter_, reducing_gap=gap), size, spec.fill)
 
 
 def _cut_strip(image: Image.Image) -> Image.Image:
@@ -262,16 +247,13 @@ def _cut_strip(image: Image.Image) -> Image.Image:
     longest = _MAX_ASPECT * min(width, height)
     if max(width, height) <= longest:
         return image
-    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    left, top = (max(0, side - longest) // 2 for side in image.size)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
 def _center(image: Image.Image, size: int, fill: int) -> Image.Image:
     """Crop the centre of what is larger than `size`, pad around what is smaller."""
-    width, height = image.size
-    if width < size or height < size:
-        ground = Image.new("RGB", (max(width, size), max(height, size)), (fill, fill, fill))
-        ground.paste(image, (max(0, size - width) // 2, max(0, size - height) // 2))
-        image, (width, height) = ground, ground.size
-    left, top = int(round((width - size) / 2.0)), int(round((height - size) / 2.0))
-    return image.crop((left, top, left + size, top + size))
+    ground = Image.new("RGB", (size, size), (fill, fill, fill))
+    left, top = ((size - side) // 2 if side < size else -round((side - size) / 2) for side in image.size)
+    ground.paste(image, (left, top))
+    return ground

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +17,11 @@ from torch import Tensor
 from mlclip.checkpoint import Run, shortest
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
-from mlclip_export.checked import Graph
+from mlclip.heads import PythonModel
 from mlclip_export.facts import EncoderFacts, HeadFacts, TextFacts, reads_text
 from mlclip_export.graphs import FILE, write_encoder, write_head, write_threshold
 from mlclip_export.options import Precision
-from mlclip_export.parity import BATCHES, Case, compare, compare_threshold
-from mlclip_export.python_heads import compare_python, python_head
+from mlclip_export.parity import BATCHES, Case, Difference, Graph, compare, compare_threshold, differences_of
 from mlclip_export.text_graph import check_served_text, text_cases, write_text_encoder
 
 Features = dict[str, Tensor]
@@ -30,21 +31,14 @@ Cases = Sequence[tuple[Features, Features]]
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and how graphs are built.
+    """Where and how graphs are built."""
 
-    Attributes:
-        scratch: an empty folder.
-        max_batch: largest batch that Triton builds.
-        earlier: fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export.
-        on_step: called with the name of the next model.
-        precision: of the encoders, which `reduce` gives them; None for float32.
-    """
-
-    scratch: Path
-    max_batch: int
+    scratch: Path  # an empty folder
+    max_batch: int  # largest batch that Triton builds
+    # fingerprint of an encoder or a text tower to the folder of its graph, from an earlier export
     earlier: Mapping[str, Path]
-    on_step: Callable[[str], None]
-    precision: Precision = "fp32"
+    on_step: Callable[[str], None]  # called with the name of the next model
+    precision: Precision = "fp32"  # of the encoders, which `reduce` gives them, unless it is None
     reduce: Callable[[Encoder, Graph, Mapping[str, Run]], tuple[Graph, dict[str, Run]]] | None = None
 
     def folder(self, model: str) -> Path:
@@ -67,8 +61,7 @@ class Built:
 def build_graphs(encoder: Encoder, runs: Mapping[str, Run], workshop: Workshop) -> Built:
     """Build the graphs of an encoder and of the heads that read it.
 
-    Raises:
-        ExportError: a graph cannot be built, or a head does not fit the encoder.
+    Raises ExportError if a graph cannot be built, or a head does not fit the encoder.
     """
     cases, text = list(_encoder_cases(encoder)), None
     write = partial(write_encoder, encoder)
@@ -123,20 +116,37 @@ def _head(
     inputs = [{feature: batch[feature] for feature in run.head.inputs} for batch in features]
     cases = [(feeds, _outputs(model, run, feeds)) for feeds in inputs]
     facts, folder = _head_facts(name, run, cases[0][1], workshop.max_batch), workshop.folder(model)
-    served = python_head(run.head)
+    served = run.head.python_model()
     if served is None:
         example = [tensor[:1].expand(2, *tensor.shape[1:]).contiguous() for tensor in inputs[0].values()]
         write_head(run.head, example, folder)
         head = Graph(model, folder, partial(compare, model, folder / FILE, _arrays(cases)))
     else:
-        served.write(folder)
-        compared = partial(compare_python, model, served, folder, _arrays(cases))
+        _write_python(served, folder)
+        compared = partial(_compare_python, model, served, folder, _arrays(cases))
         head = Graph(model, folder, compared, parameters=served.parameters)
     folder = workshop.folder(threshold)
     own = run.calibration, run.novelty
     write_threshold(run.thresholds, facts.output, folder, *own)
     checked = partial(compare_threshold, threshold, folder / FILE, run.thresholds, facts.output, *own)
     return facts, (head, Graph(threshold, folder, checked))
+
+
+def _write_python(served: PythonModel, folder: Path) -> None:
+    """Write all files of the version's folder."""
+    shutil.copyfile(_script(served).__file__, folder / "model.py")
+    for name, content in served.files.items():
+        (folder / name).write_bytes(content)
+
+
+def _compare_python(model: str, served: PythonModel, folder: Path, cases: Iterable[Case]) -> list[Difference]:
+    """Open the files of a Python model in a folder as Triton does, and compare each output with torch's."""
+    search = _script(served).open_search(folder, served.parameters)
+    return differences_of(model, ((search.answer(feeds["embedding"]), expected) for feeds, expected in cases))
+
+
+def _script(served: PythonModel) -> Any:
+    return importlib.import_module(f"mlclip_export.served.{served.script}")
 
 
 @torch.no_grad()

@@ -13,12 +13,11 @@ from mlclip.checkpoint import Run
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip_export.build import Workshop, build_graphs
-from mlclip_export.checked import CheckedGraph, Graph
 from mlclip_export.facts import read_facts
 from mlclip_export.gpu_variants import Variant
 from mlclip_export.layout import Layout
 from mlclip_export.options import Accelerator, ExportOptions, Precision
-from mlclip_export.parity import Difference
+from mlclip_export.parity import CheckedGraph, Difference
 from mlclip_export.plan import check_replacements, earlier_graphs, plan_encoders
 from mlclip_export.reduce import Reduction
 from mlclip_export.repository import Written, locked, remove_models, write_models
@@ -80,7 +79,10 @@ def export_runs(
         earlier = {} if reduce else earlier_graphs(repository, before)
         workshop = Workshop(scratch, options.configs.max_batch, earlier, on_step, precision, reduce)
         built = [build_graphs(plan.load(encoders), plan.runs, workshop) for plan in plans]
-        graphs = [_checked(graph, options.tolerance, on_step) for part in built for graph in part.graphs]
+        graphs = []
+        for graph in (graph for part in built for graph in part.graphs):
+            on_step(f"comparison of {graph.model}")
+            graphs.append(CheckedGraph(graph, options.tolerance))
         on_step("the repository")
         with locked(repository):
             before = read_facts(repository)  # another export may have written since
@@ -106,8 +108,3 @@ def _scratch_folder() -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise ExportError(f"cannot write graphs into the temporary folder, which TMPDIR names: {reason}") from error
-
-
-def _checked(graph: Graph, tolerance: float, on_step: Callable[[str], None]) -> CheckedGraph:
-    on_step(f"comparison of {graph.model}")
-    return CheckedGraph(graph, tolerance)

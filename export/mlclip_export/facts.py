@@ -21,94 +21,57 @@ CONFIG = "config.pbtxt"
 
 @dataclass(frozen=True)
 class TextFacts:
-    """The text tower of an encoder; its model is `text_encoder_<tag>`.
+    """The text tower of an encoder; its model is `text_encoder_<tag>`."""
 
-    Attributes:
-        fingerprint: digest of its weights.
-        token_count: L, the context length.
-        token_width: V.
-        exporter: what wrote its graph; empty before there is one.
-    """
-
-    fingerprint: str
-    token_count: int
-    token_width: int
-    exporter: str = ""
+    fingerprint: str  # digest of its weights
+    token_count: int  # L, the context length
+    token_width: int  # V
+    exporter: str = ""  # what wrote its graph; empty before there is one
 
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """An encoder; its model is `encoder_<tag>`.
-
-    Attributes:
-        fingerprint: digest of its weights and preprocessing.
-        spec: the pixels that it reads.
-        embedding_width: D.
-        token_count, token_width: T and W, or 0.
-        max_batch: largest batch of its model.
-        exporter: what wrote its graph; empty before there is one.
-        text: its text tower, if a head reads texts.
-        precision: `fp32`, `bf16` or `int8`.
-    """
+    """An encoder; its model is `encoder_<tag>`."""
 
     tag: str
-    fingerprint: str
-    spec: PixelSpec
-    embedding_width: int
-    token_count: int
+    fingerprint: str  # digest of its weights and preprocessing
+    spec: PixelSpec  # the pixels that it reads
+    embedding_width: int  # D
+    token_count: int  # T, and W for `token_width`; 0 without tokens
     token_width: int
-    max_batch: int
-    exporter: str = ""
-    text: TextFacts | None = None
-    precision: str = "fp32"
+    max_batch: int  # largest batch of its model
+    exporter: str = ""  # what wrote its graph; empty before there is one
+    text: TextFacts | None = None  # its text tower, if a head reads texts
+    precision: str = "fp32"  # `fp32`, `bf16` or `int8`
 
 
 @dataclass(frozen=True)
 class HeadFacts:
-    """A head; its models are `head_<name>`, `threshold_<name>`, `<name>` and `<name>_bytes`.
-
-    Attributes:
-        encoder: the tag of its encoder.
-        inputs: the encoder's outputs that it takes, in order.
-        labels, thresholds: N class names and float32 values.
-        max_batch: largest batch of its models.
-        output: `logits` or `scores`: what its model gives to the threshold model.
-        references: R', how many references its model names per image; 0 if it names none.
-        calibrated, promise, validation: as in the model repository's README.
-        novelty: its threshold model says how novel an image is.
-    """
+    """A head; its models are `head_<name>`, `threshold_<name>`, `<name>` and `<name>_bytes`."""
 
     name: str
-    encoder: str
-    inputs: tuple[str, ...]
-    labels: tuple[str, ...]
-    thresholds: tuple[float, ...]
-    max_batch: int
-    output: str = "logits"
-    references: int = 0
-    calibrated: bool = False
+    encoder: str  # the tag of its encoder
+    inputs: tuple[str, ...]  # the encoder's outputs that it takes, in order
+    labels: tuple[str, ...]  # N class names
+    thresholds: tuple[float, ...]  # N float32 values
+    max_batch: int  # largest batch of its models
+    output: str = "logits"  # `logits` or `scores`: what its model gives to the threshold model
+    references: int = 0  # R', how many references its model names per image; 0 if it names none
+    calibrated: bool = False  # this, `promise` and `validation` are as in the model repository's README
     promise: str = ""
-    novelty: bool = False
+    novelty: bool = False  # its threshold model says how novel an image is
     validation: str = ""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A whole repository.
+    """A whole repository."""
 
-    Attributes:
-        encoders: by tag.
-        heads: by name.
-        preprocess: the pixels that the model `preprocess` makes.
-        tokenize: the context length of the model `tokenize`.
-        unreadable: what is wrong with each model that cannot be read; such models, and those that may belong to them,
-            stay as they are.
-    """
-
-    encoders: dict[str, EncoderFacts]
-    heads: dict[str, HeadFacts]
-    preprocess: PixelSpec | None = None
-    tokenize: int | None = None
+    encoders: dict[str, EncoderFacts]  # by tag
+    heads: dict[str, HeadFacts]  # by name
+    preprocess: PixelSpec | None = None  # the pixels that the model `preprocess` makes
+    tokenize: int | None = None  # the context length of the model `tokenize`
+    # what is wrong with each model that cannot be read: it and those that may belong to it stay as they are
     unreadable: tuple[str, ...] = ()
 
     @property
@@ -234,13 +197,7 @@ def _head(ensemble: pb.ModelConfig, configs: dict[str, pb.ModelConfig]) -> HeadF
 
 
 def _spec(config: pb.ModelConfig) -> PixelSpec:
-    return PixelSpec(
-        size=int(_needed(config, "image_size")),
-        interpolation=_needed(config, "interpolation"),
-        resize_mode=_needed(config, "resize_mode"),
-        fill=int(_needed(config, "fill")),
-        decode=parameter(config, "decode") or "exact",
-    )
+    return PixelSpec.of({key: value.string_value for key, value in config.parameters.items()})
 
 
 def _needed(config: pb.ModelConfig, key: str) -> str:

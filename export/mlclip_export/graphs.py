@@ -65,12 +65,9 @@ def write_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def write_head(head: Head, features: Sequence[Tensor], folder: Path) -> None:
-    """Write `model.onnx` of a head in evaluation mode; errors as for `write_graph`.
+    """Write `model.onnx` of a head in evaluation mode, and its weights; arguments and errors as for `write_graph`.
 
-    Args:
-        head: `head.inputs` and `head.outputs` name what goes in and comes out.
-        features: an example of each input, float32, with a batch of at least 2.
-        folder: an existing folder for the file and its weights.
+    `features` has an example of each of `head.inputs`, float32.
     """
     write_graph(head, tuple(features), head.inputs, head.outputs, folder)
 
@@ -91,14 +88,11 @@ def write_threshold(
 
     `scores` are the sigmoid of `logits` [B, N], or a head's own scores, which enter as `head_scores`, after the
     calibration, if there is one. `selected` is scores >= thresholds. The best min(N, 32) classes are `top_index` int32
-    and `top_score`, best first.
+    and `top_score`, best first. Novelty adds the input `embedding` [B, D] and the output `novelty` [B, 1].
 
-    Args:
-        thresholds: float32 [N], constants of the graph.
-        output: what the head gives: `logits` or `scores`.
-        folder: an existing folder.
-        calibration: float32 [2, N], slopes and offsets of the logits; see `mlclip.calibration`.
-        novelty: adds the input `embedding` [B, D] and the output `novelty` [B, 1].
+    The thresholds, float32 [N], and the calibration, slopes and offsets of the logits, float32 [2, N] (see
+    `mlclip.calibration`), are constants of the graph; `output` is what the head gives, `logits` or `scores`. The folder
+    exists.
     """
     classes, top = len(thresholds), min(len(thresholds), TOP)
     inputs = f"float[batch, {classes}] {threshold_input(output)}"
@@ -155,17 +149,10 @@ _NOVELTY = """
 def write_graph(
     module: nn.Module, args: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], folder: Path
 ) -> None:
-    """Write `model.onnx` of any module.
+    """Write `model.onnx` of a module that returns one tensor or a tuple, batch first, and its weights.
 
-    Args:
-        module: returns one tensor or a tuple, batch first.
-        args: an example of each input, with a batch of at least 2.
-        inputs: names of the inputs.
-        outputs: names of the outputs.
-        folder: an existing folder for the file and its weights.
-
-    Raises:
-        ExportError: torch cannot turn it into a graph, or the arguments do not fit.
+    `args` has an example of each input, with a batch of at least 2; the folder exists. Raises ExportError if torch
+    cannot turn the module into a graph, or the arguments do not fit.
     """
     module.eval()
     with quiet():

@@ -12,7 +12,6 @@ from mlclip_client.pixels import PixelSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.checkpoint import Run, labels_file, references_file
-from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import (
     encoder_config,
     head_config,
@@ -27,6 +26,7 @@ from mlclip_export.ensembles import LABELS, VIAS, FirstSteps, combined_config, e
 from mlclip_export.facts import CONFIG, Facts, HeadFacts
 from mlclip_export.gpu_variants import ONNX_VARIANTS, VARIANTS, Variant
 from mlclip_export.options import ConfigOptions
+from mlclip_export.parity import CheckedGraph
 from mlclip_export.repository import Model
 from mlclip_export.tensorrt import Plan
 

@@ -40,22 +40,14 @@ class ConfigOptions:
 
 @dataclass(frozen=True)
 class ReduceOptions:
-    """Precision of encoders on the CPU, and what it may cost.
+    """Precision of encoders on the CPU, and what it may cost."""
 
-    Attributes:
-        precision: `int8` and `bf16` ask for OpenVINO in the config.
-        calibration: training images from which the ranges of int8 are measured.
-        max_map_loss: points of validation mAP that a head may lose.
-        min_agreement: labels that a head selects with float32 and with the reduced encoder, as a share of those that
-            it selects with either.
-        refit: train heads again on the reduced encoder's features, where that helps.
-    """
-
-    precision: Precision = "fp32"
-    calibration: int = 300
-    max_map_loss: float = 0.5
+    precision: Precision = "fp32"  # `int8` and `bf16` ask for OpenVINO in the config
+    calibration: int = 300  # training images from which the ranges of int8 are measured
+    max_map_loss: float = 0.5  # points of validation mAP that a head may lose
+    # labels that a head selects with both float32 and the reduced encoder, as a share of those it selects with either
     min_agreement: float = 0.9
-    refit: bool = False
+    refit: bool = False  # train heads again on the reduced encoder's features, where that helps
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The comparison of exported models with torch."""
+"""The comparison of exported models with torch; only graphs that were compared can be written to a repository."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,37 +41,61 @@ class Difference:
     value: float
 
 
+@dataclass(frozen=True)
+class Graph:
+    """A model's ONNX file, or the files of its Python model, before the comparison with torch."""
+
+    model: str  # its name in the repository
+    folder: Path  # holds its files and nothing else
+    compare: Callable[[], list[Difference]]  # measures the largest deviation of each output from torch
+    # writes the files again; None unless they are copies from an earlier export
+    rebuild: Callable[[], None] | None = None
+    parameters: Mapping[str, str] | None = None  # settings for the config of a Python model; None for an ONNX file
+
+
+class CheckedGraph:
+    """A graph that computes what torch computes. Creating one is the comparison, so no other kind exists.
+
+    `differences` has one per output; `files`, name to path, go into the version's folder. The rest is as in `Graph`.
+    """
+
+    def __init__(self, graph: Graph, tolerance: float) -> None:
+        """Compare a graph with torch; raises ExportError if an output differs by more than `tolerance`.
+
+        A copy from an earlier export that fails is rebuilt and compared again.
+        """
+        self.model, self.parameters = graph.model, graph.parameters
+        try:
+            self.differences = _compare(graph, tolerance)
+        except ExportError:
+            if graph.rebuild is None:
+                raise
+            graph.rebuild()
+            self.differences = _compare(graph, tolerance)
+        self.files = {path.name: path for path in sorted(graph.folder.iterdir())}
+
+
+def _compare(graph: Graph, tolerance: float) -> list[Difference]:
+    differences = graph.compare()
+    refuse_if_apart(differences, tolerance)
+    return differences
+
+
 def compare(model: str, path: Path, cases: Iterable[Case]) -> list[Difference]:
-    """Run an ONNX file in onnxruntime on the CPU and compare each output.
+    """Run an ONNX file in onnxruntime on the CPU and compare each output, in their order, with torch's.
 
-    Args:
-        model: its name in the repository.
-        path: the ONNX file.
-        cases: pairs of inputs and torch's outputs, both by name, [B, ...] with any B.
-
-    Returns:
-        One difference per output, in the order of the outputs.
-
-    Raises:
-        ExportError: onnxruntime cannot load or run the file, or a shape or type differs.
+    `model` is its name in the repository. Raises ExportError if onnxruntime cannot load or run the file, or if a shape
+    or type differs.
     """
     session = open_graph(model, path)
     return differences_of(model, ((_run(model, session, feeds, list(expected)), expected) for feeds, expected in cases))
 
 
 def differences_of(model: str, pairs: Iterable[Case]) -> list[Difference]:
-    """Compare outputs with torch's.
+    """Compare a model's outputs with torch's, in pairs of both: the largest difference of each over all images.
 
-    Args:
-        model: name of the model in the repository.
-        pairs: the model's outputs and torch's, both by name.
-
-    Returns:
-        One difference per output, the largest over all pairs and images. That of `reference_index` is inf if most
-        images were answered from other references.
-
-    Raises:
-        ExportError: a shape or type differs.
+    That of `reference_index` is inf if most images were answered from other references. Raises ExportError if a shape
+    or type differs.
     """
     worst: dict[str, float] = {}
     rows, compared = 0, 0
@@ -90,11 +114,7 @@ def differences_of(model: str, pairs: Iterable[Case]) -> list[Difference]:
 
 
 def refuse_if_apart(differences: Sequence[Difference], tolerance: float) -> None:
-    """Refuse a model that computes something different from torch.
-
-    Raises:
-        ExportError: a difference is above the tolerance; the message names the worst one.
-    """
+    """Raise ExportError if a model computes something different from torch; the message names the worst output."""
     worst = max(differences, key=lambda difference: difference.value)
     if worst.value > tolerance:
         raise ExportError(
@@ -114,21 +134,9 @@ def compare_threshold(
     """Compare a threshold model: scores with torch's sigmoid, the scores that come in or the calibrated ones.
 
     The rest is compared with those scores. Inputs are drawn with a fixed seed. A score within rounding of its threshold
-    may fall on either side, so `selected` and `top_index` are compared with what the model's own scores say.
-
-    Args:
-        model: its name in the repository.
-        path: the ONNX file.
-        thresholds: float32 [N].
-        output: what the head gives: `logits` or `scores`.
-        calibration: float32 [2, N], if the run has one.
-        novelty: the run's, if it has one.
-
-    Returns:
-        One difference per output; for `selected` 1.0 if any class differs.
-
-    Raises:
-        ExportError: as for `compare`.
+    may fall on either side, so `selected` and `top_index` are compared with what the model's own scores say; the
+    difference of `selected` is 1.0 if any class differs. The other arguments are those of `write_threshold`, the errors
+    those of `compare`.
     """
     draw, session = np.random.default_rng(0), open_graph(model, path)
     pairs = []

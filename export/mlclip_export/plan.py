@@ -37,9 +37,8 @@ class EncoderPlan:
 def plan_encoders(runs: Mapping[str, Run]) -> list[EncoderPlan]:
     """Group runs by their encoders.
 
-    Raises:
-        ExportError: a name or a run cannot be used, or encoders contradict each other.
-        CheckpointError: a label holds a newline.
+    Raises ExportError if a name or a run cannot be used, or if encoders contradict each other; CheckpointError for a
+    label with a newline.
     """
     plans: dict[str, EncoderPlan] = {}
     for name, run in runs.items():
@@ -61,10 +60,7 @@ def check_replacements(
 ) -> None:
     """Refuse to replace an encoder in the repository while heads that are not exported now read it.
 
-    An encoder of the same weights in float32 may come: those heads were trained on it.
-
-    Raises:
-        ExportError: names those heads.
+    An encoder of the same weights in float32 may come: those heads were trained on it. The ExportError names them.
     """
     for reference in (plan.reference for plan in plans):
         served = before.encoders.get(reference.tag)

@@ -48,14 +48,8 @@ def attempts(source: Path) -> dict[str, list[str]]:
 def quantize(source: Path, folder: Path, images: npt.NDArray[np.uint8], kept: Sequence[str]) -> None:
     """Write `model.onnx` of an encoder in int8, and its weights, into an existing folder.
 
-    Args:
-        source: the float32 graph.
-        folder: where to write.
-        images: pixels for the calibration, uint8 [N, S, S, 3].
-        kept: names of nodes that stay in float32.
-
-    Raises:
-        ExportError: NNCF is missing, or cannot quantize the graph.
+    `source` is the float32 graph, `images` are pixels for the calibration, uint8 [N, S, S, 3], and `kept` names nodes
+    that stay in float32. Raises ExportError if NNCF is missing, or cannot quantize the graph.
     """
     with quiet():
         nncf, model = _nncf(), onnx.load(source)

@@ -33,10 +33,9 @@ from mlclip.thresholds import select
 from mlclip.training.runs import split_scores, train_run, unpromised
 from mlclip.training.trust import calibrate_run, measure_novelty
 from mlclip.tune.space import base_recipe
-from mlclip_export.checked import Graph
 from mlclip_export.graphs import FILE
 from mlclip_export.options import Precision, ReduceOptions
-from mlclip_export.parity import open_graph
+from mlclip_export.parity import Graph, open_graph
 from mlclip_export.quantize import attempts, quantize
 
 Selection = tuple[float, Any]
@@ -45,24 +44,16 @@ Selection = tuple[float, Any]
 
 @dataclass(frozen=True)
 class Judged:
-    """A head through a reduced encoder in one runtime, on its validation images.
+    """A head through a reduced encoder in one runtime, on its validation images."""
 
-    Attributes:
-        left: what of the encoder stayed in float32.
-        reads: the encoder's outputs that the head reads.
-        before: macro mAP with float32, and `after` with the reduced encoder; in [0, 1].
-        agreement: labels that both select, as a share of those that either selects.
-        passed: whether the loss and the agreement are within the options.
-    """
-
-    left: str
+    left: str  # what of the encoder stayed in float32
     head: str
-    reads: tuple[str, ...]
+    reads: tuple[str, ...]  # the encoder's outputs that the head reads
     runtime: str
-    before: float
+    before: float  # macro mAP with float32, and `after` with the reduced encoder; in [0, 1]
     after: float
-    agreement: float
-    passed: bool
+    agreement: float  # labels that both select, as a share of those that either selects
+    passed: bool  # whether the loss and the agreement are within the options
 
 
 class ReducedEncoder:
@@ -89,25 +80,17 @@ class ReducedEncoder:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How encoders are reduced.
+    """How encoders are reduced."""
 
-    Attributes:
-        options: the precision, and what the gate accepts.
-        data: data set of each run, by the run's name.
-        cache: folder of the features cache.
-        on_judged: called with the results of each attempt.
-    """
-
-    options: ReduceOptions
-    data: Mapping[str, Dataset]
-    cache: Path
-    on_judged: Callable[[Sequence[Judged]], None] = lambda judged: None
+    options: ReduceOptions  # the precision, and what the gate accepts
+    data: Mapping[str, Dataset]  # data set of each run, by the run's name
+    cache: Path  # folder of the features cache
+    on_judged: Callable[[Sequence[Judged]], None] = lambda judged: None  # called with the results of each attempt
 
     def __call__(self, encoder: Encoder, graph: Graph, runs: Mapping[str, Run]) -> tuple[Graph, dict[str, Run]]:
         """Reduce an encoder's graph; give the graph to write and the runs, trained again where that helps.
 
-        Raises:
-            ExportError: a library is missing, or no attempt passes the gate.
+        Raises ExportError if a library is missing, or no attempt passes the gate.
         """
         float32 = {name: self._selected(name, run, encoder) for name, run in runs.items()}
         for left, folder in self._candidates(encoder, graph, runs):
@@ -133,17 +116,14 @@ class Reduction:
         if self.options.precision == "bf16":
             yield "", graph.folder
             return
-        images = self._calibration(encoder, runs)
+        paths = sorted({item.path for name in runs for item in self.data[name].split("train").items})
+        chosen = random.Random(0).sample(paths, min(len(paths), self.options.calibration))
+        images = np.stack([to_pixels(read_file(path), encoder.spec) for path in chosen])
         for number, (left, nodes) in enumerate(attempts(graph.folder / FILE).items()):
             folder = graph.folder.with_name(f"{graph.folder.name}.int8-{number}")
             folder.mkdir()
             quantize(graph.folder / FILE, folder, images, nodes)
             yield left, folder
-
-    def _calibration(self, encoder: Encoder, runs: Mapping[str, Run]) -> Any:
-        paths = sorted({item.path for name in runs for item in self.data[name].split("train").items})
-        chosen = random.Random(0).sample(paths, min(len(paths), self.options.calibration))
-        return np.stack([to_pixels(read_file(path), encoder.spec) for path in chosen])
 
     def _judge(
         self, left: str, encoder: Encoder, folder: Path, runs: Mapping[str, Run], float32: Mapping[str, Selection]

@@ -30,7 +30,6 @@ from mlclip_export.facts import reads_text
 from mlclip_export.graphs import FILE, IR_VERSION, OPSET, threshold_input, write_encoder, write_head, write_threshold
 from mlclip_export.model_card import model_card
 from mlclip_export.parity import Case, compare, refuse_if_apart
-from mlclip_export.python_heads import python_head
 
 FILES = (FILE, "selected_tags.csv", "thresholds.csv", "README.md")
 CATEGORY = 0  # `general`, where tools look for labels
@@ -48,7 +47,7 @@ def export_tagger(name: str, run: Run, folder: Path, encoder: Encoder | None = N
         CheckpointError: the encoder has other weights than in training.
         OSError: the folder cannot be written.
     """
-    if reads_text(run.head.inputs) or python_head(run.head) is not None:
+    if reads_text(run.head.inputs) or run.head.python_model() is not None:
         raise ExportError(f"the head {name} reads texts or searches an index, which one ONNX file cannot hold")
     encoder = encoder or run.encoder.load()
     with tempfile.TemporaryDirectory(prefix="mlclip-tagger-") as scratch:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
+from sklearn.neighbors import radius_neighbors_graph
 
 from mlclip.data.similarity import connected
 
@@ -68,20 +69,13 @@ def thumbnail(picture: Image.Image) -> Thumbnail:
     return np.asarray(small, dtype=np.uint8).reshape(-1)
 
 
-def alike(thumbnails: Sequence[Thumbnail], sizes: Sequence[tuple[int, int]], block: int = 1024) -> list[int]:
-    """Number the sets of R pictures that look alike, in chains, by their thumbnails and sizes; `block` rows at a time.
+def alike(thumbnails: Sequence[Thumbnail], sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Number the sets of R pictures that look alike, in chains, by their thumbnails and sizes.
 
     Two look alike if the root mean square difference of their thumbnails is under 5 and their shapes are the same.
     """
     rows = np.stack(thumbnails).astype(np.float64)
     shapes = np.log(np.asarray(sizes, dtype=np.float64)) @ [1.0, -1.0]
-    squares = (rows**2).sum(axis=1)
-    links = []
-    for start in range(0, len(rows), block):
-        part = slice(start, start + block)
-        distances = squares[part, None] + squares[start:] - 2 * rows[part] @ rows[start:].T
-        near = distances < ALIKE**2 * rows.shape[1]
-        near &= np.abs(shapes[part, None] - shapes[start:]) < SAME_SHAPE
-        links.append(np.stack(np.nonzero(near)) + start)
-    pairs = np.concatenate(links, axis=1)
-    return connected(len(rows), *pairs).tolist()
+    left, right = radius_neighbors_graph(rows, ALIKE * rows.shape[1] ** 0.5, mode="connectivity").nonzero()
+    same = np.abs(shapes[left] - shapes[right]) < SAME_SHAPE
+    return connected(len(rows), left[same], right[same]).tolist()

@@ -89,7 +89,9 @@ def serve(
                 " or accept it with --insecure"
             )
         if docker:
-            _print_container_command(server)
+            if not server.settings.repository.is_dir():
+                raise RepositoryError(f"there is no model repository at {server.settings.repository}")
+            typer.echo(container_command(server.settings))
         elif check:
             server.check()
             _report_damage(server)
@@ -113,12 +115,6 @@ def main() -> None:
     app(prog_name="mlclip-serve")
 
 
-def _print_container_command(server: Server) -> None:
-    if not server.settings.repository.is_dir():
-        raise RepositoryError(f"there is no model repository at {server.settings.repository}")
-    typer.echo(container_command(server.settings))
-
-
 def _run(server: Server, ready_file: Path | None, ready: threading.Event, max_restarts: int) -> int:
     """Run until the end, and tell others whether the server is ready; signals are passed on to it."""
     from mlclip_serve.supervisor import supervise
@@ -131,8 +127,7 @@ def _run(server: Server, ready_file: Path | None, ready: threading.Event, max_re
             raise typer.Exit(128 + number)
 
     def on_ready(is_ready: bool) -> None:
-        if ready_file is not None:
-            _remove(ready_file)
+        _remove(ready_file)
         if not is_ready or received:  # it is stopping already
             ready.clear()
             return
@@ -143,10 +138,9 @@ def _run(server: Server, ready_file: Path | None, ready: threading.Event, max_re
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    if ready_file is not None:
-        if not ready_file.absolute().parent.is_dir():
-            raise ServeError(f"the folder of --ready-file {ready_file} does not exist: make it first")
-        _remove(ready_file)
+    if ready_file is not None and not ready_file.absolute().parent.is_dir():
+        raise ServeError(f"the folder of --ready-file {ready_file} does not exist: make it first")
+    _remove(ready_file)
     try:
         return supervise(server, max_restarts, on_ready=on_ready, say=_say, stopping=lambda: bool(received))
     except ServeError:
@@ -155,8 +149,7 @@ def _run(server: Server, ready_file: Path | None, ready: threading.Event, max_re
         raise
     finally:
         server.stop()
-        if ready_file is not None:
-            _remove(ready_file)
+        _remove(ready_file)
 
 
 def _say(fault: str) -> None:
@@ -188,7 +181,7 @@ def _write_ready_file(server: Server, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _remove(ready_file: Path) -> None:
-    """Remove a file or a link, but no pipe and no device."""
-    if ready_file.is_symlink() or ready_file.is_file():
+def _remove(ready_file: Path | None) -> None:
+    """Remove a file or a link, if there is one, but no pipe and no device."""
+    if ready_file is not None and (ready_file.is_symlink() or ready_file.is_file()):
         ready_file.unlink()

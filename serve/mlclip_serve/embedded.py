@@ -25,23 +25,14 @@ _MODEL_LIBRARIES = ("numpy", "PIL", "onnxruntime")
 
 @dataclass(frozen=True)
 class Embedded:
-    """The parts of the embedded server, all absolute paths.
+    """The parts of the embedded server, all absolute paths."""
 
-    Attributes:
-        executable: the tritonserver program.
-        python_backend: folder with libtriton_python.so and triton_python_backend_utils.py.
-        stub: the program that runs Python models, for the running Python version.
-        caches: folder with the response caches.
-        libraries: folder with the shared libraries that the wheel bundles.
-        libpython: folder of libpython3.x.so, which the stub needs.
-    """
-
-    executable: Path
-    python_backend: Path
-    stub: Path
-    caches: Path
-    libraries: Path
-    libpython: Path
+    executable: Path  # the tritonserver program
+    python_backend: Path  # folder with libtriton_python.so and triton_python_backend_utils.py
+    stub: Path  # the program that runs Python models, for the running Python version
+    caches: Path  # folder with the response caches
+    libraries: Path  # folder with the shared libraries that the wheel bundles
+    libpython: Path  # folder of libpython3.x.so, which the stub needs
 
 
 def find_embedded(site: Path | None = None) -> Embedded:

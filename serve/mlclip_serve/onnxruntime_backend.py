@@ -31,38 +31,24 @@ except ModuleNotFoundError:  # outside a Triton process only the parts below tha
     pb_utils = None
 
 Arrays = dict[str, npt.NDArray[Any]]
+Answer = Arrays | str  # outputs by name, or the error as one line
 OPENVINO = "openvino"
 CORES = "MLCLIP_CORES"
 """As in `cores.py`, which this file, a copy inside Triton, cannot import."""
 
-ONNX_TYPES = {
-    "TYPE_BOOL": "tensor(bool)",
-    "TYPE_UINT8": "tensor(uint8)",
-    "TYPE_UINT16": "tensor(uint16)",
-    "TYPE_UINT32": "tensor(uint32)",
-    "TYPE_UINT64": "tensor(uint64)",
-    "TYPE_INT8": "tensor(int8)",
-    "TYPE_INT16": "tensor(int16)",
-    "TYPE_INT32": "tensor(int32)",
-    "TYPE_INT64": "tensor(int64)",
-    "TYPE_FP16": "tensor(float16)",
-    "TYPE_FP32": "tensor(float)",
-    "TYPE_FP64": "tensor(double)",
-}
+_INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+ONNX_TYPES = {f"TYPE_{kind.upper()}": f"tensor({kind})" for kind in ("bool", *_INTEGERS)}
+ONNX_TYPES |= {"TYPE_FP16": "tensor(float16)", "TYPE_FP32": "tensor(float)", "TYPE_FP64": "tensor(double)"}
 
 
 class TritonPythonModel:
     """One instance of an ONNX model, with the interface of Triton's Python backend."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Load the model.
+        """Load the model; raises TritonModelException if that fails, or it disagrees with its config.
 
-        Args:
-            args: from Triton: `model_config` (JSON), `model_repository` (the model's folder), `model_version`,
-                `model_name`.
-
-        Raises:
-            TritonModelException: the model cannot be loaded or disagrees with its config.
+        `args` from Triton are `model_config` (JSON), `model_repository` (the model's folder), `model_version` and
+        `model_name`.
         """
         config = json.loads(args["model_config"])
         path = model_file(config, Path(args["model_repository"]), args["model_version"])
@@ -83,10 +69,6 @@ class TritonPythonModel:
         wanted = [list(request.requested_output_names()) for request in requests]
         answers = run_requests(self.session, feeds, wanted, self.batched)
         return [_response(answer) for answer in answers]
-
-    def finalize(self) -> None:
-        """Release the model."""
-        del self.session
 
     def _feed(self, request: Any) -> Arrays:
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs}
@@ -145,13 +127,8 @@ def _described(ports: Sequence[Any]) -> list[SimpleNamespace]:
 def open_session(path: Path, config: Mapping[str, Any]) -> Any:
     """Open an ONNX file for the CPU, in onnxruntime, or in OpenVINO if the config asks for it and it is installed.
 
-    Args:
-        path: the ONNX file, with its external data beside it.
-        config: Triton's model config; its parameters `intra_op_thread_count`, `inter_op_thread_count` and
-            `execution_mode` have the same meaning as for NVIDIA's backend.
-
-    Raises:
-        ValueError: the file is missing or broken, or a parameter is not a whole number.
+    The config's parameters `intra_op_thread_count`, `inter_op_thread_count` and `execution_mode` have the same meaning
+    as for NVIDIA's backend. Raises ValueError if the file is missing or broken, or a parameter is not a whole number.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing")
@@ -180,9 +157,8 @@ def _options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
 def check_config(config: Mapping[str, Any], session: Any) -> None:
     """Compare a model's config with its ONNX file.
 
-    Raises:
-        ValueError: an input or output of the config is not in the file or has another type there, or the config
-            lacks an input of the file.
+    Raises ValueError if an input or output of the config is not in the file or has another type there, or if the config
+    lacks an input of the file.
     """
     for kind, found in (("input", session.get_inputs()), ("output", session.get_outputs())):
         types = {tensor.name: tensor.type for tensor in found}
@@ -199,24 +175,14 @@ def check_config(config: Mapping[str, Any], session: Any) -> None:
         raise ValueError(f"the ONNX file needs input {_names(missing)}, which config.pbtxt lacks")
 
 
-def run_requests(
-    session: Any,
-    feeds: Sequence[Arrays],
-    wanted: Sequence[Sequence[str]],
-    batched: bool,
-) -> list[Arrays | str]:
+def run_requests(session: Any, feeds: Sequence[Arrays], wanted: Sequence[Sequence[str]], batched: bool) -> list[Answer]:
     """Run requests in as few runs as their shapes allow.
 
-    Args:
-        session: the model.
-        feeds: inputs by name, one mapping per request; if `batched`, each array is [b, ...] with the request's b.
-        wanted: output names, one sequence per request.
-        batched: whether the first axis is a batch axis, along which requests can be joined.
-
-    Returns:
-        For each request its wanted outputs by name, [b, ...], or the error as one line.
+    `feeds` has the inputs of each request by name, `wanted` the names of its outputs. If `batched`, each array is
+    [b, ...] with the request's b, and requests are joined along this axis. Gives for each request its wanted outputs by
+    name, [b, ...], or the error as one line.
     """
-    answers: list[Arrays | str] = [""] * len(feeds)
+    answers: list[Answer] = [""] * len(feeds)
     for group in _groups(feeds, batched):
         names = sorted({name for index in group for name in wanted[index]})
         results = _run_group(session, [feeds[index] for index in group], names, batched)
@@ -226,16 +192,14 @@ def run_requests(
 
 
 def _groups(feeds: Sequence[Arrays], batched: bool) -> list[list[int]]:
-    if not batched:
-        return [[index] for index in range(len(feeds))]
-    groups: dict[tuple[Any, ...], list[int]] = {}
+    groups: dict[object, list[int]] = {}
     for index, feed in enumerate(feeds):
         key = tuple((name, array.shape[1:], array.dtype.str) for name, array in sorted(feed.items()))
-        groups.setdefault(key, []).append(index)
+        groups.setdefault(key if batched else index, []).append(index)
     return list(groups.values())
 
 
-def _run_group(session: Any, feeds: Sequence[Arrays], names: list[str], batched: bool) -> list[Arrays | str]:
+def _run_group(session: Any, feeds: Sequence[Arrays], names: list[str], batched: bool) -> list[Answer]:
     """Run requests of one shape together; if that fails, each alone, so that only the bad ones fail."""
     joined = feeds[0] if len(feeds) == 1 else {n: np.concatenate([feed[n] for feed in feeds]) for n in feeds[0]}
     try:
@@ -247,7 +211,7 @@ def _run_group(session: Any, feeds: Sequence[Arrays], names: list[str], batched:
     return _split(outputs, [len(next(iter(feed.values()))) for feed in feeds]) if batched else [outputs]
 
 
-def _split(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays | str]:
+def _split(outputs: Arrays, sizes: Sequence[int]) -> list[Answer]:
     """Cut each output [sum(sizes), ...] into one piece per request."""
     ends = list(itertools.accumulate(sizes))
     for name, output in outputs.items():
@@ -258,12 +222,11 @@ def _split(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays | str]:
     return [{name: output[end - size : end] for name, output in outputs.items()} for size, end in pieces]
 
 
-def _response(answer: Arrays | str) -> Any:
+def _response(answer: Answer) -> Any:
     if isinstance(answer, str):
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(answer))
-    return pb_utils.InferenceResponse(
-        [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in answer.items()]
-    )
+    tensors = [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in answer.items()]
+    return pb_utils.InferenceResponse(tensors)
 
 
 def _threads(config: Mapping[str, Any]) -> int:

@@ -22,17 +22,11 @@ _LEAST_REGION = 1 << 20
 
 @dataclass(frozen=True)
 class Checked:
-    """What a repository holds.
+    """What a repository holds."""
 
-    Attributes:
-        models: names of the models to load, sorted; without damaged ones and ensembles that need them.
-        damage: a line for each damaged model.
-        shared_memory: bytes that the processes of the models need.
-    """
-
-    models: list[str]
-    damage: list[str]
-    shared_memory: int
+    models: list[str]  # names of the models to load, sorted; without damaged ones and ensembles that need them
+    damage: list[str]  # a line for each damaged model
+    shared_memory: int  # bytes that the processes of the models need
 
 
 def check_repository(repository: Path, config_name: str | None = None, cores: int = 1) -> Checked:

@@ -39,17 +39,12 @@ def supervise(
     say: Callable[[str], None],
     stopping: Callable[[], bool],
 ) -> int:
-    """Start a server and keep it running until it ends as asked; give its exit code.
+    """Start a server, and keep it running until it ends as asked; give its exit code.
 
-    Args:
-        server: not started yet.
-        max_restarts: how many starts in a row may fail before this gives up; the pauses before them double.
-        on_ready: called whenever the server has become ready or is no longer.
-        say: takes a line about each failure.
-        stopping: whether the server was asked to end.
-
-    Raises:
-        ServeError: a start has failed, the first one or the last one that was allowed.
+    `max_restarts` is how many starts in a row may fail before this gives up; the pauses before them double. `on_ready`
+    is called whenever the server has become ready or is no longer, `say` with a line about each failure; `stopping`
+    tells whether the server was asked to end. Raises ServeError if a start has failed, the first one or the last one
+    that was allowed.
     """
     restarts = 0
     while True:

@@ -34,15 +34,13 @@ def fit_calibration(targets: npt.NDArray[np.generic], outputs: Floats, kind: str
     shared = _fit(units, truth, torch.stack([spread.log(), mean])[:, None], 1.0)
     own = _fit(units, truth, shared.expand(2, logits.shape[1]), STRENGTH)
     slope = own[0].exp() / spread
-    maps: Floats = torch.stack([slope, own[1] - slope * mean]).float().numpy()
-    return maps
+    return torch.stack([slope, own[1] - slope * mean]).float().numpy()
 
 
 def calibrated(outputs: Floats, kind: str, maps: Floats) -> Floats:
     """Calibrated scores, float32 [R, N], of a head's first output [R, N], which is `kind`: `logits` or `scores`."""
     logits = torch.from_numpy(to_logits(outputs, kind) * maps[0] + maps[1])
-    scores: Floats = logits.sigmoid().numpy()
-    return scores
+    return logits.sigmoid().numpy()
 
 
 def cross_validated(targets: npt.NDArray[np.generic], outputs: Floats, kind: str) -> Floats:
@@ -93,8 +91,7 @@ def grown(maps: Floats | None, classes: int) -> Floats | None:
     """A calibration with further classes after its own, which get its median map."""
     if maps is None:
         return None
-    whole: Floats = np.pad(maps, ((0, 0), (0, classes)), mode="median")
-    return whole
+    return np.pad(maps, ((0, 0), (0, classes)), mode="median")
 
 
 def reliability(targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]) -> dict[str, float]:

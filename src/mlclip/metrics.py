@@ -133,7 +133,7 @@ def evaluate(
         classes_without_positives=int((~present).sum()),
         prevalence=float(truth.mean()),
         micro=Average(*(float(rate) for rate in _rates(truth, selected, axis=None))),
-        macro=Average(*(_macro(rate, present) for rate in rates)),
+        macro=Average(*(float(rate[present].mean()) if present.any() else 0.0 for rate in rates)),
         weighted=Average(*(float(rate @ positives / max(positives.sum(), 1)) for rate in rates)),
         mean_average_precision=_mean(average_precision),
         precision_at=_precision_at(truth, values, ks),
@@ -172,10 +172,6 @@ def _rates(truth: Bools, selected: Bools, axis: int | None) -> tuple[Floats, ...
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.asarray(part / np.maximum(whole, 1), dtype=np.float64)
-
-
-def _macro(rate: Floats, present: Bools) -> float:
-    return float(rate[present].mean()) if present.any() else 0.0
 
 
 def _average_precision(truth: Bools, values: Floats) -> list[float | None]:

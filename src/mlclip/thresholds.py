@@ -118,8 +118,7 @@ def select(
     scores: npt.NDArray[np.floating[Any]], thresholds: npt.NDArray[np.floating[Any]] | float
 ) -> npt.NDArray[np.bool_]:
     """Which labels are selected: scores [R, N] or [N] >= thresholds, [N] or one for all, both in float32."""
-    selected: npt.NDArray[np.bool_] = scores.astype(np.float32) >= np.asarray(thresholds, dtype=np.float32)
-    return selected
+    return scores.astype(np.float32) >= np.asarray(thresholds, dtype=np.float32)
 
 
 def check_scores(targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]) -> None:

@@ -5,8 +5,8 @@ import json
 import pytest
 from mlclip_bench.heads.results import Results as HeadResults
 from mlclip_bench.kit.store import Store
-from mlclip_bench.load.results import Results as LoadResults
-from mlclip_bench.peers.results import Results as PeerResults
+from mlclip_bench.load.sweep import Results as LoadResults
+from mlclip_bench.peers.derive import Results as PeerResults
 from mlclip_bench.scaling.results import Results as ScalingResults
 
 from mlclip.errors import ResultsError

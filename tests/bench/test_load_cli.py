@@ -8,7 +8,7 @@ import pytest
 import typer
 from mlclip_bench.load.cli import load
 from mlclip_bench.load.define import Closed
-from mlclip_bench.load.results import Results
+from mlclip_bench.load.sweep import Results
 from mlclip_bench.load.target import Target
 
 from mlclip.console import run_app
@@ -87,8 +87,8 @@ def test_an_unknown_head_is_said_in_one_line(command, images, no_server, tmp_pat
 def test_images_that_cannot_be_decoded_are_left_out_and_said(
     command, images, no_server, tmp_path, monkeypatch, make_line, make_window
 ):
-    def measure(load, target, questions, images, pace, *, purpose, on_window):
-        assert len(images.files) == 5
+    def measure(load, setup, *, purpose, on_window):
+        assert len(setup.images.files) == 5
         return make_line(load, [make_window([0.1] * 9)] * 3, purpose=purpose)
 
     monkeypatch.setattr("mlclip_bench.load.run.measure", measure)
@@ -102,7 +102,7 @@ def test_images_that_cannot_be_decoded_are_left_out_and_said(
 def test_stopping_by_hand_keeps_the_levels_and_writes_the_report(
     command, images, no_server, tmp_path, monkeypatch, make_line, make_window
 ):
-    def measure(load, target, questions, images, pace, *, purpose, on_window):
+    def measure(load, setup, *, purpose, on_window):
         if load == Closed(2):
             raise KeyboardInterrupt
         return make_line(load, [make_window([0.1] * 9)] * 3, purpose=purpose)

@@ -4,9 +4,8 @@ import pytest
 from mlclip_bench.load.define import Closed, LoadError, Open
 from mlclip_bench.load.derive import rows_of
 from mlclip_bench.load.report import say_bracket
-from mlclip_bench.load.results import Results
 from mlclip_bench.load.search import MOST_PROBES, Verdict, bracket, judge, next_rate
-from mlclip_bench.load.sweep import Plan, run_plan
+from mlclip_bench.load.sweep import Plan, Results, run_plan
 
 from mlclip.errors import ResultsError
 

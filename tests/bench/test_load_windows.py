@@ -66,7 +66,7 @@ def test_a_window_comes_back_from_json(make_window):
     window = make_window([0.1, 0.1, 0.25], 1.5, {"server": 2}, lag=0.001)
     back = Window.from_dict(json.loads(json.dumps(window.to_dict())))
     assert back == window
-    assert back.histogram.counts == window.histogram.counts
+    assert back.histogram == window.histogram
 
 
 def test_a_level_is_settled_once_stable_or_broken(make_window):

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 from mlclip_bench.kit.intervals import median
-from mlclip_bench.peers.derive import derive
+from mlclip_bench.peers.derive import Results, derive
 from mlclip_bench.peers.derive import derived_from as derived_with
 from mlclip_bench.peers.report import report
-from mlclip_bench.peers.results import Results
 
 IMAGES = 100
 NAMES = ("open_clip", "infinity", "mlclip-triton", "perf-analyzer")

@@ -15,10 +15,9 @@ import torch
 import typer
 from mlclip_bench.peers import cli, material, measure
 from mlclip_bench.peers.catalogue import PEERS, SCRIPTS
-from mlclip_bench.peers.derive import derived_from
+from mlclip_bench.peers.derive import Results, derived_from
 from mlclip_bench.peers.material import Material, prepare
 from mlclip_bench.peers.measure import Plan
-from mlclip_bench.peers.results import Results
 from PIL import Image
 from typer.testing import CliRunner
 

@@ -11,9 +11,9 @@ from mlclip_bench.cli import app
 from mlclip_bench.scaling.build import estimate, shapes_of
 from mlclip_bench.scaling.cases import Case
 from mlclip_bench.scaling.graphs import write_graph
-from mlclip_bench.scaling.pool import Pool
 from mlclip_bench.scaling.results import Results
 from mlclip_bench.scaling.rounds import Point
+from mlclip_bench.scaling.sources import Pool
 from typer.testing import CliRunner
 
 from mlclip.errors import ResultsError

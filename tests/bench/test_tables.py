@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mlclip_bench.cli import main
 from mlclip_bench.load.define import Closed, Open
-from mlclip_bench.load.results import Results
+from mlclip_bench.load.sweep import Results
 from mlclip_bench.readme_tables import TABLES, write_tables
 
 from mlclip.errors import ResultsError

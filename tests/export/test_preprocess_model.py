@@ -17,7 +17,7 @@ from mlclip_export.served import neighbors as neighbors_model
 from mlclip_export.served import preprocess as preprocess_model
 from mlclip_export.served import references as references_model
 from mlclip_export.served import tokenize as tokenize_model
-from mlclip_export.served.preprocess import TritonPythonModel, load_pixels, read_spec
+from mlclip_export.served.preprocess import TritonPythonModel, load_pixels
 from PIL import Image, ImageFile
 
 from .conftest import Backend
@@ -157,6 +157,5 @@ def test_another_module_named_pixels_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     module = load_pixels(Path(pixels.__file__))
     parameters = {"image_size": "8", "interpolation": "bicubic", "resize_mode": "squash", "fill": "0"}
-    config = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
-    assert read_spec(config, module).size == 8
+    assert module.PixelSpec.of(parameters).size == 8
     del sys.modules["mlclip_served_pixels"]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import json_format
 from mlclip_client import pixels
-from mlclip_client.server.catalog import parameters_of, spec_of
+from mlclip_client.server.catalog import parameters_of
 from mlclip_export import ConfigOptions, ExportOptions, build, export_runs
 from mlclip_export.facts import read_configs, read_facts
 from mlclip_export.repository import Model, locked, remove_models, write_models
@@ -227,8 +226,7 @@ def test_fast_decoding_is_the_same_for_server_and_client(encoder, make_run, tmp_
     for head, given, model in (("one", encoder, "preprocess"), ("two", fast, "preprocess_32_squash_bicubic_0_fast")):
         config = read(tmp_path, f"{head}_bytes")
         assert config.ensemble_scheduling.step[0].model_name == model
-        served = json_format.MessageToDict(read(tmp_path, model), preserving_proto_field_name=True)
-        specs = (spec_of(parameters_of(config)), preprocess_model.read_spec(served, pixels))
+        specs = tuple(pixels.PixelSpec.of(parameters_of(each)) for each in (config, read(tmp_path, model)))
         assert specs == (given.spec, given.spec) == (read_facts(tmp_path).encoders[given.tag].spec,) * 2
 
 

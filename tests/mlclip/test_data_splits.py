@@ -146,7 +146,6 @@ def test_targets_have_the_columns_of_the_classes():
     targets = data.targets()
     assert targets.dtype == np.uint8
     assert targets.tolist() == [[0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0]]
-    assert data.targets(data.items[2:3]).tolist() == [[1, 1, 0]]
     assert data.with_classes(["b", "c"]).targets().tolist() == [[1, 0], [0, 0], [0, 1], [0, 1]]
     assert len(data.with_classes(["b"]).labelled()) == 1
     with pytest.raises(DataError, match="m:0: 'b' is none of the classes"):

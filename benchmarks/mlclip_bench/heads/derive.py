@@ -66,26 +66,18 @@ def derive(results: Results) -> Derived:
     )
 
 
-def is_baseline(method: str) -> bool:
-    """Whether a method is none of mlclip's, but there to be compared with."""
-    return method in BASELINES
-
-
 def _methods(lines: Sequence[Line]) -> dict[str, list[Line]]:
     grouped: dict[str, list[Line]] = {}
     for line in sorted(lines, key=lambda line: line["seed"]):
         grouped.setdefault(line["variant"], []).append(line)
-    grouped = {name: _without_copies(own) for name, own in grouped.items()}
+    for name, own in grouped.items():
+        if len({line["scores"]["sha256"] for line in own}) == 1:  # without randomness, all seeds give the same
+            grouped[name] = own[:1]
 
     def rank(name: str) -> tuple[bool, float]:
-        return is_baseline(name), -np.mean([line["test"]["mean_average_precision"] for line in grouped[name]])
+        return name in BASELINES, -np.mean([line["test"]["mean_average_precision"] for line in grouped[name]])
 
     return {name: grouped[name] for name in sorted(grouped, key=rank)}
-
-
-def _without_copies(lines: list[Line]) -> list[Line]:
-    """One line if every seed gave the same scores."""
-    return lines[:1] if len({line["scores"]["sha256"] for line in lines}) == 1 else lines
 
 
 def _statistics(results: Results, runs: Mapping[Shots, Mapping[str, Sequence[Line]]]) -> dict[str, Any]:

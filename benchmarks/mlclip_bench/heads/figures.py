@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlclip.json_lines import Line
-from mlclip_bench.heads.baselines import CHANCE
-from mlclip_bench.heads.derive import RECALLS, Derived, is_baseline
+from mlclip_bench.heads.baselines import BASELINES, CHANCE
+from mlclip_bench.heads.derive import RECALLS, Derived
 from mlclip_bench.heads.metrics import percent
 from mlclip_bench.heads.tables import COMPARED_AS, HEADLINES
 from mlclip_bench.kit.figures import BLUE, INK, LIGHT_BLUE, caption, draw
@@ -76,7 +76,8 @@ def classes_figure(runs: Runs) -> Figure:
     positives = np.array(line["test"]["per_class"]["positives"])
     shown = np.flatnonzero((positives > 0) & (positives < line["test"]["images"]))
     shown = shown[np.argsort(-positives[shown], kind="stable")]
-    table = np.stack([_mean_per_class(lines)[shown] for lines in runs.values()], axis=1)
+    areas = [np.array([one["test"]["per_class"]["roc_auc"] for one in lines], np.float64) for lines in runs.values()]
+    table = np.stack([each.mean(axis=0)[shown] for each in areas], axis=1)
     labels = [f"{line['labels'][n]}  {positives[n]:,}" for n in shown]
     return (
         _table_figure(table, labels, list(runs)) if len(shown) <= ROWS_IN_A_TABLE else _sorted_figure(table, list(runs))
@@ -88,7 +89,8 @@ def precision_recall_figure(derived: Derived) -> Figure:
     runs = {name: derived.runs[None][name] for name in derived.runs[None] if name in derived.curves}
     own = {name: lines for name, lines in runs.items() if name != CHANCE} or runs
     figure, panels = _panels(list(own))
-    leading = _leading(derived)
+    compared = derived.comparisons[None].get("mean_average_precision")
+    leading = compared.leading if compared is not None else ()
     for (name, lines), axes in zip(own.items(), panels, strict=True):
         for other in runs:
             axes.plot(100 * RECALLS, 100 * np.array(derived.curves[other]), color=FAINT, linewidth=0.7)
@@ -185,16 +187,5 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[: len(titles)])
 
 
-def _mean_per_class(lines: Sequence[Line]) -> npt.NDArray[np.float64]:
-    columns = np.array([line["test"]["per_class"]["roc_auc"] for line in lines], dtype=np.float64)
-    mean: npt.NDArray[np.float64] = columns.mean(axis=0)
-    return mean
-
-
-def _leading(derived: Derived) -> tuple[str, ...]:
-    compared = derived.comparisons[None].get("mean_average_precision")
-    return compared.leading if compared is not None else ()
-
-
 def _standing(name: str, leading: Sequence[str]) -> str:
-    return "baseline" if is_baseline(name) else "leading" if name in leading else "other"
+    return "baseline" if name in BASELINES else "leading" if name in leading else "other"

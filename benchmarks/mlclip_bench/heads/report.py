@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlclip_bench.heads.baselines import BASELINES
 from mlclip_bench.heads.comparison import Comparison
-from mlclip_bench.heads.derive import Derived, Shots, is_baseline
+from mlclip_bench.heads.derive import Derived, Shots
 from mlclip_bench.heads.metrics import DECISIONS, RANKING, SUMMARY
 from mlclip_bench.heads.tables import (
     COMPARED_AS,
@@ -74,7 +75,7 @@ def report(derived: Derived, title: str) -> str:
     if set(derived.runs) - {None}:
         blocks += ["## Few images per label", SHOTS, "![Test mAP against training images per label](shots.png)"]
         blocks += [shots_table(derived, metric) for metric in HEADLINES]
-    baselines = dict.fromkeys(name for methods in derived.runs.values() for name in methods if is_baseline(name))
+    baselines = dict.fromkeys(name for methods in derived.runs.values() for name in methods if name in BASELINES)
     baseline_notes = bullets(BASELINE_WORDS[name] for name in baselines)
     blocks += ["## How to read this", "\n".join(filter(None, (READING, baseline_notes))), *_origin(derived)]
     return document(*blocks)

@@ -43,13 +43,8 @@ class Task:
 
     def describe(self) -> Line:
         """The task as its raw line stores it, plain JSON values."""
-        recipe: dict[str, Any] = {"thresholds": asdict(self.recipe.thresholds if self.recipe else ThresholdConfig())}
-        if self.recipe is not None and self.recipe.training is not None:
-            recipe |= {
-                "head": self.recipe.head,
-                "options": self.recipe.options,
-                "training": asdict(self.recipe.training),
-            }
+        baseline: dict[str, Any] = {"thresholds": asdict(ThresholdConfig())}
+        recipe = asdict(self.recipe) if self.recipe else baseline
         if not self.texts:
             recipe["texts"] = False
         line = {"variant": self.variant, "shots": self.shots, "seed": self.seed, "recipe": recipe}
@@ -63,15 +58,16 @@ def plan(variants: Mapping[str, Recipe], seeds: int, shots: Sequence[int | None]
     for seed in range(seeds):
         for k in shots:
             tasks += [Task(name, None, k, seed) for name in BASELINES if k is not None or seed == 0]
-            tasks += [
-                Task(name, _seeded(recipe, seed), k, seed, texts=name not in WITHOUT_TEXTS)
-                for name, recipe in variants.items()
-            ]
+            for name, recipe in variants.items():
+                training = replace(recipe.training or HEADS[recipe.head].defaults, seed=seed)
+                tasks.append(Task(name, replace(recipe, training=training), k, seed, texts=name not in WITHOUT_TEXTS))
     return tasks
 
 
 def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Sequence[str], top: int | None) -> Line:
     """What all lines of a folder have in common: the study, facts about the data, and the encoder."""
+    known, asked = ([frozenset(item.labels) for item in dataset.split(name).items] for name in ("train", "test"))
+    held = set(known)
     return {
         "study": study,
         "data": {
@@ -81,7 +77,8 @@ def setting_of(study: str, dataset: Dataset, store: FeatureCache, sources: Seque
             "images": dataset.split_counts,
             "classes": len(dataset.classes),
             "labels_per_image": round(sum(len(item.labels) for item in dataset.items) / len(dataset), 3),
-            **_label_sets(dataset),
+            "label_sets": len(held),
+            "unseen_sets": sum(labels not in held for labels in asked),
         },
         "encoder": {"tag": store.encoder.tag, "fingerprint": store.encoder.fingerprint},
     }
@@ -150,10 +147,6 @@ def measure_missing(
         yield lines[-1]
 
 
-def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    return replace(recipe, training=replace(recipe.training or HEADS[recipe.head].defaults, seed=seed))
-
-
 def _settled(task: Task, lines: Sequence[Line]) -> bool:
     if task.shots is not None or task.recipe is None or task.recipe.training is None or task.recipe.training.epochs:
         return False
@@ -189,7 +182,9 @@ def _measure(
     else:
         fitted = _fit_head(task.recipe, part, store, lambda epoch: on_epoch(task, epoch))
     seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
-    test = part.split("test") if task.texts else _without_texts(part.split("test"))
+    test = part.split("test")
+    if not task.texts:
+        test = replace(test, items=tuple(replace(item, text=None) for item in test.items))
     outcome = TestScores(fitted.score(test), fitted.thresholds)
     tested = evaluate(test.targets(), outcome.scores, outcome.thresholds).to_dict()
     line = {
@@ -214,10 +209,6 @@ def _by_rule(validation: Dataset, test: Dataset, score: Score, scores: Scores) -
     return rates
 
 
-def _without_texts(dataset: Dataset) -> Dataset:
-    return replace(dataset, items=tuple(replace(item, text=None) for item in dataset.items))
-
-
 def _fit_baseline(baseline: Baseline, part: Dataset, store: FeatureCache) -> _Fitted:
     validation, score = part.split("val"), baseline(part, store)
     targets, scores = validation.targets(), score(validation)
@@ -238,12 +229,8 @@ def _fit_head(recipe: Recipe, part: Dataset, store: FeatureCache, on_epoch: Call
 def _columns(metrics: dict[str, Any]) -> dict[str, Any]:
     """Metrics with the per-class table as columns, in the order of the line's `labels`."""
     names = ("positives", "selected", "precision", "recall", "f2", "average_precision", "roc_auc")
-    columns = {name: [_short(row[name]) for row in metrics["per_class"]] for name in names}
+    columns = {name: [row[name] and round(row[name], 6) for row in metrics["per_class"]] for name in names}
     return metrics | {"per_class": columns}
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
 
 
 def _data_digest(dataset: Dataset) -> str:
@@ -253,13 +240,6 @@ def _data_digest(dataset: Dataset) -> str:
         row = [item.sha256 or item.path.name, sorted(item.labels), item.text, item.split]
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
-
-
-def _label_sets(dataset: Dataset) -> dict[str, int]:
-    """Number of distinct sets of labels in training, and of test images with another one."""
-    known, asked = ([frozenset(item.labels) for item in dataset.split(name).items] for name in ("train", "test"))
-    held = set(known)
-    return {"label_sets": len(held), "unseen_sets": sum(labels not in held for labels in asked)}
 
 
 def _file_digest(path: Path) -> str | None:

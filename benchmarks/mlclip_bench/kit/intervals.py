@@ -95,8 +95,7 @@ def resampled_means(groups: Sequence[Floats], seed: int) -> Floats:
     """
     generator = np.random.default_rng(seed)
     means = [part[generator.integers(0, len(part), (RESAMPLES, max(len(part) - 1, 1)))].mean(axis=1) for part in groups]
-    drawn: Floats = np.stack(means, axis=1)
-    return drawn
+    return np.stack(means, axis=1)
 
 
 def _of_logs(mean: float, half: float) -> Estimate:

@@ -32,14 +32,9 @@ def main() -> None:
             else:
                 answer = run(**request)
         except Exception as error:  # libraries share no base class, and the bench decides what an error means
-            answer = {"error": _one_line(error)}
+            answer = {"error": ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))[:300]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-def _one_line(error: Exception) -> str:
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:300] if words else type(error).__name__
 
 
 if __name__ == "__main__":

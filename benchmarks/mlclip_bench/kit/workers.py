@@ -64,11 +64,9 @@ class Worker:
     def ask(self, request: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
         """Send a request and wait for the answer, at most some seconds; None: for as long as it takes.
 
-        Requests are short: lists go through files, so that a worker that does not read cannot block the bench.
-
-        Raises:
-            WorkerError: the worker answered with an error and may be asked again; or it ended, answered with something
-                else or not in time, and is ended now.
+        Requests are short: lists go through files, so that a worker that does not read cannot block the bench. Raises
+        WorkerError if the worker answered with an error, and may be asked again; or if it ended, or answered with
+        something else or not in time, and is ended now.
         """
         if self._process.returncode is not None:
             raise WorkerError(self._ended())

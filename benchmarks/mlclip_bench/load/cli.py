@@ -15,13 +15,12 @@ from mlclip_bench.kit.options import REJECTED, DebugOption, DeriveOption, Number
 from mlclip_bench.kit.progress import Step, progress
 from mlclip_bench.load.define import Load, LoadError, Pace, Questions, read_images
 from mlclip_bench.load.derive import Row, open_rows, rows_of
-from mlclip_bench.load.results import Results
 from mlclip_bench.load.search import bracket
-from mlclip_bench.load.sweep import Measure, Plan, run_plan
+from mlclip_bench.load.sweep import Measure, Plan, Results, run_plan
 from mlclip_bench.load.windows import Window
 
 if TYPE_CHECKING:
-    from mlclip_bench.load.define import Images
+    from mlclip_bench.load.run import Setup
     from mlclip_bench.load.target import Target
 
 REPOSITORY, IMAGES = Path("model_repository"), Path("demo/data/images")  # where `make demo` leaves them
@@ -84,14 +83,14 @@ def load(
     with progress() as on_step:
         pictures = read_images(images or [IMAGES], seed, on_image=lambda n, of: on_step("reading images", n, of))
         with _server(repository, url, metrics_url) as server:
-            from mlclip_bench.load.run import setting_of
+            from mlclip_bench.load.run import Setup
 
             asked = server.choose(heads.split(",") if heads else None)
-            questions = Questions(asked, via, timeout, target, seed)
-            results.check(setting_of(server, questions, pictures, pace))
+            setup = Setup(server, Questions(asked, via, timeout, target, seed), pictures, pace)
+            results.check(setup.line())
             console.print(f"{server.url}: {', '.join(asked)}; {len(pictures.files)} images", highlight=False)
             try:
-                run_plan(plan, results, _measuring(server, questions, pictures, pace, on_step), _print_row)
+                run_plan(plan, results, _measuring(setup, on_step), _print_row)
             except (KeyboardInterrupt, LoadError) as error:
                 if isinstance(error, KeyboardInterrupt):
                     console.print("stopped; what was measured is kept, --resume continues from there")
@@ -140,20 +139,20 @@ def _print_row(row: Row) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _measuring(server: Target, questions: Questions, images: Images, pace: Pace, on_step: Step) -> Measure:
+def _measuring(setup: Setup, on_step: Step) -> Measure:
     """What measures one level, with the windows of the level as progress."""
     from mlclip_bench.load.run import measure
 
     def one(load: Load, purpose: str) -> Line:
         done = 0
-        on_step(f"{load}: warm-up", done, pace.windows)
+        on_step(f"{load}: warm-up", done, setup.pace.windows)
 
         def on_window(window: Window) -> None:
             nonlocal done
             done += 1
-            on_step(f"{load}: {window.throughput:.1f} answered/s", done, pace.windows)
+            on_step(f"{load}: {window.throughput:.1f} answered/s", done, setup.pace.windows)
 
-        return measure(load, server, questions, images, pace, purpose=purpose, on_window=on_window)
+        return measure(load, setup, purpose=purpose, on_window=on_window)
 
     return one
 

@@ -55,7 +55,8 @@ async def generate(
     Images are sent round after round, each in its own order. `observe` is called at the edge of every window. Requests
     under way at the end are awaited but not counted.
     """
-    tally, random = _Tally(), np.random.default_rng([seed, *_words(load)])
+    level = (0, load.concurrency) if isinstance(load, Closed) else (1, round(load.rate * 1000))
+    tally, random = _Tally(), np.random.default_rng([seed, *level])
     feed = _shuffled(images, random)
     windows: list[Window] = []
 
@@ -177,7 +178,3 @@ def _shuffled(images: Sequence[bytes], random: np.random.Generator) -> Iterator[
     while True:
         for number in random.permutation(len(images)):
             yield images[number]
-
-
-def _words(load: Load) -> tuple[int, int]:
-    return (0, load.concurrency) if isinstance(load, Closed) else (1, round(load.rate * 1000))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import tritonclient.grpc.aio as triton
 from mlclip_client import AsyncClient, ClientError
@@ -30,39 +30,39 @@ class Reading:
     usage: Usage
 
 
-def setting_of(target: Target, questions: Questions, images: Images, pace: Pace) -> Line:
-    """What must be equal for levels in one table, as plain JSON values."""
-    settings = asdict(replace(questions, target=None))
-    del settings["target"]
-    return {
-        "server": target.name,
-        "started_here": target.pid is not None,
-        "contents": {name: target.contents[name] for name in sorted(target.contents)},
-        "questions": settings | {"heads": list(questions.heads)},
-        "images": images.describe(),
-        "pace": asdict(pace),
-        "machine": provenance()["machine"],
-    }
+@dataclass(frozen=True)
+class Setup:
+    """What is asked of which server, with which images, and how long each level takes."""
+
+    target: Target
+    questions: Questions
+    images: Images
+    pace: Pace
+
+    def line(self) -> Line:
+        """What must be equal for levels in one table, as plain JSON values."""
+        questions = asdict(self.questions) | {"heads": list(self.questions.heads)}
+        del questions["target"]
+        return {
+            "server": self.target.name,
+            "started_here": self.target.pid is not None,
+            "contents": {name: self.target.contents[name] for name in sorted(self.target.contents)},
+            "questions": questions,
+            "images": self.images.describe(),
+            "pace": asdict(self.pace),
+            "machine": provenance()["machine"],
+        }
 
 
-def measure(
-    load: Load,
-    target: Target,
-    questions: Questions,
-    images: Images,
-    pace: Pace,
-    *,
-    purpose: str,
-    on_window: Callable[[Window], None] | None = None,
-) -> Line:
+def measure(load: Load, setup: Setup, *, purpose: str, on_window: Callable[[Window], None] | None = None) -> Line:
     """Put one level of load on a server and return the raw line; raises LoadError if its statistics cannot be read.
 
     The purpose is `sweep`, or `search` for a probe on the way to the highest rate.
     """
-    base = read_usage(target.pid, None)
+    base = read_usage(setup.target.pid, None)
     messages: dict[str, str] = {}
     try:
-        measured = asyncio.run(_measure(load, target, questions, images, pace, messages, on_window))
+        measured = asyncio.run(_measure(load, setup, messages, on_window))
     except* (InferenceServerException, LoadError) as errors:
         raise LoadError(f"the server's statistics cannot be read: {_first(errors)}") from errors
     counted = measured.windows[-CONSECUTIVE:]
@@ -72,28 +72,23 @@ def measure(
         "mode": "closed" if isinstance(load, Closed) else "open",
         "level": load.concurrency if isinstance(load, Closed) else load.rate,
         "purpose": purpose,
-        "target": questions.target,
+        "target": setup.questions.target,
         "stable": is_stable(measured.windows),
         "windows": [window.to_dict() for window in measured.windows],
         "unanswered": measured.unanswered,
         "messages": messages,
         "models": {name: asdict(counters) for name, counters in models.items()},
-        "ensembles": {name: list(steps) for name, steps in target.ensembles.items()},
+        "ensembles": {name: list(steps) for name, steps in setup.target.ensembles.items()},
         "resources": cores_and_memory([reading.usage for reading in readings]) | {"client_rss_before": base.client_rss},
-        "setting": setting_of(target, questions, images, pace),
+        "setting": setup.line(),
         "provenance": provenance(),
     }
 
 
 async def _measure(
-    load: Load,
-    target: Target,
-    questions: Questions,
-    images: Images,
-    pace: Pace,
-    messages: dict[str, str],
-    on_window: Callable[[Window], None] | None,
+    load: Load, setup: Setup, messages: dict[str, str], on_window: Callable[[Window], None] | None
 ) -> Measured[Reading]:
+    target, questions = setup.target, setup.questions
     client = AsyncClient(target.url, heads=questions.heads, timeout=questions.timeout, via=questions.via)
     statistics = triton.InferenceServerClient(target.url, channel_args=CHANNEL)
 
@@ -113,8 +108,9 @@ async def _measure(
     try:
         await observe()  # connects, which would take long during the first window
         return await generate(
-            load, ask, images.files, pace, questions.seed, observe, target=questions.target, on_window=on_window
-        )
+            load, ask, setup.images.files, setup.pace, questions.seed, observe, target=questions.target,
+            on_window=on_window,
+        )  # fmt: skip
     finally:
         await client.close()
         await statistics.close()

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tritonclient.grpc as triton
 from mlclip_client import Client, ClientError
@@ -67,7 +66,10 @@ def _look(name: str, url: str, pid: int | None, metrics: str | None) -> Target:
     try:
         with Client(url, timeout=_TIMEOUT) as client:
             heads = tuple(head.name for head in client.heads())
-        configs = _configs(url)
+        with triton.InferenceServerClient(url, channel_args=CHANNEL) as server:
+            index = server.get_model_repository_index(client_timeout=_TIMEOUT)
+            names = sorted({model.name for model in index.models if model.state == "READY"})
+            configs = [server.get_model_config(name, client_timeout=_TIMEOUT).config for name in names]
     except (ClientError, InferenceServerException) as error:
         raise LoadError(f"{error}; start one with `mlclip-serve`, or name --repository") from error
     ensembles = {config.name: steps for config in configs if (steps := ensemble_steps(config))}
@@ -75,10 +77,3 @@ def _look(name: str, url: str, pid: int | None, metrics: str | None) -> Target:
         config.name: config.parameters["content_sha256"].string_value for config in configs if config.name in ensembles
     }
     return Target(name, url, pid, metrics, heads, ensembles, contents)
-
-
-def _configs(url: str) -> list[Any]:
-    with triton.InferenceServerClient(url, channel_args=CHANNEL) as client:
-        index = client.get_model_repository_index(client_timeout=_TIMEOUT)
-        names = sorted({model.name for model in index.models if model.state == "READY"})
-        return [client.get_model_config(name, client_timeout=_TIMEOUT).config for name in names]

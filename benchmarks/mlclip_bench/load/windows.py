@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,28 +18,21 @@ CONSECUTIVE = 3
 _STEP = math.log(1.01)
 
 
-class Histogram:
+class Histogram(Counter[int]):
     """Latencies in bins that grow by 1 %, so that every percentile is known to half a percent.
 
     Bin b stands for 1.01**b microseconds.
     """
 
-    def __init__(self, counts: Mapping[int, int] | None = None) -> None:
-        self.counts = Counter(dict(counts or {}))
-
     def add(self, seconds: float) -> None:
         """Count a latency."""
-        self.counts[round(math.log(max(seconds * 1e6, 1.0)) / _STEP)] += 1
-
-    def total(self) -> int:
-        """How many latencies it holds."""
-        return self.counts.total()
+        self[round(math.log(max(seconds * 1e6, 1.0)) / _STEP)] += 1
 
     def percentile(self, percent: float) -> float | None:
         """Latency in seconds at perf_analyzer's rank, p / 100 (n - 1) rounded; None without latencies."""
         rank = int(percent / 100 * (self.total() - 1) + 0.5)
-        for number in sorted(self.counts):
-            rank -= self.counts[number]
+        for number in sorted(self):
+            rank -= self[number]
             if rank < 0:
                 return math.exp(number * _STEP) / 1e6
         return None
@@ -74,7 +67,7 @@ class Window:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON values."""
         times = {name: round(getattr(self, name), 6) for name in ("seconds", "latency_sum", "lag_sum")}
-        histogram = {str(number): count for number, count in sorted(self.histogram.counts.items())}
+        histogram = {str(number): count for number, count in sorted(self.histogram.items())}
         return times | {
             "answered": self.answered, "histogram": histogram, "errors": dict(self.errors), "wakes": self.wakes
         }  # fmt: skip
@@ -87,18 +80,16 @@ class Window:
         return Window(**plain, histogram=histogram)
 
 
-def merge(windows: Iterable[Window]) -> Window:
+def merge(windows: Sequence[Window]) -> Window:
     """Several windows as one."""
-    windows = list(windows)
-    counts: Counter[int] = Counter()
-    errors: Counter[str] = Counter()
+    histogram, errors = Histogram(), Counter[str]()
     for window in windows:
-        counts.update(window.histogram.counts)
+        histogram.update(window.histogram)
         errors.update(window.errors)
     return Window(
         seconds=sum(window.seconds for window in windows),
         latency_sum=sum(window.latency_sum for window in windows),
-        histogram=Histogram(counts),
+        histogram=histogram,
         errors=dict(errors),
         lag_sum=sum(window.lag_sum for window in windows),
         wakes=sum(window.wakes for window in windows),

@@ -16,9 +16,9 @@ from mlclip_bench.kit.options import REJECTED, DebugOption, DeriveOption
 from mlclip_bench.kit.progress import progress
 from mlclip_bench.peers.catalogue import PEERS, Peer, PeerError, choose
 from mlclip_bench.peers.environments import DEFAULT_ENVS, interpreter, is_built
-from mlclip_bench.peers.results import Results
 
 if TYPE_CHECKING:
+    from mlclip_bench.peers.derive import Results
     from mlclip_bench.peers.measure import Plan
 
 
@@ -46,6 +46,8 @@ def peers(
     Each peer gets a virtual environment of its own in --envs, which pip builds if it does not exist. A peer that
     cannot be installed or loaded is reported with its error; then the exit code is 3.
     """
+    from mlclip_bench.peers.derive import Results
+
     results = Results(out)
     if derive:
         _derive(results)

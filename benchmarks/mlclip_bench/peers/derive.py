@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mlclip.json_lines import Line
 from mlclip_bench.kit.files import write_json
 from mlclip_bench.kit.intervals import median
-from mlclip_bench.peers.results import Results
+from mlclip_bench.kit.store import Store
 
 FILE = "peers.json"
 UNSTABLE = 0.05  # a ratio is unstable if its interval reaches further than this share of it to one side
 
 
+class Results(Store):
+    """The raw lines of one folder, in the order of events.
+
+    Kinds of lines: `setting` (once, first), `ready` and `failed` (about a peer), `agreement` (a peer's vectors against
+    the base's) and `time` (one peer's seconds in one round).
+    """
+
+    file = "peers.jsonl"
+
+
 def derive(results: Results) -> dict[str, Any]:
     """Derive all values from the raw lines, and write them to `peers.json`; raises ResultsError without any.
 
-    Returns:
-        `setting` as it was measured; `peers`: for each its title, errors, versions, agreement, rounds,
-            `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
+    They are the `setting` as it was measured, and for each of the `peers` its title, errors, versions, agreement,
+    rounds, `images_per_second` and `ratio` (median, low, high, stable), None where nothing was measured.
     """
     derived = derived_from(results.setting(), results.lines())
     write_json(results.folder / FILE, derived, indent=2)
@@ -37,21 +46,23 @@ def derived_from(setting: Line, lines: Sequence[Line]) -> dict[str, Any]:
         for name in setting["peers"]
     }
     base = rates.get(setting["base"], {})
-    peers = {
-        name: {
+    last = {(line["kind"], line.get("peer")): line for line in lines}
+    peers = {}
+    for name, peer in setting["peers"].items():
+        failed, ready = last.get(("failed", name), {}), last.get(("ready", name), {})
+        agreement = last.get(("agreement", name), {})
+        peers[name] = {
             "title": peer["title"],
             "requirements": peer["requirements"],
             "rounds": len(rates[name]),
-            "error": _last(lines, "failed", name, "error"),
-            "failed_at": _last(lines, "failed", name, "stage"),
-            "about": _last(lines, "ready", name, "about"),
-            "load_seconds": _last(lines, "ready", name, "seconds"),
-            "agreement": _agreement(lines, name),
+            "error": failed.get("error"),
+            "failed_at": failed.get("stage"),
+            "about": ready.get("about"),
+            "load_seconds": ready.get("seconds"),
+            "agreement": {key: value for key, value in agreement.items() if key not in ("kind", "peer")} or None,
             "images_per_second": _summary(list(rates[name].values())),
             "ratio": _summary([rate / base[number] for number, rate in rates[name].items() if number in base]),
         }
-        for name, peer in setting["peers"].items()
-    }
     return {"setting": {key: value for key, value in setting.items() if key != "kind"}, "peers": peers}
 
 
@@ -63,13 +74,3 @@ def _summary(values: Sequence[float]) -> dict[str, Any] | None:
     stable = max(found.high - found.value, found.value - found.low) <= UNSTABLE * found.value
     plain = found.to_dict()
     return {"median": plain["value"], "low": plain["low"], "high": plain["high"], "stable": stable}
-
-
-def _agreement(lines: Sequence[Line], name: str) -> Mapping[str, Any] | None:
-    found = [line for line in lines if line["kind"] == "agreement" and line["peer"] == name]
-    return {key: value for key, value in found[-1].items() if key not in ("kind", "peer")} if found else None
-
-
-def _last(lines: Sequence[Line], kind: str, name: str, key: str) -> Any:
-    found = [line[key] for line in lines if line["kind"] == kind and line["peer"] == name]
-    return found[-1] if found else None

@@ -55,12 +55,17 @@ def write_hugging_face(encoder: Encoder, folder: Path) -> None:
     config = model_config(model)
     weights = dict(renamed(model.state_dict()))
     processor = processor_config(encoder)
+    start, end = _SPECIAL
+    tokenizer = {
+        "tokenizer_class": "CLIPTokenizer", "model_max_length": config["text_config"]["max_position_embeddings"],
+        "bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end,
+    }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for name, content in (
         ("config.json", config),
         ("preprocessor_config.json", processor),
-        ("tokenizer_config.json", _tokenizer_config(config["text_config"]["max_position_embeddings"])),
+        ("tokenizer_config.json", tokenizer),
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     _write_vocabulary(folder)
@@ -169,12 +174,6 @@ def _tower(transformer: Any) -> dict[str, Any]:
         "layer_norm_eps": block.ln_1.eps,
         "attention_dropout": 0.0,
     }
-
-
-def _tokenizer_config(length: int) -> dict[str, Any]:
-    start, end = _SPECIAL
-    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
-    return {"tokenizer_class": "CLIPTokenizer", "model_max_length": length, **special}
 
 
 def _write_vocabulary(folder: Path) -> None:

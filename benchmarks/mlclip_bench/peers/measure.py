@@ -23,8 +23,8 @@ from mlclip.provenance import provenance
 from mlclip_bench.kit.workers import Worker, WorkerError
 from mlclip_bench.peers.agreement import compare
 from mlclip_bench.peers.catalogue import BASE, SCRIPTS, Peer
+from mlclip_bench.peers.derive import Results
 from mlclip_bench.peers.material import Material
-from mlclip_bench.peers.results import Results
 
 OnLine = Callable[[Line], None]
 OFFLINE = {

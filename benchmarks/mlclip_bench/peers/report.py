@@ -67,7 +67,7 @@ def _table(peers: Mapping[str, Any]) -> str:
         [
             peer["title"],
             _value(peer["images_per_second"], "{:.1f}"),
-            _value(peer["ratio"], "{:.2f}") + _unstable(peer["ratio"]),
+            _value(peer["ratio"], "{:.2f}") + ("" if (peer["ratio"] or {}).get("stable", True) else " unstable"),
             str(peer["rounds"]),
             *_agreement(peer["agreement"]),
         ]
@@ -91,17 +91,13 @@ def _beside(peers: Mapping[str, Any]) -> str:
 
 
 def _failures(peers: Mapping[str, Any]) -> list[str]:
-    lines = [f"{name} ({_stage(peer)}): {_quoted(peer['error'])}" for name, peer in peers.items() if peer["error"]]
+    lines = []
+    for name, peer in peers.items():
+        if peer["error"]:
+            stage = "; ".join(filter(None, (peer["failed_at"], ", ".join(peer["requirements"]))))
+            error = peer["error"].replace("`", "'")
+            lines.append(f"{name} ({stage}): `{error}`")
     return ["## Not measured, or only in part", bullets(lines)] if lines else []
-
-
-def _stage(peer: Mapping[str, Any]) -> str:
-    requirements = ", ".join(peer["requirements"])
-    return f"{peer['failed_at']}; {requirements}" if requirements else str(peer["failed_at"])
-
-
-def _quoted(message: str) -> str:
-    return "`" + message.replace("`", "'") + "`"
 
 
 def _versions(peers: Mapping[str, Any]) -> list[str]:
@@ -121,10 +117,6 @@ def _value(summary: Mapping[str, Any] | None, style: str) -> str:
     if summary["low"] is None:
         return median
     return f"{median} [{style.format(summary['low'])}, {style.format(summary['high'])}]"
-
-
-def _unstable(summary: Mapping[str, Any] | None) -> str:
-    return "" if summary is None or summary["stable"] else " unstable"
 
 
 def _agreement(found: Mapping[str, Any] | None) -> tuple[str, str]:

@@ -5,7 +5,6 @@ Speed does not depend on what the weights are, only on their number; label sets 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +72,9 @@ def build(case: Case, shapes: FeatureShapes) -> Head:
     head = _skeleton(case, shapes)
     generator = np.random.default_rng(0)
     train = _examples(head, case, shapes, generator)
-    head.prepare(train, train, LabelTexts(_names(case.classes), lambda texts: _directions(len(texts), shapes)), seed=0)
+    width = shapes.embedding_width
+    texts = LabelTexts(_names(case.classes), lambda texts: F.normalize(torch.randn(len(texts), width), dim=-1))
+    head.prepare(train, train, texts, seed=0)
     return head.eval()
 
 
@@ -118,9 +119,11 @@ def _skeleton(case: Case, shapes: FeatureShapes) -> Head:
 def _examples(head: Head, case: Case, shapes: FeatureShapes, generator: np.random.Generator) -> Examples:
     rows = max(case.rows, 1)
     widths = {"tokens": (shapes.token_count, shapes.token_width)}
-    drawn = [_unit(generator, (rows, *widths.get(name, (shapes.embedding_width,)))) for name in head.inputs]
-    tables = tuple(Rows(table, np.arange(rows)) for table in drawn)
-    return Examples(Features(tables), _label_rows(rows, case.classes, generator), _names(rows))
+    tables = []
+    for name in head.inputs:
+        drawn = generator.standard_normal((rows, *widths.get(name, (shapes.embedding_width,))), dtype=np.float32)
+        tables.append(Rows(drawn / np.linalg.norm(drawn, axis=-1, keepdims=True), np.arange(rows)))
+    return Examples(Features(tuple(tables)), _label_rows(rows, case.classes, generator), _names(rows))
 
 
 def _label_rows(rows: int, classes: int, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -129,18 +132,7 @@ def _label_rows(rows: int, classes: int, generator: np.random.Generator) -> npt.
     while len(targets) < rows:
         more = (generator.random((rows, classes)) < min(LABELS_PER_ROW / classes, 0.5)).astype(np.uint8)
         targets = np.unique(np.concatenate([targets, more]), axis=0)
-    chosen: npt.NDArray[np.uint8] = generator.permutation(targets)[:rows]
-    return chosen
-
-
-def _unit(generator: np.random.Generator, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    drawn = generator.standard_normal(shape, dtype=np.float32)
-    unit: npt.NDArray[np.float32] = drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
-    return unit
-
-
-def _directions(count: int, shapes: FeatureShapes) -> Tensor:
-    return F.normalize(torch.randn(count, shapes.embedding_width), dim=-1)
+    return generator.permutation(targets)[:rows]
 
 
 def _names(count: int) -> tuple[str, ...]:

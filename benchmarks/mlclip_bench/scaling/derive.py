@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,10 @@ class Spread:
 
 
 class Derived:
-    """What the raw lines of a run show: latencies of points, facts about cases; raises ResultsError without any."""
+    """What the raw lines of a run show: latencies of points, facts about cases; raises ResultsError without any.
+
+    `series` has the keys of each series' cases by N.
+    """
 
     def __init__(self, results: Results) -> None:
         self.folder = results.folder
@@ -52,22 +55,18 @@ class Derived:
         self.graphs = {line["case"]: line for line in results.of("graph")}
         self.skipped = results.of("left")
         self.ended = bool(results.of("end"))
-        self._series = {one["title"]: {int(n): key for n, key in one["cases"].items()} for one in self.asked["series"]}
-        self.titles = list(self._series)
+        self.series = {one["title"]: {int(n): key for n, key in one["cases"].items()} for one in self.asked["series"]}
+        self.titles = list(self.series)
         self.claims = {one["title"]: claim(one["title"]) for one in self.asked["series"]}
-
-    def cases(self, title: str) -> dict[int, str]:
-        """Keys of a series' cases by N."""
-        return self._series[title]
 
     def rounds(self, title: str, batch: int) -> dict[int, list[float]]:
         """Medians of the rounds of a series' measured points, in seconds, by N."""
-        points = {n: Point(key, batch) for n, key in self._series[title].items()}
+        points = {n: Point(key, batch) for n, key in self.series[title].items()}
         return {n: self._rounds[point] for n, point in points.items() if point in self._rounds}
 
     def spread(self, title: str, classes: int, batch: int) -> Spread:
         """Latency of a series' measured point."""
-        return self.spreads[Point(self._series[title][classes], batch)]
+        return self.spreads[Point(self.series[title][classes], batch)]
 
     def encoder(self, batch: int) -> Spread | None:
         """The encoder's latency."""
@@ -104,8 +103,7 @@ class Derived:
         encoder = self.encoder(batch)
         if encoder is not None:
             means = {n: geometric_mean(part).value * 1e3 for n, part in rounds.items()}
-            meeting = break_even(means, encoder.latency.value)
-            found["break_even"] = {"classes": meeting.classes, "extrapolated": meeting.extrapolated}
+            found["break_even"] = asdict(break_even(means, encoder.latency.value))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +120,7 @@ class Derived:
                     "claim": self.claims[title],
                     "points": [
                         {"classes": n, **self._point(key, batch)}
-                        for n, key in self.cases(title).items()
+                        for n, key in self.series[title].items()
                         for batch in batches
                         if Point(key, batch) in self.spreads
                     ],

@@ -73,7 +73,7 @@ def _draw_alone(axes: Axes, derived: Derived, batch: int) -> None:
 def _draw_whole(axes: Axes, derived: Derived, batch: int) -> None:
     ends: list[tuple[str, float, float, str]] = []
     for title in derived.titles:
-        wholes = {n: derived.end_to_end(key, batch) for n, key in derived.cases(title).items()}
+        wholes = {n: derived.end_to_end(key, batch) for n, key in derived.series[title].items()}
         points = {n: _rate(whole, batch) for n, whole in wholes.items() if whole is not None}
         stable = {n: derived.spread(title, n, batch).stable for n in points}
         ends += _line(axes, title, points, stable)

@@ -36,8 +36,7 @@ class SelfAttentionLayer(nn.Module):
         heads = (part.unflatten(2, (self.layer.heads, -1)) for part in self.project(target).chunk(3, dim=-1))
         query, key, value = (part.transpose(1, 2) for part in heads)
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        output: Tensor = self.layer.read(self.layer.norm1(target + self.out(attended)), memory)
-        return output
+        return self.layer.read(self.layer.norm1(target + self.out(attended)), memory)
 
 
 def self_attention_decoder(classes: int, shapes: FeatureShapes) -> MLDecoder:

@@ -90,9 +90,9 @@ def _claims(derived: Derived, batch: int) -> Iterator[str]:
             continue
         name = max(growth["ratios"], key=_largest)
         most, least = (int(n) for n in name.split("/"))
-        graphs = [derived.graphs.get(derived.cases(title)[n], {}) for n in (least, most)]
+        graphs = [derived.graphs.get(derived.series[title][n], {}) for n in (least, most)]
         flops, weights = (_ratio(graphs, key) for key in ("flops", "parameters"))
-        groups = [int(key.rpartition("-k")[2]) for key in derived.cases(title).values() if "-k" in key]
+        groups = [int(key.rpartition("-k")[2]) for key in derived.series[title].values() if "-k" in key]
         clamped = claim == "O(K)" and min(groups) < max(groups)
         verdict = (
             f", with K growing from {min(groups)} to {max(groups)}" if clamped else _verdict(claim, growth["exponent"])

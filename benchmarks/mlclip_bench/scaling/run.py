@@ -64,15 +64,8 @@ def run(settings: Settings, folder: Path, on_step: Step, *, resume: bool = False
     parts = Parts(points, estimates, encoder, results, folder / GRAPHS, settings.threads, on_step)
     with (served if settings.through == "triton" else in_process)(parts) as (turns, measure):
         known = medians(results.calls())
-        take_turns(
-            turns,
-            measure,
-            {point: known.get(point, []) for point in turns},
-            Schedule(until=until),
-            time.monotonic,
-            results.add_round,
-            on_step,
-        )
+        before = {point: known.get(point, []) for point in turns}
+        take_turns(turns, measure, before, Schedule(until=until), time.monotonic, results.add_round, on_step)
     results.append({"kind": "end"})
     shutil.rmtree(folder / GRAPHS, ignore_errors=True)
     return results

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Protocol
+from typing import Any
 
 from mlclip_client.bulk.request import Request
 from mlclip_client.client import Client
-from mlclip_client.images import ImageLike
 from mlclip_client.local.embedded import Embedded
 from mlclip_client.options import ServerOptions
-from mlclip_client.server.pool import EndpointPool
-from mlclip_client.values import HeadInfo, Prediction
 
-
-class Backend(Protocol):
-    """What the bulk tool needs of `Client` or `Embedded`."""
-
-    @property
-    def transport(self) -> EndpointPool[Any]:
-        """Its `endpoints` tell which servers answer, its `retries` how many requests were sent again."""
-
-    def asked_heads(self) -> tuple[HeadInfo, ...]:
-        """The heads that are asked; raises ClientError."""
-
-    def classify(self, image: ImageLike, text: str | None = None) -> Prediction:
-        """Classify one image; raises ClientError."""
+Backend = Client | Embedded
 
 
 def open_backend(request: Request, server: ServerOptions) -> contextlib.AbstractContextManager[Backend]:

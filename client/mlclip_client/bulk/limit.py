@@ -10,16 +10,12 @@ from mlclip_client.output.rows import Row
 
 @dataclass
 class Limit:
-    """Stops a run after `most` consecutive errors; 0: never.
-
-    Attributes:
-        kept: what the message says of the rows so far.
-        inputs: also count errors that are the input's fault.
-    """
+    """Stops a run after `most` consecutive errors; 0: never."""
 
     most: int
+    # what the message says of the rows so far
     kept: str = "finished shards are kept: remove the cause and repeat the same command, or raise --max-failures"
-    inputs: bool = True
+    inputs: bool = True  # also count errors that are the input's fault
     _consecutive: int = field(default=0, init=False)
 
     def count(self, row: Row) -> None:

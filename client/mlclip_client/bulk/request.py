@@ -16,39 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be labelled, and how.
+    """What is to be labelled, and how."""
 
-    Attributes:
-        names: of inputs, see `find_inputs`.
-        heads: names; None: the only one that is served.
-        texts: file with titles, see `Texts`.
-        known: list of hashes of files that are not asked about, see `read_known`.
-        shard_rows: inputs per shard of a new job.
-    """
-
-    names: tuple[str, ...]
-    heads: tuple[str, ...] | None = None
+    names: tuple[str, ...]  # of inputs, see `find_inputs`
+    heads: tuple[str, ...] | None = None  # names; None: the only one that is served
     columns: RowOptions = field(default_factory=RowOptions)
     inputs: InputOptions = field(default_factory=InputOptions)
     limits: Limits = field(default_factory=Limits)
-    texts: Path | None = None
-    known: Path | None = None
-    shard_rows: int = 1000
+    texts: Path | None = None  # file with titles, see `Texts`
+    known: Path | None = None  # list of hashes of files that are not asked about, see `read_known`
+    shard_rows: int = 1000  # inputs per shard of a new job
 
 
 @dataclass
 class Summary:
-    """What is reported at the end of a run.
+    """What is reported at the end of a run."""
 
-    Attributes:
-        tally: of the rows of this run.
-        skipped: what the search for inputs skipped; None without a search.
-        interrupted: stopped by Ctrl-C or SIGTERM.
-        job: counts of all rows of the job, and its number of inputs; None without a job.
-    """
-
-    tally: Tally = field(default_factory=Tally)
-    skipped: Skipped | None = None
+    tally: Tally = field(default_factory=Tally)  # of the rows of this run
+    skipped: Skipped | None = None  # what the search for inputs skipped; None without a search
     texts: Texts | None = None
-    interrupted: bool = False
-    job: tuple[Tally, int] | None = None
+    interrupted: bool = False  # stopped by Ctrl-C or SIGTERM
+    job: tuple[Tally, int] | None = None  # counts of all rows of the job, and its number of inputs; None without a job

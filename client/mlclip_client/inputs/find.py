@@ -27,9 +27,8 @@ def find_inputs(names: Iterable[str], options: InputOptions, skipped: Skipped) -
     of an image are taken; a named file is always taken. All names are checked before this returns. Items are found
     when they are asked for, those of stdin as soon as their line arrives.
 
-    Raises:
-        ValueError: a name stands for nothing, or for something that cannot be read; or an option is about lists or
-            manifests, and none is named.
+    Raises ValueError if a name stands for nothing, or for something that cannot be read, or if an option is about lists
+    or manifests, and none is named.
     """
     sources = [source for name in names for source in sources_of(name)]
     kinds = [source.kind for source in sources]

@@ -6,17 +6,13 @@ import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
+from mlclip_client.inputs.parquet import BytesColumn
+from mlclip_client.inputs.streams import Direct, Forward
 
-class Closes(Protocol):
-    """What can be closed."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
-T = TypeVar("T", bound=Closes)
+Opened = Direct | Forward | BytesColumn
+T = TypeVar("T", bound=Opened)
 
 
 class OpenFiles:
@@ -25,7 +21,7 @@ class OpenFiles:
     def __init__(self, room: int) -> None:
         self._room = room
         self._lock = threading.Lock()
-        self._open: OrderedDict[Hashable, Closes] = OrderedDict()
+        self._open: OrderedDict[Hashable, Opened] = OrderedDict()
         self._users: Counter[Hashable] = Counter()
 
     @contextlib.contextmanager

@@ -93,7 +93,8 @@ class Forward:
         """Give `size` bytes at `offset`, fewer at the end; raises OSError."""
         with self._lock:
             if self._stream is None or offset < self._start:
-                self._restart()
+                self._drop()
+                self._stream = self._opened.enter_context(self._open_stream())
             while self._end < offset + size and self._advance(keep_from=offset):
                 pass
             return self._cut(offset, offset + size)
@@ -102,10 +103,6 @@ class Forward:
         """Close the stream and forget what was kept; a later read starts from the beginning."""
         with self._lock:
             self._drop()
-
-    def _restart(self) -> None:
-        self._drop()
-        self._stream = self._opened.enter_context(self._open_stream())
 
     def _drop(self) -> None:
         self._opened.close()

@@ -17,8 +17,9 @@ from mlclip_client.errors import UnknownHead
 from mlclip_client.images import ImageLike, pixels_of
 from mlclip_client.local.repository import Arrays, Batcher, EnsemblePlan, Repository
 from mlclip_client.options import MAX_BYTES, Via
+from mlclip_client.pixels import PixelSpec
 from mlclip_client.server import wire
-from mlclip_client.server.catalog import Route, parameters_of, plan_routes, spec_of
+from mlclip_client.server.catalog import Route, parameters_of, plan_routes
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import finish
 from mlclip_client.session import Session, SessionOptions
@@ -79,7 +80,7 @@ class InProcess:
         data = request.raw_input_contents[list(request.inputs).index(image)]
         if image.name == "pixels":
             return np.frombuffer(data, np.uint8).reshape(image.shape[1:])
-        spec = spec_of(parameters_of(self._repository.configs[request.model_name]))
+        spec = PixelSpec.of(parameters_of(self._repository.configs[request.model_name]))
         return pixels_of(data[4:], spec)  # Triton's strings begin with their length
 
     def _batcher(self, model: str, outputs: Sequence[str]) -> Batcher[npt.NDArray[np.uint8], Arrays]:

@@ -32,13 +32,9 @@ R = TypeVar("R")
 class Repository:
     """The folder of a model repository: reads all configurations at once, and a model when it is first run.
 
-    Args:
-        root: holds one folder per model, as `mlclip-export` writes it.
-        threads: per model; 0: one per core.
-
-    Attributes:
-        configs: model -> its ModelConfig message.
-        versions: model -> its newest version, which Triton serves; empty if there is none.
+    `root` holds one folder per model, as `mlclip-export` writes it; each model has some threads, 0: one per core. Of
+    each model, `configs` has its ModelConfig message, and `versions` its newest version, which Triton serves; empty if
+    there is none.
     """
 
     def __init__(self, root: Path, threads: int = 0) -> None:
@@ -65,9 +61,7 @@ class Repository:
     def run(self, model: str, outputs: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         """Run a model on inputs by name, [b, ...]; give the outputs of the names asked for, [b, ...].
 
-        Raises:
-            ServerError: it fails.
-            ServerUnavailable: it cannot be loaded.
+        Raises ServerError if it fails, ServerUnavailable if it cannot be loaded.
         """
         session = self._session(model)
         try:
@@ -114,9 +108,7 @@ def providers(onnxruntime: Any) -> list[str]:
 class EnsemblePlan:
     """The steps of an ensemble that lead from pixels to some of its outputs.
 
-    Raises:
-        UnknownHead: a step is not an ONNX model.
-        ServerError: no step of the ensemble makes an output.
+    Raises UnknownHead if a step is not an ONNX model, ServerError if no step makes an output.
     """
 
     def __init__(self, repository: Repository, config: Any, outputs: Sequence[str]) -> None:
@@ -153,13 +145,10 @@ class EnsemblePlan:
 
 
 class Batcher(Generic[I, R]):
-    """Puts the requests of several threads into batches.
+    """Puts the requests of several threads into batches of at most `max_batch` items.
 
-    A thread that asks while a batch is in work waits. Then one of the waiting threads works for all of them.
-
-    Args:
-        work: on a batch, with one result per item; called by one thread at a time.
-        max_batch: items in a batch.
+    A thread that asks while a batch is in work waits. Then one of the waiting threads works for all of them: `work`
+    gives one result per item of a batch, and is called by one thread at a time.
     """
 
     def __init__(self, work: Callable[[Sequence[I]], Sequence[R]], max_batch: int) -> None:

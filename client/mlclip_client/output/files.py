@@ -13,11 +13,9 @@ FORMATS = (".parquet", ".jsonl")
 
 
 def check_output(out: str | Path, *suffixes: str) -> None:
-    """Raise ValueError if an output cannot be written: called before any work.
+    """Raise ValueError if an output, a path or `-` for stdout, cannot be written: called before any work.
 
-    Args:
-        out: a path, or `-` for stdout.
-        suffixes: of the formats that can be written; a device or a pipe may have any name.
+    The suffixes are those of the formats that can be written; a device or a pipe may have any name.
     """
     if str(out) == "-":
         if sys.stdout is None:

@@ -23,21 +23,13 @@ _HEADS = b"mlclip_heads"
 
 @dataclass(frozen=True)
 class HeadClasses:
-    """The classes of one head, as the metadata of a Parquet file of rows holds them.
+    """The classes of one head, as the metadata of a Parquet file of rows holds them."""
 
-    Attributes:
-        labels: N label names in class order, which is the order of `all_scores`.
-        thresholds: N thresholds, one per label.
-        labels_sha256: hash of the label list; rows with another hash have other classes.
-        version: of the head; rows of another version may have other thresholds.
-        promise, validation: see `HeadInfo`.
-    """
-
-    labels: Sequence[str]
-    thresholds: Sequence[float]
-    labels_sha256: str
-    version: str
-    promise: dict[str, Any] | None = None
+    labels: Sequence[str]  # N label names in class order, which is the order of `all_scores`
+    thresholds: Sequence[float]  # N thresholds, one per label
+    labels_sha256: str  # hash of the label list; rows with another hash have other classes
+    version: str  # of the head; rows of another version may have other thresholds
+    promise: dict[str, Any] | None = None  # see `HeadInfo`, as for `validation`
     validation: dict[str, Any] | None = None
 
 
@@ -89,14 +81,11 @@ def failure(error: ClientError, options: RowOptions) -> Row:
 
 
 def to_row(path: str, shared: Row, *, sha256: str | None = None, size: int | None = None, seconds: float = 0.0) -> Row:
-    r"""Complete a row.
+    r"""Complete a row, whose `shared` part comes from `success` or `failure`.
 
-    Args:
-        path: of the input; bytes that are not UTF-8 are written as `\xNN`.
-        shared: what `success` or `failure` gives.
-        sha256: of the input's bytes, in hex digits; None if they could not be read.
-        size: of the input, in bytes.
-        seconds: from the start of reading to the answer, waiting included.
+    The input's path is written with `\xNN` for bytes that are not UTF-8. Its sha256, in hex digits, and its size in
+    bytes are None if it could not be read. `seconds` are those from the start of reading to the answer, waiting
+    included.
     """
     return {"path": printable(path), "sha256": sha256, "bytes": size, **shared, "seconds": np.float32(seconds)}
 

@@ -37,19 +37,13 @@ Show = Literal["clear", "blurred", "none"]
 
 @dataclass(frozen=True)
 class Written:
-    """What a report holds.
-
-    Attributes:
-        more: whether the labels file has more rows than these.
-        without_picture: why images have no thumbnail -> how many.
-        folder: where further thumbnails are; it belongs to the page. None if all are in the page.
-    """
+    """What a report holds."""
 
     rows: int
-    more: bool
+    more: bool  # whether the labels file has more rows than these
     errors: int
-    without_picture: Mapping[Reason, int]
-    folder: Path | None
+    without_picture: Mapping[Reason, int]  # why images have no thumbnail -> how many
+    folder: Path | None  # where further thumbnails are; it belongs to the page. None if all are in the page
 
 
 def write_report(

@@ -94,13 +94,6 @@ def parameters_of(config: Any) -> dict[str, str]:
     return {key: value.string_value for key, value in config.parameters.items()}
 
 
-def spec_of(parameters: dict[str, str]) -> PixelSpec:
-    """Read how an ensemble's pixels are made; raises KeyError or ValueError."""
-    size, fill = int(parameters["image_size"]), int(parameters["fill"])
-    decode = parameters.get("decode", "exact")
-    return PixelSpec(size, parameters["interpolation"], parameters["resize_mode"], fill, decode)
-
-
 def choose_heads(catalog: Catalog, names: Sequence[str] | None, where: str = "the server") -> tuple[HeadInfo, ...]:
     """Look up heads by name; None means the only one there is. Raises UnknownHead, for the catalog of `where`."""
     served = ", ".join(sorted(catalog.heads)) or "none"
@@ -174,7 +167,7 @@ def _read_head(version: str, config: Any, parameters: dict[str, str]) -> HeadInf
         labels_sha256=digest,
         thresholds=thresholds,
         encoder=parameters["encoder"],
-        spec=spec_of(parameters),
+        spec=PixelSpec.of(parameters),
         embedding_size=int(dims["embedding_out"][-1]),
         version=version,
         mlclip_version=parameters["mlclip_version"],

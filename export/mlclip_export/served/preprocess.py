@@ -29,12 +29,13 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load `pixels.py` and read the settings from the config, which `args` from Triton has as JSON."""
         config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         self.pixels = load_pixels(Path(__file__).with_name("pixels.py"))
-        self.spec = read_spec(config, self.pixels)
+        self.spec = self.pixels.PixelSpec.of(parameters)
         queue = config["dynamic_batching"]["default_queue_policy"]
         self.patience = int(queue["default_timeout_microseconds"]) / 1e6
-        self.max_bytes = int(config["parameters"]["max_bytes"]["string_value"])
-        self.pixels.Image.MAX_IMAGE_PIXELS = int(config["parameters"]["max_pixels"]["string_value"])
+        self.max_bytes = int(parameters["max_bytes"])
+        self.pixels.Image.MAX_IMAGE_PIXELS = int(parameters["max_pixels"])
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Answer requests: `image` BYTES [b, 1] to `pixels` UINT8 [b, S, S, 3]; a bad image fails its request.
@@ -76,15 +77,3 @@ def load_pixels(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     return module
-
-
-def read_spec(config: Mapping[str, Any], pixels: ModuleType) -> Any:
-    """Read the PixelSpec from the parameters of the model's config."""
-    parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-    return pixels.PixelSpec(
-        size=int(parameters["image_size"]),
-        interpolation=parameters["interpolation"],
-        resize_mode=parameters["resize_mode"],
-        fill=int(parameters["fill"]),
-        decode=parameters.get("decode", "exact"),
-    )

@@ -33,17 +33,12 @@ __all__ = ["Applied", "Audit", "Doubt", "LabelDoubts", "apply_sheet", "audit", "
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """What an audit found."""
 
-    Attributes:
-        doubts: labels of which the heads believe the opposite; missing and wrong ones in turn, worst first.
-        labels: how consistent each label is, the least consistent first.
-        suggested: bool [R, N]: labels that at least half of the heads would have given.
-    """
-
+    # labels of which the heads believe the opposite; missing and wrong ones in turn, worst first
     doubts: tuple[Doubt, ...]
-    labels: tuple[LabelDoubts, ...]
-    suggested: npt.NDArray[np.bool_]
+    labels: tuple[LabelDoubts, ...]  # how consistent each label is, the least consistent first
+    suggested: npt.NDArray[np.bool_]  # bool [R, N]: labels that at least half of the heads would have given
 
 
 def audit(

@@ -14,7 +14,6 @@ instead: the worst missing one, the worst wrong one, the second worst missing on
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,27 +28,16 @@ MISSING, WRONG = "missing?", "wrong?"
 
 @dataclass(frozen=True)
 class Doubt:
-    """One label of one image of which the heads believe the opposite.
+    """One label of one image of which the heads believe the opposite."""
 
-    Attributes:
-        row: the image.
-        label: the class.
-        kind: `missing?`: heads see a label that was not given; `wrong?`: heads do not see one that was.
-        score: probability of the opposite of what the data says, mean over heads.
-        probability: of the label, mean over heads.
-        agreement: share of the heads that would have decided otherwise than the data.
-        suspected: by confident learning, as an error.
-        image_score: how wrong the image's labels are together; 0 is not at all.
-    """
-
-    row: int
-    label: int
-    kind: str
-    score: float
-    probability: float
-    agreement: float
-    suspected: bool
-    image_score: float
+    row: int  # the image
+    label: int  # the class
+    kind: str  # `missing?`: heads see a label that was not given; `wrong?`: heads do not see one that was
+    score: float  # probability of the opposite of what the data says, mean over heads
+    probability: float  # of the label, mean over heads
+    agreement: float  # share of the heads that would have decided otherwise than the data
+    suspected: bool  # by confident learning, as an error
+    image_score: float  # how wrong the image's labels are together; 0 is not at all
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,8 @@ def find_doubts(targets: npt.NDArray[np.uint8], opinions: Opinions) -> list[Doub
             for row, label in np.argwhere(doubted)[order]
         ]
 
-    return list(_in_turn(ranked(MISSING, ~given), ranked(WRONG, given)))
+    pairs = itertools.zip_longest(ranked(MISSING, ~given), ranked(WRONG, given))
+    return [doubt for pair in pairs for doubt in pair if doubt is not None]
 
 
 def by_label(targets: npt.NDArray[np.uint8], doubts: list[Doubt]) -> list[LabelDoubts]:
@@ -115,11 +104,6 @@ def by_label(targets: npt.NDArray[np.uint8], doubts: list[Doubt]) -> list[LabelD
         for n in range(targets.shape[1])
     )
     return sorted(labels, key=lambda label: -label.share)
-
-
-def _in_turn(first: list[Doubt], second: list[Doubt]) -> Iterator[Doubt]:
-    for pair in itertools.zip_longest(first, second):
-        yield from (doubt for doubt in pair if doubt is not None)
 
 
 def import_cleanlab() -> tuple[Any, Any, Any]:

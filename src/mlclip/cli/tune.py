@@ -16,7 +16,7 @@ from mlclip.settings import ThresholdConfig, check_seed
 
 if TYPE_CHECKING:
     from mlclip.promises import Promise
-    from mlclip.tune import Search, Trial
+    from mlclip.tune import Trial
 
 Strategy = Literal["bayes", "grid", "ladder"]
 Figure = Literal["f", "map"]
@@ -102,7 +102,7 @@ def tune(
     from mlclip.promises import promise_lines
     from mlclip.training.runs import retune_run
     from mlclip.training.trust import adjust_run, calibrate_run, measure_novelty, promise_run
-    from mlclip.tune import tune_run
+    from mlclip.tune import Search, tune_run
 
     loaded = load_run(run)
     data_set = run_data(loaded.training, data)
@@ -124,7 +124,9 @@ def tune(
         console.print(metrics_table({f"{run.name}, val": tuned.metrics.get("val", {})}))
         save_run(run, tuned)
         return
-    how = _search(by=search, trials=trials, figure=figure, beta=beta, seed=seed, vary=vary, unlabelled=unlabelled)
+    figure = figure or ("map" if search == "ladder" else "f")
+    recall_weight = (2.0 if search == "bayes" else 1.0) if beta is None else beta
+    how = Search(search, trials, figure, recall_weight, seed, tuple(vary or ()), unlabelled)
     limits = replace(limits, beta=how.beta)
     with progress("trials") as on_trials, progress("encoding images") as on_features:
         tuned = tune_run(
@@ -148,21 +150,6 @@ def _promise(precision: float | None, recall: float | None, confidence: float) -
     if not 0 < (0.5 if level is None else level) < 1 or not 0 < confidence < 1:
         raise typer.BadParameter("precision, recall and confidence lie between 0 and 1")
     return None if level is None else Promise("recall" if precision is None else "precision", level, confidence)
-
-
-def _search(
-    *, by: Strategy, figure: Figure | None, beta: float | None, vary: list[str] | None, **settings: Any
-) -> Search:
-    from mlclip.tune import Search
-
-    usual: Figure = "map" if by == "ladder" else "f"
-    return Search(
-        by=by,
-        figure=figure or usual,
-        beta=(2.0 if by == "bayes" else 1.0) if beta is None else beta,
-        vary=tuple(vary or ()),
-        **settings,
-    )
 
 
 def _teller(on_trials: Any, limit: int) -> Any:

@@ -15,19 +15,12 @@ from mlclip.errors import DataError
 
 @dataclass(frozen=True)
 class Admitted:
-    """A dataset that can be trained on, and what was left out of it.
+    """A dataset that can be trained on, and what was left out of it."""
 
-    Attributes:
-        dataset: every item has a file that decodes, a hash and a split.
-        report: all findings; the items of its errors were rejected.
-        unlabelled: images left out because no label is known, or none was left.
-        rare: classes left out because too few training images have them.
-    """
-
-    dataset: Dataset
-    report: Report
-    unlabelled: int
-    rare: tuple[str, ...]
+    dataset: Dataset  # every item has a file that decodes, a hash and a split
+    report: Report  # all findings; the items of its errors were rejected
+    unlabelled: int  # images left out because no label is known, or none was left
+    rare: tuple[str, ...]  # classes left out because too few training images have them
 
     @property
     def rejected(self) -> bool:
@@ -68,7 +61,8 @@ def admit(
     accepted = report.accepted
     usable = accepted if keep_unlabelled else accepted.labelled()
     if not usable.items:
-        raise DataError(_nothing_left(report))
+        unlabelled = "no image has a label: check the labels column and the separator"
+        raise DataError(f"no image is usable{_first_error(report)}" if report.errors else unlabelled)
     try:
         split = assign_splits(usable, fractions, seed)
     except DataError as error:
@@ -80,12 +74,6 @@ def admit(
     dataset = kept if keep_unlabelled else kept.labelled()
     rare = tuple(name for name in split.classes if name not in set(frequent))
     return Admitted(dataset, report, len(accepted) - len(dataset), rare)
-
-
-def _nothing_left(report: Report) -> str:
-    if report.errors:
-        return f"no image is usable{_first_error(report)}"
-    return "no image has a label: check the labels column and the separator"
 
 
 def _first_error(report: Report) -> str:

@@ -13,26 +13,16 @@ from mlclip.data.text_files import write_text
 
 @dataclass(frozen=True)
 class Change:
-    """One entry of the log.
+    """One entry of the log."""
 
-    Attributes:
-        action: `dropped` removes an image, `merged` gives its labels to another one, `label dropped` removes a label
-            from every image.
-        what: the image's path, or the label.
-        reason: the same few words for the same cause, so that they can be counted.
-        partner: the image that stays in its place.
-        similarity: cosine similarity to the partner.
-        labels: the labels it had; of a merge, those that are new to the partner.
-        images: how many images had the label that was dropped.
-    """
-
+    # `dropped` removes an image, `merged` gives its labels to another, `label dropped` removes a label from all images
     action: str
-    what: str
-    reason: str
-    partner: str | None = None
-    similarity: float | None = None
-    labels: tuple[str, ...] = ()
-    images: int | None = None
+    what: str  # the image's path, or the label
+    reason: str  # the same few words for the same cause, so that they can be counted
+    partner: str | None = None  # the image that stays in its place
+    similarity: float | None = None  # cosine similarity to the partner
+    labels: tuple[str, ...] = ()  # the labels it had; of a merge, those that are new to the partner
+    images: int | None = None  # how many images had the label that was dropped
 
     def to_json(self) -> str:
         """One line; fields that do not apply are left out."""

@@ -25,24 +25,15 @@ def quiet(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Item:
-    """One image and what is known about it.
-
-    Attributes:
-        labels: names, each once, in the order they were given; empty means none is known.
-        text: a title or caption.
-        split: `train`, `val`, `test`, or None while undecided.
-        group: images of one group (near-duplicates, one product, one patient) stay in one split.
-        sha256: hex digest of the file's bytes, once it has been read.
-        where: place in its source, such as `labels.csv:12`, for messages.
-    """
+    """One image and what is known about it."""
 
     path: Path
-    labels: tuple[str, ...] = ()
-    text: str | None = None
-    split: str | None = None
-    group: str | None = None
-    sha256: str | None = None
-    where: str = ""
+    labels: tuple[str, ...] = ()  # names, each once, in the order they were given; empty means none is known
+    text: str | None = None  # a title or caption
+    split: str | None = None  # `train`, `val`, `test`, or None while undecided
+    group: str | None = None  # images of one group (near-duplicates, one product, one patient) stay in one split
+    sha256: str | None = None  # hex digest of the file's bytes, once it has been read
+    where: str = ""  # place in its source, such as `labels.csv:12`, for messages
 
     @property
     def place(self) -> str:
@@ -116,15 +107,14 @@ class Dataset:
         items = (replace(item, labels=tuple(label for label in item.labels if label in kept)) for item in self.items)
         return Dataset(tuple(items), tuple(classes))
 
-    def targets(self, items: Sequence[Item] | None = None) -> npt.NDArray[np.uint8]:
-        """The labels of R items (by default all) as zeros and ones: uint8 [R, N], columns in class order.
+    def targets(self) -> npt.NDArray[np.uint8]:
+        """The labels of R items as zeros and ones: uint8 [R, N], columns in class order.
 
         Raises DataError for a label that is none of the classes.
         """
-        rows = self.items if items is None else items
         column = {name: n for n, name in enumerate(self.classes)}
-        targets = np.zeros((len(rows), len(self.classes)), dtype=np.uint8)
-        for row, item in enumerate(rows):
+        targets = np.zeros((len(self.items), len(self.classes)), dtype=np.uint8)
+        for row, item in enumerate(self.items):
             try:
                 targets[row, [column[label] for label in item.labels]] = 1
             except KeyError as error:

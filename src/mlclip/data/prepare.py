@@ -35,25 +35,17 @@ SMALLEST_STRATUM = 5  # fewest images per stratum, with which 60/20/20 is just p
 
 @dataclass(frozen=True)
 class Preparation:
-    """Settings of `prepare`.
-
-    Attributes:
-        stratify: `similarity` spreads the strata below, `labels` every label (iterative stratification).
-        strata: quantiles of the highest softmaxed similarity.
-        temperature: factor on similarities before that softmax.
-        min_count: a label with fewer training images is dropped everywhere; the document has 50.
-        resplit: do not keep the splits that items have.
-        block: rows compared at a time.
-    """
+    """Settings of `prepare`."""
 
     fractions: tuple[float, float, float] = FRACTIONS
+    # `similarity` spreads the strata below, `labels` every label (iterative stratification)
     stratify: Literal["similarity", "labels"] = "similarity"
-    strata: int = 10
-    temperature: float = 1.0
-    min_count: int = 5
-    resplit: bool = False
+    strata: int = 10  # quantiles of the highest softmaxed similarity
+    temperature: float = 1.0  # factor on similarities before that softmax
+    min_count: int = 5  # a label with fewer training images is dropped everywhere; the document has 50
+    resplit: bool = False  # do not keep the splits that items have
     seed: int = 0
-    block: int = BLOCK
+    block: int = BLOCK  # rows compared at a time
 
 
 @dataclass(frozen=True)

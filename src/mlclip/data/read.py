@@ -92,11 +92,10 @@ def parse_source(source: Source) -> tuple[Path, str | None]:
     return Path(source), None
 
 
-def input_files(source: Source, labels: Path | None = None) -> list[Path]:
+def input_files(source: Source) -> list[Path]:
     """The files that a source is read from, except images: none of them is an output, too."""
     path, _ = parse_source(source)
-    found = [path / name for name in LABELS_FILES] if path.is_dir() and labels is None else []
-    return [path, *found, *([labels] if labels else [])]
+    return [path, *(path / name for name in LABELS_FILES if path.is_dir())]
 
 
 def unknown_labels(dataset: Dataset) -> list[Problem]:

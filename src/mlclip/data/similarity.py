@@ -34,7 +34,7 @@ class Embeddings(Protocol):
 def similarity_blocks(
     rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet
 ) -> Iterator[tuple[int, int, npt.NDArray[np.float32]]]:
-    """Go through the upper half of all similarities, the diagonal's blocks included.
+    """Go through all similarities, each computed once and given in both directions.
 
     Yields the first row and first column of a block, and its similarities, float32 [<= block, <= block]. An image's
     similarity to itself is -inf, so that it is not its own neighbour.
@@ -42,12 +42,13 @@ def similarity_blocks(
     total = len(rows)
     for done, start in enumerate(range(0, total, block), start=1):
         left = unit(rows[start : start + block])
-        for other in range(start, total, block):
-            right = left if other == start else unit(rows[other : other + block])
-            similarities = left @ right.T
-            if other == start:
-                np.fill_diagonal(similarities, -np.inf)
+        similarities = left @ left.T
+        np.fill_diagonal(similarities, -np.inf)
+        yield start, start, similarities
+        for other in range(start + block, total, block):
+            similarities = left @ unit(rows[other : other + block]).T
             yield start, other, similarities
+            yield other, start, similarities.T
         on_progress(done, -(-total // block))
 
 
@@ -58,30 +59,14 @@ def nearest(rows: Embeddings, block: int = BLOCK, on_progress: Progress = quiet)
     """
     index = np.full(len(rows), -1, dtype=np.int64)
     best = np.full(len(rows), -np.inf)
-
-    def take(start: int, other: int, similarities: npt.NDArray[np.float32]) -> None:
+    for start, other, similarities in similarity_blocks(rows, block, on_progress):
         part = slice(start, start + len(similarities))
         column = similarities.argmax(axis=1)
         found = similarities[np.arange(len(similarities)), column]
         better = found > best[part]
         best[part] = np.where(better, found, best[part])
         index[part] = np.where(better, column + other, index[part])
-
-    for start, other, similarities in similarity_blocks(rows, block, on_progress):
-        take(start, other, similarities)
-        if other != start:
-            take(other, start, similarities.T)
     return index, best
-
-
-def clusters(rows: Embeddings, threshold: float, block: int = BLOCK, on_progress: Progress = quiet) -> Index:
-    """Number the sets of images that chains of similarities at or above a threshold connect: int64 [R]."""
-    numbers = np.arange(len(rows))
-    for start, other, similarities in similarity_blocks(rows, block, on_progress):
-        left, right = np.nonzero(similarities >= threshold)
-        if len(left):
-            numbers = connected(len(rows), numbers[left + start], numbers[right + other])[numbers]
-    return numbers
 
 
 def highest_softmax(
@@ -94,20 +79,13 @@ def highest_softmax(
     """
     highest = np.full(len(rows), -np.inf)
     total = np.zeros(len(rows))
-
-    def take(start: int, similarities: npt.NDArray[np.float32]) -> None:
+    for start, _, similarities in similarity_blocks(rows, block, on_progress):
         part = slice(start, start + len(similarities))
         scaled = temperature * similarities.astype(np.float64)
         top = np.maximum(highest[part], scaled.max(axis=1))
-        known = np.isfinite(top)
-        base = np.where(known, top, 0.0)
+        base = np.where(np.isfinite(top), top, 0.0)
         total[part] = total[part] * np.exp(highest[part] - base) + np.exp(scaled - base[:, None]).sum(axis=1)
         highest[part] = top
-
-    for start, other, similarities in similarity_blocks(rows, block, on_progress):
-        take(start, similarities)
-        if other != start:
-            take(other, similarities.T)
     return np.divide(1.0, total, out=np.zeros(len(rows)), where=total > 0)
 
 

@@ -6,9 +6,8 @@ Tsoumakas, Vlahavas 2011, "On the Stratification of Multi-Label Data", https://d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -85,25 +84,16 @@ def k_shot(dataset: Dataset, k: int, seed: int = 0) -> Dataset:
     return replace(dataset, items=tuple(items))
 
 
-def together(items: Sequence[Item], sets: Iterable[int] | None = None) -> Index:
+def together(items: Sequence[Item], sets: Sequence[int] = ()) -> Index:
     """Number the sets of R items that must stay together, by group and by content, in chains: int64 [R], from 0.
 
     Items with the same number in `sets`, R numbers, stay together, too.
     """
-    first: dict[tuple[str, str | int], int] = {}
-    numbers = repeat(None) if sets is None else sets
-    keys = (_keys(item, number) for item, number in zip(items, numbers, strict=False))
-    pairs = [(row, first.setdefault(key, row)) for row, its_keys in enumerate(keys) for key in its_keys]
+    pairs: list[tuple[int, int]] = []
+    for keys in ([item.group for item in items], [item.sha256 for item in items], sets):
+        first: dict[object, int] = {}
+        pairs += [(row, first.setdefault(key, row)) for row, key in enumerate(keys) if key is not None]
     return connected(len(items), *np.asarray(pairs, dtype=np.intp).reshape(-1, 2).T)
-
-
-def _keys(item: Item, number: int | None) -> Iterator[tuple[str, str | int]]:
-    if item.group is not None:
-        yield "group", item.group
-    if item.sha256 is not None:
-        yield "sha256", item.sha256
-    if number is not None:
-        yield "set", int(number)
 
 
 def _owned_splits(items: tuple[Item, ...], units: Index) -> list[str | None]:

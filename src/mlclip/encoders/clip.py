@@ -70,10 +70,9 @@ class Encoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images: pixels uint8 [B, S, S, 3], as `mlclip_client.pixels.to_pixels` makes them.
 
-        Returns:
-            embedding float32 [B, D], L2-normalised; tokens float32 [B, T, W]: those of a transformer after its final
-            norm, class token included (open_clip's own `output_tokens` drops it), or a convolutional tower's last map,
-            one token per place, row by row.
+        Gives the embedding, float32 [B, D], L2-normalised, and tokens, float32 [B, T, W]: those of a transformer after
+        its final norm, class token included (open_clip's own `output_tokens` drops it), or a convolutional tower's last
+        map, one token per place, row by row.
         """
         images = pixels.permute(0, 3, 1, 2).to(self.std.dtype) / 255
         pooled, tokens = _tower(self.visual, (images - self.mean) / self.std)

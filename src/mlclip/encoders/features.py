@@ -150,8 +150,7 @@ class FeatureCache:
         pixels = torch.from_numpy(np.stack([self._pixels(path) for path in paths]))
         embedding, tokens = self.encoder(pixels)
         chosen: torch.Tensor = embedding if kind == "embedding" else tokens
-        features: npt.NDArray[np.float32] = chosen.float().numpy()
-        return features
+        return chosen.float().numpy()
 
     def _pixels(self, path: Path) -> npt.NDArray[np.uint8]:
         try:
@@ -163,8 +162,7 @@ class FeatureCache:
         encoder = self.encoder
         made = encoder.encode_text(texts) if kind == "text_embedding" else encoder.encode_text_tokens(texts)[1]
         made[[not text for text in texts]] = 0
-        features: npt.NDArray[np.float32] = made.numpy()
-        return features
+        return made.numpy()
 
 
 def _content_key(path: Path) -> str:

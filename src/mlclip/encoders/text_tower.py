@@ -28,9 +28,8 @@ def text_shape(model: nn.Module) -> tuple[int, int]:
 def read_text(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Run a text tower that has a `text_shape` on int64 [n, L], as the model's tokenizer makes them.
 
-    Returns:
-        embedding float32 [n, D], L2-normalised; tokens float32 [n, L, V] after the final norm, before pooling, zeros
-        after a text's end.
+    Gives the embedding, float32 [n, D], L2-normalised, and the tokens, float32 [n, L, V], after the final norm, before
+    pooling, zeros after a text's end.
     """
     outputs = model.forward_intermediates(text=token_ids, text_indices=1, normalize_intermediates=True)  # type: ignore[operator]
     tokens = outputs["text_intermediates"][0]

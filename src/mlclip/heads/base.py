@@ -64,9 +64,8 @@ class Head(nn.Module):
     def build(cls, classes: int, shapes: FeatureShapes, **options: Any) -> Self:
         """Build an untrained head for an encoder's feature widths; here for heads that read the embedding alone.
 
-        Raises:
-            ValueError: an option is out of range, or the encoder lacks what the head reads.
-            TypeError: the head has no such option.
+        Raises ValueError if an option is out of range or the encoder lacks what the head reads, TypeError if the head
+        has no such option.
         """
         return cls(classes, shapes.embedding_width, **options)
 
@@ -159,22 +158,14 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Growth:
-    """What a head of N classes is given to take M further ones.
+    """What a head of N classes is given to take M further ones."""
 
-    Attributes:
-        train: images with targets [R, N + M], the known classes first.
-        validation: the same for the images that decide when to stop.
-        texts: all N + M labels as words.
-        known: N.
-        training_asked: training was requested, so a head that does not need it trains what it can.
-        fit: takes a newly built head of the M new classes alone through `prepare`, gradient steps and `finish`.
-    """
-
-    train: Examples
-    validation: Examples
-    texts: LabelTexts
-    known: int
-    training_asked: bool
+    train: Examples  # images with targets [R, N + M], the known classes first
+    validation: Examples  # the same for the images that decide when to stop
+    texts: LabelTexts  # all N + M labels as words
+    known: int  # N
+    training_asked: bool  # training was requested, so a head that does not need it trains what it can
+    # takes a newly built head of the M new classes alone through `prepare`, gradient steps and `finish`
     fit: Callable[[Head], None]
 
     @property
@@ -191,8 +182,7 @@ class Growth:
 def first_output(head: Head, features: Sequence[Tensor]) -> Tensor:
     """A head's logits or scores, float32 [B, N], without any outputs after them."""
     output = head(*features)
-    first: Tensor = output if isinstance(output, Tensor) else output[0]
-    return first
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def to_scores(head: Head, first: Tensor) -> Tensor:

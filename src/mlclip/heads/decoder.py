@@ -113,8 +113,7 @@ class MeanReadout(nn.Linear):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Decoder output [B, K, E] to logits [B, N]."""
-        logits: Tensor = super().forward(decoded.mean(dim=1))
-        return logits
+        return super().forward(decoded.mean(dim=1))
 
 
 class SharedReadout(nn.Linear):
@@ -122,8 +121,7 @@ class SharedReadout(nn.Linear):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Decoder output [B, N, E] to logits [B, N]."""
-        logits: Tensor = super().forward(decoded).squeeze(-1)
-        return logits
+        return super().forward(decoded).squeeze(-1)
 
 
 class SegmentedReadout(nn.Module):

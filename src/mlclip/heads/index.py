@@ -1,4 +1,4 @@
-"""Approximate nearest neighbours with faiss, for when exact search over all references takes too long.
+"""Nearest neighbours: exact, or approximate with faiss for when exact search over all references takes too long.
 
 An index holds the references' unit vectors and finds those with the largest inner products, which are their cosine
 similarities. It is built by one thread, so that equal vectors in equal order give equal bytes, and it is stored as
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from mlclip.errors import TrainError
 from mlclip.heads.values import check_choice
@@ -39,13 +41,11 @@ def require_faiss() -> Any:
 
 
 def build_index(kind: str, vectors: Floats) -> Any:
-    """Build a faiss index for inner products.
+    """Build a faiss index for inner products of vectors float32 [R, D] of unit length; row r becomes number r.
 
-    Args:
-        kind: `hnsw` (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320: a graph with 32 links per node and 80
-            candidates per insertion; fast to search, slow to build) or `ivf` (k-means puts vectors into about 4·√R
-            lists, of which a query searches a few; fast to build).
-        vectors: float32 [R, D], unit length; row r becomes number r.
+    The kind is `hnsw` (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320: a graph with 32 links per node and
+    80 candidates per insertion; fast to search, slow to build) or `ivf` (k-means puts vectors into about 4·√R lists, of
+    which a query searches a few; fast to build).
     """
     check_choice("index", kind, KINDS)
     faiss = require_faiss()
@@ -95,6 +95,24 @@ def search_index(index: Any, queries: Floats, k: int) -> tuple[Floats, Integers]
     order = np.lexsort((number, -similarity), axis=1)
     rows = np.arange(len(order))[:, None]
     return similarity[rows, order], np.maximum(number[rows, order], 0)
+
+
+def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of each row, largest first, ties by lowest index.
+
+    ONNX's TopK is defined this way; torch's leaves open which of equal values it takes. Rows where a tie crosses the
+    cut are therefore sorted in full.
+
+    Values float32 [B, R] give the largest [B, k] and their indices int64 [B, k].
+    """
+    found, index = values.topk(k)
+    if torch.compiler.is_compiling():  # traced for ONNX
+        return found, index
+    cut = (values >= found[:, -1:]).sum(dim=1, dtype=torch.int32) > k
+    index[cut] = values[cut].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    index = index.sort(dim=1).values
+    found, order = values.gather(1, index).sort(dim=1, descending=True, stable=True)
+    return found, index.gather(1, order)
 
 
 def effort_of(index: Any) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mlclip.heads.base import Growth, Head
 from mlclip.heads.growth import joined_references
-from mlclip.heads.neighbors import largest
+from mlclip.heads.index import largest
 from mlclip.heads.prototypes import check_prototypes, make_prototypes
 from mlclip.heads.temperature import TEMPERATURES, best_temperature
 from mlclip.heads.values import Examples, LabelTexts, Range

@@ -23,7 +23,17 @@ from torch import Tensor
 
 from mlclip.heads.base import Growth, Head, batches, tensors
 from mlclip.heads.growth import joined_references
-from mlclip.heads.index import KINDS, build_index, effort_of, index_vectors, pack, search_index, tune_effort, unpack
+from mlclip.heads.index import (
+    KINDS,
+    build_index,
+    effort_of,
+    index_vectors,
+    largest,
+    pack,
+    search_index,
+    tune_effort,
+    unpack,
+)
 from mlclip.heads.temperature import TEMPERATURES, best_temperature
 from mlclip.heads.values import Examples, LabelTexts, PythonModel, Range, check_choice
 
@@ -118,9 +128,8 @@ class NeighborSearch(Head):
             raise ValueError("neighbour search needs at least one training image")
         vectors = torch.cat([tensors(train.features, part)[0] for part in batches(train.features)])
         if self.index is not None:
-            queries = torch.from_numpy(validation.features[slice(PROBES)][0])
-            self.probes = F.normalize(queries, dim=1)
-            self.config["probes"] = len(queries)
+            self.probes = F.normalize(torch.from_numpy(validation.features[slice(PROBES)][0]), dim=1)
+            self.config["probes"] = len(self.probes)
         self._keep(train.ids, F.normalize(vectors, dim=1), torch.from_numpy(train.targets))
         if self.temperature is None:
             self.temperature = self.config["temperature"] = best_temperature(self._at_all_temperatures, validation)
@@ -216,24 +225,6 @@ class NeighborSearch(Head):
             "index %s: recall@%d against exact search %.4f on %d validation images (effort %d), %.1f MB",
             self.index, self.neighbors, recall, len(self.probes), effort_of(opened), len(self.index_data) / 1e6,
         )  # fmt: skip
-
-
-def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest values of each row, largest first, ties by lowest index.
-
-    ONNX's TopK is defined this way; torch's leaves open which of equal values it takes. Rows where a tie crosses the
-    cut are therefore sorted in full.
-
-    Values float32 [B, R] give the largest [B, k] and their indices int64 [B, k].
-    """
-    found, index = values.topk(k)
-    if torch.compiler.is_compiling():  # traced for ONNX
-        return found, index
-    cut = (values >= found[:, -1:]).sum(dim=1, dtype=torch.int32) > k
-    index[cut] = values[cut].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    index = index.sort(dim=1).values
-    found, order = values.gather(1, index).sort(dim=1, descending=True, stable=True)
-    return found, index.gather(1, order)
 
 
 def neighbor_weights(similarity: Tensor, temperature: float, max_difference: float, stop_weight: float = 1.0) -> Tensor:

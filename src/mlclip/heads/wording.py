@@ -114,13 +114,13 @@ class Wording:
 
     def embed(self, labels: Sequence[str], encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
         """Embed N labels, not necessarily those of a training: float32 [N, D], L2-normalised, as `encode` returns."""
-        total = sum(self.weights)
-        rows = (
-            weight / total * F.normalize(_encode(texts, encode), dim=-1)
-            for texts, weight in zip(self.texts(labels), self.weights, strict=True)
-            if weight
-        )
-        return F.normalize(torch.stack(list(rows)).sum(dim=0), dim=-1)
+        total, rows = sum(self.weights), []
+        for texts, weight in zip(self.texts(labels), self.weights, strict=True):
+            if weight:
+                starts = range(0, len(texts), _TEXTS_AT_ONCE)
+                made = torch.cat([encode(texts[start : start + _TEXTS_AT_ONCE]) for start in starts])
+                rows.append(weight / total * F.normalize(made, dim=-1))
+        return F.normalize(torch.stack(rows).sum(dim=0), dim=-1)
 
     def facts(self, labels: Sequence[str]) -> dict[str, Any]:
         """How many labels each language has no word for; raises ValueError if a language has no word for any."""
@@ -169,8 +169,3 @@ def _numbers(weights: Sequence[float]) -> tuple[float, ...]:
     if not listed or not all(isinstance(weight, int | float) for weight in weights):
         raise ValueError(f"weights are a list of numbers, such as [100, 12.5], not {weights!r}")
     return tuple(float(weight) for weight in weights)
-
-
-def _encode(texts: Sequence[str], encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-    starts = range(0, len(texts), _TEXTS_AT_ONCE)
-    return torch.cat([encode(texts[start : start + _TEXTS_AT_ONCE]) for start in starts])

@@ -69,9 +69,8 @@ def extend_run(
     needs no training: text queries, `zeroshot`, `siglip`, neighbours. Without `thresholds`, theirs are chosen as the
     run's were; classes without a validation image get the median of the old ones.
 
-    Raises:
-        TrainError: the data has no new class, a class that must be trained has no images, or the method takes no
-            further classes.
+    Raises TrainError if the data has no new class, a class that must be trained has no images, or the method takes no
+    further classes.
     """
     added = tuple(name for name in dataset.classes if name not in run.labels)
     if not added:

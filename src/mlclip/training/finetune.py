@@ -51,10 +51,8 @@ def finetune(
     """Train a copy of an encoder, and a head in place, on the splits `train` and `val`.
 
     The head's label texts are not set here, and the loss is always averaged over images and classes. `scratch` is a
-    folder for the decoded pictures, which are deleted afterwards.
-
-    Returns:
-        The trained encoder, weights rounded to the float16 that its folder will hold, and the epochs, in order.
+    folder for the decoded pictures, which are deleted afterwards. Gives the trained encoder, its weights rounded to the
+    float16 that its folder will hold, and the epochs, in order.
     """
     train, validation = dataset.split("train"), dataset.split("val")
     if not validation.targets().any():

@@ -174,15 +174,14 @@ def predict_outputs(
 
 
 @torch.inference_mode()
-def predict_scores(head: Head, features: Features, own: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
-    """Scores float32 [R, N] in [0, 1] of R images; arguments as in `predict_outputs`."""
-    return output_scores(head, predict_outputs(head, features, own))
+def predict_scores(head: Head, features: Features) -> npt.NDArray[np.float32]:
+    """Scores float32 [R, N] in [0, 1] of R images."""
+    return output_scores(head, predict_outputs(head, features))
 
 
 def output_scores(head: Head, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Scores in [0, 1] of a head's first output, both float32 [R, N]."""
-    scores: npt.NDArray[np.float32] = to_scores(head, torch.from_numpy(outputs)).numpy()
-    return scores
+    return to_scores(head, torch.from_numpy(outputs)).numpy()
 
 
 def _alignment(head: Head, text: Tensor | None, config: TrainConfig) -> AlignmentLoss | None:
@@ -211,6 +210,5 @@ def _loss(
     if alignment is None:
         return classify(first_output(head, features), targets, **options)
     decoded = head.decode(*features)
-    loss: Tensor = classify(head.read(decoded), targets, **options)
-    loss = loss + config.alignment_weight * alignment(decoded, targets)
-    return loss
+    aligned: Tensor = config.alignment_weight * alignment(decoded, targets)
+    return classify(head.read(decoded), targets, **options) + aligned

@@ -53,12 +53,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of a pre-training run.
-
-    Attributes:
-        views: augmented views per picture, besides the plain one, where the image tower is locked.
-        lock_image: keep the image tower's weights, and train the text tower alone.
-    """
+    """Settings of a pre-training run."""
 
     epochs: int = 50
     batch_size: int = 128
@@ -67,8 +62,8 @@ class PretrainConfig:
     warmup: float = 0.06
     patch_dropout: float = 0.25
     smallest_crop: float = SMALLEST_CROP
-    views: int = 3
-    lock_image: bool = False
+    views: int = 3  # augmented views per picture, besides the plain one, where the image tower is locked
+    lock_image: bool = False  # keep the image tower's weights, and train the text tower alone
     seed: int = 0
 
 

@@ -9,10 +9,8 @@ and are removed.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from mlclip.data import Dataset, Item
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
+from mlclip.files import locked
 from mlclip.heads import Head
 from mlclip.training.runs import unpromised
 
@@ -97,25 +96,14 @@ def edit_run(folder: Path, change: Callable[[Run], Run]) -> tuple[Run, Run]:
     Where `change` returns the same run, nothing is written. Returns the run before and after.
     """
     folder = folder.resolve()
-    with _locked(folder):
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no run folder: there is no such folder")
+    with locked(folder):
         before = load_run(folder)
         after = change(before)
         if after is not before:
             save_run(folder, after)
     return before, after
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise CheckpointError(f"{folder} is no run folder: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _keeper(run: Run) -> Head:

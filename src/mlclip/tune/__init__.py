@@ -36,23 +36,15 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 @dataclass(frozen=True)
 class Search:
-    """How settings are searched, in `trials` at the most.
-
-    Attributes:
-        figure: what is maximised: `f`, micro F-beta at its best global threshold, or `map`, macro mAP.
-        beta: recall counts beta times as much as precision; document 002 searches by F2.
-        seed: of the search; trainings keep the run's own seed.
-        vary: what is varied instead of what the head declares; see `parse_range`.
-        unlabelled: for the ladder: some positives are unlabelled.
-    """
+    """How settings are searched, in `trials` at the most."""
 
     by: Strategy = "bayes"
     trials: int = 1000
-    figure: Figure = "f"
-    beta: float = 2.0
-    seed: int = 0
-    vary: tuple[str, ...] = ()
-    unlabelled: bool = False
+    figure: Figure = "f"  # what is maximised: `f`, micro F-beta at its best global threshold, or `map`, macro mAP
+    beta: float = 2.0  # recall counts beta times as much as precision; document 002 searches by F2
+    seed: int = 0  # of the search; trainings keep the run's own seed
+    vary: tuple[str, ...] = ()  # what is varied instead of what the head declares; see `parse_range`
+    unlabelled: bool = False  # for the ladder: some positives are unlabelled
 
     def __post_init__(self) -> None:
         if self.by not in STRATEGIES or self.figure not in get_args(Figure):

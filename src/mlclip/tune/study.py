@@ -12,28 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from mlclip.errors import ResultsError, TrainError
-from mlclip.json_lines import Line, append_line, different, read_lines
+from mlclip.json_lines import append_line, different, read_lines
 from mlclip.tune.judge import Judgement
 from mlclip.tune.space import Settings
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a search.
-
-    Attributes:
-        score: what the search maximises, in [0, 1]; 0 where the settings cannot work.
-        threshold: the global threshold with the best F-beta on validation; None where the settings cannot work.
-        seconds: time it took; 0 where the settings had been measured before.
-        error: why the settings cannot work.
-    """
+    """One point of a search."""
 
     number: int
     settings: Settings
-    score: float
+    score: float  # what the search maximises, in [0, 1]; 0 where the settings cannot work
+    # the global threshold with the best F-beta on validation; None where the settings cannot work
     threshold: float | None
-    seconds: float
-    error: str | None = None
+    seconds: float  # time it took; 0 where the settings had been measured before
+    error: str | None = None  # why the settings cannot work
 
 
 class Study:
@@ -51,7 +45,7 @@ class Study:
         on_trial: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
         self.path, self.judge, self.on_trial = path, judge, on_trial
-        lines = read_lines(path, "line of a search", _check)
+        lines = read_lines(path, "line of a search", lambda line: Trial(**line) if "number" in line else line["search"])
         if not lines:
             append_line(path, about)
         elif names := different(lines[0], about):
@@ -85,11 +79,3 @@ class Study:
     def known(self, settings: Settings) -> Trial | None:
         """The trial of these settings, if there is one."""
         return next((trial for trial in self.trials if trial.settings == settings), None)
-
-
-def _check(line: Line) -> None:
-    """Refuse what is neither a trial nor the description of a search."""
-    if "number" in line:
-        Trial(**line)
-    else:
-        line["search"]

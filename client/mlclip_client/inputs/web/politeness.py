@@ -23,7 +23,9 @@ class Slots:
     def one(self, host: str, seconds: float | None) -> Iterator[bool]:
         """Hold a slot while the block runs; tells whether one was free within `seconds` (None: without limit)."""
         with self._freed:
-            got = self._freed.wait_for(lambda: self._free(host), seconds)
+            got = self._freed.wait_for(
+                lambda: self._taken.total() < self._in_all and self._taken[host] < self._per_host, seconds
+            )
             self._taken[host] += got
         try:
             yield got
@@ -33,9 +35,6 @@ class Slots:
                 if not self._taken[host]:
                     del self._taken[host]
                 self._freed.notify_all()
-
-    def _free(self, host: str) -> bool:
-        return self._taken.total() < self._in_all and self._taken[host] < self._per_host
 
 
 def refusal(values: Iterable[str], user_agent: str) -> str:
