@@ -4,8 +4,6 @@ The source folder holds `images.tar` and `metadata.jsonl` (one object per pictur
 `labels`, `title`, `source`). The same source gives the same bytes on every machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

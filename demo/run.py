@@ -4,8 +4,6 @@ Run by `make demo`. It leaves `runs/` and `model_repository/` where the commands
 `demo/labels.parquet` and `demo/predictions.png`.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

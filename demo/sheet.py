@@ -1,7 +1,5 @@
 """The demo's picture sheet: test images with the labels people typed and those the head suggests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

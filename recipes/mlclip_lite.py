@@ -21,8 +21,6 @@ writes `image.safetensors`, the unpacked pictures, and a manifest of those that 
 A run of some minutes: the same with `--epochs 1`.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tarfile

@@ -1,7 +1,5 @@
 """The command line `mlclip-bench`: a command per study, and the tables of README files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 A table stands between the lines `<!-- NAME -->` and `<!-- end -->` of a Markdown file, where NAME is a key of TABLES.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Entry point of the command `mlclip-client`: light to load, so that Ctrl-C works while the rest loads."""
 
-from __future__ import annotations
-
 import os
 import sys
 

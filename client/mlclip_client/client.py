@@ -1,7 +1,5 @@
 """The two clients: `Client` for threads and scripts, `AsyncClient` for asyncio; same options and answers."""
 
-from __future__ import annotations
-
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """What this machine's CPU offers to models: the cores that this process really has, and OpenVINO's runtime."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Events of a run: JSON lines in a log file, and for some a notice on standard error."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

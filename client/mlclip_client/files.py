@@ -4,8 +4,6 @@ It is written beside its place, flushed to the disk, and renamed. Links are foll
 never replaced.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """What can be given as an image, and how it becomes the content of a request."""
 
-from __future__ import annotations
-
 import os
 import stat
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A line ends with a newline, a carriage return, or both.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import json

@@ -1,7 +1,5 @@
 """What a text in a manifest or a list names: a file of this machine, an address, or the file itself."""
 
-from __future__ import annotations
-
 import os
 import re
 from urllib.parse import unquote

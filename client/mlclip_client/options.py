@@ -1,7 +1,5 @@
 """What can be asked of the client, as plain values: importing them costs a command line nothing."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from importlib.metadata import version

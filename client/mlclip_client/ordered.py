@@ -4,8 +4,6 @@ A thread of its own reads the items, so that a result comes out even while the n
 items come through a pipe.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import queue

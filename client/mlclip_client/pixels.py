@@ -12,8 +12,6 @@ counts. In `shortest` mode a strip more than 64 times as long as wide loses its 
 `longest` mode no side shrinks below one pixel. Conversions need 4 bytes per pixel besides the decoded picture.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
@@ -97,7 +95,7 @@ class PixelSpec:
                 raise ValueError(f"{option} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     @classmethod
-    def of(cls, parameters: Mapping[str, str]) -> PixelSpec:
+    def of(cls, parameters: Mapping[str, str]) -> "PixelSpec":
         """Read the parameters of a served model; raises KeyError or ValueError."""
         size, fill, decode = int(parameters["image_size"]), int(parameters["fill"]), parameters.get("decode", "exact")
         return cls(size, parameters["interpolation"], parameters["resize_mode"], fill, decode)

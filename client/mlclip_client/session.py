@@ -1,7 +1,5 @@
 """What every kind of client does: coroutines over a pool of transports."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass

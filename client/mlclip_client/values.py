@@ -1,7 +1,5 @@
 """What the client returns: plain frozen values with numpy arrays inside."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Words for messages: counts, quotes, and what went wrong."""
 
-from __future__ import annotations
-
 import os
 
 

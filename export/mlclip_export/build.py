@@ -1,7 +1,5 @@
 """The graphs of an encoder and of the heads on it, with what torch computes for the same inputs."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil

@@ -4,8 +4,6 @@
 same ONNX files with onnxruntime, `plan` runs TensorRT plans. Only encoders and heads differ between variants.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any

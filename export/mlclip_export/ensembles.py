@@ -1,7 +1,5 @@
 """The ensembles of a repository: the steps from an image and an optional text to labels."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Runs become models in a repository: plan, build, compare with torch, write."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence

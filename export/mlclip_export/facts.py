@@ -3,8 +3,6 @@
 The repository is the only record: a later export reads the values back from its configs.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -86,7 +84,7 @@ class Facts:
         """List the heads that read an encoder, by name."""
         return [head for _, head in sorted(self.heads.items()) if head.encoder == tag]
 
-    def updated(self, encoders: Iterable[EncoderFacts], heads: Iterable[HeadFacts]) -> Facts:
+    def updated(self, encoders: Iterable[EncoderFacts], heads: Iterable[HeadFacts]) -> "Facts":
         """Describe the repository after an export: new ones replace old ones, towers that no head reads are dropped."""
         all_heads = self.heads | {head.name: head for head in heads}
         texts = {tag: encoder.text for tag, encoder in self.encoders.items()}

@@ -5,8 +5,6 @@ machine. The keys are those of Triton's onnxruntime backend
 (https://github.com/triton-inference-server/onnxruntime_backend), which refuses unknown keys.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -5,8 +5,6 @@ Weights lie beside the graph in `model.onnx.data`. Torch's notes about source fi
 give the same bytes on every machine.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

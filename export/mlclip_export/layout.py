@@ -1,7 +1,5 @@
 """The models of a repository: which there are, and which config and files each consists of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

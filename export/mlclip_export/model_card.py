@@ -1,7 +1,5 @@
 """A run's model card: what it knows, how well, what it promises, and what it is for."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from scipy.stats import binomtest  # type: ignore[import-untyped]

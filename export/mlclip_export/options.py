@@ -1,7 +1,5 @@
 """What an export can be asked for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

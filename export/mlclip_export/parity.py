@@ -1,7 +1,5 @@
 """The comparison of exported models with torch; only graphs that were compared can be written to a repository."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

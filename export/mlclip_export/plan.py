@@ -1,7 +1,5 @@
 """What an export needs: the encoders of its runs, and the graphs of an earlier export that can be used again."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Symmetric ranges were also the better ones: on clip art a small ViT's tokens hav
 float32's with them and of 0.9993 with NNCF's default for transformers.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Every head is asked about its validation images twice: with the float32 features
 in each runtime that may serve it. bfloat16 exists in OpenVINO only; onnxruntime computes float32 from the same file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import random

@@ -9,8 +9,6 @@ All changed models are assembled in a staging folder first. Each is then moved i
 into one repository wait for each other at the lock on its folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import tempfile

@@ -5,8 +5,6 @@ tools read: `model.onnx` takes BGR pixels and gives probabilities, `selected_tag
 column `best_threshold` and `thresholds.csv` are as dghs-imgutils reads them.
 """
 
-from __future__ import annotations
-
 import csv
 import tempfile
 from collections.abc import Iterable, Iterator

@@ -4,8 +4,6 @@ A plan runs only on the kind of GPU and the TensorRT version that it was built w
 Where that is too strict, onnxruntime's TensorRT accelerator builds its engines on the server.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The text tower becomes an ONNX file: token ids in, embedding and tokens out, zeros without a text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -13,8 +13,6 @@ whose twins were thinned away lack one or two), and the 80 most frequent trainin
 order. Decoding the two largest pictures takes about 2 GB of memory.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

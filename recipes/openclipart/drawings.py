@@ -8,8 +8,6 @@ has what becomes another label, and what is dropped since it names a file format
 plain plural becomes its singular where some picture has that.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The files of Debian's `openclipart-svg` and `openclipart-png`: installed, in a folder, or fetched with apt."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures of Debian's `openclipart-png`: flattened on white, made small, and grouped where they look alike."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

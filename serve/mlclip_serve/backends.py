@@ -8,8 +8,6 @@
 The files are copies: Triton refuses links to libraries outside the folder.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

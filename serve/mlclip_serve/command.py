@@ -1,7 +1,5 @@
 """Settings of a server, and the command lines that start it: the embedded Triton, or NVIDIA's container."""
 
-from __future__ import annotations
-
 import secrets
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The cores that a server really has."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path

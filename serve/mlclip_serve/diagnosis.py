@@ -1,7 +1,5 @@
 """Find in Triton's log the reason why it did not start."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 pytriton itself is never imported, only its files are used.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What can go wrong, as one tree; every message is one line that says what to do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

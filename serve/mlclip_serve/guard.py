@@ -14,8 +14,6 @@ Run as a file: `python guard.py PARENT SWEPT REGIONS PROGRAM [ARGUMENT...]`, in 
 Only the standard library is used. The program keeps the process id of the guard that it replaces.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """The health of a server over HTTP, for Kubernetes and the like: `/live` and `/ready`, and nothing else."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Notice that a model's files are no longer those that were exported."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -9,8 +9,6 @@ so that only the bad ones fail. Only requested outputs are fetched, and each ans
 computes the whole graph in any case, in NVIDIA's backend too.)
 """
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import json

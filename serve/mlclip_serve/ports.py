@@ -1,7 +1,5 @@
 """Ports: check the chosen ones, and pick free ones for the others."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import socket

@@ -3,8 +3,6 @@
 Triton's own ready endpoint stays green when a Python model's process has died.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import io

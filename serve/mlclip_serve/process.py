@@ -1,7 +1,5 @@
 """Run a server program in the background, with its output in a log and its end as an event."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Check a model repository before Triton loads it, for errors that say what to do."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Start Triton on a model repository, wait until it answers, stop it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
@@ -78,7 +76,7 @@ class Server(AbstractContextManager["Server"]):
         self._ports = self.settings.ports
         self._running: ServerProcess | None = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> "Server":
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -111,7 +109,7 @@ class Server(AbstractContextManager["Server"]):
         """The server's process id."""
         return self.process.pid
 
-    def start(self) -> Server:
+    def start(self) -> "Server":
         """Start the server and return once every ensemble has answered a real inference; again on the same ports.
 
         Raises:

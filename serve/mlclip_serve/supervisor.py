@@ -9,8 +9,6 @@ Triton does not notice that the process of a Python model has died or hangs, see
   is no failure, and neither is one of several processes of a model that hangs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Slopes are positive, so within a class no two images change places, and threshol
 float32 array [2, N]: slopes and offsets, in class order.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

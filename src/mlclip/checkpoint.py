@@ -5,8 +5,6 @@ per line, in the order of the logits), `thresholds.json` and `metrics.json`; a h
 folder `encoder`. `trust.safetensors` has what `mlclip tune --calibrate` and `--novelty` fit.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -51,7 +49,7 @@ class EncoderRef:
     source: Encoder | Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, encoder: Encoder, *, own: bool = False, text_tower: bool = False) -> EncoderRef:
+    def of(cls, encoder: Encoder, *, own: bool = False, text_tower: bool = False) -> "EncoderRef":
         """Describe a loaded encoder; `own`: it was trained with the run, `text_tower`: the head uses its text tower."""
         folder = encoder_folder(encoder.name)
         place = str(folder.resolve()) if folder and folder.parent != MODELS else encoder.name  # from any folder

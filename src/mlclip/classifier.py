@@ -1,7 +1,5 @@
 """Training and prediction with scikit-learn's verbs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -68,7 +66,7 @@ class MultiLabelClassifier:
         classes: Sequence[str] | None = None,
         validation: float = 0.2,
         seed: int = 0,
-    ) -> MultiLabelClassifier:
+    ) -> "MultiLabelClassifier":
         """Train on R image files with their labels, and with R texts for heads that read them (`fusion`).
 
         `labels` are R lists of names, or a matrix of zeros and ones, [R, N], as scikit-learn's `MultiLabelBinarizer`
@@ -120,7 +118,7 @@ class MultiLabelClassifier:
         save_run(Path(folder), self.run_)
 
     @classmethod
-    def load(cls, folder: Path | str, cache: Path = DEFAULT_CACHE) -> MultiLabelClassifier:
+    def load(cls, folder: Path | str, cache: Path = DEFAULT_CACHE) -> "MultiLabelClassifier":
         """Read a run folder."""
         run = load_run(Path(folder))
         classifier = cls(run.head_name, run.encoder.load(), cache=cache)

@@ -1,7 +1,5 @@
 """Output of the command lines: progress bars, tables and one-line errors."""
 
-from __future__ import annotations
-
 import io
 import sys
 import traceback

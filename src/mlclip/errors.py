@@ -16,8 +16,6 @@ A message is one line that says what is wrong and what to do about it. Command l
 exit with code 1; the traceback appears with `--debug` only.
 """
 
-from __future__ import annotations
-
 
 class MlclipError(Exception):
     """The root of the tree; the message is one line that says what to do, whatever is in names that it repeats."""

@@ -1,7 +1,5 @@
 """Files and folders on disk, read and written: nothing is replaced before what takes its place is whole."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

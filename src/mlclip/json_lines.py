@@ -1,7 +1,5 @@
 """Results on disk: one JSON object per line, appended under a lock and safe against a writer that is killed."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -10,8 +10,6 @@ Everything is computed from log-sigmoids, so float32 is precise enough for |logi
 clamping, except as intended: negatives with p <= shift have none.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

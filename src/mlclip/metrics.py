@@ -7,8 +7,6 @@ weighted by true images. The precision of an empty selection is 0. Average preci
 Precision and F2 depend on how common labels are, so `prevalence` stands beside them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

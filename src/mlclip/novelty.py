@@ -5,8 +5,6 @@ images that are more similar. So novelty is spread evenly over [0, 1] for images
 others.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -5,8 +5,6 @@ Where a document does not specify a setting, the recipe's `note` says what is us
 our own defaults, which differ where that works better on small data.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -6,8 +6,6 @@ one of ten draws. Precision is tested from the strictest threshold on, by exact 
 search costs no confidence. Recall only falls as the threshold rises; there the bound is Wilks's (1941).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, Literal

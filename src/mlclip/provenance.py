@@ -1,7 +1,5 @@
 """Where a figure comes from: commit, machine and versions, stored with every raw result."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

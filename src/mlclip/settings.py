@@ -1,7 +1,5 @@
 """Settings of a training, as heads state them, recipes choose them and a run's config.json records them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection, Mapping

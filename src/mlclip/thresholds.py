@@ -8,8 +8,6 @@ last bits (another runtime, another device) moves no label across it. A class's 
 global one, more strongly for classes with few validation images.
 """
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 import numpy as np

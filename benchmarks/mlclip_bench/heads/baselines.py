@@ -1,7 +1,5 @@
 """What every head has to beat: two methods without an encoder, and logistic regression on the same embeddings."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 

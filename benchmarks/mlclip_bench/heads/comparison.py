@@ -9,8 +9,6 @@ The intervals of the differences hold for all pairs of methods at once (the larg
 sets their width), so the best method may be chosen on the same values: no pair is picked for its luck.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -69,7 +67,7 @@ class Comparison:
         return {"methods": list(self.methods), **arrays}
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Comparison:
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Comparison":
         """Read what `to_dict` wrote."""
         return cls(tuple(plain["methods"]), **{name: np.array(plain[name], dtype=np.float64) for name in _ARRAYS})
 

@@ -4,8 +4,6 @@ What needs the scores (intervals, precision-recall curves) is kept in `statistic
 so a copy of the folder without scores gives the same report.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The darker blue leads, grey needs no encoder. Where many methods share one figur
 others in light grey.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

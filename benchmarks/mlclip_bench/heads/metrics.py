@@ -1,7 +1,5 @@
 """The metrics of tables and figures: where each is in a run's raw line, and how to print it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The reports of a comparison: `report.md`, and `summary.md` for a README."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mlclip_bench.heads.baselines import BASELINES

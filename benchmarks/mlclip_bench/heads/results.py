@@ -4,8 +4,6 @@ Scores are float32 and stay out of version control, as what the report needs of 
 Intervals and curves can be derived again only where the scores are. Of several lines with one key, the last counts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Variants take turns within a seed, so an interrupted study is balanced. A run is
 name has changed, or if it failed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,7 +1,5 @@
 """What a study compares: variants with their recipes. Nothing is measured here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

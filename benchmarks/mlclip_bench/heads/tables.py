@@ -1,7 +1,5 @@
 """The tables of a comparison, in Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

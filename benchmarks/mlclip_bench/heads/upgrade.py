@@ -1,7 +1,5 @@
 """Whether a new run is better than the one it would replace, on the same validation images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mlclip.checkpoint import Run

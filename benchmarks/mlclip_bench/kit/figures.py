@@ -3,8 +3,6 @@
 Blue and grey only, apart from lines that need a colour each, so that colour-blind people see what others see.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Estimates with 95 % intervals, from repeated measurements."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +27,11 @@ class Estimate:
         """Half of the interval as a share of the value."""
         return (self.high - self.low) / 2 / self.value
 
-    def scaled(self, factor: float) -> Estimate:
+    def scaled(self, factor: float) -> "Estimate":
         """The same in another unit."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
-    def meets(self, other: Estimate) -> bool:
+    def meets(self, other: "Estimate") -> bool:
         """Whether the two intervals overlap."""
         return max(self.low, other.low) <= min(self.high, other.high)
 
@@ -43,7 +41,7 @@ class Estimate:
         return {"value": self.value, "low": self.low if known else None, "high": self.high if known else None}
 
     @classmethod
-    def from_dict(cls, values: dict[str, float | None]) -> Estimate:
+    def from_dict(cls, values: dict[str, float | None]) -> "Estimate":
         """Read what `to_dict` wrote."""
         value, low, high = (values[name] for name in ("value", "low", "high"))
         assert value is not None

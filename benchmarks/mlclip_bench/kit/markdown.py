@@ -1,7 +1,5 @@
 """Markdown of reports: tables, numbers, and blocks put together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 

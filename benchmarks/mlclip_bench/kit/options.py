@@ -1,7 +1,5 @@
 """Options that several studies have, and lists of numbers on the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 

@@ -1,7 +1,5 @@
 """The raw results of a study: JSON lines in one file, each appended as soon as it is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar

@@ -9,8 +9,6 @@ its libraries print goes to stderr. An exception is answered with `{"error": "on
 So a script defines `load(settings)`, which returns that function and a dict; both answers are dicts of JSON values.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

@@ -1,7 +1,5 @@
 """Programs in processes of their own, asked one request at a time; see `worker_protocol` for their side."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

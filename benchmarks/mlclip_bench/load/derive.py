@@ -1,7 +1,5 @@
 """From raw lines to values: one row per level."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Full dots are stable levels, hollow ones are not. Grey is what was asked for, not what was measured.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

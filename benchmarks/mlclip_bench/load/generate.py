@@ -7,8 +7,6 @@ Arrivals are a Poisson process, conditional on the number of images per window: 
 window. Windows then differ by what the server does, not by how many images happened to arrive.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence

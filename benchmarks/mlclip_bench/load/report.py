@@ -1,7 +1,5 @@
 """The report, `load.md`: what was measured, where time goes, and how to read it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """CPU and memory of the server's processes, of this one, and of the machine."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import re

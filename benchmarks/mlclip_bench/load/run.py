@@ -1,7 +1,5 @@
 """Measure one level of load; all about it becomes one raw line."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The highest rate that holds a latency target: which rate to try next, and between which two it lies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum

@@ -5,8 +5,6 @@ with the step. See Triton's statistics extension,
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any

@@ -1,7 +1,5 @@
 """All levels in order: concurrencies, rates, and the search for the highest rate that holds the target."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

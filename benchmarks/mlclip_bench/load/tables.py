@@ -5,8 +5,6 @@ are part of `Network+Server Send/Recv`, while `Client Send` and `Client Recv` ar
 from the intended moment. Two columns are ours; perf_analyzer leaves out levels that are not stable.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

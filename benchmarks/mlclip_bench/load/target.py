@@ -1,7 +1,5 @@
 """The server under load: one that we start on a model repository, or one that is running already."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

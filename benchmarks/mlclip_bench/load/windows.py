@@ -5,8 +5,6 @@ most 10 % above the smallest (https://github.com/triton-inference-server/perf_an
 `--stability-percentage`). An answer counts in the window in which it arrives, whenever its image was sent.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -73,7 +71,7 @@ class Window:
         }  # fmt: skip
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Window:
+    def from_dict(values: Mapping[str, Any]) -> "Window":
         """The reverse of `to_dict`."""
         histogram = Histogram({int(number): count for number, count in values["histogram"].items()})
         plain = {name: values[name] for name in ("seconds", "latency_sum", "errors", "lag_sum", "wakes")}

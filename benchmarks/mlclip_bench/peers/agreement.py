@@ -4,8 +4,6 @@ Vectors of a network with random weights all lie close together, so a plain cosi
 Cosines after subtraction of the base's mean are not, and show a wrong image or a wrong activation at once.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

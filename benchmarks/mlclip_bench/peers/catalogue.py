@@ -3,8 +3,6 @@
 Versions are pinned, and torch is the same for all, so that two runs measure the same programs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

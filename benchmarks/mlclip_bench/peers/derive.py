@@ -1,7 +1,5 @@
 """From raw lines to images per second and ratios to the base, with intervals. Nothing is measured here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

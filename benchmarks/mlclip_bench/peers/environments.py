@@ -1,7 +1,5 @@
 """A virtual environment per peer, built once and used again until its requirements change."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

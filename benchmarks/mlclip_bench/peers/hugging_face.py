@@ -5,8 +5,6 @@ one packed projection for query, key and value here, three there; projections to
 here and transposed linear layers there. The tokenizer is CLIP's own, made from open_clip's vocabulary.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

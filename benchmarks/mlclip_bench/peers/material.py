@@ -1,7 +1,5 @@
 """What all peers need: one set of weights in every format, and a model repository with a head."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass

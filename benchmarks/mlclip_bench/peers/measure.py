@@ -4,8 +4,6 @@ A peer that cannot be installed, loaded or used becomes a line with its error, a
 peers get the same images in the same order; every round has another order.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """The report, `peers.md`, written from derived values alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

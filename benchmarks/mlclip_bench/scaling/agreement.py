@@ -5,8 +5,6 @@ cannot show that. So growth, which compares points of the same rounds, must agre
 division by the factor between the two runs: the median over all points of how much longer the second one took.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Speed does not depend on what the weights are, only on their number; label sets and references are drawn at random.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

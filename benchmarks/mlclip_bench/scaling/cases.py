@@ -1,7 +1,5 @@
 """What is measured: series of cases over the number of classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """From raw lines to latencies with intervals, growth, ratios and break-even. Nothing is measured here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

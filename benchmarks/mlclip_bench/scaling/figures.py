@@ -1,7 +1,5 @@
 """The figure of a run: latency over the number of classes, for the head alone and with the encoder."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

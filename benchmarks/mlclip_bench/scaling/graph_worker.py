@@ -4,8 +4,6 @@ Bytes are resident memory above that of the process before it loaded the graph. 
 so the peak of a batch is right where no larger one ran before.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

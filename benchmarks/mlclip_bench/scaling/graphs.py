@@ -1,7 +1,5 @@
 """Cases become ONNX files, each compared with torch before any clock runs."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A round's value is the median of its calls. Rounds are the unit of all intervals
 machine did meanwhile, so intervals over calls would be too narrow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

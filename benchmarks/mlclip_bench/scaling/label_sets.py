@@ -1,7 +1,5 @@
 """How many distinct sets of labels occur in data at a number of classes: a powerset head has a class per set."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files

@@ -5,8 +5,6 @@ Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; as a multi-label head wit
 the two differ in nothing else.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """The report of a run, in Markdown: what was measured, how it grows, whether that is what is claimed, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Kinds of lines: `setting` (first: what was asked, commit, machine), `graph` (fac
 `left` (a point that was skipped, and why), `round` (one turn of one point, with every call), `end`.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Rounds in which all points take turns, until each is known well enough or time is up."""
 
-from __future__ import annotations
-
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence

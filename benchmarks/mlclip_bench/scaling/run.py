@@ -1,7 +1,5 @@
 """A whole run: choose what fits into memory, export, load, take turns."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What both sources of measurements are made of, and the one that runs graphs in processes of our own."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """The source that asks a real Triton server: what a head costs as served, alone and behind the encoder."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What answers for images: servers, or models in this process."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

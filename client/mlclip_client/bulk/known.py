@@ -1,7 +1,5 @@
 """Files that an investigation knows already, by their hashes: no server is asked about them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """From one input to its row: read it, hash it, and ask for its labels unless the same bytes have an answer."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """When a run stops: after too many errors in a row."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from mlclip_client.errors import JobError, error_class

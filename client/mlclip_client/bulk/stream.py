@@ -1,7 +1,5 @@
 """What every run needs, and the run without a job: inputs to rows in one stream. For jobs see `jobs`."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

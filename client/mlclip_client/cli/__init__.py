@@ -1,7 +1,5 @@
 """The command line `mlclip-client`: thin callers of the library, one file per family of commands."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import signal

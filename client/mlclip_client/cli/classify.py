@@ -1,7 +1,5 @@
 """The command `mlclip-client classify`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """How commands end: their last lines on stderr, and their exit codes."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator

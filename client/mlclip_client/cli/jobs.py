@@ -1,7 +1,5 @@
 """The commands `mlclip-client status` and `retry-failed`."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -4,8 +4,6 @@ A command is a function with dataclasses among its parameters. Each field of the
 option with the field's name, type and default.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os

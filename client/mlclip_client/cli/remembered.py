@@ -1,7 +1,5 @@
 """What a job remembers of the command that began it: the defaults of commands that continue it."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands `mlclip-client drift` and `review`."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import asdict

@@ -6,8 +6,6 @@ or `title`) is the text of the sample's images. A hard link is the member before
 each other in one file, as `cat` joins them.
 """
 
-from __future__ import annotations
-
 import re
 import tarfile
 from collections.abc import Iterator

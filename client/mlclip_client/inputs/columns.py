@@ -1,7 +1,5 @@
 """Which columns of a manifest are read, and what one of its values means."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 from collections import Counter

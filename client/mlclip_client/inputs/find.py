@@ -1,7 +1,5 @@
 """From names to items, lazily and in a fixed order: how each kind of source is enumerated."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator

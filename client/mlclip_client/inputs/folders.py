@@ -1,7 +1,5 @@
 """Images in folders, here and in stores, found lazily and in a fixed order."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a name says about itself, before anything looks at what it names."""
 
-from __future__ import annotations
-
 import functools
 from typing import Literal
 

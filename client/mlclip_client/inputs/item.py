@@ -1,7 +1,5 @@
 """One input: what its row is called, and where its bytes are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

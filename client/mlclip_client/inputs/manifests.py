@@ -1,7 +1,5 @@
 """Manifests and lists: files that name images, or hold them. A broken line becomes an item with an error."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """A few archives and Parquet files that stay open between reads."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections import Counter, OrderedDict

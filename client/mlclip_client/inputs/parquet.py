@@ -1,7 +1,5 @@
 """Parquet files that name images by paths or addresses, or that hold the images themselves."""
 
-from __future__ import annotations
-
 import threading
 from bisect import bisect_right
 from collections import deque

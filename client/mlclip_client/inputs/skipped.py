@@ -1,7 +1,5 @@
 """What the search for inputs passed over."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

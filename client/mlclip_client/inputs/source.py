@@ -1,7 +1,5 @@
 """What a name of the command line stands for, decided once."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Iterator

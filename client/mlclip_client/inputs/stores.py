@@ -1,7 +1,5 @@
 """Files and folders at addresses that fsspec reaches, such as s3:// and gs://."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Files here and in stores: opened, unpacked as they are read, and read by position."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io
@@ -42,7 +40,7 @@ def open_place(place: str) -> IO[bytes]:
     return io.BufferedReader(open_remote(place)) if is_address(place) else open(place, "rb")
 
 
-def open_archive(place: str, window: int) -> Direct | Forward:
+def open_archive(place: str, window: int) -> "Direct | Forward":
     """Open an archive to read its unpacked bytes by position; `window` as in `Forward`, errors as in `open_place`."""
     with open_place(place) as file:
         start = file.read(max(map(len, _UNPACKERS)))

@@ -1,7 +1,5 @@
 """The texts of images, from a file that names them: CSV with the columns `path` and `text`, or JSON lines."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace

@@ -4,8 +4,6 @@ The system releases the locks of a process however it ends, so no worker waits f
 record locks: they also work between machines on NFS 4, but not between threads of one process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

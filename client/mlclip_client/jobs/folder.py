@@ -1,7 +1,5 @@
 """The folder of a job: what was requested, what is planned, what is finished."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """A job's plan: all inputs in one Parquet file, one row group per shard."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator

@@ -7,8 +7,6 @@ unfinished shards are labelled on other nodes, but finished ones are not labelle
 The process that calls holds the claims on all these shards until it ends, so no other process takes them meanwhile.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json

@@ -1,7 +1,5 @@
 """Jobs from beginning to end: start, go on, retry; in this process or on a Ray cluster."""
 
-from __future__ import annotations
-
 import os
 from contextlib import closing
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """The loop of a worker: claim shards, label their inputs, write their rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Answers without a server: a repository's models run in this process (`pip install 'mlclip-client[embedded]'`)."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

@@ -3,8 +3,6 @@
 Only those steps of an ensemble run that lead to the outputs that are asked for, as in Triton.
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 import threading

@@ -1,7 +1,5 @@
 """Answers by content: the same bytes are sent to the server once, however often they occur."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import threading

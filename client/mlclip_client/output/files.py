@@ -1,7 +1,5 @@
 """Outputs of all commands: which may be written, and how an interrupted one is called."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Near duplicates: pictures whose embeddings have a high cosine similarity."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

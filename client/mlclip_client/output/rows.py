@@ -1,7 +1,5 @@
 """Rows: what the output files contain. docs/client.md documents the columns."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields

@@ -1,7 +1,5 @@
 """Writers: rows into a Parquet or JSONL file that appears only when it is complete, or JSONL on stdout."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

@@ -4,8 +4,6 @@ Scores come from the listed best labels, from the selected labels, and from `all
 the classes in their order.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

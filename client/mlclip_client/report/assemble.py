@@ -1,7 +1,5 @@
 """From a labels file to the page, and to the folder beside it if there are many pictures."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

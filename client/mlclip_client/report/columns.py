@@ -1,7 +1,5 @@
 """A labels file as columns: what the page shows of every image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

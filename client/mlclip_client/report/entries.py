@@ -1,7 +1,5 @@
 """Entries: an image, something it has (a class, a reference), and how much, in columns."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]

@@ -1,7 +1,5 @@
 """Embeddings, and the most similar rows of every row by their cosine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

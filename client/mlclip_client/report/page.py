@@ -5,8 +5,6 @@ page's own script and style by their hashes, scripts that it loads itself, and p
 nothing else can be fetched.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

@@ -4,8 +4,6 @@ Thumbnails are made a pack at a time. A pack is a list of base64 strings; it sta
 a script: a page opened from a file may load a script of its own folder, but may not read any other file.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import os

@@ -3,8 +3,6 @@
 A batch is an Arrow struct array with one struct per row, for every format.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which pictures a person should look at: those from which the next training learns most, each with the reason."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Drift: how rows differ from a head's validation images, or from other rows, each difference with an interval."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from math import log, sqrt

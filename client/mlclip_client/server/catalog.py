@@ -4,8 +4,6 @@ The `parameters` of an ensemble's configuration hold what a client must know; `m
 contract. Nothing here talks to a server.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

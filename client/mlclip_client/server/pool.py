@@ -1,7 +1,5 @@
 """Several endpoints as one: round robin, with retries while a server is away or busy."""
 
-from __future__ import annotations
-
 import logging
 import random
 import threading

@@ -7,8 +7,6 @@ The stubs and messages are tritonclient's. Its client classes are not used: they
 threads, while gRPC channels are.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading

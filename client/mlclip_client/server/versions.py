@@ -1,7 +1,5 @@
 """Which versions of its heads a session's answers come from, when it has several servers or a server changes."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Requests and replies: from our values to protobuf messages of the KServe protocol, and back."""
 
-from __future__ import annotations
-
 import json
 import struct
 from typing import Any

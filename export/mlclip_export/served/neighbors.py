@@ -6,8 +6,6 @@ beside it, and writes `temperature`, `max_difference`, `max_neighbors` and `stop
 `mlclip.heads.neighbors` does.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ The export copies this file to `preprocess/<version>/model.py` with `pixels.py` 
 settings into the model's config. It runs on Python 3.10 and needs Pillow and numpy.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

@@ -4,8 +4,6 @@ The export copies this file to `references_<head>/<version>/model.py` with the r
 runs on Python 3.10 and needs numpy.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

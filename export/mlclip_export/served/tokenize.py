@@ -7,8 +7,6 @@ runs on Python 3.10 and needs numpy, instant-clip-tokenizer and ftfy.
 size is read.
 """
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Mapping, Sequence

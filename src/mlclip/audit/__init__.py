@@ -11,8 +11,6 @@ by how much models disagree with their labels, so that a person looks at the wor
     corrected = apply_sheet(Path("audit.csv"), dataset).dataset
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

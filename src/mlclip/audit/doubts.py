@@ -11,8 +11,6 @@ common ranking would start with hundreds of wrong ones: with 5 % of the labels r
 instead: the worst missing one, the worst wrong one, the second worst missing one, ...
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ K folds in turn: one is scored, the next decides when training stops, chooses th
 train. Images of one group, or with the same bytes, are in one fold, so that no head has seen a near-copy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -4,8 +4,6 @@ A CSV file with one line per doubt, and a page with the pictures beside it. A pe
 into the column `decision`; an empty one means undecided, and changes nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import html
 import io

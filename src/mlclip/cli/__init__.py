@@ -1,7 +1,5 @@
 """The command line `mlclip`: thin callers of the library, one file per group of commands."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

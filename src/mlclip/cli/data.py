@@ -1,7 +1,5 @@
 """`mlclip data ...`: from labelled images in any form to the manifest that training starts from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

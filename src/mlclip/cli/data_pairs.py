@@ -1,7 +1,5 @@
 """`mlclip data pairs` in a terminal: two pictures side by side in coloured blocks, and y or n."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`mlclip features|pretrain|encoders`: the frozen encoder and its features."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

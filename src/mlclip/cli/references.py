@@ -1,7 +1,5 @@
 """`mlclip references`: the labelled images that a run of the neighbour family searches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

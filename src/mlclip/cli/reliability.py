@@ -1,7 +1,5 @@
 """The picture of `mlclip eval --reliability`: how often labels are true at each score."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`mlclip train`: a head on a frozen encoder. Options that are not listed here are the head's own."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """From raw sources to a dataset that can be trained on: read, check, filter, split."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Unpack
 

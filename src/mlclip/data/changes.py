@@ -1,7 +1,5 @@
 """What cleaning did to a data set: one entry for each image or label that was dropped or merged, and why."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 Format: https://cocodataset.org/#format-data. Boxes and masks are not read; crowd annotations count.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections import defaultdict

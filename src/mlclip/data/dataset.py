@@ -1,7 +1,5 @@
 """What every reader returns and everything else works on: items, and the classes in order."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -71,7 +69,7 @@ class Dataset:
         """`train 720, val 240, test 240`."""
         return ", ".join(f"{name} {images:,}" for name, images in self.split_counts.items())
 
-    def split(self, name: str) -> Dataset:
+    def split(self, name: str) -> "Dataset":
         """The items of one split, with all classes; raises DataError if there are none."""
         if name not in SPLITS:
             raise DataError(f"no split is called {name!r}: use one of {', '.join(SPLITS)}")
@@ -80,7 +78,7 @@ class Dataset:
             raise DataError(f"no image is in the split {name!r}: let `mlclip data` make splits")
         return replace(self, items=items)
 
-    def labelled(self) -> Dataset:
+    def labelled(self) -> "Dataset":
         """Without the items that have no label."""
         return replace(self, items=tuple(item for item in self.items if item.labels))
 
@@ -101,7 +99,7 @@ class Dataset:
         """The classes with at least `min_count` training images, in class order."""
         return tuple(name for name, count in self.label_counts().items() if count >= min_count)
 
-    def with_classes(self, classes: Sequence[str]) -> Dataset:
+    def with_classes(self, classes: Sequence[str]) -> "Dataset":
         """Keep these classes, in this order; other labels are removed, items stay even without a label."""
         kept = frozenset(classes)
         items = (replace(item, labels=tuple(label for label in item.labels if label in kept)) for item in self.items)

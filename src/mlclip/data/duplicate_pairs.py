@@ -5,8 +5,6 @@ Pairs are labelled by the `group` field of a data set, by a CSV file with the co
 is asked until both thresholds are steady.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

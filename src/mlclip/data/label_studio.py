@@ -1,7 +1,5 @@
 """Label Studio's JSON export (https://labelstud.io/guide/export) as rows of a manifest."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ A broken line becomes a problem with its number, and reading goes on. Lines coun
 Parquet, rows count from 1.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

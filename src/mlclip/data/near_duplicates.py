@@ -5,8 +5,6 @@ would drop two of three, and among many images collapse whole series into one. H
 that stays and that it is itself similar to.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

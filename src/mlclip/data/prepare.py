@@ -8,8 +8,6 @@ image is dropped only for one that stays and that it is itself similar to, so ch
 merged where that similarity reaches the second threshold; groups, and groups connected by a duplicate, are never split.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

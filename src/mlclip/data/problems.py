@@ -1,7 +1,5 @@
 """What is wrong with a dataset; every finding gives its place in the source."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The entrance: a folder, a manifest or COCO annotations become one dataset."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """From the fields of one manifest line to an item: column names, labels, splits, and what is refused."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

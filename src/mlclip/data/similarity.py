@@ -5,8 +5,6 @@ blocks of at most `block` x `block` and keeps only a few numbers per image. Rows
 `on_progress` with blocks done and blocks in all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Protocol
 

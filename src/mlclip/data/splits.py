@@ -4,8 +4,6 @@ Splits keep the share of every label, or of every stratum where strata are given
 Tsoumakas, Vlahavas 2011, "On the Stratification of Multi-Label Data", https://doi.org/10.1007/978-3-642-23808-6_10).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

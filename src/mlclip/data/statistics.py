@@ -1,7 +1,5 @@
 """How often labels occur, and how many an image has."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Text files: opened for the readers that the client has, too, and written whole or not at all."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence

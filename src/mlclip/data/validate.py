@@ -1,7 +1,5 @@
 """Check every image of a dataset and report all that is wrong, with line numbers."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ An encoder is any open_clip model (CLIP and SigLIP families), by name and `pretr
 `models/mlclip-lite` ships with the package and is the default; only a pretrained tag uses the network.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

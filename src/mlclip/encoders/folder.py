@@ -1,7 +1,5 @@
 """Encoder folders in the format of open_clip: `open_clip_config.json` and `open_clip_model.safetensors`."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """One kind of feature on disk: an append-only file of rows, and beside it their keys."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ CLIP keeps the tower's layers on the model itself, later families in `model.text
 `forward_intermediates`. Towers of other libraries (Hugging Face's) return an embedding only.
 """
 
-from __future__ import annotations
-
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer

@@ -4,8 +4,6 @@
 only: a new head is one file and one entry here.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mlclip.errors import TrainError

@@ -6,8 +6,6 @@ the similarity of CLIP's own two embeddings is a constant without a gradient, so
 image embedding.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The interface of heads: all that training, evaluation, extension and export use of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -76,7 +74,7 @@ class Head(nn.Module):
     def prepare(self, train: Examples, validation: Examples, texts: LabelTexts, seed: int) -> None:
         """Take from the data, before any gradient step, what the head keeps: references, label texts, label sets."""
 
-    def parts(self) -> list[Head]:
+    def parts(self) -> "list[Head]":
         """Heads that this one consists of, each to be trained on its own first; their inputs are among its `inputs`."""
         return []
 
@@ -87,7 +85,7 @@ class Head(nn.Module):
     def finish(self, validation: Examples) -> None:
         """Fit parameters on validation images, after the last gradient step."""
 
-    def extended(self, growth: Growth) -> Self:
+    def extended(self, growth: "Growth") -> Self:
         """A copy of this head with further classes after its own.
 
         Scores of its own classes stay equal up to rounding, unless `growth_note` says why not. Heads that take no

@@ -1,7 +1,5 @@
 """Several heads as one: the mean of their logits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 

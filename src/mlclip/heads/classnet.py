@@ -11,8 +11,6 @@ N = 159, D = 512, P = 146,455 (164 MB of weights; one [B, R, N] tensor would be 
 step of fine-tuning, of which F's gradient is 164 MB, and 240 MB in onnxruntime.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Self

@@ -6,8 +6,6 @@ context without a language is used with every language in turn. Each resulting c
 choose among languages.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path

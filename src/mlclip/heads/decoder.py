@@ -1,7 +1,5 @@
 """The parts of ML-Decoder: layers without self-attention, queries, and readouts from groups to classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

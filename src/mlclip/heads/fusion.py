@@ -5,8 +5,6 @@ two embeddings. v is the image's embedding, t its text's (a title, a caption). W
 learned vector replaces t; training drops some texts so that this vector is learned.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """How a head's parts are put together when classes are added to it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

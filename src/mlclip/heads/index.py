@@ -6,8 +6,6 @@ these bytes. Its search effort (`efSearch` of a graph, `nprobe` of inverted list
 the effort until the recall against exact search is high enough, and returns that recall.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The nearest neighbour: labels are copied from the most similar reference image."""
 
-from __future__ import annotations
-
 from mlclip.heads.neighbors import NeighborSearch
 
 

@@ -5,8 +5,6 @@ on frozen CLIP with an alignment loss: Aktas and Garcia, "CLIP-based Few-Shot Mu
 Methods", III.D. There is no self-attention between queries, so cost grows with K, not with N squared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Self
 

@@ -9,8 +9,6 @@ R = 80,000, N = 159, D = 512 (164 MB + 51 MB of weights): 55 MB in torch, 220 MB
 which F's gradient is 164 MB, and 25 MB in onnxruntime.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Self

@@ -9,8 +9,6 @@ neighbours; no tensor of size B·R·N exists. At B = 32, R = 80,000, N = 159, k 
 at most (measured) beside the 164 MB of references and their 13 MB of labels.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ saw cannot win, and in the worst case the number of sets explodes; `facts` and `
 CLIP-Adapter's (Gao et al. 2021, https://arxiv.org/abs/2110.04544).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, Self

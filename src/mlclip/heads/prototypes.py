@@ -6,8 +6,6 @@ extends that to several labels per image: an image counts for each of them, the 
 well, and similar images can be grouped by clustering instead.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

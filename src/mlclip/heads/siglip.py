@@ -7,8 +7,6 @@ the texts are the labels, and each pair of image and label is positive or negati
 ("CLIP-based Few-Shot Multi-Label Classification Methods", III.C), where nothing is frozen.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from typing import Self

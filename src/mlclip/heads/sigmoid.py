@@ -1,7 +1,5 @@
 """CLIP + Sigmoid: one linear layer on the image embedding, a sigmoid per class."""
 
-from __future__ import annotations
-
 import math
 from typing import Self
 

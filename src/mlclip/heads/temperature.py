@@ -1,7 +1,5 @@
 """The temperature of neighbour methods, chosen on validation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

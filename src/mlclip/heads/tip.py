@@ -13,8 +13,6 @@ Nothing is trained. What validation decides:
   rest on a handful of positives; thresholds account for the classes' differences.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache

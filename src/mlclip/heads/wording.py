@@ -4,8 +4,6 @@ Each text's embedding is normalised, they are averaged with the contexts' weight
 Bynke 2022 (document 002), 3.2.1; the weights, from 0 to 100 and scaled to sum to 1, are hyperparameters there (4.1.2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ are put into contexts, and the cosine similarity of image and text is rescaled f
 would make labels exclude each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 

@@ -4,8 +4,6 @@ New classes follow the old ones, which keep their thresholds and, where the meth
 classes are trained; see each head's `extended`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 

@@ -5,8 +5,6 @@ them as in pre-training. A step also passes label texts through the text tower, 
 classes up to the head's `text_batch`; beyond that, negatives are sampled. A GPU is used if torch finds one.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import tempfile

@@ -1,7 +1,5 @@
 """Train a head on cached features: gradient steps, early stopping on validation mAP, repeatable by seed."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pictures for training on pixels: decoded once into a memory-mapped file, augmented on every read."""
 
-from __future__ import annotations
-
 import logging
 import math
 import os

@@ -9,8 +9,6 @@ bidirectional multi-positive loss of UniCL (Yang et al. 2022, https://arxiv.org/
 (Radford et al. 2021) where captions are unique.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

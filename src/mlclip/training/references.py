@@ -7,8 +7,6 @@ factor 1 - w, and the labels of the added ones gain w, unless they displace an o
 and are removed.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Collection
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """From a dataset to a run: features, head, training, thresholds, figures."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What makes a run's labels fit to act on: calibrated probabilities, thresholds with a guarantee, novelty."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from pathlib import Path

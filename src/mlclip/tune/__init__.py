@@ -7,8 +7,6 @@
 The strategies `bayes`, `grid` and `ladder` are those of documents 002, 000 and 001.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

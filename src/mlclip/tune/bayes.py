@@ -5,8 +5,6 @@ trials and stops when the ten best F2 lie within 0.1 percentage points, or after
 scikit-optimize; here it is optuna's `GPSampler`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Aktas and Garcia, "CLIP-based Few-Shot Multi-Label Classification Methods", III.
 groups and layers of the ML-Decoder. They state the best values (4, 0.5, 8, 2) but not the grid; ours is the head's.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -4,8 +4,6 @@ Features, targets and label texts are read once and stay in memory; a trial of a
 little more than scoring the validation images.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ focus, so that search keeps it, although public code detaches the focus. The val
 5; alpha1 0, 1.2 to 1.5, 2 to 3.5); for alpha2 it names only 3, for beta1 only 1.4, and the values around them are ours.
 """
 
-from __future__ import annotations
-
 from mlclip.errors import TrainError
 from mlclip.heads import HEADS, Head
 from mlclip.settings import Recipe

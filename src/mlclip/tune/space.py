@@ -1,7 +1,5 @@
 """What a search varies: names, the values they may take, and how a recipe takes them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

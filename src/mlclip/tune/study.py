@@ -3,8 +3,6 @@
 The first line describes the search; each further line is a trial.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace

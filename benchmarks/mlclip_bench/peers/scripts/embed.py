@@ -5,8 +5,6 @@ and a dict with what it found (versions, threads). The function turns paths into
 program holds the clock, it returns seconds instead.
 """
 
-from __future__ import annotations
-
 import json
 import runpy
 import sys

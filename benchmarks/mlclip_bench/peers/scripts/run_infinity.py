@@ -1,7 +1,5 @@
 """infinity-emb's asynchronous engine in this process; it decodes, batches and pipelines by itself."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """mlclip without a server: its pixels and its exported encoder in onnxruntime, a batch at a time."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What most people write first: open_clip's own preprocessing and encode_image, a batch at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 The clock is its own: the count of images over the throughput it reports, which leaves out reading the files.
 """
 
-from __future__ import annotations
-
 import base64
 import csv
 import json

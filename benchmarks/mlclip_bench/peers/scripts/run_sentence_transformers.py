@@ -1,7 +1,5 @@
 """sentence-transformers with its CLIP module, as its documentation shows for images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

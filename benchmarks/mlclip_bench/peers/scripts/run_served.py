@@ -1,7 +1,5 @@
 """mlclip as it is meant to be used: its client sends the files' bytes, Triton answers with labels and embeddings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path

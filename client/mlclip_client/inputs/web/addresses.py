@@ -4,8 +4,6 @@ Host names are resolved here, each address is checked, and the connection goes t
 name cannot change its address in between. All reads and writes share one deadline, that of the whole download.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 import ssl
@@ -162,7 +160,7 @@ class _Timed(httpcore2.NetworkStream):
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> _Timed:
+    ) -> "_Timed":
         try:
             stream = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left())
         except httpcore2.ConnectError as error:

@@ -1,7 +1,5 @@
 """Downloads over http and https, from addresses that nobody has checked."""
 
-from __future__ import annotations
-
 import base64
 import os
 import random

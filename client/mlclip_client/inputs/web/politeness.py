@@ -1,7 +1,5 @@
 """What sites may expect of a visitor: few downloads at once, and respect for the response header `X-Robots-Tag`."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections import Counter
