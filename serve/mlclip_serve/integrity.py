@@ -23,8 +23,8 @@ def find_damage(folder: Path) -> str | None:
         try:
             with (folder / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            return f"{folder / name} cannot be read: {error.strerror}"
+        except (OSError, ValueError) as error:  # the latter for a name with a NUL
+            return f"{folder / name} cannot be read: {getattr(error, 'strerror', error)}"
         if found != digest:
             return f"{folder / name} is not as it was exported"
     versions = {entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal()}
