@@ -24,7 +24,8 @@ def find_damage(folder: Path) -> str | None:
             with (folder / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:  # the latter for a name with a NUL
-            return f"{folder / name} cannot be read: {getattr(error, 'strerror', error)}"
+            place = str(folder / name).replace("\0", "\\0")
+            return f"{place} cannot be read: {getattr(error, 'strerror', error)}"
         if found != digest:
             return f"{folder / name} is not as it was exported"
     versions = {entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal()}
