@@ -11,19 +11,18 @@ into one repository wait for each other at the lock on its folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from mlclip.errors import ExportError
+from mlclip.files import locked as locked_folder
 from mlclip.files import sync_tree
 from mlclip_export.checked import CheckedGraph
 from mlclip_export.configs import to_text
@@ -87,15 +86,12 @@ def _writing(repository: Path) -> Iterator[None]:
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
     """Make a repository's folder if it does not exist, and keep other exports waiting; raises ExportError."""
-    with _writing(repository):
-        repository.mkdir(parents=True, exist_ok=True)
-        handle = os.open(repository, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
+        with _writing(repository):
+            repository.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # NFS has no locks of folders
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            stack.enter_context(locked_folder(repository))
         yield
-    finally:
-        os.close(handle)
 
 
 def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:

@@ -270,6 +270,8 @@ def test_an_input_is_never_an_output(run, here, arguments):
         f"error: {arguments[-1]} is an input: name another file for the output\n",
     )
     assert (here / "m.jsonl").read_text() == '{"path": "a.png", "text": "x"}\n'
+    both = run("classify", "a.png", "--out", "x.jsonl", "--log", "x.jsonl", "--url", NOWHERE)
+    assert both.stderr == "error: x.jsonl is named for two outputs: give each its own file\n"
 
 
 def test_names_are_text_never_markup_and_bytes_that_are_no_utf8_are_escaped(run, monkeypatch):

@@ -120,10 +120,13 @@ def refuse(options: Sequence[str], reason: str) -> None:
 
 
 def refuse_inputs(outputs: Iterable[str | Path | None], names: Iterable[str | Path | None]) -> None:
-    """Raise ValueError if an output is one of the files that some names of inputs stand for."""
+    """Raise ValueError if an output is one of the files that some names of inputs stand for, or another output."""
     from mlclip_client.inputs.source import Source, sources_of
 
-    written = {identity: out for out in outputs if out is not None and (identity := _identity(out))}
+    found = [(identity, out) for out in outputs if out is not None and (identity := _identity(out))]
+    written = dict(found)
+    if len(written) < len(found):
+        raise ValueError(f"{found[-1][1]} is named for two outputs: give each its own file")
     for name in map(str, filter(None, names)) if written else ():
         sources: list[Source] = []
         if scheme_of(name) in {"", *LOCAL}:

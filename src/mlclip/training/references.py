@@ -9,19 +9,16 @@ and are removed.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize, pad
 
 from mlclip.calibration import grown
-from mlclip.checkpoint import REFERENCES, Run, load_run, save_run
+from mlclip.checkpoint import REFERENCES, Run
 from mlclip.data import Dataset, Item
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
@@ -89,33 +86,6 @@ def remove_references(run: Run, ids: Collection[str], *, drop_labels: bool = Fal
     maps, limits = run.calibration, run.thresholds[columns.numpy()]
     maps = None if maps is None else maps[:, columns.numpy()]
     return replace(unpromised(run), head=shrunk, labels=labels, thresholds=limits, metrics={}, calibration=maps)
-
-
-def edit_run(folder: Path, change: Callable[[Run], Run]) -> tuple[Run, Run]:
-    """Change a run folder: concurrent edits wait for each other, and one that fails leaves the folder as it was.
-
-    Where `change` returns the same run, nothing is written. Returns the run before and after.
-    """
-    folder = folder.resolve()
-    with _locked(folder):
-        before = load_run(folder)
-        after = change(before)
-        if after is not before:
-            save_run(folder, after)
-    return before, after
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise CheckpointError(f"{folder} is no run folder: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _keeper(run: Run) -> Head:
