@@ -241,6 +241,8 @@ def test_debug_shows_the_traceback(start):
         (["classify", __file__, "--timeout", "0"], "timeout"),
         (["classify", __file__, "--timeout", "inf"], "timeout must be more than 0 seconds, and finite, not inf"),
         (["classify", __file__, "--top-k", "-1"], "top-k"),
+        (["classify", __file__, "--threads", "9" * 300], "threads"),
+        (["classify", __file__, "--job", "j", "--shard-rows", "9" * 20], "shard-rows"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(run, arguments, reason):

@@ -54,6 +54,11 @@ def trained(dataset, encoder, cache):
     return functools.cache(lambda name: train(name, dataset, encoder, cache))
 
 
+def test_groups_beyond_the_classes_are_said(dataset, encoder, cache, caplog):
+    train_run(dataset, encoder, cache, Recipe("mld", {"hidden": 32, "groups": 9}, replace(quick("mld"), epochs=1)))
+    assert "groups is 4, not 9, with 4 classes" in caplog.messages
+
+
 @pytest.mark.parametrize("name", sorted(HEADS.keys() - {"zeroshot", "siglip"}))
 def test_a_head_learns_what_can_be_seen(name, trained, dataset, cache):
     """All but those whose answer comes from the text tower, which is random here."""

@@ -27,8 +27,8 @@ def reported(debug: bool) -> Iterator[None]:
     except (ValueError, ClientError, OSError) as error:
         if debug or isinstance(error, BrokenPipeError):
             raise
-        name = error.filename if isinstance(error, OSError) else None
-        say(f"error: {error}" if name is None else f"error: {name}: {reason_of(error)}")
+        place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        say(f"error: {place}{reason_of(error) if isinstance(error, OSError) else error}")
         raise typer.Exit(USAGE if isinstance(error, UnknownHead | WrongJob | ValueError) else FAILED) from error
 
 

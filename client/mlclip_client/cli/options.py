@@ -56,7 +56,7 @@ _OPTIONS: dict[str, Any] = {
     "concurrency": server_option(min=1, help="Number of images processed at once."),
     "via": server_option(help="Where images are decoded: by the server (bytes) or by the client (pixels)."),
     "embedded": server_option(help="Model repository to run in this process, without a server (extra `embedded`)."),
-    "threads": server_option(min=0, help="Threads of each --embedded model; 0 means one per core."),
+    "threads": server_option(min=0, max=4096, help="Threads of each --embedded model; 0 means one per core."),
     # JobOptions
     "max_failures": job_option(
         min=0, help="Stop after this many errors in a row (without a job: of the server); 0 means never."

@@ -31,7 +31,10 @@ class Texts:
             raise ValueError(f"--texts {file}: not a regular file: name a .csv or .jsonl file")
         try:
             with file.open("rb") as data:
-                self._texts = _joined(_pairs(read(data), file), file.parent)
+                self._texts = dict[str, str]()
+                for where, path, text in _pairs(read(data), file):
+                    if self._texts.setdefault(os.path.abspath(file.parent / path), text) != text:
+                        raise ValueError(f"{where}: an earlier line has another text for {path}: remove one")
         except OSError as error:
             raise ValueError(f"--texts {file}: {error.strerror}: name a .csv or .jsonl file") from error
         except UnicodeDecodeError as error:
@@ -82,11 +85,3 @@ def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str, str]]:
             raise ValueError(f"{where}: the text must be a string, not {text!r}")
         if text:
             yield where, path.strip(), text
-
-
-def _joined(pairs: Iterable[tuple[str, str, str]], folder: Path) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for where, path, text in pairs:
-        if texts.setdefault(os.path.abspath(folder / path), text) != text:
-            raise ValueError(f"{where}: an earlier line has another text for {path}: remove one")
-    return texts
