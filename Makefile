@@ -7,6 +7,7 @@ ENCODER ?= mlclip-lite
 PRETRAINED ?=
 TOOLS ?= mlclip mlclip-export mlclip-serve mlclip-client mlclip-bench
 COMMANDS ?= docs/commands
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: help demo test test-slow test-faults check fix docs docs-commands bench clean
@@ -18,7 +19,7 @@ demo: $(VENV)/ready  ## train two heads, serve them with Triton, classify the de
 	$(BIN)/python demo/run.py --encoder $(ENCODER) $(if $(PRETRAINED),--pretrained $(PRETRAINED))
 
 test: $(VENV)/ready  ## run the tests to run before every commit, with a real Triton server (10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/ready  ## run the other tests: the whole documentation, long jobs, killed processes, Ray
 	$(BIN)/python -m pytest -m slow

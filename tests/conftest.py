@@ -1,10 +1,13 @@
 """What all tests share: a small encoder with random weights, pictures on disk, and servers that settle."""
 
 import json
+import os
 import resource
 import tempfile
 import time
 from contextlib import contextmanager
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # test workers share the cores; threads of several would wait in turns
 
 import numpy as np
 import pytest

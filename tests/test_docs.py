@@ -68,7 +68,10 @@ def test_each_promise_leads_to_tests_that_make_test_faults_runs(page):
 def test_the_make_targets_and_ci_run_all_tests_between_them():
     assert "make check test test-slow" in (ROOT / ".ci" / "run").read_text()
     planned = shell("make -n test test-slow -o .venv/ready", ROOT).splitlines()
-    assert planned == ['.venv/bin/python -m pytest -m "not slow"', ".venv/bin/python -m pytest -m slow"]
+    assert planned == [
+        '.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"',
+        ".venv/bin/python -m pytest -m slow",
+    ]
 
 
 @pytest.fixture(scope="module")

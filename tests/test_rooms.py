@@ -39,7 +39,9 @@ def test_that_test_can_fail():
     ("module", "needs"),
     [
         ("mlclip.heads", {"torch", "numpy", "PIL"}),
-        ("mlclip.presets", {"numpy"}),
+        ("mlclip.presets", set()),
+        ("mlclip.cli", {"typer", "rich"}),
+        ("mlclip_export.cli", {"typer", "rich"}),
         ("mlclip_client.cli", {"typer", "rich"}),
         ("mlclip_client.pixels", {"numpy", "PIL"}),
         ("mlclip_client.lines", set()),

@@ -19,18 +19,20 @@ if TYPE_CHECKING:
         Unreadable,
     )
     from mlclip_client.images import Captioned
+    from mlclip_client.options import Security
     from mlclip_client.pixels import PixelSpec
     from mlclip_client.values import Answer, HeadInfo, Prediction, Reference
 
 __all__ = [
     "Answer", "AsyncClient", "BadImage", "Captioned", "Client", "ClientError", "DeadlineExceeded", "HeadInfo",
-    "PixelSpec", "Prediction", "Reference", "ServerError", "ServerUnavailable", "TooLarge", "UnknownHead",
+    "PixelSpec", "Prediction", "Reference", "Security", "ServerError", "ServerUnavailable", "TooLarge", "UnknownHead",
     "Unreadable",
 ]  # fmt: skip
 
 _MODULES = {
     "client": ("AsyncClient", "Client"),
     "images": ("Captioned",),
+    "options": ("Security",),
     "pixels": ("PixelSpec",),
     "values": ("Answer", "HeadInfo", "Prediction", "Reference"),
 }

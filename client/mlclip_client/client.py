@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from mlclip_client.images import Captioned, ImageLike
-from mlclip_client.options import DEFAULT_URL, MAX_BYTES, Via
+from mlclip_client.options import DEFAULT_URL, MAX_BYTES, Security, Via
 from mlclip_client.ordered import ordered, ordered_async
 from mlclip_client.server.pool import EndpointPool
 from mlclip_client.server.transport import AsyncTransport, BlockingTransport, Transport, finish
@@ -33,14 +33,15 @@ class _Connected(ABC, Generic[R]):
         embeddings: bool = False,
         explain: bool = False,
         max_bytes: int = MAX_BYTES,
+        security: Security = Security(),  # noqa: B008  (frozen)
     ) -> None:
         options = SessionOptions(heads, via, embeddings, explain, max_bytes)
         urls = dict.fromkeys([url] if isinstance(url, str) else url)
-        self.transport = EndpointPool({one: self._connect(one, timeout) for one in urls}, retry_seconds)
+        self.transport = EndpointPool({one: self._connect(one, timeout, security) for one in urls}, retry_seconds)
         self._session = Session(options, self.transport)
 
     @abstractmethod
-    def _connect(self, url: str, timeout: float) -> R:
+    def _connect(self, url: str, timeout: float, security: Security) -> R:
         """Give the way to one server."""
 
 
@@ -60,14 +61,15 @@ class Client(_Connected[BlockingTransport], contextlib.AbstractContextManager["C
         embeddings: also fetch each image's embedding.
         explain: also fetch the reference images behind each answer, from heads that have some.
         max_bytes: image files over this size are refused (`TooLarge`).
+        security: TLS, and headers that a proxy asks for; files that cannot be read raise OSError.
 
     Example:
         >>> with Client("127.0.0.1:8001", heads=("mld",)) as client:
         ...     print(client.classify(Path("cat.jpg")).answers["mld"].chosen())
     """
 
-    def _connect(self, url: str, timeout: float) -> BlockingTransport:
-        return BlockingTransport(url, timeout)
+    def _connect(self, url: str, timeout: float, security: Security) -> BlockingTransport:
+        return BlockingTransport(url, timeout, security)
 
     def heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that the server serves, by name."""
@@ -126,8 +128,8 @@ class AsyncClient(_Connected[AsyncTransport], contextlib.AbstractAsyncContextMan
     An object belongs to the event loop in which it is first used. Files are read in asyncio's thread pool.
     """
 
-    def _connect(self, url: str, timeout: float) -> AsyncTransport:
-        return AsyncTransport(url, timeout)
+    def _connect(self, url: str, timeout: float, security: Security) -> AsyncTransport:
+        return AsyncTransport(url, timeout, security)
 
     async def heads(self) -> tuple[HeadInfo, ...]:
         """List the heads that the server serves, by name."""

@@ -86,6 +86,12 @@ class DownloadFailed(BadImage):
     cacheable = False
 
 
+class KnownFile(BadImage):
+    """The file is on a list of known ones, and no server was asked."""
+
+    kind = "known"
+
+
 class UnknownHead(ClientError):
     """A head is not served, none was named and there are several, or several servers have different versions of it."""
 

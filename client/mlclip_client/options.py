@@ -46,8 +46,9 @@ class Limits:
             their address (ftp, sftp, …).
         ignore_robots: also use a response whose `X-Robots-Tag` says `noindex`, `none`, `noai` or `noimageai`.
         user_agent: sent with each request; the part before a slash is the name that `X-Robots-Tag` may address.
-        proxy: `http://host:port` of a proxy for http and https; proxies of the environment are never used. A proxy
-            resolves names itself, so only hosts written as numbers can be checked; it should refuse private addresses.
+        proxy: `http://host:port`, or `socks5h://host:port` such as Tor's, of a proxy for http and https; proxies of the
+            environment are never used. A proxy resolves names itself, so only hosts written as numbers can be checked;
+            it should refuse private addresses.
     """
 
     max_bytes: int = MAX_BYTES
@@ -68,8 +69,8 @@ class Limits:
             raise ValueError(f"download_seconds must be more than 0, and finite, not {self.download_seconds}")
         if self.redirects < 0:
             raise ValueError(f"redirects must be at least 0, not {self.redirects}")
-        if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://")):
-            raise ValueError(f"proxy {self.proxy}: write http://host:port or https://host:port")
+        if self.proxy is not None and not self.proxy.lower().startswith(("http://", "https://", "socks5h://")):
+            raise ValueError(f"proxy {self.proxy}: write http://host:port, https://host:port or socks5h://host:port")
         if not self.user_agent.strip() or not self.user_agent.isascii() or not self.user_agent.isprintable():
             raise ValueError(f"user_agent must be printable ASCII, not {self.user_agent!r}")
 
@@ -92,7 +93,31 @@ class RowOptions:
 
 
 @dataclass(frozen=True)
-class Endpoints:
+class Security:
+    """How connections to servers, or to a proxy before them, are protected.
+
+    Attributes:
+        tls: encrypt, and check the server's certificate.
+        tls_ca: PEM file of the authorities to trust; None: those that gRPC knows.
+        tls_cert, tls_key: PEM files of this client's certificate and its key, for servers that ask for one.
+        headers: file with headers to send with each request, one `name: value` per line.
+    """
+
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    headers: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tls and (self.tls_ca or self.tls_cert or self.tls_key):
+            raise ValueError("certificates and keys are for TLS connections: add --tls (tls=True)")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("a client's certificate and its key go together: give both --tls-cert and --tls-key")
+
+
+@dataclass(frozen=True)
+class Endpoints(Security):
     """Servers, host:port with commas between them, and the deadline of each request in seconds."""
 
     url: str = DEFAULT_URL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +13,8 @@ from mlclip.cli.options import CacheOption, RunDataOption, is_given, run_data
 from mlclip.console import console, run_app, say
 from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import ExportError
-from mlclip.files import check_output
-from mlclip_export.options import Accelerator, ConfigOptions, ExportOptions, Format, Precision, ReduceOptions
+from mlclip.files import check_output, write_lines
+from mlclip_export.options import Accelerator, ConfigOptions, ExportOptions, Form, Format, Precision, ReduceOptions
 
 if TYPE_CHECKING:
     from mlclip.checkpoint import Run
@@ -36,7 +36,14 @@ def export(
     runs: Annotated[
         Path, typer.Option(help="Folder of runs. All are exported unless --head or --run is given.")
     ] = Path("runs"),
-    out: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The model repository, or the folder of taggers. \\[default: model_repository, or taggers]"),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option("--as", help="`tagger` writes each head as one ONNX file with the lists that taggers have.")
+    ] = "repository",
+    card: Annotated[bool, typer.Option("--card", help="Also write a model card of each head, NAME_card.md.")] = False,
     format: Annotated[
         Format, typer.Option(help="`tensorrt` also builds TensorRT plans, which needs a GPU on this machine.")
     ] = "onnx",
@@ -92,7 +99,14 @@ def export(
     ]
     if precision == "fp32" and reduced:
         raise typer.BadParameter(f"--{reduced[0].replace('_', '-')} belongs to --precision int8 or bf16")
+    out = out or Path("taggers" if form == "tagger" else "model_repository")
     check_output(out, run or ())
+    if form == "tagger":
+        for option in ("format", "accelerator", "fp16", "precision", "card"):
+            if is_given(context, option):
+                raise typer.BadParameter(f"--{option} belongs to a repository, not to --as tagger")
+        _export_taggers(_choose(head or [], run or [], name or [], runs), out, tolerance)
+        return
     chosen = _choose(head or [], run or [], name or [], runs)
     from mlclip_export.export import export_runs
 
@@ -112,6 +126,11 @@ def export(
     with console.status("export") as status:
         report = export_runs(chosen, out, options, reduce=reduce, on_step=lambda step: status.update(f"export {step}"))
     _show(report, out)
+    if card:
+        from mlclip_export.model_card import model_card
+
+        for called, each in chosen.items():
+            write_lines(out / f"{called}_card.md", model_card(called, each).splitlines(keepends=True))
 
 
 def main() -> None:
@@ -133,6 +152,15 @@ def _choose(heads: list[str], folders: list[Path], names: list[str], runs: Path)
     from mlclip.checkpoint import load_run
 
     return {name: load_run(folder) for name, folder in zip(called, chosen, strict=True)}
+
+
+def _export_taggers(chosen: Mapping[str, Run], out: Path, tolerance: float) -> None:
+    from mlclip_export.tagger import export_tagger
+
+    for name, run in chosen.items():
+        with console.status(f"export {name}"):
+            export_tagger(name, run, out / name, tolerance=tolerance)
+        say(f"wrote {out / name}: model.onnx, selected_tags.csv, thresholds.csv and the model card README.md")
 
 
 def _show_judged(judged: Sequence[Judged]) -> None:

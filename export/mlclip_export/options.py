@@ -7,6 +7,7 @@ from typing import Literal
 
 Format = Literal["onnx", "tensorrt"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
+Form = Literal["repository", "tagger"]
 Precision = Literal["fp32", "bf16", "int8"]
 
 

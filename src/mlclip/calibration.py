@@ -55,6 +55,31 @@ def cross_validated(targets: npt.NDArray[np.generic], outputs: Floats, kind: str
     return scores
 
 
+def estimated_prevalence(scores: Floats, known: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """How frequent each class is, [N], among images without labels, of calibrated scores [R, N].
+
+    `known` [N] is the prevalence where the scores were calibrated. Expectation and maximisation take turns (Saerens,
+    Latinne and Decaestecker 2002, https://doi.org/10.1162/089976602753284446), on the assumption that images of a class
+    look alike here and there.
+    """
+    values = scores.astype(np.float64).clip(EPS, 1 - EPS)
+    before = known.astype(np.float64).clip(EPS, 1 - EPS)
+    evidence, found = values / (1 - values) * (1 - before) / before, before
+    for _ in range(1000):
+        odds = evidence * found / (1 - found)
+        last, found = found, (odds / (1 + odds)).mean(axis=0).clip(EPS, 1 - EPS)
+        if np.abs(found - last).max() < EPS:
+            break
+    return found
+
+
+def adjusted(maps: Floats, before: npt.NDArray[np.floating[Any]], after: npt.NDArray[np.floating[Any]]) -> Floats:
+    """A calibration for another prevalence [N] than the one it was fitted at: its offsets move by the log odds."""
+    odds = [np.log(share / (1 - share)) for share in (np.clip(each, EPS, 1 - EPS) for each in (before, after))]
+    moved: Floats = (maps + np.stack([np.zeros(len(before)), odds[1] - odds[0]])).astype(np.float32)
+    return moved
+
+
 def moved_thresholds(thresholds: Floats, old: Floats | None, new: Floats | None) -> Floats:
     """The thresholds [N] that select under one calibration what these select under another; None: under none."""
     if old is new:

@@ -20,7 +20,10 @@ from __future__ import annotations
 
 
 class MlclipError(Exception):
-    """The root of the tree; the message is one line that says what to do."""
+    """The root of the tree; the message is one line that says what to do, whatever is in names that it repeats."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class DataError(MlclipError):

@@ -11,11 +11,11 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from mlclip.errors import TrainError
-from mlclip.thresholds import MODES, Mode
 
 Optimizer = Literal["adam", "sgd", "lbfgs"]
 Schedule = Literal["constant", "cosine", "onecycle"]
 Keep = Literal["best", "last"]
+Mode = Literal["per_class", "global"]
 _FOCUS = ("gamma_neg", "gamma_pos", "shift")
 LOSS_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "bce": (),
@@ -117,7 +117,7 @@ class ThresholdConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work; raises TrainError."""
-        check_choice("thresholds", self.mode, MODES)
+        check_choice("thresholds", self.mode, get_args(Mode))
         check_number("beta", self.beta, 0, above=True)
         check_number("shrink", self.shrink, 0)
 

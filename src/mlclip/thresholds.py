@@ -10,13 +10,12 @@ global one, more strongly for classes with few validation images.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-Mode = Literal["per_class", "global"]
-MODES: tuple[str, ...] = get_args(Mode)
+from mlclip.settings import Mode
 
 
 def tune_thresholds(
@@ -62,8 +61,8 @@ def tune_thresholds(
     Raises:
         ValueError: shapes disagree, scores are float16 or not finite, no target is 1, or an option is out of range.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {mode!r}")
     if not shrink >= 0:
         raise ValueError(f"shrink must be 0 or more, not {shrink}")
     check_scores(targets, scores)

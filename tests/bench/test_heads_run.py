@@ -18,12 +18,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
 from typer.testing import CliRunner
 
+from mlclip.checkpoint import save_run
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import ResultsError, TrainError
 from mlclip.heads import HEADS
 from mlclip.settings import UNTRAINED, Recipe, ThresholdConfig, TrainConfig
-from mlclip.training.runs import untrained_head
+from mlclip.training.runs import train_run, untrained_head
 
 QUICK = TrainConfig(lr=0.02, epochs=3)
 VARIANTS = {"sigmoid": Recipe("sigmoid", training=QUICK)}
@@ -328,6 +329,30 @@ def test_the_command_measures_reports_and_derives_again(command, tmp_path):
     again = CliRunner().invoke(app, ["heads", "--out", str(tmp_path / "study")])
     assert again.exit_code == 0, again.output
     assert (tmp_path / "study" / "report.md").read_text() == report
+
+
+def test_a_new_run_is_compared_with_the_old_on_the_labels_that_both_know(dataset, store, tmp_path):
+    write_manifest(dataset, tmp_path / "manifest.jsonl")
+    some = dataset.with_classes(("blue", "green", "red"))
+    for name, recipe in (("weak", Recipe("sigmoid", training=replace(QUICK, lr=1e-9))), ("good", Recipe("sigmoid"))):
+        part = some if name == "weak" else dataset
+        run = train_run(part, store.encoder, store, recipe)
+        save_run(tmp_path / name, replace(run, training=run.training | {"data": [str(tmp_path / "manifest.jsonl")]}))
+
+    def compared(*names):
+        words = ["heads", "--runs", *(str(tmp_path / name) for name in names), "--cache", str(tmp_path / "features")]
+        return CliRunner().invoke(app, words)
+
+    done = compared("weak", "good")
+    assert done.exit_code == 0, done.output
+    first, map_line, _ = done.output.splitlines()
+    assert first.endswith(f"{len(dataset.split('val')):,} validation images, 3 labels that both runs know")
+    assert re.search(
+        r"mAP: \d+\.\d before, \d+\.\d after: \d+\.\d \(.* to .*\) points, the new run is better", map_line
+    )
+    assert "the new run is worse" in compared("good", "weak").output
+    assert "they cannot be told apart" in compared("good", "good").output
+    assert CliRunner().invoke(app, ["heads"]).exit_code == 2
 
 
 def test_the_command_stopped_by_hand_reports_what_it_has(command, tmp_path, monkeypatch):

@@ -73,6 +73,25 @@ def test_broken_image_gets_a_row_and_exit_code_3(run, server, folder, tmp_path, 
 
 
 @pytest.mark.parametrize("job", [[], ["--job", "job"]], ids=["stream", "job"])
+def test_known_files_are_marked_and_no_server_is_asked_about_them(run, server, folder, tmp_path, job, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = [folder / "03.jpg", folder / "sub" / "20.png"]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest().upper()}  {path}" for path in known]
+    (tmp_path / "known.txt").write_text("# seen before\n\n" + "\n".join(lines))
+    asked = ["classify", folder, "--head", "color", "--out", "all.jsonl", "--url", server.grpc_url, *job]
+    result = run(*asked, "--known", "known.txt")
+    assert result.exit_code == 0, result.output
+    assert "40 inputs: 38 labelled, 2 known;" in result.stderr
+    rows = {row["path"]: row for row in json_rows((tmp_path / "all.jsonl").read_text())}
+    marked = {path: row for path, row in rows.items() if row["error_kind"] == "known"}
+    assert marked.keys() == {str(path) for path in known} and all(row["answers"] is None for row in marked.values())
+    assert {row["sha256"] for row in marked.values()} == {line.split()[0].lower() for line in lines}
+    (tmp_path / "known.txt").write_text("d41d8cd98f00b204e9800998ecf8427e\n")
+    assert run(*asked[: -len(job) or None], "--known", "known.txt").exit_code == 2
+    assert "line 1: no SHA-256 hash" in run(*asked[: -len(job) or None], "--known", "known.txt").stderr
+
+
+@pytest.mark.parametrize("job", [[], ["--job", "job"]], ids=["stream", "job"])
 def test_a_log_names_the_inputs_that_failed(run, server, folder, tmp_path, monkeypatch, job):
     monkeypatch.chdir(tmp_path)
     (folder / "03.jpg").write_bytes(b"no image")

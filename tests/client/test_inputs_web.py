@@ -3,12 +3,13 @@
 import base64
 import gzip
 import socket
+import socketserver
 import ssl
 import subprocess
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -330,8 +331,48 @@ def test_proxy_is_used_only_when_named_and_numbers_are_still_checked(site, monke
     for host in ("127.0.0.1", "169.254.169.254", "localhost", "127.1", "[::1]"):
         with pytest.raises(DownloadFailed, match="public internet"):
             fetch(f"http://{host}/a.jpg", proxy=site.url, private=False)
-    with pytest.raises(ValueError, match="proxy socks5://x: write http://host:port"):
-        fetch("http://x.test/a.jpg", proxy="socks5://x")
+    with pytest.raises(ValueError, match="proxy socks4://x: write http://host:port"):
+        fetch("http://x.test/a.jpg", proxy="socks4://x")
+
+
+class Socks(socketserver.StreamRequestHandler):
+    """A SOCKS 5 proxy without passwords (RFC 1928), which leads every name to the one server it knows."""
+
+    def handle(self):
+        _, methods = self.rfile.read(2)
+        self.rfile.read(methods)
+        self.wfile.write(b"\x05\x00")
+        *_, kind = self.rfile.read(4)
+        assert kind == 3, "a name, for the proxy to resolve"
+        self.server.asked.append(self.rfile.read(self.rfile.read(1)[0]).decode())
+        self.rfile.read(2)  # the port
+        with socket.create_connection(self.server.leads_to) as target:
+            self.wfile.write(b"\x05\x00\x00\x01" + bytes(6))
+            threading.Thread(target=self._send, args=(target,)).start()
+            while data := target.recv(65536):
+                self.wfile.write(data)
+
+    def _send(self, target):
+        with suppress(OSError):  # the other direction has ended
+            while data := self.rfile.read1():
+                target.sendall(data)
+
+
+def test_a_socks_proxy_resolves_names_itself(site, monkeypatch):
+    site.page("/a.jpg", body=b"from the dark")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Socks) as proxy:
+        proxy.daemon_threads, proxy.asked, proxy.leads_to = True, [], ("127.0.0.1", site.port)
+        threading.Thread(target=proxy.serve_forever).start()
+        address = f"socks5h://127.0.0.1:{proxy.server_address[1]}"
+        looked_up = []
+        client = web(lambda host, port: looked_up.append(host) or [host], proxy=address, private=False)
+        assert client.fetch("http://abcdef.onion/a.jpg") == b"from the dark"
+        client.close()
+        assert proxy.asked == ["abcdef.onion"] and set(looked_up) <= {"127.0.0.1"}
+        proxy.shutdown()
+    monkeypatch.setattr("mlclip_client.inputs.web.fetch.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'mlclip-client\[socks\]'"):
+        fetch("http://abcdef.onion/a.jpg", proxy=address)
 
 
 def test_hosts_written_as_numbers():

@@ -226,7 +226,10 @@ def test_a_job_does_not_remember_a_password(run, folder, job, server):
         (["classify", "x", "--shard-rows", 5], "--shard-rows: only with --job DIR, a job"),
         (["classify", "x", "--engine", "ray"], "--engine: only with --job DIR"),
         (["classify", "x", "--embedded", "r", "--url", "h:1"], "--url: with --embedded no server is asked"),
-        (["classify", "x", "--proxy", "h:1"], "proxy h:1: write http://host:port or https://host:port"),
+        (
+            ["classify", "x", "--proxy", "h:1"],
+            "proxy h:1: write http://host:port, https://host:port or socks5h://host:port",
+        ),
         (["classify", "x", "--threads", 2], "--threads: only with --embedded or --engine ray; a server has its own"),
         (
             ["retry-failed", "x", "--kind", "dowload"],

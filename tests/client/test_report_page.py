@@ -661,3 +661,56 @@ def test_everything_that_can_be_used_has_a_name(case, page):
             && !each.getAttribute("aria-labelledby")).map((each) => each.outerHTML)"""
     )
     assert bare == []
+
+
+def filter_of(page, selector):
+    page.wait_for_selector(selector)
+    return page.locator(selector).first.evaluate("element => getComputedStyle(element).filter")
+
+
+def test_blurred_pictures_are_seen_when_they_are_asked_for(tmp_path, visit):
+    page = visit(Case(tmp_path, ["a.png", "b.png"]).images().write(show="blurred").page)
+    assert "blur" in filter_of(page, ".cell img")
+    page.focus("#gallery")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#detail-picture[src]")
+    assert "blur" in filter_of(page, "#detail-picture") and "click the picture" in page.inner_text("#detail-missing")
+    page.click("#detail-picture")
+    assert filter_of(page, "#detail-picture") == "none"
+    page.keyboard.press("ArrowRight")
+    wait_text(page, "detail-path", "b.png")
+    page.wait_for_selector("#detail-picture[src]:not(.asked)")
+    assert "blur" in filter_of(page, "#detail-picture"), "only the one that was asked for"
+    page.keyboard.press("Escape")
+    page.uncheck("#blur")
+    assert filter_of(page, ".cell img") == "none"
+
+
+def test_a_report_without_pictures_reads_and_links_none(tmp_path, visit):
+    case = Case(tmp_path, ["a.png", "b.png"])
+    page = visit(case.write(show="none", read=lambda path: pytest.fail(f"{path} was read")).page)
+    assert texts(page.locator(".cell .frame")) == ["left out", "left out"]
+    page.focus("#gallery")
+    page.keyboard.press("Enter")
+    wait_text(page, "detail-missing", "made without pictures")
+    assert page.locator("#detail-picture").get_attribute("src") is None
+    assert not page.is_visible("#blur")
+
+
+def test_novel_images_come_first_and_promises_stand_beside_labels(tmp_path, visit, monkeypatch):
+    classes = {"bird": None, "cat": "9 positives, 42 needed", **dict.fromkeys(CLASSES[2:])}
+    promise = {"figure": "precision", "level": 0.9, "confidence": 0.95, "classes": classes}
+    monkeypatch.setitem(HEAD, "promise", promise)
+    case = Case(tmp_path, [f"{number}.png" for number in range(5)]).images()
+    for row, novelty in zip(case.rows, (0.2, None, 1.0, 0.99, 0.5), strict=True):
+        row["answers"]["mld"]["novelty"] = novelty
+    page = visit(case.write().page)
+    page.select_option("#sort", "novel")
+    page.wait_for_function("() => document.querySelector('.cell .name')?.textContent === '2.png'")
+    order = sorted(page.locator(".cell").all(), key=lambda cell: int(cell.get_attribute("aria-posinset")))
+    assert [cell.locator(".name").inner_text() for cell in order] == [f"{n}.png" for n in (2, 3, 4, 0, 1)]
+    page.locator("#show label", has_text="Novel").click()
+    wait_found(page, 2, total=5)
+    page.click("#tab-labels")
+    cells = {row.split("\t")[0]: row.split("\t")[3] for row in texts(page.locator("#view-labels table.plain tbody tr"))}
+    assert cells["bird"] == "precision of at least 90.0 %" and cells["cat"] == "nothing: 9 positives, 42 needed"

@@ -70,10 +70,10 @@ class Served:
         return self.known[encoder.tag, data]
 
 
-def few_images(dataset):
-    """Keep about 8 training images per class, and every third of the others."""
-    others = [item for item in dataset.items if item.split != "train"][::3]
-    train = [item for item in k_shot(dataset, 8).items if item.split == "train"]
+def few_images(dataset, shots, every):
+    """Keep about so many training images per class, and every n-th of the others."""
+    others = [item for item in dataset.items if item.split != "train"][::every]
+    train = [item for item in k_shot(dataset, shots).items if item.split == "train"]
     return replace(dataset, items=(*train, *others))
 
 
@@ -81,13 +81,13 @@ def few_images(dataset):
 def trained(tmp_path_factory):
     """An encoder and a run for each head, quickly trained on the demo's pictures."""
     encoder = load_encoder()
-    dataset = few_images(read_dataset(DATA))
+    dataset = few_images(read_dataset(DATA), 8, 3)
     cache = FeatureCache(encoder, tmp_path_factory.mktemp("features"))
     runs = {}
     for name, head in heads.HEADS.items():
         quick = {"epochs": min(head.defaults.epochs, 8), **QUICK.get(name, {})}
         recipe = Recipe(name, SMALL.get(name, {}), training=replace(head.defaults, **quick))
-        some = k_shot(dataset, 2) if name == "siglip" else dataset  # the only one that trains its encoder
+        some = few_images(dataset, 1, 8) if name == "siglip" else dataset  # the only one that trains its encoder
         runs[name] = train_run(some, encoder, cache, recipe)
     for name in TRUSTED:
         run = measure_novelty(runs[name], dataset, cache)

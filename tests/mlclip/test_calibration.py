@@ -1,13 +1,18 @@
 """Calibration restores distorted probabilities, keeps every selection, and stays off where it does not help."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlclip.calibration import (
+    adjusted,
     calibrated,
     cross_validated,
+    estimated_prevalence,
     fit_calibration,
     grown,
     moved_thresholds,
@@ -15,12 +20,13 @@ from mlclip.calibration import (
 )
 from mlclip.checkpoint import load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
+from mlclip.errors import CheckpointError, DataError
 from mlclip.settings import Recipe, ThresholdConfig
 from mlclip.thresholds import select
 from mlclip.training.extend import extend_run
 from mlclip.training.references import append_references, remove_references
 from mlclip.training.runs import retune_run, split_scores, train_run
-from mlclip.training.trust import calibrate_run
+from mlclip.training.trust import adjust_run, calibrate_run
 
 
 def distorted(rows=4000, classes=3, seed=0):
@@ -101,6 +107,22 @@ def test_each_image_is_held_out_of_its_own_calibration():
     assert seen["log_loss"] < np.log(2) < unseen["log_loss"]
 
 
+def test_prevalence_is_found_without_labels():
+    """Logits of two normal classes, whose true posterior is known at any prevalence."""
+    rng, before, after = np.random.default_rng(0), np.array([0.3, 0.3, 0.1]), np.array([0.05, 0.6, 0.1])
+    truth = rng.random((20_000, 3)) < after
+    evidence = rng.normal(np.where(truth, 2, -2), 2)  # the log likelihood ratio itself
+    scores = sigmoid(evidence + np.log(before / (1 - before))).astype(np.float32)
+    found = estimated_prevalence(scores, before)
+    np.testing.assert_allclose(found, truth.mean(axis=0), atol=0.01)
+    maps = adjusted(np.float32([[2, 2, 2], [1, 1, 1]]), before, found)
+    np.testing.assert_array_equal(maps[0], 2)
+    logits = (np.log(scores / (1 - scores)) - 1) / 2
+    moved = calibrated(logits.astype(np.float32), "logits", maps)
+    errors = [reliability(truth[:, :1], values[:, :1])["ece"] for values in (moved, scores)]
+    assert errors[0] < 0.01 < 0.03 < errors[1]
+
+
 def test_reliability_of_known_scores():
     targets = np.array([[1, 0], [0, 0], [1, 1], [1, 0]])
     exact = reliability(targets, targets.astype(np.float32))
@@ -172,6 +194,49 @@ def test_references_come_and_go_with_their_maps(dataset, encoder, cache):
     np.testing.assert_array_equal(run.calibration, [[1, 2, 3, 2], [0, 1, 2, 1]])
     fewer = remove_references(run, [str(item.path) for item in more.items], drop_labels=True)
     np.testing.assert_array_equal(fewer.calibration, [[1, 2, 3], [0, 1, 2]])
+
+
+def rows_of(path, run, scores, labels=None, column="all_scores"):
+    """A Parquet file as the client writes it for a head called `mine`, with one failed image."""
+    answers = [{"mine": {column: row.tolist()}} for row in scores]
+    table = pa.table({"path": [*map(str, range(len(answers))), "bad"], "answers": [*answers, None]})
+    heads = {"mine": {"labels": list(labels or run.labels)}, "other": {"labels": ["x"]}}
+    pq.write_table(table.replace_schema_metadata({"mlclip_heads": json.dumps(heads)}), path)
+    return path
+
+
+def test_a_run_is_adjusted_to_a_crawl(calibrated_run, dataset, cache, tmp_path, mlclip):
+    _, scores = split_scores(calibrated_run, dataset, cache, "test")
+    calibrated_run.training["promise"] = {}
+    crawl = scores[scores[:, 0] < np.median(scores[:, 0])]  # its first label is rarer
+    rows = rows_of(tmp_path / "labels.parquet", calibrated_run, crawl)
+    moved, line = adjust_run(calibrated_run, rows, dataset)
+    assert f"estimated for {len(crawl):,} images" in line and "promise" not in moved.training
+    _, after = split_scores(moved, dataset, cache, "test")
+    assert np.array_equal(select(scores, calibrated_run.thresholds), select(after, moved.thresholds))
+    assert after[:, 0].mean() < 0.9 * scores[:, 0].mean()
+    found = estimated_prevalence(crawl, dataset.split("val").targets().mean(axis=0))
+    np.testing.assert_allclose(list(moved.training["prevalence"].values()), found, atol=1e-6)
+    with pytest.raises(CheckpointError, match="already adjusted"):
+        adjust_run(moved, rows, dataset)
+    again, _ = calibrate_run(moved, dataset, cache)
+    np.testing.assert_allclose(again.calibration, calibrated_run.calibration, rtol=1e-4)
+    assert "prevalence" not in again.training
+    save_run(tmp_path / "run", calibrated_run)
+    assert mlclip("tune", tmp_path / "run", "--prevalence", rows, "--calibrate")[0] == 2
+
+
+def test_rows_that_do_not_fit_are_refused(calibrated_run, dataset, tmp_path):
+    scores = np.full((3, 4), 0.5, np.float32)
+    with pytest.raises(DataError, match="0 heads have the labels of this run"):
+        adjust_run(calibrated_run, rows_of(tmp_path / "a.parquet", calibrated_run, scores, "abcd"), dataset)
+    with pytest.raises(DataError, match="classify with --scores"):
+        adjust_run(calibrated_run, rows_of(tmp_path / "b.parquet", calibrated_run, scores, column="scores"), dataset)
+    (tmp_path / "c.parquet").write_text("no rows")
+    with pytest.raises(DataError, match="not a Parquet file"):
+        adjust_run(calibrated_run, tmp_path / "c.parquet", dataset)
+    with pytest.raises(CheckpointError, match="not calibrated"):
+        adjust_run(replace(calibrated_run, calibration=None), tmp_path / "c.parquet", dataset)
 
 
 def test_new_thresholds_are_chosen_on_calibrated_scores(calibrated_run, dataset, cache):

@@ -2,6 +2,7 @@ import copy
 import csv
 import functools
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from mlclip.checkpoint import EncoderRef, load_run, save_run
 from mlclip.classifier import MultiLabelClassifier
+from mlclip.cli.reliability import draw_reliability
 from mlclip.data import Dataset, write_manifest
 from mlclip.errors import CheckpointError, MlclipError, TrainError
 from mlclip.heads import HEADS
@@ -166,6 +168,22 @@ def test_the_commands_train_as_told_and_write_curves(mlclip, dataset, encoder_fo
         false, true = ([float(row[f"{rate}_positive_rate"]) for row in curve] for rate in ("false", "true"))
         assert auc(false, true) == pytest.approx(area)
         assert f"{area:.3f}" in told
+    for figure in ("brier", "ece"):
+        assert all(0 < row[figure] < 0.5 for row in test["per_class"])
+    assert np.mean([row["brier"] for row in test["per_class"]]) == pytest.approx(test["brier"])
+
+
+def test_the_picture_of_reliability_shows_every_class_that_has_images(trained, mlclip, cache, tmp_path):
+    run = trained("sigmoid")
+    targets = np.zeros((40, 4), np.uint8)
+    targets[:, 0], targets[:8, 1:3] = np.arange(40) % 2, 1
+    scores = np.random.default_rng(0).random((40, 4), np.float32)
+    draw_reliability(tmp_path / "drawn.svg", targets, scores, ("a", "b$x$", "c", "none"))
+    words = re.findall("<!-- (.*?) -->", (tmp_path / "drawn.svg").read_text())
+    assert [word for word in words if "(" in word] == ["a (20)", "b$x$ (8)", "c (8)"] and "all labels" in words
+    save_run(tmp_path / "run", run)
+    code, _, said = mlclip("eval", tmp_path / "run", "--reliability", tmp_path / "picture.txt")
+    assert code == 1 and ".png" in said
 
 
 def test_thresholds_can_be_chosen_anew(trained, dataset, cache):

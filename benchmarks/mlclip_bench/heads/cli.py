@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlclip.cli.options import CacheOption, EncoderOption, PretrainedOption, TopOption, dataset, feature_cache
+from mlclip.cli.options import CacheOption, EncoderOption, PretrainedOption, TopOption, dataset, feature_cache, run_data
 from mlclip.console import console
 from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip_bench.kit.options import REJECTED, DebugOption, numbers_or
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 
 def heads(
-    out: Annotated[Path, typer.Option(help="Folder for raw lines, report and figures.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for raw lines, report and figures.")] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
             "--data", help="Prepared data with splits. Without it, the report is derived again from what is in --out."
         ),
+    ] = None,
+    runs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Compare two run folders instead, OLD NEW, on the validation images of NEW or of --data."),
     ] = None,
     study: Annotated[str, typer.Option(help="heads, losses, alignment or recipes.")] = "heads",
     heads: Annotated[str | None, typer.Option(help="Heads such as sigmoid,mld; by default all but siglip.")] = None,
@@ -39,6 +43,11 @@ def heads(
     debug: DebugOption = False,
 ) -> None:
     """Compare methods on one dataset: raw lines, a report with intervals, figures. Finished runs are not repeated."""
+    if runs is not None:
+        _compare(*runs, data, cache)
+        return
+    if out is None:
+        raise typer.BadParameter("give a folder, or two --runs", param_hint="--out")
     from mlclip_bench.heads.results import Results
     from mlclip_bench.heads.run import measure_missing, missing, plan, setting_of, warm
     from mlclip_bench.heads.studies import variants_of
@@ -71,6 +80,14 @@ def heads(
     _derive(results, note)
     if failed:
         raise typer.Exit(REJECTED)
+
+
+def _compare(old: Path, new: Path, data: list[str] | None, cache: Path) -> None:
+    from mlclip.checkpoint import load_run
+    from mlclip_bench.heads.upgrade import compare_runs
+
+    before, after = load_run(old), load_run(new)
+    console.print(compare_runs(before, after, run_data(after.training, data), cache), soft_wrap=True)
 
 
 def _derive(results: Results, note: str | None) -> None:

@@ -39,4 +39,4 @@ def open_backend(request: Request, server: ServerOptions) -> contextlib.Abstract
     }
     if server.embedded is not None:
         return Embedded(server.embedded, threads=server.threads, **asked)
-    return Client(server.urls, timeout=server.timeout, retry_seconds=server.retry_seconds, **asked)
+    return Client(server.urls, timeout=server.timeout, retry_seconds=server.retry_seconds, security=server, **asked)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlclip_client.bulk.backends import Backend
-from mlclip_client.errors import BadImage, ClientError, JobError, ServerUnavailable
+from mlclip_client.errors import BadImage, ClientError, JobError, KnownFile, ServerUnavailable
 from mlclip_client.inputs import Reader
 from mlclip_client.inputs.item import Item
 from mlclip_client.options import RowOptions
@@ -49,6 +49,7 @@ class Labeller:
     cache: AnswerCache
     columns: RowOptions
     pinned: Mapping[str, Pin] | None = None  # the heads that a job was begun with; None without a job
+    known: frozenset[bytes] = frozenset()  # hashes of files that are not asked about
 
     def label(self, item: Item) -> Row:
         """Give the row of an input: labels, or an error with its kind.
@@ -61,6 +62,8 @@ class Labeller:
         try:
             data = self.reader.read(item)
             sha256, size = hashlib.sha256(data).hexdigest(), len(data)
+            if bytes.fromhex(sha256) in self.known:
+                raise KnownFile("its hash is on the list of known files")
             key = sha256
             if item.text is not None:
                 key += " " + hashlib.sha256(item.text.encode(errors="replace")).hexdigest()

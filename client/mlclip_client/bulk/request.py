@@ -22,6 +22,7 @@ class Request:
         names: of inputs, see `find_inputs`.
         heads: names; None: the only one that is served.
         texts: file with titles, see `Texts`.
+        known: list of hashes of files that are not asked about, see `read_known`.
         shard_rows: inputs per shard of a new job.
     """
 
@@ -31,6 +32,7 @@ class Request:
     inputs: InputOptions = field(default_factory=InputOptions)
     limits: Limits = field(default_factory=Limits)
     texts: Path | None = None
+    known: Path | None = None
     shard_rows: int = 1000
 
 

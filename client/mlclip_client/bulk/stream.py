@@ -10,6 +10,7 @@ from itertools import chain
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from mlclip_client.bulk.backends import open_backend
+from mlclip_client.bulk.known import read_known
 from mlclip_client.bulk.labeller import Labeller
 from mlclip_client.bulk.limit import Limit
 from mlclip_client.bulk.progress import Figures, metrics, shown
@@ -94,14 +95,15 @@ def opened(
 ) -> Iterator[Run]:
     """Open what a `Run` needs: backend, reader and cache, which is closed at the end.
 
-    Raises ValueError if there are texts, and no head reads them.
+    Raises ValueError if there are texts, and no head reads them, or the list of known files cannot be read.
     """
     with cache, Reader(request.limits) as reader, open_backend(request, server) as backend:
         heads = backend.asked_heads()
         if request.texts is not None and not any(info.reads_text for info in heads):
             raise ValueError(f"--texts: no head among {', '.join(info.name for info in heads)} reads text")
         tell("started", heads={info.name: info.version for info in heads})
-        yield Run(request, server, monitor, heads, Labeller(backend, reader, cache, request.columns), summary)
+        labeller = Labeller(backend, reader, cache, request.columns, known=read_known(request.known))
+        yield Run(request, server, monitor, heads, labeller, summary)
         summary.tally.add(Tally(saved=cache.saved, retries=backend.transport.retries))
 
 

@@ -44,6 +44,12 @@ def classify(
     texts: Annotated[
         Path | None, input_option(help="Titles for heads that read text: .csv or .jsonl with `path` and `text`.")
     ] = None,
+    known: Annotated[
+        Path | None,
+        input_option(
+            help="List of SHA-256 hashes, as sha256sum writes it: those files are marked, no server is asked."
+        ),
+    ] = None,
     inputs: InputOptions,
     limits: Limits,
     columns: RowOptions,
@@ -71,13 +77,14 @@ def classify(
             inputs=inputs,
             limits=replace(limits, connections=server.concurrency),
             texts=texts,
+            known=known,
             shard_rows=shard_rows,
         )
         if job is None:
             out = out or "labels.parquet"
         if out is not None:
             check_output(out, *FORMATS)
-        refuse_inputs((out, monitor.log), [*request.names, texts, *inputs_of(job)])
+        refuse_inputs((out, monitor.log), [*request.names, texts, known, *inputs_of(job)])
         if job is None:
             from mlclip_client.bulk.stream import run_stream  # loads gRPC, pyarrow and Pillow
 

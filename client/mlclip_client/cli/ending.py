@@ -79,7 +79,7 @@ def _job_end(summary: Summary, job: Path, out: str | None, rest: str) -> int:
     if not complete and out is not None:
         return _fail(f"{out} is not written before every input has a row")
     code = summary.tally.exit_code()
-    return _unless_unreadable(DONE if not counts.errors else REJECTED if code == DONE else code, summary)
+    return _unless_unreadable(DONE if not counts.rejected else REJECTED if code == DONE else code, summary)
 
 
 def _say_all(summary: Summary, parts: list[str]) -> None:
@@ -109,4 +109,4 @@ def _unless_unreadable(code: int, summary: Summary) -> int:
 def progress(counts: Tally, inputs: int) -> str:
     """Say how far a job is."""
     text = f"{counts.rows:,} of {inputs:,} inputs have a row"
-    return f"{text}, {counts.errors.total():,} of them an error ({counts.kinds})" if counts.errors else text
+    return f"{text}, {counts.rejected:,} of them an error ({counts.kinds})" if counts.rejected else text

@@ -54,7 +54,7 @@ def heads(server: Endpoints) -> None:
     """List the heads that a server serves."""
     from mlclip_client.client import Client  # loads gRPC
 
-    with Client(server.urls, timeout=server.timeout) as client:
+    with Client(server.urls, timeout=server.timeout, security=server) as client:
         check_stdout()
         table = Table("head", "classes", "encoder", "image size", "thresholds", "promise", "version", "first labels")
         for info in client.heads():

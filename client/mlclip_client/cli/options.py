@@ -40,7 +40,9 @@ _OPTIONS: dict[str, Any] = {
     "per_host": input_option(min=1, help="Maximum number of simultaneous downloads from one host."),
     "private": input_option(help="Also download from addresses of private networks."),
     "ignore_robots": input_option(help="Also use images whose X-Robots-Tag forbids it."),
-    "proxy": input_option(help="Proxy for downloads, http://host:port. Variables such as http_proxy are ignored."),
+    "proxy": input_option(
+        help="Proxy for downloads, http://… or socks5h://host:port. Variables such as http_proxy are ignored."
+    ),
     "user_agent": input_option(help="User agent that sites see: your crawler's name, and how to reach you."),
     # RowOptions
     "top_k": row_option(min=0, help="Number of best labels to list, selected or not."),
@@ -49,6 +51,11 @@ _OPTIONS: dict[str, Any] = {
     "explain": row_option(help="Also write the reference images behind each answer."),
     # ServerOptions
     "url": server_option(help="Triton's gRPC endpoint, host:port; separate several by commas."),
+    "tls": server_option(help="Encrypt connections, and check the server's certificate."),
+    "tls_ca": server_option(help="Authorities to trust, PEM file; default: those that gRPC knows."),
+    "tls_cert": server_option(help="This client's certificate, PEM file, for servers that ask for one."),
+    "tls_key": server_option(help="The key of --tls-cert, PEM file."),
+    "headers": server_option(help="File of headers to send, one `name: value` per line, such as a proxy's key."),
     "timeout": server_option(min=0.001, help="Deadline of each request, in seconds."),
     "retry_seconds": server_option(
         min=0, help="How long to repeat a request while no server answers or all are busy, in seconds."

@@ -15,7 +15,7 @@ from mlclip_client.cli.ending import say
 from mlclip_client.options import REPORT_ROWS
 
 if TYPE_CHECKING:
-    from mlclip_client.report.assemble import OnProgress, Written
+    from mlclip_client.report.assemble import OnProgress, Show, Written
     from mlclip_client.report.pictures import Reason
 
 _WHY: dict[Reason, str] = {
@@ -34,6 +34,8 @@ def report(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     images: Annotated[Path | None, typer.Option(help="Folder that relative paths start from.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many rows, from the first on.")] = REPORT_ROWS,
+    blur: Annotated[bool, typer.Option("--blur", help="Blur pictures until the reader asks for them.")] = False,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave all pictures out of the page.")] = False,
 ) -> None:
     """Write an HTML page of images, labels and scores that you can filter and correct.
 
@@ -44,7 +46,8 @@ def report(
             raise ValueError(f"--images {images}: no such folder")
         from mlclip_client.report.assemble import write_report  # loads numpy, pyarrow and Pillow
 
-        written = write_report(labels, out, images=images, limit=limit, on_progress=on_progress)
+        show: Show = "none" if no_pictures else "blurred" if blur else "clear"
+        written = write_report(labels, out, images=images, limit=limit, show=show, on_progress=on_progress)
     for line in _summary(written, labels, out):
         say(line)
 

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlclip_client.bulk.backends import open_backend
+from mlclip_client.bulk.known import read_known
 from mlclip_client.bulk.labeller import Labeller
 from mlclip_client.bulk.limit import Limit
 from mlclip_client.errors import ClientError, JobError, error_class
@@ -107,7 +108,8 @@ class Worker:
             raise JobError(f"there is no job in {self._folder}: on Ray, all nodes need it under the same path")
         job, request = Job(self._folder), self._spec.request
         backend = open_backend(request, self._spec.server).__enter__()  # until Ray ends the process
-        return job, Labeller(backend, Reader(request.limits), AnswerCache(), request.columns, self._spec.pinned)
+        reader, known = Reader(request.limits), read_known(request.known)
+        return job, Labeller(backend, reader, AnswerCache(), request.columns, self._spec.pinned, known)
 
 
 def _without_answers(row: Row) -> Row:

@@ -115,6 +115,7 @@ def _asked(run: Run, folder: str) -> dict[str, Any]:
         "columns": asdict(request.columns),
         "manifests": {"column": request.inputs.column, "nul": request.inputs.null},
         "texts": request.texts and os.fspath(request.texts.absolute()),
+        "known": request.known and os.fspath(request.known.absolute()),
         "max_bytes": request.limits.max_bytes,
         "shard_rows": request.shard_rows,
         "heads": {name: asdict(pin) for name, pin in pins(run.heads).items()},

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlclip_client.errors import error_class
+from mlclip_client.errors import KnownFile, error_class
 from mlclip_client.wording import counted
 
 if TYPE_CHECKING:
@@ -46,9 +46,14 @@ class Tally:
         return sum(count for kind, count in self.errors.items() if not error_class(kind).input_fault)
 
     @property
+    def rejected(self) -> int:
+        """Rows with an error, known files left out: nobody wants an answer about those."""
+        return self.errors.total() - self.errors[KnownFile.kind]
+
+    @property
     def kinds(self) -> str:
-        """The errors by kind, the most frequent first: `2 decode, 1 server`."""
-        return ", ".join(f"{count:,} {kind}" for kind, count in self.errors.most_common())
+        """The errors by kind, the most frequent first, known files left out: `2 decode, 1 server`."""
+        return ", ".join(f"{n:,} {kind}" for kind, n in self.errors.most_common() if kind != KnownFile.kind)
 
     def count(self, row: Row) -> None:
         """Count one row."""
@@ -72,7 +77,7 @@ class Tally:
         """Give the exit code of a command that wrote these rows."""
         if self.failed:
             return FAILED
-        return REJECTED if self.errors else DONE
+        return REJECTED if self.rejected else DONE
 
     def to_json(self) -> dict[str, Any]:
         """Give the counts as plain JSON values; a shard's footer holds only `rows` and `errors`."""
@@ -89,4 +94,6 @@ class Tally:
 
     def __str__(self) -> str:
         text = f"{counted(self.rows, 'input')}: {self.labelled:,} labelled"
-        return f"{text}, {self.errors.total():,} with an error ({self.kinds})" if self.errors else text
+        if known := self.errors[KnownFile.kind]:
+            text += f", {known:,} known"
+        return f"{text}, {self.rejected:,} with an error ({self.kinds})" if self.rejected else text

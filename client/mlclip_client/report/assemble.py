@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from mlclip_client.files import replacing
 from mlclip_client.options import REPORT_ROWS
@@ -29,6 +31,8 @@ INLINE = 2_000
 """How many thumbnails stand in the page itself."""
 OnProgress = Callable[[str, int, int], None]
 """Called with the name of a step, how many it has done, and how many there are."""
+Show = Literal["clear", "blurred", "none"]
+"""Pictures as they are, blurred until the reader asks for them, or not in the page at all."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def write_report(
     images: Path | None = None,
     read: Read | None = None,
     limit: int = REPORT_ROWS,
+    show: Show = "clear",
     on_progress: OnProgress | None = None,
 ) -> Written:
     """Write a page about a labels file.
@@ -67,6 +72,7 @@ def write_report(
         images: folder that relative paths start from; by default the working folder.
         read: gives an image's bytes for a row's path if paths are not files; if it raises, the page has a placeholder.
         limit: how many rows to take, from the first on.
+        show: how pictures appear; with `none`, no picture is read, and the page links no image.
         on_progress: called after every step.
 
     Raises:
@@ -78,7 +84,7 @@ def write_report(
     root, folder = images or Path(), out.with_name(f"{out.stem}_files")
     name = hashlib.sha256("\n".join(map(repr, columns.paths)).encode()).hexdigest()[:12]
     references = {name for head in columns.heads.values() if head.references for name in head.references.labels}
-    pictures = [*columns.paths, *sorted(references - set(columns.paths))]
+    pictures = [*columns.paths, *sorted(references - set(columns.paths))] if show != "none" else []
     blocks = dict(_blocks(columns, progress))
     in_page: list[list[str | None]] = []
     bare: list[int] = []
@@ -100,7 +106,8 @@ def write_report(
         "more": columns.more,
         "scale": SCALE,
         "pictures": {"mime": mime(), "perPack": PER_PACK, "inPage": len(in_page), "folder": folder.name},
-        "originals": None if read else os.path.relpath(root, out.parent),
+        "show": show,
+        "originals": None if read or show == "none" else os.path.relpath(root, out.parent),
         "root": "." if images is None else str(images),
         "neighboursSkipped": columns.embeddings_skipped,
         "heads": [_head_facts(name, head, place) for name, head in columns.heads.items()],
@@ -143,6 +150,8 @@ def _blocks(columns: Columns, progress: OnProgress) -> Iterator[tuple[str, bytes
         yield f"{number}-scores", head.scores.astype("<u2").tobytes()
         yield f"{number}-selected", head.selected.astype("u1").tobytes()
         yield f"{number}-answered", head.answered.astype("u1").tobytes()
+        if np.isfinite(head.novelty).any():
+            yield f"{number}-novelty", head.novelty.astype("<f4").tobytes()
         if (reasons := head.references) is not None:
             yield f"{number}-reasons", reasons.starts.astype("<u4").tobytes()
             yield f"{number}-which", reasons.which.astype("<u4").tobytes()
@@ -151,11 +160,12 @@ def _blocks(columns: Columns, progress: OnProgress) -> Iterator[tuple[str, bytes
 
 def _head_facts(name: str, head: HeadScores, place: Mapping[str | None, int]) -> dict[str, Any]:
     """What the page says about a head; `place`: the number of each picture."""
-    references = head.references.labels if head.references else {}
+    references = head.references.labels.items() if head.references else ()
     return {
         "name": name,
         "classes": head.classes,
         "thresholds": head.thresholds,
+        "promise": head.known.promise if head.known and head.thresholds is not None else None,
         "sources": [
             {"model": model, "version": version, "labels": digest, "images": images}
             for (model, version, digest), images in head.sources.items()
@@ -164,7 +174,7 @@ def _head_facts(name: str, head: HeadScores, place: Mapping[str | None, int]) ->
         "floor": head.floor,
         "listed": head.listed,
         "notes": head.notes,
-        "references": [{"id": each, "labels": labels, "picture": place[each]} for each, labels in references.items()],
+        "references": [{"id": each, "labels": labels, "picture": place.get(each)} for each, labels in references],
     }
 
 

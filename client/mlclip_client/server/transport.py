@@ -13,6 +13,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import grpc  # type: ignore[import-untyped]
@@ -20,6 +21,7 @@ import grpc.aio  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2_grpc
 
 from mlclip_client.errors import from_rpc
+from mlclip_client.options import Security
 
 T = TypeVar("T")
 _OPTIONS = [
@@ -58,11 +60,13 @@ class BlockingTransport:
     Args:
         url: host:port of Triton's gRPC endpoint.
         timeout: deadline of each request, in seconds.
+        security: its files are read here; raises OSError, or ValueError for a line that is no header.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, security: Security) -> None:
         self._url, self._timeout = _check_address(url), _check_timeout(timeout)
-        self._channel = grpc.insecure_channel(url, options=_OPTIONS)
+        self._channel = _opener(grpc, security)(url)
+        self._headers = _headers(security)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._closed = threading.Event()
         self._drops, self._ready = 0, False
@@ -77,7 +81,7 @@ class BlockingTransport:
     async def call(self, rpc: str, request: Any) -> Any:
         """Send a request, wait for its reply."""
         try:
-            reply = getattr(self._stub, rpc)(request, timeout=self._timeout)
+            reply = getattr(self._stub, rpc)(request, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
             raise from_rpc(error, self._url, self._timeout) from error
         self._ready = True
@@ -100,8 +104,9 @@ class BlockingTransport:
 class AsyncTransport:
     """A gRPC channel of the running event loop, opened at the first call; arguments as for `BlockingTransport`."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, security: Security) -> None:
         self._url, self._timeout = _check_address(url), _check_timeout(timeout)
+        self._open, self._headers = _opener(grpc.aio, security), _headers(security)
         self._channel: Any = None
         self._stub: Any = None
         self._drops, self._ready = 0, False
@@ -116,10 +121,10 @@ class AsyncTransport:
     async def call(self, rpc: str, request: Any) -> Any:
         """Send a request, await its reply."""
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._url, options=_OPTIONS)
+            self._channel = self._open(self._url)
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         try:
-            reply = await getattr(self._stub, rpc)(request, timeout=self._timeout)
+            reply = await getattr(self._stub, rpc)(request, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
             raise from_rpc(error, self._url, self._timeout) from error
         self._ready = True
@@ -137,6 +142,24 @@ class AsyncTransport:
         """Close the channel; calls under way fail."""
         if self._channel is not None:
             await self._channel.close()
+
+
+def _opener(module: Any, security: Security) -> Callable[[str], Any]:
+    """How to open a channel of `grpc` or `grpc.aio`."""
+    if not security.tls:
+        return partial(module.insecure_channel, options=_OPTIONS)
+    files = (security.tls_ca, security.tls_key, security.tls_cert)
+    credentials = grpc.ssl_channel_credentials(*(None if file is None else file.read_bytes() for file in files))
+    return partial(module.secure_channel, credentials=credentials, options=_OPTIONS)
+
+
+def _headers(security: Security) -> list[tuple[str, str]]:
+    lines = security.headers.read_text(encoding="utf-8").splitlines() if security.headers else []
+    pairs = [line.partition(":") for line in lines if line.strip()]
+    for number, (name, _, value) in enumerate(pairs, 1):
+        if not re.fullmatch("[0-9A-Za-z_.-]+", name) or not value.strip().isascii() or not value.strip().isprintable():
+            raise ValueError(f"{security.headers}, line {number}: no header: write `name: value` in ASCII")
+    return [(name.lower(), value.strip()) for name, _, value in pairs]
 
 
 def _check_address(url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -19,11 +19,12 @@ from mlclip.cli.options import (
     feature_cache,
 )
 from mlclip.console import console, progress, say
-from mlclip.data import Dataset, read_dataset, write_manifest
-from mlclip.data.read import input_files
 from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip.files import check_output
-from mlclip.settings import check_number, check_seed
+from mlclip.settings import Recipe, check_number, check_seed
+
+if TYPE_CHECKING:
+    from mlclip.data import Dataset
 
 
 def audit(
@@ -50,6 +51,9 @@ def audit(
     Each image is judged by heads that were trained on other images. Write `add`, `remove` or `keep` into the column
     `decision` of the list. Then run the command again with --apply to apply your decisions.
     """
+    from mlclip.data import read_dataset
+    from mlclip.data.read import input_files
+
     check_seed(seed)
     if apply is not None:
         check_manifest(out, *data, apply)
@@ -61,7 +65,6 @@ def audit(
     check_number("--folds", folds, 3, whole=True)
     check_output(out, [file for source in data for file in input_files(source)], (".csv",))
     from mlclip.audit import audit, write_sheet
-    from mlclip.settings import Recipe
 
     dataset = read_dataset(*data).labelled()
     if top is not None:
@@ -85,6 +88,7 @@ def audit(
 
 def _apply(decisions: Path, dataset: Dataset, out: Path) -> None:
     from mlclip.audit import apply_sheet
+    from mlclip.data import write_manifest
 
     done = apply_sheet(decisions, dataset)
     write_manifest(done.dataset, out)

@@ -21,10 +21,6 @@ from mlclip.cli.options import (
 )
 from mlclip.cli.options import dataset as read_top
 from mlclip.console import console, progress, say
-from mlclip.data import Points, Preparation, admit, k_shot, prepare, read_dataset, write_changes, write_manifest
-from mlclip.data.duplicate_pairs import points_from_pairs
-from mlclip.data.similarity import nearest
-from mlclip.data.statistics import label_counts, statistics
 from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER
 from mlclip.errors import DataError
 from mlclip.settings import check_number, check_seed
@@ -53,6 +49,8 @@ def read(
 
     Exit code: 0 no image was refused, 1 nothing was written, 3 images with errors were refused.
     """
+    from mlclip.data import admit, write_manifest
+
     check_seed(seed)
     check_manifest(out, *sources, labels, classes)
     with progress("checking images") as on_progress:
@@ -105,6 +103,9 @@ def prepare_data(
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Drop near-duplicates, rare labels and images without a label, and split the rest, as in Bynke 2022, 3.1.2."""
+    from mlclip.data import Points, Preparation, prepare, read_dataset, write_changes, write_manifest
+    from mlclip.data.duplicate_pairs import points_from_pairs
+
     if stratify not in ("similarity", "labels"):
         raise DataError(f"--stratify is similarity or labels, not {stratify}")
     if duplicates and pairs:
@@ -152,6 +153,9 @@ def pairs(
 ) -> None:
     """Show pairs of similar images and ask whether they are the same, until the duplicate thresholds are steady."""
     from mlclip.cli.data_pairs import ask_for_pairs
+    from mlclip.data import read_dataset
+    from mlclip.data.duplicate_pairs import points_from_pairs
+    from mlclip.data.similarity import nearest
 
     check_number("--tolerance", tolerance, 0)
     dataset = read_dataset(*data).labelled()
@@ -169,6 +173,8 @@ def pairs(
 @app.command()
 def stats(data: DataOption, top: TopOption = None) -> None:
     """Count the images of each label in each split, most frequent label first, and the labels of each image."""
+    from mlclip.data.statistics import label_counts, statistics
+
     dataset = read_top(data, top)
     table = Table("label", "images", *dataset.split_counts, box=box.SIMPLE_HEAD)
     for name, counts in label_counts(dataset).items():
@@ -186,6 +192,8 @@ def shots(
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
 ) -> None:
     """Keep about k training images per class, for few-shot studies; val and test stay whole."""
+    from mlclip.data import k_shot, write_manifest
+
     check_seed(seed)
     target = out or Path(f"{k}-shot.jsonl")
     check_manifest(target, *data)

@@ -10,7 +10,6 @@ import typer
 
 from mlclip.cli.options import CacheOption, DataOption, DecodeOption, EncoderOption, PretrainedOption, feature_cache
 from mlclip.console import console, progress, say
-from mlclip.data import read_dataset
 from mlclip.encoders import DEFAULT_CACHE, DEFAULT_ENCODER, MODELS
 from mlclip.files import check_output
 from mlclip.settings import check_number, check_seed
@@ -25,6 +24,8 @@ def features(
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Compute the features of all images and store them in the cache, before several trainings run at once."""
+    from mlclip.data import read_dataset
+
     paths = [item.path for item in read_dataset(*data).items]
     store = feature_cache(encoder, pretrained, cache, decode)
     for kind in ("embedding", *(["tokens"] if tokens else [])):
@@ -54,6 +55,7 @@ def pretrain(
     check_number("--epochs", epochs, 0, whole=True)
     check_number("--batch-size", batch_size, 1, whole=True)
     check_output(out, data)
+    from mlclip.data import read_dataset
     from mlclip.encoders.folder import load_image_weights, new_model, save
     from mlclip.training.pretrain import Picture, PretrainConfig, pretrain
 

@@ -11,7 +11,6 @@ import typer
 
 from mlclip.cli.options import CacheOption, RunArgument, RunDataOption, run_data
 from mlclip.console import console, metrics_table, progress, say
-from mlclip.data.text_files import write_text
 from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import CheckpointError
 from mlclip.files import check_output
@@ -31,6 +30,10 @@ def evaluate(
     roc: Annotated[
         Path | None, typer.Option(help="CSV file to write: points of the ROC curves of all pairs and of each class.")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--reliability", help="Picture to write (.png, .svg, .pdf): how often labels are true, by score."),
+    ] = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
     """Compute the metrics of a run on a split, print them, and store them in the run's metrics.json.
@@ -40,6 +43,8 @@ def evaluate(
     """
     if roc is not None:
         check_output(roc, data or (), (".csv",), "--roc")
+    if picture is not None:
+        check_output(picture, data or (), (".png", ".svg", ".pdf"), "--reliability")
     from mlclip.calibration import reliability
     from mlclip.checkpoint import locked_run, write_json
     from mlclip.console import class_table
@@ -56,8 +61,15 @@ def evaluate(
         metrics = measure(targets, scores, loaded.thresholds, classes=loaded.labels)
         found = figures(metrics, dataset.with_classes(loaded.labels)) | reliability(targets, scores)
         console.print(metrics_table({f"{run.name}, {split}": found}))
+        for n, row in enumerate(found["per_class"]):
+            row |= {name: reliability(targets[:, n : n + 1], scores[:, n : n + 1])[name] for name in ("brier", "ece")}
         if per_class:
             console.print(class_table(found))
+        if picture is not None:
+            from mlclip.cli.reliability import draw_reliability
+
+            draw_reliability(picture, targets, scores, loaded.labels)
+            say(f"wrote {picture}")
         if roc is not None:
             _write_roc(roc, targets, scores, loaded.labels)
         for line in [*promise_lines(loaded.training.get("promise")), *loaded.head.caveats(targets, split)]:
@@ -83,6 +95,8 @@ def _write_roc(
 ) -> None:
     """Write the points of each curve; that of all pairs has no label, and a class with one kind of image no curve."""
     from sklearn.metrics import roc_curve  # type: ignore[import-untyped]
+
+    from mlclip.data.text_files import write_text
 
     curves = {"": slice(None)} | {label: slice(n, n + 1) for n, label in enumerate(labels)}
     text = io.StringIO(newline="")

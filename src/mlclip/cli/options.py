@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlclip.data import Dataset, read_dataset
-from mlclip.data.read import input_files, parse_source
 from mlclip.errors import DataError, TrainError
 from mlclip.files import check_output
-from mlclip.settings import TrainConfig
-from mlclip.thresholds import Mode
+from mlclip.settings import Mode, TrainConfig
 
 if TYPE_CHECKING:
+    from mlclip.data import Dataset
     from mlclip.encoders.features import FeatureCache
 
 MANIFESTS = (".jsonl", ".ndjson")
@@ -46,12 +44,16 @@ SeedOption = Annotated[int | None, typer.Option(help="Random seed of weights, im
 
 def dataset(sources: list[str], top: int | None) -> Dataset:
     """Read prepared data; `top` keeps the most frequent labels (images without any stay, as negatives)."""
+    from mlclip.data import read_dataset
+
     dataset = read_dataset(*sources)
     return dataset if top is None else dataset.with_classes(dataset.top(top))
 
 
 def run_data(training: dict[str, Any], data: list[str] | None) -> Dataset:
     """Read the given data, or the data that a run was trained on."""
+    from mlclip.data import read_dataset
+
     sources = data or training.get("data")
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources) or not sources:
         raise DataError("this run does not record the data it was trained on: name it with --data")
@@ -72,12 +74,16 @@ def with_settings(training: TrainConfig, given: dict[str, Any]) -> TrainConfig:
 
 def recorded(sources: list[str]) -> list[str]:
     """Sources as a run's config.json records them: found from any folder."""
+    from mlclip.data.read import parse_source
+
     parsed = map(parse_source, sources)
     return [f"{split}={path.absolute()}" if split else str(path.absolute()) for path, split in parsed]
 
 
 def check_manifest(out: Path, *inputs: Path | str | None) -> None:
     """Refuse a manifest to write that is no JSON lines, cannot be written or is one of the inputs."""
+    from mlclip.data.read import input_files
+
     check_output(out, [file for given in inputs if given is not None for file in input_files(given)], MANIFESTS)
 
 

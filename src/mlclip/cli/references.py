@@ -9,7 +9,6 @@ import typer
 
 from mlclip.cli.options import CacheOption, RunArgument
 from mlclip.console import progress, say
-from mlclip.data import read_dataset
 from mlclip.encoders import DEFAULT_CACHE
 from mlclip.errors import DataError
 
@@ -64,6 +63,7 @@ def _list(folder: Path) -> None:
 
 def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> None:
     from mlclip.checkpoint import Run, edit_run
+    from mlclip.data import read_dataset
     from mlclip.encoders.features import FeatureCache
     from mlclip.training.references import append_references
 

@@ -34,6 +34,13 @@ def tune(
         bool,
         typer.Option("--calibrate", help="Make scores calibrated probabilities; the run selects the same labels."),
     ] = False,
+    prevalence: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adjust probabilities to how frequent labels are in a crawl: its rows, .parquet, classified with "
+            "--scores by this run, calibrated."
+        ),
+    ] = None,
     precision: Annotated[
         float | None, typer.Option(help="Choose thresholds that promise this precision, with --confidence.")
     ] = None,
@@ -83,7 +90,9 @@ def tune(
     """
     check_seed(seed)
     promise = _promise(precision, recall, confidence)
-    trust = calibrate or novelty or promise is not None
+    trust = calibrate or novelty or promise is not None or prevalence is not None
+    if prevalence is not None and (calibrate or promise is not None):
+        raise typer.BadParameter("--prevalence goes alone: it needs rows of the calibrated run, and ends its promises")
     if search is not None and trust:
         raise typer.BadParameter("search first; then calibrate the run that it wrote, or choose thresholds for it")
     limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)
@@ -93,7 +102,7 @@ def tune(
     from mlclip.encoders.features import FeatureCache
     from mlclip.promises import promise_lines
     from mlclip.training.runs import retune_run
-    from mlclip.training.trust import calibrate_run, measure_novelty, promise_run
+    from mlclip.training.trust import adjust_run, calibrate_run, measure_novelty, promise_run
     from mlclip.tune import tune_run
 
     def change(loaded: Run) -> Run:
@@ -103,6 +112,9 @@ def tune(
             tuned = measure_novelty(tuned, data_set, store)
         if calibrate:
             tuned, line = calibrate_run(tuned, data_set, store)
+            say(line)
+        if prevalence is not None:
+            tuned, line = adjust_run(tuned, prevalence, data_set)
             say(line)
         if promise is not None:
             tuned = promise_run(tuned, data_set, store, promise)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import responses
+from importlib.util import find_spec
 
 import httpcore2
 import httpx2
@@ -189,6 +190,8 @@ def _proxy(address: str) -> httpcore2.Proxy:
         proxy = httpx2.Proxy(address)
     except (ValueError, httpx2.InvalidURL) as error:
         raise ValueError(f"proxy {address}: {reason_of(error)}") from error
+    if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
+        raise ValueError(f"proxy {address} needs a package: pip install 'mlclip-client[socks]'")
     return httpcore2.Proxy(str(proxy.url), auth=proxy.raw_auth)
 
 

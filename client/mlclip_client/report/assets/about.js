@@ -49,6 +49,7 @@ function readingNotes() {
     "A score is not a probability unless the head was calibrated. “Each label’s own” shows what the server selected, by thresholds from " +
       "validation data. “One for all” changes this page only; served models keep their thresholds.",
     ...report.heads.map((each) => knownNote(each)),
+    ...(OFFERED.novel() ? ["Novelty is the share of validation images that lie nearer to the training images than this one: 1.00 is unlike all of them."] : []),
     ...(Array.from({ length: report.count }, (_, row) => row).some(isNotFetched)
       ? ["Images at addresses have no picture here because a report fetches nothing. Open one and follow its address."]
       : []),

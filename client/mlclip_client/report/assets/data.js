@@ -31,6 +31,7 @@ async function readHead(facts, number) {
     scores: await readNumbers(`${number}-scores`, Uint16Array),
     own: await readNumbers(`${number}-selected`, Uint8Array),
     answered: await readNumbers(`${number}-answered`, Uint8Array),
+    novelty: await readNumbers(`${number}-novelty`, Float32Array),
     reasons: await readNumbers(`${number}-reasons`, Uint32Array),
     which: await readNumbers(`${number}-which`, Uint32Array),
     weights: await readNumbers(`${number}-weights`, Float32Array),

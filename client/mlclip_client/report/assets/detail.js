@@ -48,6 +48,7 @@ function factsOf(row) {
   if (report.sizes && !Number.isNaN(report.sizes[row])) facts.push(`${number(report.sizes[row])} bytes`);
   if (report.seconds && !Number.isNaN(report.seconds[row])) facts.push(`${report.seconds[row].toFixed(3)} s`);
   if (report.hashes && report.hashes[row]) facts.push(`sha256 ${report.hashes[row].slice(0, 16)}…`);
+  if (noveltyOf(row) !== null) facts.push(`novelty ${noveltyOf(row).toFixed(2)}`);
   if (answered(row) && head().sources.length === 1) facts.push(`${head().sources[0].model}, version ${head().sources[0].version}`);
   return facts.map(visible);
 }

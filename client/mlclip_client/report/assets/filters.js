@@ -66,7 +66,7 @@ function moveLabel(step) {
 }
 
 function drawShows() {
-  const offered = Object.entries(SHOWS).filter(([name]) => name !== "copies" || report.sameAs.size);
+  const offered = Object.entries(SHOWS).filter(([name]) => OFFERED[name]?.() ?? true);
   const box = find("show");
   if (!box.children.length) {
     box.append(
@@ -83,6 +83,7 @@ function drawShows() {
 }
 
 function startFilters() {
+  find("sort").querySelector("[value=novel]").hidden = !OFFERED.novel();
   find("search").addEventListener("input", (event) => change({ text: event.target.value }));
   find("sort").addEventListener("change", (event) => change({ sort: event.target.value }));
   find("clear").addEventListener("click", () => {

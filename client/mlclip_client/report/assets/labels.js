@@ -75,9 +75,17 @@ function countTable(numbers) {
       make("td", {}, make("button", { onclick: () => filterBy([index]) }, given(head().classes[index]))),
       make("td", { class: "number" }, number(countOf(index))),
       make("td", { class: "number" }, percent(countOf(index), counted.answered)),
+      ...(head().promise ? [make("td", {}, promiseOf(head().classes[index]))] : []),
       make("td", { class: "level" }, bar(countOf(index) / most)),
     ),
   );
-  const top = [heading("Label"), heading("Images", { class: "number" }), heading("Share", { class: "number" }), heading("")];
+  const promised = head().promise ? [heading(`Promised, confidence ${head().promise.confidence}`)] : [];
+  const top = [heading("Label"), heading("Images", { class: "number" }), heading("Share", { class: "number" }), ...promised, heading("")];
   return table({ class: "plain" }, top, rows);
+}
+
+// What validation promises about a label at its own threshold, or why nothing.
+function promiseOf(name) {
+  const { figure, level, classes } = head().promise;
+  return classes[name] ? `nothing: ${visible(classes[name])}` : `${figure} of at least ${percent(level, 1)}`;
 }

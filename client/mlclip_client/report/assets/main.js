@@ -64,6 +64,7 @@ async function start() {
   startFilters();
   startDetail();
   startExport();
+  startBlur();
   startKeys();
   find("filters-toggle").addEventListener("click", () => showFilters(!find("filters").classList.contains("open")));
   drawAll();

@@ -48,10 +48,23 @@ function packOf(number) {
 }
 
 async function thumbnail(picture) {
+  if (report.show === "none") return null;
   const { perPack, mime } = report.pictures;
   const pictures = await packOf(Math.floor(picture / perPack));
   const data = pictures[picture % perPack];
   return data ? `data:${mime};base64,${data}` : null;
+}
+
+const isBlurred = () => document.body.classList.contains("blurred");
+
+function startBlur() {
+  const box = find("blur");
+  const draw = () => document.body.classList.toggle("blurred", box.checked);
+  box.checked = report.show === "blurred";
+  box.addEventListener("change", draw);
+  find("blur-choice").hidden = report.show === "none";
+  find("detail-picture").addEventListener("click", (event) => event.target.classList.toggle("asked"));
+  draw();
 }
 
 // Fill a frame with a picture; if it is given another one meanwhile, the later one stays.
@@ -66,11 +79,12 @@ async function fillFrame(frame, picture, otherwise) {
 const isNotFetched = (row) => report.originals !== null && report.paths[row] !== null && isAddress(report.paths[row]);
 
 // What stands in place of a missing picture, in a few words.
-const placeholderOf = (row) => kindOf(row) ?? (isNotFetched(row) ? "not fetched" : "no picture");
+const placeholderOf = (row) => kindOf(row) ?? (report.show === "none" ? "left out" : isNotFetched(row) ? "not fetched" : "no picture");
 
 // The same, in a sentence for the large view.
 function whyMissing(row) {
   const path = report.paths[row];
+  if (report.show === "none") return ["This report was made without pictures."];
   if (path === null) return ["No picture: it came from memory."];
   if (!isNotFetched(row)) return ["No picture: it could not be read when this report was made."];
   const link = linked(path, "Open the address");
@@ -96,12 +110,15 @@ async function fillStage(image, note, row) {
   const isStill = () => image.dataset.row === String(row);
   if (!isStill()) return;
   image.hidden = !thumb;
+  image.classList.remove("asked");
   if (!thumb) {
     note.replaceChildren(...whyMissing(row));
     return;
   }
   image.src = thumb;
-  const small = () => isStill() && note.replaceChildren("Thumbnail: this page cannot load the image itself.");
+  const blurred = isBlurred() ? "Blurred: click the picture to see it. " : "";
+  note.replaceChildren(blurred);
+  const small = () => isStill() && note.replaceChildren(`${blurred}Thumbnail: this page cannot load the image itself.`);
   const original = originalOf(row);
   if (!original) return small();
   const large = new Image();

@@ -9,8 +9,13 @@ const SHOWS = {
   checked: ["Checked by you", (row) => corrections.has(row), () => corrections.byRow.size],
   unchecked: ["Not checked yet", (row) => !corrections.has(row), () => report.count - corrections.byRow.size],
   changed: ["Changed by you", (row) => isChanged(row), () => [...corrections.byRow.keys()].filter(isChanged).length],
+  novel: ["Novel: beyond 99 % of validation", (row) => noveltyOf(row) >= NOVEL, () => report.paths.filter((_, row) => noveltyOf(row) >= NOVEL).length],
   copies: ["Same file elsewhere", (row) => copiesOf(row).length > 1, () => [...report.sameAs.values()].flat().length],
 };
+const OFFERED = { copies: () => report.sameAs.size > 0, novel: () => report.heads.some((each) => each.novelty) };
+const NOVEL = 0.99;
+
+const noveltyOf = (row) => (head().novelty && !Number.isNaN(head().novelty[row]) ? head().novelty[row] : null);
 
 const answered = (row) => Boolean(head().answered && head().answered[row]);
 
@@ -49,8 +54,8 @@ function shownRows() {
   for (let row = 0; row < report.count; row++) if (isShown(row, words)) rows.push(row);
   if (state.sort === "input") return rows;
   const number = state.labels.at(-1) ?? null;
-  const sign = state.sort === "high" ? -1 : 1;
-  const scores = new Map(rows.map((row) => [row, scoreOf(row, number)]));
+  const sign = state.sort === "low" ? 1 : -1;
+  const scores = new Map(rows.map((row) => [row, state.sort === "novel" ? noveltyOf(row) : scoreOf(row, number)]));
   return rows.sort((a, b) => {
     const [left, right] = [scores.get(a), scores.get(b)];
     if (left === null || right === null) return (left === null) - (right === null) || a - b;
