@@ -67,6 +67,7 @@ REFUSALS = {
     "mlclip tune x --search luck": 2,
     "mlclip tune x --beta -1": 1,
     "mlclip eval --help": 0,
+    "mlclip eval x --roc y": 1,
     "mlclip pretrain --data x --out y --seed -1": 1,
     "mlclip data read x --out y.csv": 1,
     "mlclip data prepare --data x --duplicates nan 1": 1,

@@ -6,7 +6,8 @@ folder `encoder`. `trust.safetensors` has what `mlclip tune --calibrate` and `--
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from mlclip.encoders import MODELS
 from mlclip.encoders.clip import Encoder, encoder_folder, load_encoder
 from mlclip.encoders.folder import save_encoder
 from mlclip.errors import CheckpointError
-from mlclip.files import replacing_files, write_lines
+from mlclip.files import locked, replacing_files, write_lines
 from mlclip.heads import HEADS, Head
 from mlclip.novelty import Novelty
 
@@ -179,6 +180,27 @@ def load_run(folder: Path) -> Run:
     return Run(head.eval().requires_grad_(False), labels, thresholds, encoder, training, metrics, calibration, novelty)
 
 
+@contextmanager
+def locked_run(folder: Path) -> Iterator[Run]:
+    """Read a run folder; other commands that would change it wait until the block ends. Raises CheckpointError."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # of a folder that is not there, which reading says better
+            stack.enter_context(locked(folder))
+        yield load_run(folder)
+
+
+def edit_run(folder: Path, change: Callable[[Run], Run]) -> tuple[Run, Run]:
+    """Change a run folder: concurrent edits wait for each other, and one that fails leaves the folder as it was.
+
+    Where `change` returns the same run, nothing is written. Returns the run before and after.
+    """
+    with locked_run(folder) as before:
+        after = change(before)
+        if after is not before:
+            save_run(folder, after)
+    return before, after
+
+
 def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -188,8 +210,8 @@ def labels_file(labels: Sequence[str]) -> bytes:
     if len(set(labels)) < len(labels):
         raise CheckpointError("labels.txt: a label is given twice")
     for label in labels:
-        if label.splitlines() != [label]:
-            raise CheckpointError(f"labels.txt: {label!r} is empty or holds a newline; rename it")
+        if label.splitlines() != [label] or any("\ud800" <= character <= "\udfff" for character in label):
+            raise CheckpointError(f"labels.txt: {label!r} is empty, no valid text or holds a newline; rename it")
     return "".join(f"{label}\n" for label in labels).encode()
 
 

@@ -49,7 +49,7 @@ class MultiLabelClassifier:
         options: Mapping[str, Any] | None = None,
         training: TrainConfig | None = None,
         thresholds: ThresholdConfig | None = None,
-        cache: Path = DEFAULT_CACHE,
+        cache: Path | str = DEFAULT_CACHE,
     ) -> None:
         find_head(head)
         self._run: Run | None = None
@@ -76,12 +76,13 @@ class MultiLabelClassifier:
         """
         check_seed(seed)
         check_number("validation", validation, 0, above=True)
-        names, items = _label_lists(labels, classes), _items(images, texts)
+        order = None if classes is None else _listed(classes, (str,), "class names")
+        names, items = _label_lists(labels, order), _items(images, texts)
         if len(items) != len(names):
             raise TrainError(f"{len(items)} images but {len(names)} label lists: give one list per image")
         items = tuple(replace(item, labels=own) for item, own in zip(items, names, strict=True))
-        order = sorted({name for own in names for name in own}) if classes is None else map(str, classes)
-        dataset = assign_splits(Dataset(items, tuple(order)), (1 - validation, validation, 0.0), seed)
+        known = sorted({name for own in names for name in own}) if order is None else map(str, order)
+        dataset = assign_splits(Dataset(items, tuple(known)), (1 - validation, validation, 0.0), seed)
         labels_file(dataset.classes)
         self._run = train_run(dataset, self.encoder, self.cache, self.recipe)
         return self
@@ -118,7 +119,7 @@ class MultiLabelClassifier:
         save_run(Path(folder), self.run_)
 
     @classmethod
-    def load(cls, folder: Path | str, cache: Path = DEFAULT_CACHE) -> "MultiLabelClassifier":
+    def load(cls, folder: Path | str, cache: Path | str = DEFAULT_CACHE) -> "MultiLabelClassifier":
         """Read a run folder."""
         run = load_run(Path(folder))
         classifier = cls(run.head_name, run.encoder.load(), cache=cache)

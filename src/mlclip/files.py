@@ -22,7 +22,10 @@ def read_file(path: Path) -> bytes:
 
 def check_file(path: Path) -> None:
     """Raise OSError for what does not exist, and for a pipe or device, which may have no end."""
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # NUL in its name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
@@ -35,6 +38,18 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that lock a folder waiting while the block runs; raises OSError if there is no folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # NFS has no locks of folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -64,31 +79,21 @@ def replacing_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that lock a folder waiting while the block runs; raises OSError if there is no folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # NFS has no locks of folders
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def check_output(path: Path, inputs: Iterable[Path | str] = (), suffixes: Sequence[str] = ()) -> None:
+def check_output(
+    path: Path, inputs: Iterable[Path | str] = (), suffixes: Sequence[str] = (), option: str = "--out"
+) -> None:
     """Refuse a file, or without `suffixes` a folder, that cannot be written or is an input; raises OutputError.
 
     Commands call it before any work. Devices and pipes need none of the suffixes.
     """
     if any(os.path.exists(given) and path.exists() and os.path.samefile(given, path) for given in inputs):
-        raise OutputError(f"{path} is an input and would be overwritten: name another --out")
+        raise OutputError(f"{path} is an input and would be overwritten: name another {option}")
     if is_stream(path):
         return
     if suffixes and path.suffix.lower() not in suffixes:
-        raise OutputError(f"{path}: it is written as {suffixes[0]}: name it --out {path.with_suffix(suffixes[0])}")
+        raise OutputError(f"{path}: it is written as {suffixes[0]}: name it {option} {path.with_suffix(suffixes[0])}")
     if path.exists() and path.is_dir() == bool(suffixes):
-        raise OutputError(f"{path} is a {'folder' if suffixes else 'file'}: name another --out")
+        raise OutputError(f"{path} is a {'folder' if suffixes else 'file'}: name another {option}")
     place = Path(os.path.realpath(path))
     place = next(folder for folder in ((place, *place.parents)[bool(suffixes) :]) if folder.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK, effective_ids=True):

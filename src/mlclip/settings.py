@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -92,10 +93,10 @@ def check_number(
     name: str, value: float, least: float = -math.inf, *, above: bool = False, whole: bool = False
 ) -> None:
     """Refuse what is no finite number, not at least (or `above`) `least`, or not `whole`; raises TrainError."""
-    right = isinstance(value, Integral if whole else Real) and math.isfinite(value)
+    right = isinstance(value, Integral if whole else Real) and abs(value) <= sys.float_info.max
     if not right or value < least or (above and value == least):
         bound = f" {'above' if above else 'of at least'} {least}" if math.isfinite(least) else ""
-        raise TrainError(f"{name} is a {'whole' if whole else 'finite'} number{bound}, not {value!r}")
+        raise TrainError(f"{name} is a {'whole' if whole else 'finite'} number{bound}, not {value!r:.40}")
 
 
 UNTRAINED = TrainConfig(epochs=0)
@@ -130,6 +131,13 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     training: TrainConfig | None = None
     thresholds: ThresholdConfig = ThresholdConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse settings of another type; raises TrainError."""
+        for name, kind in (("options", Mapping), ("training", TrainConfig), ("thresholds", ThresholdConfig)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (name, value) != ("training", None):
+                raise TrainError(f"{name} is a {kind.__name__}, not a {type(value).__name__}")
 
 
 def json_or_text(text: str) -> Any:

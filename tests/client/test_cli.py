@@ -260,6 +260,8 @@ def test_debug_shows_the_traceback(start):
         (["classify", __file__, "--timeout", "0"], "timeout"),
         (["classify", __file__, "--timeout", "inf"], "timeout must be more than 0 seconds, and finite, not inf"),
         (["classify", __file__, "--top-k", "-1"], "top-k"),
+        (["classify", __file__, "--threads", "9" * 300], "threads"),
+        (["classify", __file__, "--job", "j", "--shard-rows", "9" * 20], "shard-rows"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(run, arguments, reason):
@@ -289,6 +291,8 @@ def test_an_input_is_never_an_output(run, here, arguments):
         f"error: {arguments[-1]} is an input: name another file for the output\n",
     )
     assert (here / "m.jsonl").read_text() == '{"path": "a.png", "text": "x"}\n'
+    both = run("classify", "a.png", "--out", "x.jsonl", "--log", "x.jsonl", "--url", NOWHERE)
+    assert both.stderr == "error: x.jsonl is named for two outputs: give each its own file\n"
 
 
 def test_names_are_text_never_markup_and_bytes_that_are_no_utf8_are_escaped(run, monkeypatch):

@@ -67,10 +67,31 @@ def test_anything_but_parquet_is_wrong_usage_and_the_message_says_what_to_name(r
     assert str(tmp_path / name) in result.stderr and "name " in result.stderr
 
 
+def test_what_the_system_refuses_is_said_with_its_place(run):
+    result = run("duplicates", "a" * 300)
+    assert (result.exit_code, result.stderr) == (1, f"error: {'a' * 300}: File name too long\n")
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(run, tmp_path):
     result = run("duplicates", tmp_path / "nofile", "--out", tmp_path / "no" / "pairs.csv")
     line = f"error: --out {tmp_path / 'no' / 'pairs.csv'}: there is no folder {tmp_path / 'no'}\n"
     assert (result.exit_code, result.stderr) == (2, line)
+
+
+@pytest.mark.parametrize(
+    "embeddings",
+    [
+        pa.array([[1.0, 0.0], None], pa.list_(pa.float32(), 2)),
+        pa.array([[1.0, 0.0], [1.0, 0.0]], pa.list_(pa.float32())),
+        pa.array(["1 0", "1 0"]),
+    ],
+    ids=["null", "of any length", "texts"],
+)
+def test_embeddings_of_others_are_one_line(run, tmp_path, embeddings):
+    pq.write_table(pa.table({"path": ["a", "b"], "embedding": embeddings}), tmp_path / "x.parquet")
+    result = run("duplicates", tmp_path / "x.parquet", "--out", tmp_path / "pairs.csv")
+    assert result.exit_code == 2 and result.stderr.startswith(f"error: {tmp_path / 'x.parquet'}: "), result.stderr
+    assert result.stderr.endswith(": classify again\n") and result.stderr.count("\n") == 1
 
 
 def test_rows_without_embeddings_are_refused(run, tmp_path):

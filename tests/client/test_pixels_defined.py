@@ -111,7 +111,7 @@ def tiff(samples, bits, kind=1, photometric=1, **more):
     else:
         data = struct.pack(f"<{len(samples)}{'f' if kind == 3 else {16: 'H', 32: 'i'}[bits]}", *samples)
     doubles = {int(name[1:]): value for name, value in more.items()}
-    end = 8 + 2 + 12 * (len(tags) + 2 + len(doubles)) + 4
+    end = 8 + 2 + 12 * len({*tags, 273, 279, *doubles}) + 4
     entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
     entries[279] = struct.pack("<HHII", 279, 4, 1, len(data))
     for number, tag in enumerate(doubles):

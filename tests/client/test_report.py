@@ -330,6 +330,7 @@ def test_nothing_from_rows_stands_in_the_page_as_markup(tmp_path):
         ("x.jsonl", b"\xff\n", "x.jsonl:1: not JSON"),
         ("x.jsonl", b'{"path": 1}\n{"path": "a"}\n', "lines 1 to 2: not the client's rows"),
         ("x.jsonl", b'{"path": "\\ud800"}\n', "not the client's rows"),
+        ("x.jsonl", b'{"bytes": ' + b"9" * 400 + b"}\n", "not the client's rows"),
         ("x.jsonl", b'{"answers": {"h": {"labels": ["a"]}}}\n', "head h: a row does not have one score per label"),
         ("x.jsonl", b'{"bytes": []}\n', "column bytes: not the client's"),
     ],

@@ -133,6 +133,12 @@ def test_the_queue_is_written(run, tmp_path):
     lines = list(map(json.loads, (tmp_path / "queue.jsonl").read_text().splitlines()))
     assert len(lines) == 12 and set(lines[0]) == {"path", "labels", "reason"}
     assert result.stderr == f"12 pictures to look at (8 uncertain, 4 few images); written to {tmp_path}/queue.jsonl\n"
+    again = tmp_path / "again.jsonl"
+    again.write_text('{"path": "a", "answers": {"s": {"labels": ["a"], "scores": [1]}}}\n')
+    refused = run("review", again, "--out", again)
+    assert (refused.exit_code, refused.stderr) == (2, f"error: {again} is an input: name another file for the output\n")
+    bare = run("review", again, "--out", tmp_path / "q.jsonl")
+    assert bare.exit_code == 2 and "does not name the thresholds of its head: name Parquet rows" in bare.stderr
     unclear = run("review", rows, "--out", tmp_path / "q.jsonl")
     assert (unclear.exit_code, unclear.stderr) == (
         2,

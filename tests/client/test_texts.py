@@ -68,6 +68,8 @@ def test_paths_start_from_the_files_folder(tmp_path, monkeypatch, name, content)
         ("t.csv", 'path,text\na,"b\n', "t.csv:2: broken CSV in line 2: unexpected end"),
         ("t.csv", "text,path\nb\n", "t.csv:2: no path"),
         ("t.csv", "path,text\na,Bär\nb,Bär, groß\n", "t.csv:3: more values than columns: quote what holds a comma"),
+        ("t.csv", "path,text,text\na,b,c\n", "t.csv:1: 2 columns are called text: rename all but one"),
+        ("t.csv", "path,text\na,b\n./a,b\n./a,c\n", "t.csv:4: an earlier line has another text for ./a: remove one"),
         ("t.jsonl", "[" * 100_000, "t.jsonl:1: not JSON"),
         ("t.jsonl", '{"path": "a"}\n{', "t.jsonl:2: not JSON"),
         ("t.jsonl", "[]\n", "t.jsonl:1: not a JSON object"),

@@ -1,11 +1,13 @@
 """`mlclip`: what a person types about runs and data, and what is said about it in one line."""
 
+import fcntl
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
-from mlclip.checkpoint import load_run
+from mlclip.checkpoint import load_run, save_run
 from mlclip.data import Dataset, read_dataset, write_manifest
 
 
@@ -62,6 +64,25 @@ def test_figures_that_cannot_be_stored_are_printed(typed, tmp_path, full_disk):
     assert load_run(tmp_path / "run").metrics == json.loads(before)
 
 
+@pytest.mark.parametrize("words", [["eval", "run"], ["tune", "run", "--beta", 2], ["tune", "run", "--novelty"]])
+def test_a_command_that_changes_a_run_waits_for_another_and_keeps_what_it_stores(words, typed, tmp_path, monkeypatch):
+    train(typed, "run")
+    folder, flock = tmp_path / "run", fcntl.flock
+
+    def end_another(handle, how):
+        """Get the lock, before which another command has stored something."""
+        flock(handle, how)
+        if os.path.samestat(os.fstat(handle if isinstance(handle, int) else handle.fileno()), folder.stat()):
+            run = load_run(folder)
+            save_run(folder, replace(run, training=run.training | {"another": 1}, metrics=run.metrics | {"other": {}}))
+
+    monkeypatch.setattr(fcntl, "flock", end_another)
+    code, _, said = typed(*words)
+    run = load_run(folder)
+    assert code == 0 and run.training["another"] == 1, said
+    assert words[0] == "tune" or run.metrics.keys() > {"other", "test"}
+
+
 def test_text_is_never_markup_and_other_bytes_are_escaped(typed, tmp_path):
     name = os.fsdecode(b"[misc] caf\xe9 [/misc] :cat:")
     code, told, said = train(typed, name)
@@ -88,6 +109,8 @@ def test_text_is_never_markup_and_other_bytes_are_escaped(typed, tmp_path):
         (["train", "--data", "data.jsonl", "--loss-option", "gamma_neg=1"], "bce has no parameter 'gamma_neg'"),
         (["data", "shots", "--data", "data.jsonl", "--k", "1", "--seed", "-1"], "seed is a whole number"),
         (["eval", "data.jsonl"], "data.jsonl is no run folder"),
+        (["eval", "run", "--data", "data.jsonl", "--roc", "data.jsonl"], "is an input and would be overwritten"),
+        (["eval", "run", "--roc", "run/labels.txt"], "it is written as .csv: name it --roc run/labels.csv"),
     ],
 )
 def test_what_cannot_work_is_said_before_any_work(words, message, typed, tmp_path):

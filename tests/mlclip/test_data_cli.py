@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 from importlib import import_module
 
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 from mlclip.cli import app
 from mlclip.cli.data_pairs import side_by_side
 from mlclip.data import read_dataset
-from mlclip.errors import DataError
+from mlclip.errors import DataError, OutputError
 
 
 @pytest.fixture
@@ -90,6 +92,21 @@ def test_prepare_takes_thresholds_from_labelled_pairs(manifest, run, pictures, t
     said = run("pairs", "--data", manifest, "--answers", "pairs.csv", "--no-ask")
     assert said.exit_code == 0, said.output
     assert said.output.strip() in result.output
+
+
+def test_the_log_of_prepare_is_no_input_and_lies_beside_no_device(manifest, run, tmp_path):
+    before = shutil.copy(manifest, tmp_path / "own.changes.jsonl").read_bytes()
+    limits = ("--duplicates", "0.9999", "0.9999999", "--min-count", 2)
+    refused = run("prepare", "--data", tmp_path / "own.changes.jsonl", "--out", "own.jsonl", *limits)
+    assert isinstance(refused.exception, OutputError) and "own.changes.jsonl is an input" in str(refused.exception)
+    assert (tmp_path / "own.changes.jsonl").read_bytes() == before
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    result = run("prepare", "--data", manifest, "--out", "pipe", *limits)
+    assert result.exit_code == 0 and result.output.endswith("wrote pipe\n"), result.output
+    assert os.read(reader, 2**16).count(b"\n") == int(re.search(r"(\d+) images are left", result.output)[1])
+    os.close(reader)
+    assert not (tmp_path / "pipe.changes.jsonl").exists()
 
 
 def test_prepare_refuses_what_makes_no_sense(manifest, run):

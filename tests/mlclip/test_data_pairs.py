@@ -147,6 +147,7 @@ def test_answers_are_stored_relative_to_their_file_and_read_again(tmp_path):
     "text, message",
     [
         ("x,y\n1,2\n", "the first line must name the columns a, b and same"),
+        ("a,b,same,same\n1,2,y,n\n", ":1: two columns are called 'same': rename or remove one"),
         ("a,b,same\n1.jpg,2.jpg,maybe\n", ":2: give two image files and y or n, not '1.jpg', '2.jpg' and 'maybe'"),
         ("a,b,same\n1.jpg,,y\n", ":2: give two image files"),
         ("", "the first line must name"),

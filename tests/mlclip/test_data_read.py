@@ -245,10 +245,13 @@ def test_names_that_are_no_utf8_are_written_and_read(tmp_path):
 
 def test_parquet_rows_count_from_one(tmp_path):
     path = tmp_path / "m.parquet"
-    pq.write_table(pa.table({"path": ["a.jpg", "", "c.jpg"], "labels": ["x|y", "x", "two\nlines"]}), path)
+    names = pa.array([b"a.jpg", b"", b"c.jpg", b"caf\xe9.jpg", b"e.jpg"])
+    paths = pa.Array.from_buffers(pa.string(), 5, names.buffers())
+    pq.write_table(pa.table({"path": paths, "labels": ["x|y", "x", "two\nlines", "x", "y"]}), path)
     dataset, problems = scan(path)
     assert dataset.items[0].labels == ("x", "y")
-    assert [line for line, _ in broken(problems)] == ["2", "3"]
+    assert [item.path.name for item in dataset.items] == ["a.jpg", "e.jpg"]
+    assert [line for line, _ in broken(problems)] == ["2", "3", "4"]
 
 
 def two_columns():
@@ -426,13 +429,13 @@ def test_coco_train_and_val_go_in_together(tmp_path):
 
 def test_coco_entries_that_point_nowhere_are_named(tmp_path):
     path, content = coco(tmp_path)
-    content["annotations"] += [{"id": 7, "image_id": 1, "category_id": 1}, {"id": 8, "image_id": 9, "category_id": 2}]
+    content["annotations"] += [{"id": 7, "image_id": 1, "category_id": 1}, {"id": 8, "image_id": 9, "category_id": "2"}]
     content["images"] += [{"id": 5, "file_name": "again.jpg"}, {"id": 6, "file_name": "nul\0.jpg"}]
     path.write_text(json.dumps(content))
     dataset, problems = scan(path)
     assert [str(problem) for problem in problems] == [
         f"{path}: annotation 7: error: there is no image 1",
-        f"{path}: image 9: error: annotation 8: there is no category 2",
+        f"{path}: image 9: error: annotation 8: there is no category '2'",
         f"{path}: image 5: error: images[3] has the same id: give each its own",
         f"{path}: image 6: error: '{path.parent}/nul\\x00.jpg' is not valid text: remove the characters shown as \\",
     ]

@@ -85,6 +85,9 @@ def test_a_folder_without_weights_is_refused(encoder_folder, tmp_path):
     (tmp_path / "open_clip_config.json").write_bytes((encoder_folder / "open_clip_config.json").read_bytes())
     with pytest.raises(EncoderError, match="holds no weights: put open_clip_model.safetensors beside"):
         load_encoder(str(tmp_path))
+    (tmp_path / "optimizer.bin").write_bytes(b"no weights")
+    with pytest.raises(EncoderError, match="could not load"):
+        load_encoder(str(tmp_path))
 
 
 def test_an_encoder_in_a_relative_folder_is_found_from_any_folder(encoder_folder, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What is written takes an older file's place whole or not at all, obeys the umask, and never replaces a device."""
 
+import fcntl
 import os
 import stat
 import threading
@@ -15,7 +16,7 @@ from mlclip.data import Dataset, Item, write_manifest
 from mlclip.data.changes import write_changes
 from mlclip.encoders.folder import save
 from mlclip.errors import CheckpointError, MlclipError, OutputError
-from mlclip.files import check_output, read_file, replacing_files, write_lines
+from mlclip.files import check_output, locked, read_file, replacing_files, write_lines
 from mlclip.heads import HEADS
 
 from ..conftest import ARCHITECTURE
@@ -53,6 +54,31 @@ def test_a_full_disk_leaves_what_was_there(write, encoder, tmp_path, full_disk):
     with full_disk(5000), pytest.raises((MlclipError, OSError)):
         write(tmp_path / "new", encoder)
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")], "nothing half done is left"
+
+
+def test_content_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    steps = []
+    for move in ("replace", "rename"):
+        real = getattr(Path, move)
+        monkeypatch.setattr(Path, move, lambda path, target, real=real: steps.append("move") or real(path, target))
+    monkeypatch.setattr(os, "fsync", lambda handle: steps.append(Path(f"/proc/self/fd/{handle}").readlink().name))
+    write_lines(tmp_path / "lines", ["new\n"])
+    temporary, *rest = steps
+    assert temporary.startswith(".lines.") and rest == ["move", tmp_path.name]
+    steps.clear()
+    with replacing_files(tmp_path, ("lines", "more")) as new:
+        for name in ("lines", "more"):
+            (new / name).write_text("newer")
+    moves = steps.index("move")
+    assert set(steps[:moves]) == {"lines", "more", "new"} and steps[moves:] == [*["move"] * 3, tmp_path.name]
+
+
+def test_a_locked_folder_keeps_others_waiting_until_the_block_ends(tmp_path):
+    handle = os.open(tmp_path, os.O_RDONLY)
+    with locked(tmp_path), pytest.raises(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(handle)
 
 
 def test_a_folder_whose_files_cannot_all_take_their_places_gets_none(tmp_path, monkeypatch):
@@ -126,6 +152,8 @@ def test_pipes_and_devices_are_written_to_and_links_are_followed(tmp_path):
     assert link.is_symlink() and real.read_text() == "c\n"
     with pytest.raises(OSError, match="a pipe or a device"):
         read_file(pipe)
+    with pytest.raises(OSError, match="null byte"):
+        read_file(tmp_path / "a\0b")
     if os.geteuid() == 0:
         os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         write_lines(tmp_path / "null", ["d\n"])

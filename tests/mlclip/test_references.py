@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from mlclip.checkpoint import load_run, save_run
+from mlclip.checkpoint import edit_run, load_run, save_run
 from mlclip.data import Dataset, Item, assign_splits, write_manifest
 from mlclip.errors import CheckpointError, DataError
 from mlclip.settings import Recipe, TrainConfig
-from mlclip.training.references import append_references, edit_run, remove_references
+from mlclip.training.references import append_references, remove_references
 from mlclip.training.runs import head_features, train_run
 
 CLASSES = ("blue", "green", "red", "white")

@@ -56,6 +56,11 @@ def trained(dataset, encoder, cache):
     return functools.cache(lambda name: train(name, dataset, encoder, cache))
 
 
+def test_groups_beyond_the_classes_are_said(dataset, encoder, cache, caplog):
+    train_run(dataset, encoder, cache, Recipe("mld", {"hidden": 32, "groups": 9}, replace(quick("mld"), epochs=1)))
+    assert "groups is 4, not 9, with 4 classes" in caplog.messages
+
+
 @pytest.mark.parametrize("name", sorted(HEADS.keys() - {"zeroshot", "siglip"}))
 def test_a_head_learns_what_can_be_seen(name, trained, dataset, cache):
     """All but those whose answer comes from the text tower, which is random here."""
@@ -213,9 +218,9 @@ def test_training_that_cannot_work_says_why(recipe, message, dataset, encoder, c
 
 def test_labels_that_break_a_line_are_refused(trained, tmp_path):
     run = trained("sigmoid")
-    for labels in (("a\nb", "c", "d", "e"), ("a\u2028b", "c", "d", "e"), ("", "c", "d", "e"), ("c", "c", "d", "e")):
+    for first in ("a\nb", "a\u2028b", "a\ud800", "", "c"):
         with pytest.raises(CheckpointError, match=r"labels.txt"):
-            save_run(tmp_path / "run", replace(run, labels=labels))
+            save_run(tmp_path / "run", replace(run, labels=(first, "c", "d", "e")))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +283,7 @@ def test_classifier_takes_the_matrix_that_scikit_learn_makes(pictures, encoder, 
     sparse = binarizer.fit_transform(labels)
     found = []
     for given, classes in ((labels, None), (sparse, binarizer.classes_), (sparse.toarray().tolist(), [*"bgrw"])):
-        classifier = MultiLabelClassifier("sigmoid", encoder, training=TrainConfig(epochs=2), cache=tmp_path)
+        classifier = MultiLabelClassifier("sigmoid", encoder, training=TrainConfig(epochs=2), cache=str(tmp_path))
         found.append(classifier.fit(paths, given, classes=classes).predict_proba(paths[:3]))
     assert classifier.classes_ == ("b", "g", "r", "w")
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
@@ -298,6 +303,9 @@ NAMES = "give a list.* of names per image, such as"
         (lambda c, paths, labels: c.fit(paths[:2], [[0, 1], [1, 0]]), r"labels are a matrix \[2, 2\]: .*classes="),
         (lambda c, paths, labels: c.fit(paths[:2], np.eye(2), classes=["a"]), r"labels are a matrix \[2, 2\]"),
         (lambda c, paths, labels: c.fit(paths[:2], 2 * np.eye(2), classes=["a", "b"]), r"labels are a matrix"),
+        (lambda c, paths, labels: c.fit(paths[:2], np.eye(2), classes="ab"), "a list of class names, not str 'ab'"),
+        (lambda c, paths, labels: c.fit(paths[:2], np.eye(2), classes=["a", None]), "a list of class names, not None"),
+        (lambda c, paths, labels: c.fit(paths, labels, classes=4), "a list of class names, not int 4"),
         (lambda c, paths, labels: c.fit("a.jpg", labels), "give a list of image files.* not str 'a.jpg'"),
         (lambda c, paths, labels: c.fit([np.zeros((9, 9))], [["a"]]), "a list of image files.* not ndarray"),
         (lambda c, paths, labels: c.fit(paths, labels, "a title"), "give a list of texts or None"),
@@ -310,8 +318,12 @@ NAMES = "give a list.* of names per image, such as"
         (lambda c, paths, labels: c.classes_, "not fitted yet"),
         (lambda c, paths, labels: c.save("nowhere"), "not fitted yet"),
         (lambda c, paths, labels: MultiLabelClassifier("nope"), "unknown head 'nope'"),
+        (lambda c, paths, labels: MultiLabelClassifier(["mld"]), r"unknown head \['mld'\]"),
+        (lambda c, paths, labels: MultiLabelClassifier(training={"lr": 1}), "training is a TrainConfig, not a dict"),
+        (lambda c, paths, labels: MultiLabelClassifier(options=[1]), "options is a Mapping, not a list"),
         (lambda c, paths, labels: MultiLabelClassifier(encoder=3), "an encoder is a name or a folder"),
         (lambda c, paths, labels: TrainConfig(seed=2**32), "seed is a whole number below"),
+        (lambda c, paths, labels: TrainConfig(epochs=10**400), "epochs is a whole number of at least 0, not 10{39}$"),
         (lambda c, paths, labels: TrainConfig(lr=float("nan")), "lr is a finite number above 0, not nan"),
         (lambda c, paths, labels: TrainConfig(batch_size=1.5), "batch_size is a whole number of at least 1"),
         (lambda c, paths, labels: TrainConfig(loss_options={"gamma_neg": 2.0}), "bce has no parameter 'gamma_neg'"),

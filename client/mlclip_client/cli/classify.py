@@ -52,7 +52,7 @@ def classify(
     limits: Limits,
     columns: RowOptions,
     server: ServerOptions,
-    shard_rows: Annotated[int, job_option(min=1, help="Rows per shard of a job.")] = Request.shard_rows,
+    shard_rows: Annotated[int, job_option(min=1, max=10**9, help="Rows per shard of a job.")] = Request.shard_rows,
     job_options: JobOptions,
     monitor: MonitorOptions,
 ) -> None:

@@ -12,7 +12,7 @@ from mlclip_client.errors import ClientError, UnknownHead, WrongJob
 from mlclip_client.events import tell
 from mlclip_client.output.files import partial_name
 from mlclip_client.output.tally import DONE, FAILED, REJECTED, USAGE, Tally
-from mlclip_client.wording import counted, printable
+from mlclip_client.wording import counted, printable, reason_of
 
 OTHER_WORKERS = "the rest is with other workers; repeat the command if they were stopped"
 
@@ -25,7 +25,8 @@ def reported(debug: bool) -> Iterator[None]:
     except (ValueError, ClientError, OSError) as error:
         if debug or isinstance(error, BrokenPipeError):
             raise
-        say(f"error: {error}")
+        place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        say(f"error: {place}{reason_of(error) if isinstance(error, OSError) else error}")
         raise typer.Exit(USAGE if isinstance(error, UnknownHead | WrongJob | ValueError) else FAILED) from error
 
 

@@ -61,7 +61,7 @@ _OPTIONS: dict[str, Any] = {
     "concurrency": server_option(min=1, help="Number of images processed at once."),
     "via": server_option(help="Where images are decoded: by the server (bytes) or by the client (pixels)."),
     "embedded": server_option(help="Model repository to run in this process, without a server (extra `embedded`)."),
-    "threads": server_option(min=0, help="Threads of each --embedded model; 0 means one per core."),
+    "threads": server_option(min=0, max=4096, help="Threads of each --embedded model; 0 means one per core."),
     # JobOptions
     "max_failures": job_option(
         min=0, help="Stop after this many errors in a row (without a job: of the server); 0 means never."
@@ -125,10 +125,13 @@ def refuse(options: Sequence[str], reason: str) -> None:
 
 
 def refuse_inputs(outputs: Iterable[str | Path | None], names: Iterable[str | Path | None]) -> None:
-    """Raise ValueError if an output is one of the files that some names of inputs stand for."""
+    """Raise ValueError if an output is one of the files that some names of inputs stand for, or another output."""
     from mlclip_client.inputs.source import Source, sources_of
 
-    written = {identity: out for out in outputs if out is not None and (identity := _identity(out))}
+    found = [(identity, out) for out in outputs if out is not None and (identity := _identity(out))]
+    written = dict(found)
+    if len(written) < len(found):
+        raise ValueError(f"{found[-1][1]} is named for two outputs: give each its own file")
     for name in map(str, filter(None, names)) if written else ():
         sources: list[Source] = []
         if scheme_of(name) in {"", *LOCAL}:

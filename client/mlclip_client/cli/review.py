@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlclip_client.cli.ending import check_stdout, say
+from mlclip_client.cli.options import refuse_inputs
 from mlclip_client.files import replacing
 from mlclip_client.output.files import check_output
 from mlclip_client.output.tally import REJECTED
@@ -60,6 +61,7 @@ def review(
 ) -> None:
     """Choose the pictures that a person should look at, each with the reason: uncertain, novel or few images."""
     check_output(out, ".jsonl" if format == "manifest" else ".json")
+    refuse_inputs([out], [labels])
     from mlclip_client.review.choose import choose, label_studio_task  # loads numpy and pyarrow
 
     pictures = choose(labels, budget, head)

@@ -29,7 +29,10 @@ class Texts:
             raise ValueError(f"--texts {file}: not a regular file: name a .csv or .jsonl file")
         try:
             with file.open("rb") as data:
-                self._texts = {os.path.abspath(file.parent / path): text for path, text in _pairs(read(data), file)}
+                self._texts = dict[str, str]()
+                for where, path, text in _pairs(read(data), file):
+                    if self._texts.setdefault(os.path.abspath(file.parent / path), text) != text:
+                        raise ValueError(f"{where}: an earlier line has another text for {path}: remove one")
         except OSError as error:
             raise ValueError(f"--texts {file}: {error.strerror}: name a .csv or .jsonl file") from error
         except UnicodeDecodeError as error:
@@ -67,7 +70,8 @@ def _json_rows(file: IO[bytes]) -> Rows:
     return ((line.number, row) for line, row in json_rows(file, "strict") if row is not None)
 
 
-def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str]]:
+def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str, str]]:
+    """Where each text is, the path of its image, and the text."""
     for number, row in rows:
         where = f"{file}:{number}"
         if isinstance(row, str):
@@ -78,4 +82,4 @@ def _pairs(rows: Rows, file: Path) -> Iterator[tuple[str, str]]:
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{where}: the text must be a string, not {text!r}")
         if text:
-            yield path.strip(), text
+            yield where, path.strip(), text

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.dataset as ds  # type: ignore[import-untyped]
 
+from mlclip_client.wording import reason_of
+
 Floats = npt.NDArray[np.float32]
 _BLOCK = 1024
 
@@ -54,10 +56,16 @@ def read_embeddings(labels: Path) -> tuple[list[str], Floats]:
     except pa.ArrowInvalid as error:
         reason = "not Parquet: name a .parquet file, or a folder with only such files, such as a job's `labels`"
         raise ValueError(f"{labels}: {reason}") from error
-    if "embedding" not in dataset.schema.names:
+    if not {"path", "embedding"} <= set(dataset.schema.names):
         raise ValueError(f"{labels} has no embeddings: classify with --embeddings")
-    table = dataset.to_table(["path", "embedding"])
-    width = dataset.schema.field("embedding").type.list_size
+    lists = dataset.schema.field("embedding").type
+    width = lists.list_size if pa.types.is_fixed_size_list(lists) else 0
+    try:
+        table = dataset.to_table(["path", "embedding"])
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{labels}: its embeddings cannot be read: {reason_of(error)}: classify again") from error
+    if not width or table.column("embedding").null_count:
+        raise ValueError(f"{labels}: its embeddings are not those that `classify --embeddings` writes: classify again")
     parts: Iterator[Floats] = (chunk.flatten().to_numpy() for chunk in table.column("embedding").chunks)
     return table.column("path").to_pylist(), np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, width)
 

@@ -84,6 +84,6 @@ def _json_lines(path: Path) -> Iterator[Batch]:
                 raise ValueError(wrong[0])
             try:
                 yield pa.array([fields for _, fields in some]), {}
-            except (pa.ArrowException, UnicodeEncodeError) as error:
+            except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
                 where = f"{path}, lines {some[0][0]} to {some[-1][0]}"
                 raise ValueError(f"{where}: not the client's rows: {str(error).splitlines()[0]}") from error

@@ -52,6 +52,8 @@ def choose(labels: Path, budget: int, head: str | None = None) -> list[Picture]:
                 sources.remove(source)
             elif len(chosen) < budget:
                 chosen[found[0]] = found[1]
+    if scores.known is None and not chosen:
+        raise ValueError(f"{labels} does not name the thresholds of its head: name Parquet rows")
     return [_picture(columns, scores, row, reason) for row, reason in chosen.items()]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mlclip_client.files import is_stream
 from rich import box
 from rich.table import Table
 
@@ -60,7 +61,7 @@ def read(
         dataset = dataset.with_classes(dataset.top(top))
     write_manifest(dataset, out)
     _print(admitted.lines())
-    kept = f" ({len(dataset):,} images with the {top} most frequent labels)" if top else ""
+    kept = f" ({len(dataset):,} images with the {len(dataset.classes):,} most frequent labels)" if top else ""
     say(f"wrote {out}{kept}")
     if admitted.rejected:
         raise typer.Exit(3)
@@ -110,7 +111,9 @@ def prepare_data(
     check_seed(seed)
     for similarity in duplicates or ():
         check_number("a threshold of --duplicates", similarity)
-    check_manifest(out, *data, pairs)
+    log = None if is_stream(out) else out.with_suffix(".changes.jsonl")  # nothing may appear beside a device
+    for written in filter(None, (out, log)):
+        check_manifest(written, *data, pairs)
     dataset = read_dataset(*data)
     store = feature_cache(encoder, pretrained, cache)
     settings = Preparation(
@@ -123,9 +126,11 @@ def prepare_data(
     with progress("comparing images") as on_progress:
         prepared = prepare(dataset, store.rows, points, settings, on_progress)
     write_manifest(prepared.dataset, out)
-    log = out.with_suffix(".changes.jsonl")
-    write_changes(prepared.changes, log)
-    _print([*prepared.lines(), f"wrote {out}, and the log of what was dropped and merged, {log}"])
+    wrote = f"wrote {out}"
+    if log is not None:
+        write_changes(prepared.changes, log)
+        wrote += f", and the log of what was dropped and merged, {log}"
+    _print([*prepared.lines(), wrote])
 
 
 @app.command()

@@ -60,10 +60,10 @@ def _list(folder: Path) -> None:
 
 
 def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> None:
-    from mlclip.checkpoint import Run
+    from mlclip.checkpoint import Run, edit_run
     from mlclip.data import read_dataset
     from mlclip.encoders.features import FeatureCache
-    from mlclip.training.references import append_references, edit_run
+    from mlclip.training.references import append_references
 
     data = read_dataset(*sources)
 
@@ -87,7 +87,8 @@ def _add(folder: Path, sources: list[str], new_labels: bool, cache: Path) -> Non
 
 
 def _remove(folder: Path, given: list[str], drop_labels: bool) -> None:
-    from mlclip.training.references import edit_run, remove_references
+    from mlclip.checkpoint import edit_run
+    from mlclip.training.references import remove_references
 
     before, after = edit_run(
         folder, lambda run: remove_references(run, _ids(given, run.head.reference_ids), drop_labels=drop_labels)

@@ -15,6 +15,7 @@ from mlclip.files import check_output
 from mlclip.settings import ThresholdConfig, check_seed
 
 if TYPE_CHECKING:
+    from mlclip.checkpoint import Run
     from mlclip.promises import Promise
     from mlclip.tune import Trial
 
@@ -97,17 +98,15 @@ def tune(
     limits = ThresholdConfig(thresholds, 1.0 if beta is None else beta)
     folder = run if search is None else out or run.with_name(f"{run.name}-tuned")
     check_output(folder, data or ())
-    from mlclip.checkpoint import load_run, save_run
+    from mlclip.checkpoint import edit_run, load_run, save_run
     from mlclip.encoders.features import FeatureCache
     from mlclip.promises import promise_lines
     from mlclip.training.runs import retune_run
     from mlclip.training.trust import adjust_run, calibrate_run, measure_novelty, promise_run
     from mlclip.tune import Search, tune_run
 
-    loaded = load_run(run)
-    data_set = run_data(loaded.training, data)
-    store = FeatureCache(loaded.encoder.load(), cache)
-    if search is None:
+    def change(loaded: Run) -> Run:
+        data_set, store = run_data(loaded.training, data), FeatureCache(loaded.encoder.load(), cache)
         tuned = loaded if trust else retune_run(loaded, data_set, store, limits)
         if novelty:
             tuned = measure_novelty(tuned, data_set, store)
@@ -122,8 +121,13 @@ def tune(
             for line in promise_lines(tuned.training["promise"]):
                 say(line)
         console.print(metrics_table({f"{run.name}, val": tuned.metrics.get("val", {})}))
-        save_run(run, tuned)
+        return tuned
+
+    if search is None:
+        edit_run(run, change)
         return
+    loaded = load_run(run)
+    data_set, store = run_data(loaded.training, data), FeatureCache(loaded.encoder.load(), cache)
     figure = figure or ("map" if search == "ladder" else "f")
     recall_weight = (2.0 if search == "bayes" else 1.0) if beta is None else beta
     how = Search(search, trials, figure, recall_weight, seed, tuple(vary or ()), unlabelled)

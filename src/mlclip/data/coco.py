@@ -36,9 +36,9 @@ def read_coco(path: Path, images: Path | None = None) -> tuple[list[Item], tuple
         image, category = annotation["image_id"], annotation["category_id"]
         name = f"annotation {annotation.get('id', '?')}"
         if image not in known:
-            problems.append(Problem(f"{path}: {name}", f"there is no image {image}"))
+            problems.append(Problem(f"{path}: {name}", f"there is no image {image!r}"))
         elif category not in names:
-            problems.append(Problem(f"{path}: image {image}", f"{name}: there is no category {category}"))
+            problems.append(Problem(f"{path}: image {image}", f"{name}: there is no category {category!r}"))
         else:
             labels[image].add(category)
     named = re.fullmatch(r"instances_(train|val|test)\d*", path.stem)

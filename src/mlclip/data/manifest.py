@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from mlclip_client.lines import Fields, csv_fields, csv_records, delimiter_of, json_rows
 
@@ -133,11 +134,21 @@ def _parquet_rows(path: Path, root: Path) -> Iterator[Row]:
         with pq.ParquetFile(path) as file:
             columns = _checked_columns(path, file.schema_arrow.names)
             batches = file.iter_batches(columns=list(columns.values()))
-            yield from enumerate((fields for batch in batches for fields in batch.to_pylist()), start=1)
+            yield from enumerate((fields for batch in batches for fields in _plain(batch)), start=1)
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _plain(batch: Any) -> list[Fields]:
+    """The rows of an Arrow batch; one that holds a text that is no UTF-8, say, is broken."""
+    try:
+        return list(batch.to_pylist())
+    except ValueError as error:
+        if len(batch) == 1:
+            return [f"a value cannot be read: {error}"]
+        return [row for n in range(len(batch)) for row in _plain(batch.slice(n, 1))]
 
 
 READERS: dict[str, Callable[[Path, Path], Iterator[Row]]] = {

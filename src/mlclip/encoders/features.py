@@ -80,9 +80,9 @@ class FeatureCache:
     `root` holds the caches of all encoders; `batch_size` is the number of images per encoder pass.
     """
 
-    def __init__(self, encoder: Encoder, root: Path = DEFAULT_CACHE, *, batch_size: int = 64) -> None:
-        self.encoder, self.root, self.batch_size = encoder, root, batch_size
-        self.folder = root / f"{encoder.tag}-{encoder.fingerprint}"
+    def __init__(self, encoder: Encoder, root: Path | str = DEFAULT_CACHE, *, batch_size: int = 64) -> None:
+        self.encoder, self.root, self.batch_size = encoder, Path(root), batch_size
+        self.folder = self.root / f"{encoder.tag}-{encoder.fingerprint}"
 
     def of(self, encoder: Encoder) -> FeatureCache:
         """The cache of another encoder beside this one."""

@@ -55,7 +55,7 @@ HEADS: dict[str, type[Head]] = {head.name: head for head in _HEADS}
 
 def find_head(name: str) -> type[Head]:
     """The head of a name; raises TrainError."""
-    if name not in HEADS:
+    if name not in tuple(HEADS):
         raise TrainError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
     return HEADS[name]
 

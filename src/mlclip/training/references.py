@@ -8,21 +8,19 @@ and are removed.
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize, pad
 
 from mlclip.calibration import grown
-from mlclip.checkpoint import REFERENCES, Run, load_run, save_run
+from mlclip.checkpoint import REFERENCES, Run
 from mlclip.data import Dataset, Item
 from mlclip.data.dataset import Progress, quiet
 from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
-from mlclip.files import locked
 from mlclip.heads import Head
 from mlclip.training.runs import unpromised
 
@@ -86,22 +84,6 @@ def remove_references(run: Run, ids: Collection[str], *, drop_labels: bool = Fal
     maps, limits = run.calibration, run.thresholds[columns.numpy()]
     maps = None if maps is None else maps[:, columns.numpy()]
     return replace(unpromised(run), head=shrunk, labels=labels, thresholds=limits, metrics={}, calibration=maps)
-
-
-def edit_run(folder: Path, change: Callable[[Run], Run]) -> tuple[Run, Run]:
-    """Change a run folder: concurrent edits wait for each other, and one that fails leaves the folder as it was.
-
-    Where `change` returns the same run, nothing is written. Returns the run before and after.
-    """
-    folder = folder.resolve()
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no run folder: there is no such folder")
-    with locked(folder):
-        before = load_run(folder)
-        after = change(before)
-        if after is not before:
-            save_run(folder, after)
-    return before, after
 
 
 def _keeper(run: Run) -> Head:
