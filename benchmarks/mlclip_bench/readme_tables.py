@@ -14,10 +14,12 @@ from mlclip.console import figure_at
 from mlclip.errors import ResultsError
 from mlclip.heads import HEADS
 from mlclip.json_lines import Line
-from mlclip_bench.heads.baselines import BASELINES
+from mlclip_bench.heads.baselines import BASELINES, REGRESSION
+from mlclip_bench.heads.derive import derive
 from mlclip_bench.heads.metrics import METRICS, cell
 from mlclip_bench.heads.results import Results as HeadResults
 from mlclip_bench.heads.studies import WITHOUT_TEXTS
+from mlclip_bench.heads.tables import gap
 from mlclip_bench.kit.files import read_json, read_text, write_text
 from mlclip_bench.kit.markdown import number, table
 from mlclip_bench.kit.store import Store
@@ -74,6 +76,21 @@ def heads(results: Path, title: str) -> str:
         [f"test {title}", *columns],
         [[_called(name), *(cell(title, values.get(name, [])) for values in by_folder)] for name in names],
     ) + _from([line for part in lines for line in part])
+
+
+def regression(results: Path) -> str:
+    """`sigmoid` beside logistic regression: mAP, and their difference with its interval."""
+    rows, lines = [], []
+    folders = {folder.name.removesuffix("-logistic"): folder for folder in sorted(results.glob("*-top*"))}
+    for name in sorted(filter(_SET.fullmatch, folders), key=lambda name: _order(Path(name))):
+        derived = derive(HeadResults(folders[name]))
+        compared = derived.comparisons.get(None, {}).get("mean_average_precision")
+        if compared and {"sigmoid", REGRESSION} <= {*compared.methods}:
+            ours, theirs = (compared.methods.index(name) for name in ("sigmoid", REGRESSION))
+            figures = (f"{100 * compared.estimates[n]:.1f}" for n in (ours, theirs))
+            rows.append([_SET.sub(r"\g<set> \g<top>", name), *figures, gap(compared, ours, theirs)])
+            lines += [line for name in ("sigmoid", REGRESSION) for line in derived.runs[None][name]]
+    return table(["test mAP", "`sigmoid`", REGRESSION, "difference"], rows) + _from(lines)
 
 
 def losses(results: Path) -> str:
@@ -233,6 +250,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "heads map": lambda results: heads(results, "mAP"),
     "heads f1": lambda results: heads(results, "F1 micro"),
     "rarity": rarity,
+    "regression": regression,
     "losses": losses,
     "shots": shots,
     "scaling": scaling,
