@@ -249,9 +249,8 @@ def test_what_is_no_repository_is_said(run, copy, folder, tmp_path, monkeypatch)
 def test_unknown_heads_are_said_as_by_a_client(tiny):
     with Embedded(tiny.root) as models, pytest.raises(UnknownHead, match="name the heads to ask .*: color, grid"):
         models.asked_heads()
-    assert (
-        Client.__init__.__kwdefaults__.keys() - {"timeout", "retry_seconds"} < Embedded.__init__.__kwdefaults__.keys()
-    )
+    apart = {"timeout", "retry_seconds", "security"}  # of connections
+    assert Client.__init__.__kwdefaults__.keys() - apart < Embedded.__init__.__kwdefaults__.keys()
 
 
 def test_models_run_on_cuda_where_the_installed_package_has_it(tiny):
