@@ -90,6 +90,8 @@ def regression(results: Path) -> str:
             figures = (f"{100 * compared.estimates[n]:.1f}" for n in (ours, theirs))
             rows.append([_SET.sub(r"\g<set> \g<top>", name), *figures, gap(compared, ours, theirs)])
             lines += [line for name in ("sigmoid", REGRESSION) for line in derived.runs[None][name]]
+    if not rows:
+        raise ResultsError(f"{results}: no set was measured with both methods; name their folder with --results")
     return table(["test mAP", "`sigmoid`", REGRESSION, "difference"], rows) + _from(lines)
 
 
