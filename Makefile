@@ -18,7 +18,7 @@ help:  ## list the targets
 demo: $(VENV)/ready  ## train two heads, serve them with Triton, classify the demo's test images
 	$(BIN)/python demo/run.py --encoder $(ENCODER) $(if $(PRETRAINED),--pretrained $(PRETRAINED))
 
-test: $(VENV)/ready  ## run the tests to run before every commit, with a real Triton server (10 minutes on 2 cores)
+test: $(VENV)/ready  ## run the tests to run before every commit, with a real Triton server (7 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/ready  ## run the other tests: the whole documentation, long jobs, killed processes, Ray
