@@ -246,6 +246,15 @@ def test_validation_chooses_the_penalty_of_logistic_regression(dataset, store):
     np.testing.assert_allclose(found(test), scores(best, test), atol=1e-3)
 
 
+def test_logistic_regression_knows_more_than_255_classes(dataset, store, monkeypatch):
+    monkeypatch.setattr(baselines, "INVERSE_PENALTIES", (1.0,))
+    added = [f"added {n:03}" for n in range(300)]  # each on one image in five
+    items = tuple(replace(item, labels=(*item.labels, *added[n % 5 :: 5])) for n, item in enumerate(dataset.items))
+    many = Dataset(items, (*added, *dataset.classes))
+    found, few = (baselines.logistic_regression(part, store)(part.split("test")) for part in (many, dataset))
+    np.testing.assert_allclose(found[:, len(added) :], few, atol=1e-4)
+
+
 def test_every_head_but_those_left_out_is_in_the_study_of_heads():
     assert set(variants_of("heads")) == set(HEADS) - {"siglip"} | {"fusion, no texts"}
     assert set(variants_of("heads", ["mld"])) == {"mld"}

@@ -56,14 +56,16 @@ def logistic_regression(dataset: Dataset, store: FeatureCache) -> Score:
     def rows(asked: Dataset) -> npt.NDArray[np.float32]:
         return store.rows([item.path for item in asked.items])[:]
 
+    images, known = rows(train), validation.targets()
+    targets = train.targets().astype(np.int64)  # scikit-learn 1.9 mixes up more than 255 columns of uint8
+
     def fitted(inverse_penalty: float) -> Score:
         model = OneVsRestClassifier(LogisticRegression(C=inverse_penalty, max_iter=1000))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about classes without a training image
-            model.fit(rows(train), train.targets())
+            model.fit(images, targets)
         return lambda asked: model.predict_proba(rows(asked)).astype(np.float32)
 
-    known = validation.targets()
     return max(map(fitted, INVERSE_PENALTIES), key=lambda score: mean_average_precision(known, score(validation)) or 0)
 
 
