@@ -105,9 +105,10 @@ def export(
         for option in ("format", "accelerator", "fp16", "precision", "card"):
             if is_given(context, option):
                 raise typer.BadParameter(f"--{option} belongs to a repository, not to --as tagger")
-        _export_taggers(_choose(head or [], run or [], name or [], runs), out, tolerance)
-        return
     chosen = _choose(head or [], run or [], name or [], runs)
+    if form == "tagger":
+        _export_taggers(chosen, out, tolerance)
+        return
     from mlclip_export.export import export_runs
 
     options = ExportOptions(
@@ -130,7 +131,7 @@ def export(
         from mlclip_export.model_card import model_card
 
         for called, each in chosen.items():
-            write_lines(out / f"{called}_card.md", model_card(called, each).splitlines(keepends=True))
+            write_lines(out / f"{called}_card.md", [model_card(called, each)])
 
 
 def main() -> None:

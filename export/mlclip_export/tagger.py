@@ -23,6 +23,7 @@ from mlclip.checkpoint import Run
 from mlclip.encoders.clip import Encoder
 from mlclip.errors import ExportError
 from mlclip.files import replacing_files
+from mlclip.heads.base import first_output
 from mlclip.training.runs import run_scores
 from mlclip_export.facts import reads_text
 from mlclip_export.graphs import FILE, IR_VERSION, OPSET, threshold_input, write_encoder, write_head, write_threshold
@@ -120,8 +121,7 @@ def _case(run: Run, encoder: Encoder) -> Case:
     """Random pixels as tools give them, with the scores that torch computes."""
     size = encoder.spec.size
     pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.float32)
-    outputs = run.head(*_features(run, encoder, torch.from_numpy(pixels)))
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
+    first = first_output(run.head, _features(run, encoder, torch.from_numpy(pixels)))
     return {"input": pixels[..., ::-1].copy()}, {"output": run_scores(run, first.numpy())}
 
 

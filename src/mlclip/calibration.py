@@ -15,6 +15,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 Floats = npt.NDArray[np.float32]
 EPS = 1e-6
 """Scores of heads without logits are kept this far from 0 and 1 before their logit is taken."""
+BINS = 15
+"""Of the expected calibration error."""
 STRENGTH = 10.0
 """Weight of the penalty that holds a class's map near that of all classes; chosen for openclip and scenes."""
 
@@ -92,6 +94,25 @@ def grown(maps: Floats | None, classes: int) -> Floats | None:
     return np.pad(maps, ((0, 0), (0, classes)), mode="median")
 
 
+def bin_of(scores: npt.NDArray[np.floating[Any]], bins: int = BINS) -> npt.NDArray[np.int64]:
+    """Which of some bins of equal width each score in [0, 1] is in."""
+    return np.minimum((scores * bins).astype(np.int64), bins - 1)
+
+
+def class_reliability(
+    targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]
+) -> list[dict[str, float]]:
+    """`brier` and `ece` of each of N classes, as `reliability` has them of all pairs; arguments as there."""
+    values = scores.astype(np.float64)
+    gaps, bins = values - targets.astype(np.float64), bin_of(values)
+    sums = (np.bincount(column, gap, BINS) for column, gap in zip(bins.T, gaps.T, strict=True))
+    briers = (gaps**2).mean(axis=0)
+    return [
+        {"brier": float(brier), "ece": float(np.abs(each).sum() / len(gaps))}
+        for brier, each in zip(briers, sums, strict=True)
+    ]
+
+
 def reliability(targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating[Any]]) -> dict[str, float]:
     """Measure scores [R, N] in [0, 1] as probabilities of targets [R, N], 0 or 1.
 
@@ -102,8 +123,8 @@ def reliability(targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floatin
     truth, values = targets.astype(np.float64), scores.astype(np.float64)
     clipped = values.clip(EPS, 1 - EPS)
     losses = -np.where(truth == 1, np.log(clipped), np.log1p(-clipped))
-    gaps = np.zeros((len(truth), 15))  # sum of score - target per image and bin
-    np.add.at(gaps, (np.arange(len(truth))[:, None], np.minimum((values * 15).astype(np.int64), 14)), values - truth)
+    gaps = np.zeros((len(truth), BINS))  # sum of score - target per image and bin
+    np.add.at(gaps, (np.arange(len(truth))[:, None], bin_of(values)), values - truth)
     draws = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=500)
     ece, error = (np.abs(sums).sum(axis=-1) / truth.size for sums in (gaps.sum(axis=0), draws @ gaps))
     half = 1.96 * error.std()

@@ -11,6 +11,7 @@ import pytest
 from mlclip.calibration import (
     adjusted,
     calibrated,
+    class_reliability,
     cross_validated,
     estimated_prevalence,
     fit_calibration,
@@ -133,6 +134,13 @@ def test_reliability_of_known_scores():
     assert reliability(targets, np.full((4, 2), 0.9, np.float32))["ece"] == pytest.approx(0.4)
 
 
+def test_reliability_of_a_class_is_that_of_its_column():
+    targets, logits = distorted(300)
+    for n, own in enumerate(class_reliability(targets, scores := sigmoid(logits))):
+        column = reliability(targets[:, n : n + 1], scores[:, n : n + 1])
+        assert own == pytest.approx({"brier": column["brier"], "ece": column["ece"]})
+
+
 @pytest.fixture(scope="module", params=["sigmoid", "neighbornet"])
 def run(request, dataset, encoder, cache):
     return train_run(dataset, encoder, cache, Recipe(request.param))
@@ -221,7 +229,7 @@ def test_a_run_is_adjusted_to_a_crawl(calibrated_run, dataset, cache, tmp_path, 
         adjust_run(moved, rows, dataset)
     again, _ = calibrate_run(moved, dataset, cache)
     np.testing.assert_allclose(again.calibration, calibrated_run.calibration, rtol=1e-4)
-    assert "prevalence" not in again.training
+    assert "prevalence" not in again.training and "prevalence" in moved.training
     save_run(tmp_path / "run", calibrated_run)
     assert mlclip("tune", tmp_path / "run", "--prevalence", rows, "--calibrate")[0] == 2
 

@@ -31,8 +31,9 @@ def compare_runs(old: Run, new: Run, dataset: Dataset, cache: Path) -> str:
     lines = [f"{len(targets):,} validation images, {len(labels):,} labels that both runs know"]
     for metric, function in compared_by("heads").items():
         found = compare_methods(targets, outcomes, function)
-        verdict = "better" if found.difference_low[1, 0] > 0 else "worse" if found.difference_high[1, 0] < 0 else ""
         before, after = (f"{100 * value:.1f}" for value in found.estimates)
-        said = f"the new run is {verdict}" if verdict else "they cannot be told apart"
+        said = "they cannot be told apart"
+        if found.apart(0, 1):
+            said = f"the new run is {'better' if found.best == 1 else 'worse'}"
         lines.append(f"{COMPARED_AS[metric][0]}: {before} before, {after} after: {gap(found, 1, 0)} points, {said}")
     return bullets(lines)

@@ -59,8 +59,9 @@ class Labeller:
         sha256 = size = None
         try:
             data = self.reader.read(item)
-            sha256, size = hashlib.sha256(data).hexdigest(), len(data)
-            if bytes.fromhex(sha256) in self.known:
+            digest = hashlib.sha256(data)
+            sha256, size = digest.hexdigest(), len(data)
+            if digest.digest() in self.known:
                 raise KnownFile("its hash is on the list of known files")
             key = sha256
             if item.text is not None:

@@ -45,7 +45,7 @@ def evaluate(
         check_output(roc, data or (), (".csv",), "--roc")
     if picture is not None:
         check_output(picture, data or (), (".png", ".svg", ".pdf"), "--reliability")
-    from mlclip.calibration import reliability
+    from mlclip.calibration import class_reliability, reliability
     from mlclip.checkpoint import locked_run, write_json
     from mlclip.console import class_table
     from mlclip.encoders.features import FeatureCache
@@ -61,8 +61,8 @@ def evaluate(
         metrics = measure(targets, scores, loaded.thresholds, classes=loaded.labels)
         found = figures(metrics, dataset.with_classes(loaded.labels)) | reliability(targets, scores)
         console.print(metrics_table({f"{run.name}, {split}": found}))
-        for n, row in enumerate(found["per_class"]):
-            row |= {name: reliability(targets[:, n : n + 1], scores[:, n : n + 1])[name] for name in ("brier", "ece")}
+        for row, own in zip(found["per_class"], class_reliability(targets, scores), strict=True):
+            row |= own
         if per_class:
             console.print(class_table(found))
         if picture is not None:

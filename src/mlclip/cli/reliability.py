@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
+from mlclip.calibration import BINS, bin_of
 from mlclip.errors import DataError
 
 COLUMNS, MOST = 6, 35
 """Small panels per row, and how many classes are drawn: those with the most images."""
-BINS, BINS_OF_CLASS = 15, 5
+BINS_OF_CLASS = 5
 
 
 def draw_reliability(
@@ -43,10 +44,10 @@ def draw_reliability(
 
 
 def _panel(axes: Axes, title: str, truth: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32], bins: int) -> None:
-    bin_of = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    placed = bin_of(scores, bins)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
-    for number in np.unique(bin_of):
-        inside = bin_of == number
+    for number in np.unique(placed):
+        inside = placed == number
         test = binomtest(int(truth[inside].sum()), int(inside.sum()))
         score, share = scores[inside].mean(), test.statistic
         axes.vlines(score, *test.proportion_ci(method="wilson"), color="#56B4E9", linewidth=1.5)

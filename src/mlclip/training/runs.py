@@ -150,9 +150,14 @@ def retune_run(run: Run, dataset: Dataset, cache: FeatureCache, config: Threshol
     return measured(tuned, dataset, targets, scores, thresholds=asdict(config))
 
 
+def without_record(run: Run, entry: str) -> Run:
+    """A run whose record has no such entry: `promise`, of its thresholds, or `prevalence`, of its calibration."""
+    return replace(run, training={name: value for name, value in run.training.items() if name != entry})
+
+
 def unpromised(run: Run) -> Run:
     """A run whose thresholds promise nothing."""
-    return replace(run, training={name: value for name, value in run.training.items() if name != "promise"})
+    return without_record(run, "promise")
 
 
 def measured(

@@ -24,7 +24,7 @@ from mlclip.encoders.features import FeatureCache
 from mlclip.errors import CheckpointError, DataError
 from mlclip.novelty import fit_novelty
 from mlclip.promises import Promise, keep_promises
-from mlclip.training.runs import measured, run_cache, run_scores, split_scores, unpromised
+from mlclip.training.runs import measured, run_cache, run_scores, split_scores, unpromised, without_record
 
 
 def calibrate_run(run: Run, dataset: Dataset, cache: FeatureCache) -> tuple[Run, str]:
@@ -39,8 +39,8 @@ def calibrate_run(run: Run, dataset: Dataset, cache: FeatureCache) -> tuple[Run,
     after = reliability(targets, cross_validated(targets, outputs, kind))
     better = after["brier"] < before["brier"] and after["log_loss"] < before["log_loss"]
     maps = fit_calibration(targets, outputs, kind) if better else None
-    fitted = replace(plain, calibration=maps, thresholds=moved_thresholds(run.thresholds, run.calibration, maps))
-    fitted.training.pop("prevalence", None)
+    thresholds = moved_thresholds(run.thresholds, run.calibration, maps)
+    fitted = replace(without_record(plain, "prevalence"), calibration=maps, thresholds=thresholds)
     names = {"brier": "Brier score", "log_loss": "log loss", "ece": "ECE"}
     changes = ", ".join(f"{name} {before[key]:.4f} to {after[key]:.4f}" for key, name in names.items())
     line = f"{'calibrated' if better else 'not calibrated, since it is no better'}: {changes} (cross-validated)"
