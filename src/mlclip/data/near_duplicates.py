@@ -25,15 +25,16 @@ def near_duplicates(
     kept = order[:0]
     for done, start in enumerate(range(0, len(order), block), start=1):
         members = order[start : start + block]
+        ours = unit(rows[members])
         for first in range(0, len(kept), block):
             stays = kept[first : first + block]
-            close = unit(rows[members]) @ unit(rows[stays]).T
+            close = ours @ unit(rows[stays]).T
             which = (close >= threshold).argmax(axis=1)
             found = close[np.arange(len(members)), which]
             gone = found >= threshold
             partner[members[gone]], similarity[members[gone]] = stays[which[gone]], found[gone]
-            members = members[~gone]
-        within = unit(rows[members]) @ unit(rows[members]).T
+            members, ours = members[~gone], ours[~gone]
+        within = ours @ ours.T
         free = np.ones(len(members), dtype=np.bool_)
         for n in range(len(members)):
             if free[n]:
