@@ -68,17 +68,19 @@ def _record(item: Item) -> dict[str, Any]:
         values |= vars(item.cell)
     if item.error is not None:
         values |= {"error_kind": item.error.kind, "error": str(item.error)}
-    return {
-        name: value.encode("utf-8", "surrogatepass") if isinstance(value := values.get(name), str) else value
-        for name in SCHEMA.names
-    }
+    return {name: _bytes(values.get(name)) for name in SCHEMA.names}
 
 
 def _item(record: dict[str, Any]) -> Item:
-    values: dict[str, Any] = {
-        name: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-        for name, value in record.items()
-    }
+    values = {name: _text(value) for name, value in record.items()}
     column, row, kind, reason = (values.pop(name) for name in ("column", "row", "error_kind", "error"))
     cell = None if column is None else Cell(column, row)
     return Item(**values, cell=cell, error=None if kind is None else _ERRORS[kind](reason))
+
+
+def _bytes(value: Any) -> Any:
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value

@@ -93,8 +93,7 @@ class Worker:
         saved, retries, rows = labeller.cache.saved, labeller.backend.transport.retries, list[Row]()
         if is_unfinished(job, shard, kinds):
             for labelled, _ in work(job, [shard], self._spec, labeller.label, self._limit):
-                failed = {"error_kind": None}
-                rows += ({name: row[name] for name in _OF_ERRORS} if row["error_kind"] else failed for row in labelled)
+                rows += map(_without_answers, labelled)
         elif kinds is None:  # the node that wrote it died before it could answer
             rows = job.read(shard).select(_OF_ERRORS).to_pylist()
         total = job.counts(shard)
@@ -109,6 +108,10 @@ class Worker:
         backend = open_backend(request, self._spec.server).__enter__()  # until Ray ends the process
         reader, known = Reader(request.limits), read_known(request.known)
         return job, Labeller(backend, reader, AnswerCache(), request.columns, self._spec.pinned, known)
+
+
+def _without_answers(row: Row) -> Row:
+    return {name: row[name] for name in _OF_ERRORS} if row["error_kind"] else {"error_kind": None}
 
 
 @contextlib.contextmanager
